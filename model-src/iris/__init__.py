@@ -1,0 +1,1 @@
+"""The iris model: which species a flower is, from four measurements."""

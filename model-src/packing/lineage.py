@@ -1,0 +1,94 @@
+"""Which commit a model's code comes from.
+
+A model is made from three paths of model-src/: the model's own folder, packing/ and the training lock. Its code
+commit is the last commit of `main` that changed one of them. The branch `cicd` receives model-src/ by import commits
+with a trailer `Main-Commit: <sha>`; there the code commit is looked up from that commit of main.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from packing import Refused
+
+TRAILER = "Main-Commit"
+
+
+@dataclass(frozen=True)
+class Code:
+    commit: str
+    """40 hex digits."""
+    date: str
+    """Its commit date in UTC, YYYY-MM-DD."""
+
+
+def find(source: Path, model: str, *, draft: bool = False) -> Code:
+    """The code commit of `model`, whose project is the folder `source` (model-src/ of a git clone).
+
+    Raises Refused when `source` is in no git repository, when the clone is shallow, when no commit holds the model's
+    code, when an imported commit of main is missing from the clone and, unless `draft`, when something under the
+    model's paths is changed or untracked.
+    """
+    paths = [model, "packing", "requirements-train.txt"]
+    try:
+        _git(source, "rev-parse", "--show-toplevel")
+    except Refused as refused:
+        raise Refused(
+            f"{source}: the model's code commit is unknown: {refused.lines[0]}; train in a clone of the repository"
+        ) from None
+    if _git(source, "rev-parse", "--is-shallow-repository") == "true":
+        raise Refused(f"{source}: a shallow clone, which hides the model's code commit; run `git fetch --unshallow`")
+    if not draft:
+        _refuse_changes(source, paths)
+    last = _last_change(source, "HEAD", paths)
+    if not last:
+        raise Refused(f"{source}: no commit has {', '.join(paths)}; commit the model's code first")
+    imported = _git(source, "log", "-1", f"--format=%(trailers:key={TRAILER},valueonly)", last).strip()
+    if imported:
+        # A trailer that stands twice: the last one counts, as git interpret-trailers has it.
+        main = imported.splitlines()[-1]
+        try:
+            main = _git(source, "rev-parse", "--verify", "--end-of-options", f"{main}^{{commit}}")
+        except Refused:
+            raise Refused(
+                f"{source}: commit {last[:12]} imports {main} of main, which is not in this clone;"
+                " run `git fetch origin main`"
+            ) from None
+        last = _last_change(source, main, paths)
+        if not last:
+            raise Refused(f"{source}: commit {main} of main, named by a {TRAILER} trailer, has no {', '.join(paths)}")
+    return Code(last, _git(source, "show", "-s", "--format=%cd", "--date=format-local:%Y-%m-%d", last))
+
+
+def _last_change(source: Path, revision: str, paths: list[str]) -> str:
+    return _git(source, "log", "-1", "--format=%H", revision, "--", *paths)
+
+
+def _refuse_changes(source: Path, paths: list[str]) -> None:
+    # -z: no quoting. A rename is shown as two paths unless it is told apart, so renames are not looked for.
+    status = _git(source, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *paths)
+    lines = [line for line in status.split("\0") if line]
+    if lines:
+        raise Refused(
+            *[f"{line[3:]}: {'untracked' if line[:2] == '??' else 'changed'}, not committed" for line in lines],
+            "commit the model's code first, or try it out with --draft (a draft cannot be uploaded)",
+        )
+
+
+def _git(source: Path, *args: str) -> str:
+    """What git prints. Raises Refused with git's own words when it fails."""
+    # A hook or an alias that calls us sets these, which would point git at another repository.
+    inherited = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE")}
+    try:
+        done = subprocess.run(
+            ["git", *args], cwd=source, capture_output=True, env=inherited | {"LC_ALL": "C", "TZ": "UTC"}
+        )
+    except FileNotFoundError:
+        raise Refused("git: not installed; install it") from None
+    if done.returncode:
+        words = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        raise Refused(*[f"git {args[0]}: {line}" for line in words])
+    return done.stdout.decode(errors="surrogateescape").rstrip("\n")

@@ -1,0 +1,72 @@
+"""The files of a model version, in the folder that is uploaded as it stands."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from packing import Refused, manifest, onnx_export
+from packing.digest import MANIFEST, counts
+from packing.onnx_export import Parity
+
+# Where each flavour of a version lies. Servers find their model by these names.
+SKLEARN = Path("sklearn/model.joblib")
+ONNX = Path("onnx/model.onnx")
+
+FRAMEWORKS = ("scikit-learn", "numpy", "onnx", "onnxruntime", "skl2onnx", "joblib")
+
+
+def refuse_foreign(target: Path) -> None:
+    """Raises Refused unless `target` may be replaced: it is absent, empty, or holds a version and nothing else."""
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise Refused(f"{target}: a file, not a folder; choose another --out")
+    found = {file.relative_to(target).as_posix() for file in target.rglob("*") if not file.is_dir()}
+    if not found:
+        return
+    source = target / MANIFEST
+    if MANIFEST not in found:
+        raise Refused(f"{target}: not empty, and no model version ({MANIFEST} is missing); choose another --out")
+    known = {file.path for file in manifest.parse(source.read_bytes(), str(source)).files}
+    if foreign := sorted(path for path in found - known if counts(path)):
+        raise Refused(
+            f"{target / foreign[0]}: not part of the model version there; move it away, or choose another --out"
+        )
+
+
+def write_flavours(folder: Path, pipeline: Any, data: NDArray[np.float64], evaluation: NDArray[np.float64]) -> Parity:
+    """Writes the model in every flavour into `folder`, once they are known to answer alike.
+
+    `data`, of shape [rows, inputs], gives the ranges of the rows that are made up to compare on; `evaluation`, of the
+    same width, is compared on too. Raises Refused, and writes nothing, when the flavours disagree.
+    """
+    import joblib
+
+    model = onnx_export.export(pipeline, data.shape[1])
+    rows = np.vstack([evaluation, onnx_export.generated_rows(pipeline, data)])
+    parity = onnx_export.check_parity(pipeline, model, rows)
+    for path in (SKLEARN, ONNX):
+        (folder / path).parent.mkdir()
+    joblib.dump(pipeline, folder / SKLEARN)
+    (folder / ONNX).write_bytes(model)
+    return parity
+
+
+def signature(inputs: Sequence[str], labels: Sequence[str]) -> manifest.Signature:
+    """`inputs`: the names of a row's columns, in order; `labels`: the classes, in the order of the probabilities."""
+    return manifest.Signature(
+        inputs=[manifest.Input(name=name, type="float32") for name in inputs],
+        outputs=manifest.Outputs(labels=list(labels)),
+    )
+
+
+def frameworks() -> dict[str, str]:
+    """The versions that the files were made with; a server that reads them compares its own."""
+    return {"python": platform.python_version()} | {name: version(name) for name in FRAMEWORKS}

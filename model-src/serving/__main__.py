@@ -1,0 +1,119 @@
+"""Serve one model version over HTTP.
+
+MODEL_URI names the folder of its ONNX model and MODEL_DIGEST the digest that the version must have; a version that is
+not exactly that is not served. Others: HOST (127.0.0.1), PORT (5001), DRAIN_SECONDS (5) and the standard AWS ones.
+
+  MODEL_URI=artifacts/iris/onnx MODEL_DIGEST=sha256:... python -m serving
+  MODEL_URI=s3://mlops-prod/models/iris/2026-02-01-3f2a9c1b7d10/onnx/ MODEL_DIGEST=sha256:... python -m serving
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from types import FrameType
+
+import uvicorn
+
+from packing import Refused
+from serving import model, settings, source
+from serving.app import create_app
+from serving.state import State
+
+# Requests under way get this long; with the drain it stays below the 30 seconds that Kubernetes gives a pod.
+FINISH_SECONDS = 20
+
+
+class Server(uvicorn.Server):
+    """uvicorn, except that SIGTERM first makes the service unready, and that stopping on it is no failure."""
+
+    def __init__(self, config: uvicorn.Config, state: State, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._state, self._drain_seconds = state, drain_seconds
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # Only now: signals are handled from here on.
+        for listening in sockets or []:
+            host, port, *_ = listening.getsockname()
+            say(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig != signal.SIGTERM:
+            self._state.stop()
+            super().handle_exit(sig, frame)
+        elif self._state.stopping.is_set():
+            self.should_exit = True
+        else:
+            self._state.stop()
+            drain = threading.Timer(self._drain_seconds, self.finish)
+            drain.daemon = True
+            drain.start()
+
+    def finish(self) -> None:
+        """Takes no new connection, finishes the requests under way, and returns from run()."""
+        self.should_exit = True
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argparse.ArgumentParser(
+        prog="python -m serving", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args(argv)
+    try:
+        return serve(settings.read(os.environ))
+    except Refused as refused:
+        for line in refused.lines:
+            say(f"error: {line}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def serve(given: settings.Settings) -> int:
+    """Serves until it is told to stop. Raises Refused when the address is taken or the model can never be served."""
+    try:
+        family = socket.AF_INET6 if ":" in given.host else socket.AF_INET
+        listening = socket.create_server((given.host, given.port), family=family, backlog=2048)
+    except OSError as error:
+        raise Refused(
+            f"HOST {given.host}, PORT {given.port}: {error.strerror}; set PORT to another if it is in use"
+        ) from None
+    state = State()
+    config = uvicorn.Config(
+        create_app(state),
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=FINISH_SECONDS,
+    )
+    server = Server(config, state, given.drain_seconds)
+
+    version = source.open_source(given.model_uri)
+
+    def load() -> None:
+        state.load(lambda: model.load(version, given.model_digest), say)
+        if state.model:
+            described = state.model.manifest
+            say(f"serving {described.model} {described.version}")
+        elif state.failure:
+            server.finish()
+
+    # Beside the server and not before it: while S3 is away the pod is alive, and says why it is not ready.
+    threading.Thread(target=load, daemon=True).start()
+    server.run([listening])
+    state.stop()
+    if state.failure:
+        raise state.failure
+    return 0
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

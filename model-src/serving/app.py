@@ -1,0 +1,228 @@
+"""The HTTP interface."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.model import Model, Prediction
+from serving.state import State
+
+BATCH_LIMIT = 1000
+"""Rows in a request: a few milliseconds of work, during which no other request is answered."""
+BODY_LIMIT = 1 << 20
+"""Bytes of a request's body."""
+FAULTS_SHOWN = 10
+
+# The model computes in single precision; a larger number would become infinite.
+_LARGEST = float(np.finfo(np.float32).max)
+Number = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST, allow_inf_nan=False)]
+
+
+def _one_or_many(value: Any) -> str:
+    return "rows" if isinstance(value, list) and value and isinstance(value[0], list) else "row"
+
+
+class PredictRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={
+            "examples": [{"features": [5.3, 3.5, 1.4, 0.2]}, {"features": [[5.3, 3.5, 1.4, 0.2], [6.0, 2.9, 4.5, 1.5]]}]
+        },
+    )
+
+    features: Annotated[
+        Annotated[list[Number], Tag("row")] | Annotated[list[list[Number]], Field(max_length=BATCH_LIMIT), Tag("rows")],
+        Discriminator(_one_or_many),
+    ]
+
+
+class PredictionOut(BaseModel):
+    prediction: str
+    probabilities: dict[str, float]
+
+
+class PredictResponse(PredictionOut):
+    model_version: str
+
+
+class BatchResponse(BaseModel):
+    predictions: list[PredictionOut]
+    model_version: str
+
+
+class Metrics:
+    """One registry an app, so that two of them can live in one process."""
+
+    def __init__(self, state: State) -> None:
+        self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        by = ("route", "status")
+        self.requests = Counter("http_requests", "Requests answered.", by, registry=self.registry)
+        self.seconds = Histogram(
+            "http_request_duration_seconds", "Time from a request's arrival to the end of its answer.", by,
+            registry=self.registry, buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+        )  # fmt: skip
+        self.predictions = Counter("model_predictions", "Rows predicted.", ("label",), registry=self.registry)
+        self._info: Info | None = None
+        self._state = state
+
+    def exposition(self) -> bytes:
+        # Registered late, because without a model it would say that there is one without a name.
+        if self._state.model and not self._info:
+            self._info = Info("model", "The model version that is served.", registry=self.registry)
+            self._info.info(_identity(self._state.model))
+        return generate_latest(self.registry)
+
+
+class _Measure:
+    """ASGI middleware that counts and times every request by route and status."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, routes: frozenset[str]) -> None:
+        self.app, self.metrics, self.routes = app, metrics, routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), 500
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch)
+        finally:
+            # Any path may be asked for; one time series for each would fill the memory.
+            route = scope["path"] if scope["path"] in self.routes else "other"
+            self.metrics.requests.labels(route, status).inc()
+            self.metrics.seconds.labels(route, status).observe(time.perf_counter() - began)
+
+
+def create_app(state: State) -> FastAPI:
+    """The application that answers with the model in `state` as soon as there is one."""
+    app = FastAPI(title="Model service", description="Predictions from one verified model version.", version="1")
+    metrics = Metrics(state)
+    app.add_middleware(_Measure, metrics=metrics, routes=frozenset({"/predict", "/healthz", "/readyz", "/metrics"}))
+
+    @app.post(
+        "/predict",
+        summary="Predict one row or a batch of rows",
+        response_model=PredictResponse | BatchResponse,
+        responses={413: {"description": "The body is too large"}, 422: {"description": "The request is wrong"},
+                   503: {"description": "No model is loaded yet"}},
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {
+                        "schema": PredictRequest.model_json_schema(),
+                        "example": {"features": [5.3, 3.5, 1.4, 0.2]},
+                    }
+                },
+            }
+        },
+    )  # fmt: skip
+    # The body is read by hand: FastAPI would read one of any size, and only then check it.
+    async def predict(request: Request) -> Response:
+        # Not state.ready: a service that stops still answers what reaches it.
+        model = state.model
+        if model is None:
+            return JSONResponse({"detail": state.reason}, 503)
+        body = await _read(request)
+        if body is None:
+            return JSONResponse({"detail": f"the body has more than {BODY_LIMIT} bytes; send smaller batches"}, 413)
+        try:
+            asked = PredictRequest.model_validate_json(body).features
+        except ValidationError as error:
+            return _wrong(*[(fault["loc"], fault["msg"]) for fault in error.errors(include_url=False)])
+        single = not (asked and isinstance(asked[0], list))
+        rows: list[Any] = [asked] if single else asked
+        if faults := _misfits(model, rows, single):
+            return _wrong(*faults)
+        predictions = model.predict(np.array(rows, dtype=np.float32))
+        for prediction in predictions:
+            metrics.predictions.labels(prediction.label).inc()
+        answers = [_answer(prediction) for prediction in predictions]
+        version = {"model_version": model.manifest.version}
+        return JSONResponse(answers[0] | version if single else {"predictions": answers} | version)
+
+    @app.get("/healthz", summary="Whether the process runs")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz", summary="Whether the service can predict, and with which version")
+    async def readyz() -> JSONResponse:
+        model = state.ready
+        if model is None:
+            return JSONResponse({"status": "not ready", "reason": state.reason}, 503)
+        return JSONResponse({"status": "ready"} | _identity(model))
+
+    @app.get("/metrics", summary="Metrics in Prometheus' text format")
+    async def exposition() -> Response:
+        return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+async def _read(request: Request) -> bytes | None:
+    """The body, or None as soon as it is too large."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_LIMIT:
+            return None
+    return bytes(body)
+
+
+def _misfits(model: Model, rows: list[list[float]], single: bool) -> list[tuple[tuple[int | str, ...], str]]:
+    names = [column.name for column in model.manifest.signature.inputs]
+    return [
+        (
+            ("features",) if single else ("features", index),
+            f"{len(row)} numbers, but the model takes {len(names)}: {', '.join(names)}",
+        )
+        for index, row in enumerate(rows)
+        if len(row) != len(names)
+    ]
+
+
+def _wrong(*faults: tuple[tuple[int | str, ...], str]) -> JSONResponse:
+    """422 in FastAPI's form. What was sent is not repeated: it may be large, or not for the log."""
+    detail = [
+        # The tag of the union is ours, not a part of the request.
+        {"loc": ["body", *(part for part in loc if part not in ("row", "rows"))], "msg": said}
+        for loc, said in faults[:FAULTS_SHOWN]
+    ]
+    return JSONResponse({"detail": detail}, 422)
+
+
+def _answer(prediction: Prediction) -> dict[str, Any]:
+    return {"prediction": prediction.label, "probabilities": prediction.probabilities}
+
+
+def _identity(model: Model) -> dict[str, str]:
+    described = model.manifest
+    return {"model": described.model, "version": described.version, "digest": described.digest}

@@ -1,0 +1,92 @@
+"""A model version that was verified, and what it predicts."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from packing import Refused, labels, manifest
+from packing.digest import MANIFEST
+from packing.manifest import Manifest
+from serving.source import Source
+
+MODEL_FILE = "model.onnx"
+MANIFEST_LIMIT = 1 << 20
+"""Bytes. A manifest has a few thousand; what is larger is not read."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    label: str
+    probabilities: dict[str, float]
+
+
+class Model:
+    """An ONNX classifier with the manifest of its version."""
+
+    def __init__(self, described: Manifest, content: bytes) -> None:
+        """Raises Refused unless `content` is an ONNX model with the manifest's signature."""
+        self.manifest = described
+        self.labels = described.signature.outputs.labels
+        self.inputs = len(described.signature.inputs)
+        options = onnxruntime.SessionOptions()
+        # One row takes microseconds: handing it to other threads costs more than it saves.
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        try:
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            first = self.predict(np.zeros((1, self.inputs), dtype=np.float32))
+        # onnxruntime's exceptions have no common base of their own.
+        except Exception as error:
+            raise Refused(f"{MODEL_FILE}: not a model that can be run: {' '.join(str(error).split())}") from None
+        if len(first[0].probabilities) != len(self.labels):
+            raise Refused(f"{MODEL_FILE}: does not give a probability for each label of the signature in {MANIFEST}")
+
+    def predict(self, rows: NDArray[np.float32]) -> list[Prediction]:
+        """One prediction a row; `rows` has shape [rows, inputs], in the signature's order."""
+        (probabilities,) = self._session.run(["probabilities"], {"features": rows})
+        if probabilities.shape != (len(rows), len(self.labels)):
+            raise ValueError(f"probabilities of shape {probabilities.shape}, not {(len(rows), len(self.labels))}")
+        return [
+            # The digits that packing has compared with scikit-learn's, and no more.
+            Prediction(self.labels[chosen], {k: round(v, 5) for k, v in zip(self.labels, row, strict=True)})
+            for chosen, row in zip(labels.choose(probabilities), probabilities.tolist(), strict=True)
+        ]
+
+
+def load(source: Source, digest: str) -> Model:
+    """The model in `source`, once every byte of it is known to belong to the version with this digest.
+
+    Nothing is believed before it is checked: the manifest's list of files must give `digest`, its version must be the
+    one that the place names, and the model's bytes must have the size and the SHA-256 that the list says. Raises
+    Refused when they do not, and Unavailable, from the source, when it is worth trying again.
+    """
+    text = source.read(MANIFEST, MANIFEST_LIMIT)
+    if len(text) > MANIFEST_LIMIT:
+        raise Refused(f"{MANIFEST}: larger than {MANIFEST_LIMIT} bytes, so it is none")
+    described = manifest.parse(text, MANIFEST)
+    # parse() has compared the digest in the manifest with its list of files.
+    if described.digest != digest:
+        raise Refused(
+            f"{MANIFEST}: the version's digest is {described.digest}, but MODEL_DIGEST is {digest};"
+            " the release and the stored version disagree, so it is not served"
+        )
+    if source.place and source.place != (described.model, described.version):
+        raise Refused(
+            f"{MANIFEST}: is of {described.model} {described.version}, but MODEL_URI names {' '.join(source.place)}"
+        )
+    path = f"{source.flavour}/{MODEL_FILE}"
+    listed = described.file(path)
+    if not listed:
+        raise Refused(f"{MANIFEST}: lists no {path}; MODEL_URI has to end in the folder of the ONNX model")
+    content = source.read(path, listed.size)
+    if len(content) != listed.size:
+        found = f"more than {listed.size}" if len(content) > listed.size else str(len(content))
+        raise Refused(f"{path}: size: {found} bytes, but {MANIFEST} says {listed.size}; it was altered or cut short")
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != listed.sha256:
+        raise Refused(f"{path}: sha256: {sha256}, but {MANIFEST} says {listed.sha256}; it was altered")
+    return Model(described, content)

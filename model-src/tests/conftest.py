@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import boto3
+import httpx
+import pytest
+from moto.server import ThreadedMotoServer
+
+from packing import manifest
+from packing.manifest import Manifest
+
+SOURCE = Path(__file__).parents[1]
+SAMPLE = [5.3, 3.5, 1.4, 0.2]
+
+
+def isolated(home: Path) -> dict[str, str]:
+    """An environment in which neither the developer's git, cloud nor MLflow settings are seen."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "AWS_", "MLFLOW_", "MODEL_", "PYTHON"))}
+    return kept | {
+        "HOME": str(home),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_AUTHOR_NAME": "Test",
+        "GIT_AUTHOR_EMAIL": "test@example.org",
+        "GIT_COMMITTER_NAME": "Test",
+        "GIT_COMMITTER_EMAIL": "test@example.org",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return isolated(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(autouse=True)
+def _isolate(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ.keys() - environment.keys():
+        if name != "PYTEST_CURRENT_TEST":
+            monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+class Repository:
+    """A real git repository with the model code in model-src/."""
+
+    def __init__(self, root: Path, environment: Mapping[str, str]) -> None:
+        self.root, self.source, self._environment = root, root / "model-src", environment
+
+    def git(self, *args: str, date: str = "2026-02-01T12:00:00+00:00") -> str:
+        dates = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
+        done = subprocess.run(
+            ["git", *args], cwd=self.root, env={**self._environment, **dates}, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def commit(self, message: str, date: str = "2026-02-01T12:00:00+00:00") -> str:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", message, date=date)
+        return self.git("rev-parse", "HEAD")
+
+    def run(self, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """`python -m ...` in model-src/."""
+        return subprocess.run(
+            [sys.executable, "-m", *args],
+            cwd=self.source, env={**self._environment, **variables}, capture_output=True, text=True,
+        )  # fmt: skip
+
+    def manifest(self) -> Manifest:
+        path = self.source / "artifacts/iris/manifest.json"
+        return manifest.parse(path.read_bytes(), str(path))
+
+
+def make_repository(root: Path, environment: Mapping[str, str]) -> Repository:
+    repository = Repository(root, environment)
+    ignored = shutil.ignore_patterns("__pycache__")
+    for folder in ("iris", "packing"):
+        shutil.copytree(SOURCE / folder, repository.source / folder, ignore=ignored)
+    for file in ("requirements-train.txt", ".gitignore"):
+        shutil.copy(SOURCE / file, repository.source / file)
+    repository.git("init", "--quiet", "--initial-branch", "main")
+    repository.commit("Add the iris model")
+    return repository
+
+
+@pytest.fixture
+def repository(tmp_path: Path, environment: dict[str, str]) -> Repository:
+    return make_repository(tmp_path / "repository", environment)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Repository:
+    """A repository in which the model was trained through the command line. Tests must not change it."""
+    repository = make_repository(tmp_path_factory.mktemp("trained"), environment)
+    for command in ("iris.generate_data", "iris.train"):
+        done = repository.run(command, PYTHONHASHSEED="1")
+        assert done.returncode == 0, done.stderr
+    return repository
+
+
+@pytest.fixture(scope="session")
+def artifacts(trained: Repository) -> Path:
+    """The trained version. Tests must not change it."""
+    return trained.source / "artifacts/iris"
+
+
+@pytest.fixture
+def version(artifacts: Path, tmp_path: Path) -> Path:
+    """A copy of the trained version, to change."""
+    return Path(shutil.copytree(artifacts, tmp_path / "version"))
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s in vain: {what}"
+        time.sleep(0.02)
+
+
+class Service:
+    """A real `python -m serving` process."""
+
+    def __init__(self, folder: Path, variables: Mapping[str, str], options: tuple[str, ...], log: Path) -> None:
+        self._log = log
+        with log.open("w") as stream:
+            self.process = subprocess.Popen(
+                [sys.executable, *options, "-m", "serving"], cwd=folder, env=variables, stderr=stream
+            )
+
+    @property
+    def said(self) -> str:
+        return self._log.read_text()
+
+    def listening(self) -> httpx.Client:
+        """A client, as soon as the process listens."""
+        wait_until(lambda: "listening on " in self.said or self.process.poll() is not None, "the service listens")
+        assert self.process.poll() is None, self.said
+        url = self.said.split("listening on ")[1].split()[0]
+        return httpx.Client(base_url=url, timeout=10)
+
+    def ready(self) -> httpx.Client:
+        """A client, as soon as the process is ready."""
+        client = self.listening()
+        wait_until(
+            lambda: self.process.poll() is not None or client.get("/readyz").status_code == 200, "the service is ready"
+        )
+        return client
+
+    def stop(self, sig: int = signal.SIGTERM) -> int:
+        self.process.send_signal(sig)
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def serve(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..., Service]]:
+    started: list[Service] = []
+
+    def start(
+        uri: str | Path, digest: str, folder: Path = SOURCE, options: tuple[str, ...] = (), **variables: str
+    ) -> Service:
+        given = {"MODEL_URI": str(uri), "MODEL_DIGEST": digest, "PORT": "0", "DRAIN_SECONDS": "0"}
+        log = tmp_path / f"service-{len(started)}.log"
+        started.append(Service(folder, {**environment, **given, **variables}, options, log))
+        return started[-1]
+
+    yield start
+    for service in started:
+        service.process.kill()
+        service.process.wait()
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def upload(folder: Path, version: str, url: str, bucket: str) -> str:
+    """Puts a version where `python -m serving` expects it, and returns its URI."""
+    client = boto3.client("s3", endpoint_url=url)
+    client.create_bucket(Bucket=bucket)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            key = f"models/iris/{version}/{file.relative_to(folder).as_posix()}"
+            client.put_object(Bucket=bucket, Key=key, Body=file.read_bytes())
+    return f"s3://{bucket}/models/iris/{version}/onnx/"
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import Repository
+
+from packing import Refused, lineage
+
+LATER = "2026-03-05T12:00:00+00:00"
+
+
+def change(repository: Repository, path: str) -> None:
+    file = repository.source / path
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f"{file.read_text() if file.exists() else ''}# changed\n")
+
+
+@pytest.mark.parametrize("path", ["iris/train.py", "packing/new.py", "requirements-train.txt"])
+def test_a_commit_of_the_models_code_is_the_code_commit(repository: Repository, path: str) -> None:
+    change(repository, path)
+    commit = repository.commit("Change the model", LATER)
+
+    assert lineage.find(repository.source, "iris") == lineage.Code(commit, "2026-03-05")
+
+
+@pytest.mark.parametrize("path", ["serving/app.py", "other/train.py", "requirements-serve.txt", "README.md"])
+def test_a_commit_of_anything_else_is_not(repository: Repository, path: str) -> None:
+    commit = repository.git("rev-parse", "HEAD")
+    change(repository, path)
+    repository.commit("Change something else", LATER)
+
+    assert lineage.find(repository.source, "iris") == lineage.Code(commit, "2026-02-01")
+
+
+def test_the_date_is_the_commits_in_utc(repository: Repository) -> None:
+    change(repository, "iris/train.py")
+    repository.commit("Change the model", "2026-03-05T23:30:00-05:00")
+
+    assert lineage.find(repository.source, "iris").date == "2026-03-06"
+
+
+def imported(repository: Repository, trailer: str) -> None:
+    """The branch cicd with an import commit, as the last commit and checked out."""
+    repository.git("checkout", "--quiet", "-b", "cicd", "main~1")
+    repository.git("checkout", "main", "--", "model-src")
+    repository.commit(f"Import model code\n\nMain-Commit: {trailer}", "2026-04-01T12:00:00+00:00")
+
+
+def test_an_import_stands_for_the_commit_of_main(repository: Repository) -> None:
+    """The trailer names main's tip, which need not be the commit that changed the model."""
+    change(repository, "iris/train.py")
+    commit = repository.commit("Change the model", LATER)
+    change(repository, "serving/app.py")
+    tip = repository.commit("Change the service", "2026-03-06T12:00:00+00:00")
+    repository.git("checkout", "--quiet", "-b", "cicd", "main~2")
+    repository.git("checkout", "main", "--", "model-src")
+    repository.commit(f"Import model code\n\nMain-Commit: {tip}")
+    repository.git("commit", "--quiet", "--allow-empty", "--message", "Release something")
+
+    assert lineage.find(repository.source, "iris") == lineage.Code(commit, "2026-03-05")
+
+
+def test_an_imported_commit_that_is_not_here_is_named(repository: Repository) -> None:
+    change(repository, "iris/train.py")
+    repository.commit("Change the model")
+    imported(repository, "1234567890" * 4)
+
+    with pytest.raises(Refused, match=r"imports (1234567890){4} of main, .* run `git fetch origin main`"):
+        lineage.find(repository.source, "iris")
+
+
+def test_uncommitted_code_is_refused_and_named(repository: Repository) -> None:
+    change(repository, "iris/train.py")
+    change(repository, "packing/new file.py")
+    change(repository, "serving/app.py")
+
+    with pytest.raises(Refused) as refused:
+        lineage.find(repository.source, "iris")
+
+    assert refused.value.lines == (
+        "model-src/iris/train.py: changed, not committed",
+        "model-src/packing/new file.py: untracked, not committed",
+        "commit the model's code first, or try it out with --draft (a draft cannot be uploaded)",
+    )
+
+
+def test_a_deleted_and_a_staged_file_are_refused(repository: Repository) -> None:
+    (repository.source / "iris/params.yaml").unlink()
+    change(repository, "iris/new.py")
+    repository.git("add", "model-src/iris/new.py")
+
+    with pytest.raises(Refused, match=r"(?s)iris/new.py: changed.*iris/params.yaml: changed"):
+        lineage.find(repository.source, "iris")
+
+
+def test_a_draft_may_be_uncommitted(repository: Repository) -> None:
+    change(repository, "iris/train.py")
+
+    assert lineage.find(repository.source, "iris", draft=True).commit == repository.git("rev-parse", "HEAD")
+
+
+@pytest.mark.parametrize("draft", [False, True])
+def test_a_shallow_clone_is_refused_even_for_a_draft(repository: Repository, tmp_path: Path, draft: bool) -> None:
+    change(repository, "README.md")
+    repository.commit("Second")
+    subprocess.run(
+        ["git", "clone", "--quiet", "--depth", "1", f"file://{repository.root}", tmp_path / "shallow"], check=True
+    )
+
+    with pytest.raises(Refused, match=r"shallow clone.*git fetch --unshallow"):
+        lineage.find(tmp_path / "shallow/model-src", "iris", draft=draft)
+
+
+def test_a_folder_outside_git_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"code commit is unknown: .*not a git repository"):
+        lineage.find(tmp_path, "iris")
+
+
+def test_a_model_that_no_commit_holds_is_refused(tmp_path: Path, repository: Repository) -> None:
+    repository.git("rm", "-r", "--quiet", "--cached", "model-src")
+    repository.git("update-ref", "-d", "HEAD")
+    repository.git("commit", "--quiet", "--allow-empty", "--message", "Nothing yet")
+
+    with pytest.raises(Refused, match=r"no commit has iris, packing, requirements-train.txt"):
+        lineage.find(repository.source, "iris", draft=True)
+
+
+def test_a_hooks_git_variables_do_not_mislead(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_DIR", "/nonexistent")
+
+    assert lineage.find(repository.source, "iris").date == "2026-02-01"

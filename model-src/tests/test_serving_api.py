@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import SAMPLE
+from fastapi.testclient import TestClient
+
+from packing import labels, manifest
+from serving import model
+from serving.app import create_app
+from serving.source import open_source
+from serving.state import State
+
+
+@pytest.fixture(scope="module")
+def state(artifacts: Path) -> State:
+    described = manifest.parse((artifacts / "manifest.json").read_bytes(), "manifest.json")
+    state = State()
+    state.model = model.load(open_source(str(artifacts / "onnx")), described.digest)
+    return state
+
+
+@pytest.fixture
+def client(state: State) -> Iterator[TestClient]:
+    with TestClient(create_app(state)) as client:
+        yield client
+
+
+def version(state: State) -> str:
+    assert state.model
+    return state.model.manifest.version
+
+
+def test_one_row(client: TestClient, state: State) -> None:
+    answer = client.post("/predict", json={"features": SAMPLE})
+
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "prediction": "setosa",
+        "probabilities": {"setosa": 1.0, "versicolor": 0.0, "virginica": 0.0},
+        "model_version": version(state),
+    }
+
+
+def test_a_batch_is_answered_in_order(client: TestClient, state: State) -> None:
+    answer = client.post("/predict", json={"features": [[6.3, 3.3, 6, 2.5], SAMPLE]}).json()
+
+    assert [one["prediction"] for one in answer["predictions"]] == ["virginica", "setosa"]
+    assert answer["predictions"][1] == {
+        name: value
+        for name, value in client.post("/predict", json={"features": SAMPLE}).json().items()
+        if name != "model_version"
+    }
+    assert answer["model_version"] == version(state)
+
+
+def test_the_service_answers_as_scikit_learn_does(client: TestClient, artifacts: Path) -> None:
+    """Over HTTP, in its batches, on rows that packing has not seen."""
+    import joblib
+
+    pipeline = joblib.load(artifacts / "sklearn/model.joblib")
+    rows = np.random.default_rng(99).uniform(0.1, 8, (1000, 4)).round(2)
+    probabilities = pipeline.predict_proba(rows)
+
+    answer = client.post("/predict", json={"features": rows.tolist()}).json()["predictions"]
+
+    assert [one["prediction"] for one in answer] == pipeline.classes_[labels.choose(probabilities)].tolist()
+    np.testing.assert_allclose([list(one["probabilities"].values()) for one in answer], probabilities, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("body", "where", "said"),
+    [
+        ('{"features": [5.3, 3.5, 1.4]}', ["features"], "3 numbers, but the model takes 4: sepal_length, sepal_width,"),
+        ('{"features": [1, 2, 3, 4, 5]}', ["features"], "5 numbers, but the model takes 4"),
+        ('{"features": []}', ["features"], "0 numbers, but the model takes 4"),
+        ('{"features": [[1, 2, 3, 4], [1]]}', ["features", 1], "1 numbers, but the model takes 4"),
+        ('{"features": [[1, 2, 3, 4], 5]}', ["features", 1], "Input should be a valid array"),
+        ('{"features": [1, [2], 3, 4]}', ["features", 1], "Input should be a valid number"),
+        ('{"features": [NaN, 1, 1, 1]}', ["features", 0], "Input should be a finite number"),
+        ('{"features": [[1, 1, 1, -Infinity]]}', ["features", 0, 3], "Input should be a finite number"),
+        ('{"features": [1e39, 1, 1, 1]}', ["features", 0], "Input should be less than or equal to 3402823"),
+        ('{"features": ["1", 1, 1, 1]}', ["features", 0], "Input should be a valid number"),
+        ('{"features": [true, 1, 1, 1]}', ["features", 0], "Input should be a valid number"),
+        ('{"features": [null, 1, 1, 1]}', ["features", 0], "Input should be a valid number"),
+        ('{"features": null}', ["features"], "Input should be a valid array"),
+        ("{}", ["features"], "Field required"),
+        ('{"features": [1, 2, 3, 4], "x": 1}', ["x"], "Extra inputs are not permitted"),
+        ("[]", [], "Input should be an object"),
+        ("", [], "Invalid JSON: EOF"),
+        ("\xff", [], "Invalid JSON: "),
+        ("[" * 5000, [], "Invalid JSON: recursion limit exceeded"),
+    ],
+)
+def test_a_wrong_request_is_told_where_it_is_wrong(client: TestClient, body: str, where: list[Any], said: str) -> None:
+    answer = client.post("/predict", content=body.encode("latin-1"))
+
+    assert answer.status_code == 422
+    (fault,) = answer.json()["detail"]
+    assert fault["loc"] == ["body", *where]
+    assert fault["msg"].startswith(said)
+
+
+def test_a_batch_has_a_largest_size(client: TestClient) -> None:
+    assert client.post("/predict", json={"features": [SAMPLE] * 1000}).status_code == 200
+
+    answer = client.post("/predict", json={"features": [SAMPLE] * 1001})
+
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["msg"] == "List should have at most 1000 items after validation, not 1001"
+
+
+def test_a_body_has_a_largest_size(client: TestClient) -> None:
+    answer = client.post("/predict", content=b" " * (1 << 20) + json.dumps({"features": SAMPLE}).encode())
+
+    assert answer.status_code == 413
+    assert answer.json() == {"detail": "the body has more than 1048576 bytes; send smaller batches"}
+
+
+def test_an_answer_repeats_at_most_ten_faults_and_nothing_that_was_sent(client: TestClient) -> None:
+    answer = client.post("/predict", json={"features": [["secret"] * 4] * 20})
+
+    assert len(answer.json()["detail"]) == 10
+    assert "secret" not in answer.text
+
+
+def test_an_unready_service_says_why() -> None:
+    with TestClient(create_app(State())) as client:
+        assert client.get("/healthz").status_code == 200
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/readyz").json() == {"status": "not ready", "reason": "loading the model"}
+        answer = client.post("/predict", json={"features": SAMPLE})
+        assert (answer.status_code, answer.json()) == (503, {"detail": "loading the model"})
+        assert "model_info" not in client.get("/metrics").text
+
+
+def test_a_ready_service_says_what_it_serves(client: TestClient, state: State) -> None:
+    assert state.model
+    described = state.model.manifest
+
+    assert client.get("/readyz").json() == {
+        "status": "ready", "model": "iris", "version": described.version, "digest": described.digest,
+    }  # fmt: skip
+
+
+def test_a_stopping_service_is_unready_and_still_answers(state: State) -> None:
+    stopping = State()
+    stopping.model = state.model
+    stopping.stop()
+    with TestClient(create_app(stopping)) as client:
+        assert client.get("/readyz").json() == {"status": "not ready", "reason": "stopping"}
+        assert client.post("/predict", json={"features": SAMPLE}).status_code == 200
+
+
+def test_the_metrics_count_by_route_status_and_label(client: TestClient, state: State) -> None:
+    client.post("/predict", json={"features": [SAMPLE, SAMPLE, [6.3, 3.3, 6, 2.5]]})
+    client.post("/predict", json={})
+    client.get("/secret/1")
+    client.get("/secret/2")
+
+    lines = client.get("/metrics").text.splitlines()
+
+    for line in (
+        'http_requests_total{route="/predict",status="200"} 1.0',
+        'http_requests_total{route="/predict",status="422"} 1.0',
+        'http_requests_total{route="other",status="404"} 2.0',
+        'http_request_duration_seconds_count{route="/predict",status="200"} 1.0',
+        'model_predictions_total{label="setosa"} 2.0',
+        'model_predictions_total{label="virginica"} 1.0',
+    ):
+        assert line in lines
+    (info,) = (line for line in lines if line.startswith("model_info{"))
+    assert f'version="{version(state)}"' in info
+
+
+def test_the_documentation_has_the_sample(client: TestClient) -> None:
+    described = client.get("/openapi.json").json()["paths"]["/predict"]["post"]
+    body = described["requestBody"]["content"]["application/json"]
+
+    assert body["example"] == {"features": SAMPLE}
+    assert client.post("/predict", json=body["example"]).status_code == 200
+    assert set(described["responses"]) == {"200", "413", "422", "503"}
+    assert client.get("/docs").status_code == 200

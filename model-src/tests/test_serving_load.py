@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import boto3
+import pytest
+from conftest import upload
+
+from packing import Refused, manifest
+from packing.digest import version_digest
+from packing.manifest import Manifest
+from serving import model, settings
+from serving.source import Source, Unavailable, open_source
+from serving.state import State
+
+
+def described(version: Path) -> Manifest:
+    return manifest.parse((version / "manifest.json").read_bytes(), "manifest.json")
+
+
+def forge(version: Path) -> None:
+    """Overwrites the model and makes the manifest agree with it in every place: only the release knows better."""
+    data = json.loads((version / "manifest.json").read_text())
+    content = (version / "onnx/model.onnx").read_bytes() + b"\x00"
+    (version / "onnx/model.onnx").write_bytes(content)
+    data["files"][0] |= {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    data["digest"] = version_digest((file["path"], file["sha256"]) for file in data["files"])
+    data["version"] = manifest.version_name(data["version"][:10], data["digest"])
+    (version / "manifest.json").write_text(json.dumps(data))
+
+
+def flip(version: Path) -> None:
+    content = bytearray((version / "onnx/model.onnx").read_bytes())
+    content[1000] ^= 1
+    (version / "onnx/model.onnx").write_bytes(content)
+
+
+def truncate(version: Path) -> None:
+    (version / "onnx/model.onnx").write_bytes((version / "onnx/model.onnx").read_bytes()[:-1])
+
+
+def lengthen(version: Path) -> None:
+    (version / "onnx/model.onnx").write_bytes((version / "onnx/model.onnx").read_bytes() + b"x")
+
+
+def relist(version: Path) -> None:
+    flip(version)
+    text = (version / "manifest.json").read_text()
+    new = hashlib.sha256((version / "onnx/model.onnx").read_bytes()).hexdigest()
+    (version / "manifest.json").write_text(text.replace(described(version).files[0].sha256, new))
+
+
+FAULTS: list[tuple[Callable[[Path], None], str]] = [
+    (forge, r"the version's digest is sha256:\w+, but MODEL_DIGEST is sha256:\w+; the release and the stored version"),
+    (flip, r"onnx/model.onnx: sha256: \w+, but manifest.json says \w+; it was altered"),
+    (truncate, r"onnx/model.onnx: size: \d+ bytes, but manifest.json says \d+; it was altered or cut short"),
+    (lengthen, r"onnx/model.onnx: size: more than \d+ bytes, but manifest.json says \d+"),
+    (relist, r"manifest.json: digest: sha256:\w+, but the listed files give sha256:\w+"),
+    (lambda version: (version / "manifest.json").unlink(), "manifest.json"),
+    (lambda version: (version / "onnx/model.onnx").unlink(), "model.onnx"),
+    (lambda version: (version / "manifest.json").write_text("{"), "manifest.json: Invalid JSON"),
+    (lambda version: (version / "manifest.json").write_bytes(b" " * (1 << 21)), "larger than 1048576 bytes"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), FAULTS)
+def test_a_damaged_version_is_not_loaded(version: Path, damage: Callable[[Path], None], message: str) -> None:
+    digest = described(version).digest
+    damage(version)
+
+    with pytest.raises(Refused, match=message):
+        model.load(open_source(str(version / "onnx")), digest)
+
+
+@pytest.mark.parametrize(("damage", "message"), FAULTS)
+def test_a_damaged_version_is_not_loaded_from_s3(
+    version: Path, s3_url: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest,
+    damage: Callable[[Path], None], message: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_url)
+    good = described(version)
+    damage(version)
+    bucket = "damaged-" + hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
+
+    with pytest.raises(Refused, match=message):
+        model.load(open_source(upload(version, good.version, s3_url, bucket)), good.digest)
+
+
+def test_a_model_that_is_no_model_is_refused(version: Path) -> None:
+    (version / "onnx/model.onnx").write_bytes(b"")
+    forge(version)
+    forged = described(version)
+
+    with pytest.raises(Refused, match=r"model.onnx: not a model that can be run"):
+        model.load(open_source(str(version / "onnx")), forged.digest)
+
+
+@pytest.mark.parametrize("change", ["inputs", "labels"])
+def test_a_signature_that_is_not_the_models_is_refused(version: Path, change: str) -> None:
+    data = json.loads((version / "manifest.json").read_text())
+    if change == "inputs":
+        data["signature"]["inputs"].pop()
+    else:
+        data["signature"]["outputs"]["labels"].pop()
+    (version / "manifest.json").write_text(json.dumps(data))
+
+    with pytest.raises(Refused, match=r"model.onnx: not a model that can be run"):
+        model.load(open_source(str(version / "onnx")), data["digest"])
+
+
+def test_another_flavour_is_refused(artifacts: Path) -> None:
+    with pytest.raises(Refused, match=r"lists no sklearn/model.onnx; MODEL_URI has to end in the folder of the ONNX"):
+        model.load(open_source(str(artifacts / "sklearn")), described(artifacts).digest)
+
+
+def test_a_version_is_read_from_s3_and_from_a_file_uri(
+    artifacts: Path, s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_url)
+    good = described(artifacts)
+    uri = upload(artifacts, good.version, s3_url, "good")
+
+    for given in (uri, uri.rstrip("/"), f"file://{artifacts}/onnx/"):
+        assert model.load(open_source(given), good.digest).manifest == good
+
+
+def test_a_version_under_another_ones_name_is_refused(
+    artifacts: Path, s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_url)
+    good = described(artifacts)
+    uri = upload(artifacts, "2026-01-01-000000000000", s3_url, "misnamed")
+
+    with pytest.raises(Refused, match=f"is of iris {good.version}, but MODEL_URI names iris 2026-01-01-000000000000"):
+        model.load(open_source(uri), good.digest)
+
+
+def test_a_version_that_does_not_exist_is_refused(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_url)
+    boto3.client("s3", endpoint_url=s3_url).create_bucket(Bucket="empty")
+
+    for bucket, code in (("empty", "NoSuchKey"), ("absent", "NoSuchBucket")):
+        with pytest.raises(Refused, match=rf"s3://{bucket}/models/iris/v/manifest.json: .*{code}.*check MODEL_URI"):
+            open_source(f"s3://{bucket}/models/iris/v/onnx/").read("manifest.json", 10)
+
+
+def test_missing_credentials_are_refused(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_url)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+
+    with pytest.raises(Refused, match=r"Unable to locate credentials; check the AWS_ variables"):
+        open_source("s3://bucket/models/iris/v/onnx/").read("manifest.json", 10)
+
+
+@dataclass
+class FaultyStore:
+    """An S3 that answers what a test tells it to: moto has no way to fail."""
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    url: str = ""
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStore]:
+    told = FaultyStore()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(told.status)
+            for name, value in ({"Content-Length": str(len(told.body))} | told.headers).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(told.body)
+            self.close_connection = True
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+    told.url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", told.url)
+    yield told
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def stored() -> Source:
+    return open_source("s3://bucket/models/iris/v/onnx/")
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(500, "InternalError"), (503, "SlowDown"), (429, "TooMany"), (400, "RequestTimeout")]
+)
+def test_a_store_that_is_overloaded_is_asked_again(store: FaultyStore, stored: Source, status: int, code: str) -> None:
+    store.status, store.body = status, f"<Error><Code>{code}</Code></Error>".encode()
+
+    with pytest.raises(Unavailable, match=code):
+        stored.read("manifest.json", 10)
+
+
+def test_a_store_that_forbids_is_not(store: FaultyStore, stored: Source) -> None:
+    store.status, store.body = 403, b"<Error><Code>AccessDenied</Code></Error>"
+
+    with pytest.raises(Refused, match=r"AccessDenied.*permission to read it"):
+        stored.read("manifest.json", 10)
+
+
+def test_an_answer_that_is_cut_short_is_asked_for_again(store: FaultyStore, stored: Source) -> None:
+    store.body, store.headers = b"half", {"Content-Length": "8"}
+
+    with pytest.raises(Unavailable, match=r"s3://bucket/models/iris/v/manifest.json: "):
+        stored.read("manifest.json", 10)
+
+
+def test_a_checksum_that_the_store_itself_contradicts_is_refused(store: FaultyStore, stored: Source) -> None:
+    """boto3 notices before we do; what is said must be as clear."""
+    store.body, store.headers = b"altered", {"x-amz-checksum-crc32": "AAAAAA=="}
+
+    with pytest.raises(Refused, match=r"v/onnx/model.onnx: the stored bytes were altered: .*do not serve this version"):
+        stored.read("onnx/model.onnx", 10)
+
+
+def test_no_more_is_read_than_needed_to_know(store: FaultyStore, stored: Source) -> None:
+    store.body = b"x" * (4 << 20)
+
+    assert 10 < len(stored.read("manifest.json", 10)) <= 1 << 20
+
+
+def test_loading_is_tried_until_it_succeeds(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.state.FIRST_DELAY", 0.001)
+    good = model.load(open_source(str(artifacts / "onnx")), described(artifacts).digest)
+    answers: list[Exception] = [Unavailable("away"), Unavailable("away"), Unavailable("slow")]
+    said: list[str] = []
+    state = State()
+
+    def load() -> model.Model:
+        if answers:
+            raise answers.pop(0)
+        return good
+
+    state.load(load, said.append)
+
+    assert state.ready is good
+    assert said == ["not ready, trying again: away", "not ready, trying again: slow"]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(Refused("wrong digest"), "wrong digest"), (ValueError("x\ny"), "loading the model: ValueError: x y")],
+)
+def test_loading_is_not_tried_again_in_vain(error: Exception, line: str) -> None:
+    state = State()
+
+    def load() -> model.Model:
+        raise error
+
+    state.load(load, print)
+
+    assert state.ready is None
+    assert str(state.failure) == line
+
+
+DIGEST = "sha256:" + "0" * 64
+
+
+def test_the_defaults_are_for_one_machine() -> None:
+    assert settings.read({"MODEL_URI": "artifacts/iris/onnx", "MODEL_DIGEST": DIGEST}) == settings.Settings(
+        "artifacts/iris/onnx", DIGEST, "127.0.0.1", 5001, 5.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ({"MODEL_URI": ""}, "MODEL_URI: not set; set it to the URI of the ONNX folder of a version, s3://BUCKET/"),
+        ({"MODEL_URI": "s3://bucket/onnx/"}, "MODEL_URI: 's3://bucket/onnx/' is not the URI of the ONNX folder"),
+        ({"MODEL_URI": "https://example.org/onnx"}, "MODEL_URI: 'https://example.org/onnx' is not"),
+        ({"MODEL_DIGEST": ""}, "MODEL_DIGEST: not set; set it to the version's digest"),
+        ({"MODEL_DIGEST": "sha256:12"}, "MODEL_DIGEST: 'sha256:12' is not the version's digest, sha256: and 64 hex"),
+        ({"PORT": "http"}, "PORT: 'http' is not a port, 0 to 65535"),
+        ({"PORT": "70000"}, "PORT: '70000' is not a port, 0 to 65535"),
+        ({"DRAIN_SECONDS": "-1"}, "DRAIN_SECONDS: '-1' is not a number of seconds"),
+    ],
+)
+def test_wrong_settings_are_named(variables: dict[str, str], line: str) -> None:
+    with pytest.raises(Refused) as refused:
+        settings.read({"MODEL_URI": "onnx", "MODEL_DIGEST": DIGEST} | variables)
+
+    assert len(refused.value.lines) == 1
+    assert refused.value.lines[0].startswith(line)

@@ -1,0 +1,151 @@
+"""Release a model version: write it into an app's release file, and commit it to the deployed branch.
+
+Everything is verified first: the version's manifest, digest and every stored byte, and that the rendered manifests
+change in the fields of the release and nowhere else. Without --commit only the file in this checkout is written.
+--commit writes a commit on the branch cicd, whatever is checked out; --push also pushes it.
+
+  python scripts/bump_model.py --app iris-sklearn --env dev --model-uri s3://BUCKET/models/iris/VERSION/
+  python scripts/bump_model.py --app iris-api --env dev --model-uri s3://BUCKET/models/iris/VERSION/ \\
+      --image REGISTRY/iris-api@sha256:DIGEST --commit --push
+  python scripts/bump_model.py --release iris-api:dev=URI,IMAGE --release iris-sklearn:dev=URI --push
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gitops import apply, cli, layout, publish, release, store, versions
+from gitops.cli import Refused
+from gitops.git import Git
+from gitops.release import Release
+from gitops.store import Store
+from gitops.versions import Manifest, VersionURI
+
+_REQUEST = re.compile(r"(?P<app>[^:=,]+):(?P<environment>[^:=,]+)=(?P<uri>[^,]+)(?:,(?P<image>.+))?")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One release that was asked for."""
+
+    app: str
+    env: str
+    uri: VersionURI
+    image: str | None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__, dry_run=True, as_json=True)
+    parser.add_argument("--app", help="the app, a folder of apps/")
+    parser.add_argument("--env", help="the environment: dev, staging or prod")
+    parser.add_argument("--model-uri", metavar="URI", help="the version, as upload_model.py printed it")
+    parser.add_argument("--image", metavar="IMAGE", help="NAME@sha256:DIGEST or NAME:TAG, for apps that have an image")
+    parser.add_argument(
+        "--release", action="append", default=[], metavar="APP:ENV=URI[,IMAGE]", help="several releases in one commit"
+    )
+    parser.add_argument("--commit", action="store_true", help="commit to the branch cicd")
+    parser.add_argument("--push", action="store_true", help="commit, and push cicd to origin")
+    args = parser.parse_args(argv)
+    single = [args.app, args.env, args.model_uri]
+    if any(single) == bool(args.release) or (any(single) and not all(single)) or (args.release and args.image):
+        parser.error("give either --app, --env and --model-uri (and --image), or one --release or more")
+    for text in args.release:
+        if not _REQUEST.fullmatch(text):
+            parser.error(f"--release {text!r}: write it as APP:ENV=URI or APP:ENV=URI,IMAGE")
+    return cli.run(bump, args)
+
+
+def bump(args: argparse.Namespace) -> None:
+    git = Git(args.root)
+    git.require_full_history()
+    requests = _requests(args)
+    committing = args.commit or args.push
+    if args.push:
+        publish.require_remote(git)
+    if committing:
+        publish.require_clean(git)
+    first_seen: dict[Request, Release] = {}
+    verified: dict[VersionURI, Manifest] = {}
+    changed: list[Release] = []
+
+    def wanted(tree: Path, current: Callable[[str, str], Release], history: str) -> list[Release]:
+        policy = layout.read_policy(tree)
+        releases = []
+        for request in requests:
+            layout.require_app(tree, policy, request.app, request.env)
+            now = current(request.app, request.env)
+            flavour = apply.require_model(tree, request.app, request.env, request.uri, policy)
+            if request.uri not in verified:
+                verified[request.uri] = store.verify(Store(request.uri.bucket), request.uri)
+            apply.require_flavour(str(request.uri), verified[request.uri], flavour)
+            if first_seen.setdefault(request, now) != now:
+                raise Refused(
+                    f"{layout.release_path(request.app, request.env)}: changed meanwhile, to {now.version};"
+                    " look at that release, then run the command again"
+                )
+            image = _image(request, now, policy)
+            new = release.make(request.app, request.env, flavour, verified[request.uri], image)
+            release.require_order(git, history, policy, new)
+            releases.append(new)
+        return releases
+
+    def build(base: str) -> str | None:
+        changed[:], files = apply.changes(git, base, wanted)
+        if not files or args.dry_run:
+            return None
+        return git.commit_tree(git.tree_with(base, files), base, release.message("Release", changed))
+
+    commit = None
+    if committing:
+        commit = publish.publish(git, build, push=args.push)
+    else:
+        changed[:], files = apply.changes(git, None, wanted)
+        if not args.dry_run:
+            apply.write_files(git.root, files)
+    if args.json:
+        cli.print_json({"commit": commit, "releases": [vars(r) for r in changed], "dry_run": args.dry_run})
+        return
+    if not changed:
+        cli.say("nothing to change: this is what is released already")
+    for item in changed:
+        cli.say(f"{'would release' if args.dry_run else 'released'} {item.version} as {item.app} in {item.environment}")
+    if commit:
+        print(commit)
+
+
+def _requests(args: argparse.Namespace) -> list[Request]:
+    if args.app:
+        requests = [Request(args.app, args.env, versions.parse_uri(args.model_uri), args.image)]
+    else:
+        matches = [m for text in args.release if (m := _REQUEST.fullmatch(text))]
+        requests = [Request(m["app"], m["environment"], versions.parse_uri(m["uri"]), m["image"]) for m in matches]
+    targets = [(request.app, request.env) for request in requests]
+    if twice := {target for target in targets if targets.count(target) > 1}:
+        raise Refused(
+            *[f"--release {app}:{env}: given twice; name each app and environment once" for app, env in twice]
+        )
+    return requests
+
+
+def _image(request: Request, now: Release, policy: layout.Policy) -> str | None:
+    if now.image is None:
+        if request.image:
+            raise Refused(f"--image {request.image}: {request.app} runs a stock model server and has no image to set")
+        return None
+    if request.image:
+        release.require_image(request.image, policy)
+        return request.image
+    if now.image == release.UNRELEASED:
+        raise Refused(
+            f"{layout.release_path(request.app, request.env)}: no image yet; the first release of"
+            f" {request.app} needs --image"
+        )
+    return now.image
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""What the commands in `scripts/` share: one module per concern, none of them a command."""

@@ -1,0 +1,175 @@
+"""Releases applied to a tree: checked, written, and compared as rendered objects before anything is published."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gitops import kustomize, layout, yamledit
+from gitops.cli import Refused
+from gitops.git import Git
+from gitops.kustomize import Difference, Identity, Object
+from gitops.layout import Policy
+from gitops.publish import DEPLOYED
+from gitops.release import FLAVOUR_ANNOTATION, MODEL_LABEL, Release, form, read, write
+from gitops.versions import Manifest, VersionURI
+
+
+def declared(root: Path, app: str, environment: str) -> tuple[str, str]:
+    """The model and the flavour that an app declares on its workload."""
+    folder = layout.overlay(app, environment)
+    for item in kustomize.objects(kustomize.build(root, folder)):
+        metadata = item.get("metadata") or {}
+        model = (metadata.get("labels") or {}).get(MODEL_LABEL)
+        flavour = (metadata.get("annotations") or {}).get(FLAVOUR_ANNOTATION)
+        if model and flavour:
+            return model, flavour
+    raise Refused(
+        f"apps/{app}: no workload with the label {MODEL_LABEL} and the annotation {FLAVOUR_ANNOTATION};"
+        " they say which model and which folder of a version the app serves"
+    )
+
+
+def require_model(root: Path, app: str, environment: str, uri: VersionURI, policy: Policy) -> str:
+    """The URI that the app gets for this version. Raises Refused for a foreign bucket or another model's version."""
+    if uri.bucket != policy.model_bucket:
+        raise Refused(
+            f"{uri}: bucket {uri.bucket!r}; {layout.POLICY_FILE} names the model bucket {policy.model_bucket!r}"
+        )
+    model, flavour = declared(root, app, environment)
+    if uri.model != model:
+        raise Refused(f"{uri}: a version of the model {uri.model!r}; {app} serves {model!r}")
+    return uri.flavour(flavour)
+
+
+def require_flavour(uri: str, manifest: Manifest, flavour_uri: str) -> None:
+    folder = flavour_uri.removeprefix(uri)
+    if not any(file.path.startswith(folder) for file in manifest.files):
+        raise Refused(f"{uri}: has no folder {folder}, which the app serves; package that flavour too")
+
+
+@contextmanager
+def tree_of(git: Git, rev: str | None) -> Iterator[Path]:
+    """A throw-away copy of what is deployed, from a commit or (None) from the working tree."""
+    with tempfile.TemporaryDirectory(prefix="gitops-tree-") as folder:
+        tree = Path(folder)
+        if rev:
+            git.export(rev, tree, *DEPLOYED)
+        else:
+            for name in DEPLOYED:
+                if (git.root / name).is_dir():
+                    shutil.copytree(git.root / name, tree / name, symlinks=True)
+        yield tree
+
+
+Wanted = Callable[[Path, Callable[[str, str], Release], str], Sequence[Release]]
+
+
+def changes(git: Git, rev: str | None, wanted: Wanted) -> tuple[list[Release], dict[str, bytes]]:
+    """The releases that are new against a commit, or against the working tree (None), and the files that say so.
+
+    `wanted(tree, current, rev)` decides the releases: it gets a throw-away tree, a function that gives the release of
+    an app and environment as it is now, and the commit whose history counts. Nothing is written outside that tree.
+    Raises Refused if the renders would change in anything but the fields of the releases.
+    """
+
+    def original(path: str) -> bytes:
+        text = git.show(rev, path) if rev else (git.root / path).read_bytes()
+        assert text is not None, path  # require_app found the file in the tree
+        return text
+
+    def current(app: str, environment: str) -> Release:
+        return read(original(layout.release_path(app, environment)), app, environment)
+
+    with tree_of(git, rev) as tree:
+        releases = wanted(tree, current, rev or "HEAD")
+        originals = {path: original(path) for r in releases if (path := layout.release_path(r.app, r.environment))}
+        files = _apply(tree, releases, originals)
+    return [r for r in releases if layout.release_path(r.app, r.environment) in files], files
+
+
+def write_files(root: Path, files: Mapping[str, bytes]) -> None:
+    """Replaces files of the checkout, each by one rename."""
+    for path, data in files.items():
+        target = root / path
+        new = target.with_name(f".{target.name}.new")
+        new.write_bytes(data)
+        new.chmod(target.stat().st_mode)
+        new.replace(target)
+
+
+def _apply(tree: Path, releases: Sequence[Release], originals: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Writes releases into `tree` and returns the new bytes of the files that changed.
+
+    `originals` are the exact bytes of the release files, which a checkout may have converted.
+    """
+    policy = layout.read_policy(tree)
+    files = {layout.release_path(r.app, r.environment): r for r in releases}
+    new = {file: write(originals[file], release) for file, release in files.items()}
+    changed = {file: data for file, data in new.items() if data != originals[file]}
+    readers = kustomize.readers(tree, layout.overlays(tree, policy), changed)
+    before = _all_objects(kustomize.build_all(tree, readers))
+    for file, data in changed.items():
+        (tree / file).write_bytes(data)
+    after = _all_objects(kustomize.build_all(tree, readers))
+    expected = [_expected(release, originals[file]) for file, release in files.items() if file in changed]
+    require_only(kustomize.differences(before, after), expected)
+    require_effect(after, [r for f, r in files.items() if f in changed], originals)
+    return changed
+
+
+def _all_objects(renders: Mapping[str, str]) -> list[Object]:
+    return [item for render in renders.values() for item in kustomize.objects(render)]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The paths of one object that a release may change."""
+
+    identity: Identity
+    paths: frozenset[str]
+
+
+def _expected(release: Release, text: bytes) -> Expected:
+    data = yamledit.load(text, layout.release_path(release.app, release.environment))
+    found = kustomize.identity(data)
+    where = form(text, layout.release_path(release.app, release.environment))
+    return Expected(
+        replace(found, namespace=layout.namespace(release.environment)),
+        frozenset(yamledit.show(path) for path in where.paths()),
+    )
+
+
+def require_only(found: Sequence[Difference], expected: Sequence[Expected]) -> None:
+    """Raises Refused for every rendered change outside the fields of the releases."""
+    allowed = {item.identity: item.paths for item in expected}
+    foreign = [d for d in found if d.path not in allowed.get(d.identity, frozenset())]
+    if foreign:
+        raise Refused(
+            *[
+                f"{d.identity}: {d.path}: would change from {d.before!r} to {d.after!r}, which is no field of this"
+                " release; another file reads release.yaml, or copies a value from it"
+                for d in foreign[:10]
+            ]
+        )
+
+
+def require_effect(after: Sequence[Object], releases: Sequence[Release], originals: Mapping[str, bytes]) -> None:
+    """Raises Refused when a release is written but the render does not carry it: another patch overrides it."""
+    rendered = {kustomize.identity(item): kustomize.leaves(item) for item in after}
+    for release in releases:
+        file = layout.release_path(release.app, release.environment)
+        text = originals[file]
+        where = form(text, file)
+        target = rendered.get(_expected(release, text).identity, {})
+        wanted = {where.uri: release.uri, where.image: release.image, where.digest: release.digest}
+        for path, value in wanted.items():
+            if path and value and target.get(yamledit.show(path)) != value:
+                raise Refused(
+                    f"{layout.overlay(release.app, release.environment)}: {yamledit.show(path)}: renders as"
+                    f" {target.get(yamledit.show(path))!r}, not {value!r}; another patch overrides the release"
+                )

@@ -1,0 +1,79 @@
+"""Command-line conventions that every command keeps: exit codes, error lines, common options."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+# A command started with an interpreter that lacks the project's environment should say so in one line.
+if missing := [n for n in ("boto3", "jsonschema", "ruamel", "tabulate", "yaml") if not importlib.util.find_spec(n)]:
+    sys.exit(
+        f"error: {sys.executable} lacks {', '.join(missing)}: run `make setup`, then `source .venv/bin/activate`"
+        " or call the command with .venv/bin/python"
+    )
+
+from tabulate import tabulate
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Refused(Exception):
+    """The request was understood and refused, or a check failed. Every argument is one complete line."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+def parser(doc: str | None, *, dry_run: bool = False, as_json: bool = False) -> argparse.ArgumentParser:
+    """A parser that shows the module's docstring, examples included, as its help."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument(
+        "--root", type=Path, default=ROOT, metavar="DIR", help="work on another checkout (default: this one)"
+    )
+    if dry_run:
+        made.add_argument("--dry-run", action="store_true", help="show what would be done and change nothing")
+    if as_json:
+        made.add_argument("--json", action="store_true", help="print JSON")
+    return made
+
+
+def run(command: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int:
+    """Runs `command`; a refusal becomes error lines on stderr and exit code 1, never a traceback."""
+    try:
+        if not args.root.is_dir():
+            raise Refused(f"--root {args.root}: not a folder")
+        args.root = args.root.resolve()
+        return command(args) or 0
+    except Refused as refused:
+        for line in refused.lines:
+            print(f"error: {line}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted; run the same command again to complete it", file=sys.stderr)
+        return 130
+
+
+def say(line: str) -> None:
+    """A remark for the person at the terminal; stdout stays for results."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def progress(line: str) -> None:
+    """Shows a step of long work on a terminal, and nothing elsewhere."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of equal keys as a plain table."""
+    return tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True)
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))

@@ -1,0 +1,167 @@
+"""The one place that runs git."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from gitops.cli import Refused
+
+ZERO = "0" * 40
+
+
+class GitError(Refused):
+    """git failed; the line carries git's own words."""
+
+
+class Git:
+    """The repository at `root`. Every method raises GitError when git fails."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        inside = self._call(["rev-parse", "--show-toplevel"])
+        if inside.returncode:
+            raise Refused(f"{root}: not a git repository; clone one, or name it with --root")
+        top = Path(inside.stdout.decode().strip())
+        if top != root.resolve():
+            raise Refused(f"{root}: not the top of its git repository; use --root {top}")
+
+    def _call(
+        self, args: list[str], stdin: bytes | None = None, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        fixed = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
+        # A hook or an alias that calls a command sets these; they would point every call at another repository.
+        inherited = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE")}
+        return subprocess.run(
+            ["git", *args], cwd=self.root, input=stdin, capture_output=True, env=inherited | fixed | (env or {})
+        )
+
+    def raw(self, *args: str, stdin: bytes | None = None, env: dict[str, str] | None = None) -> bytes:
+        done = self._call(list(args), stdin, env)
+        if done.returncode:
+            words = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+            raise GitError(*[f"git {args[0]}: {line}" for line in words])
+        return done.stdout
+
+    def text(self, *args: str, stdin: bytes | None = None, env: dict[str, str] | None = None) -> str:
+        return self.raw(*args, stdin=stdin, env=env).decode(errors="surrogateescape").strip()
+
+    def succeeds(self, *args: str) -> bool:
+        return self._call(list(args)).returncode == 0
+
+    # Looking
+
+    def commit(self, rev: str) -> str | None:
+        """The full id of the commit that `rev` names, or None."""
+        done = self._call(["rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}"])
+        return done.stdout.decode().strip() or None
+
+    def branch(self) -> str | None:
+        """The branch that is checked out, or None when HEAD is detached."""
+        return self._call(["symbolic-ref", "--quiet", "--short", "HEAD"]).stdout.decode().strip() or None
+
+    def show(self, rev: str, path: str) -> bytes | None:
+        """The bytes of a file as a commit has them, without any conversion, or None if it has no such file."""
+        done = self._call(["cat-file", "blob", f"{rev}:{path}"])
+        return None if done.returncode else done.stdout
+
+    def files(self, rev: str, *paths: str) -> list[str]:
+        return [p for p in self.text("ls-tree", "-r", "-z", "--name-only", rev, "--", *paths).split("\0") if p]
+
+    def changed(self, old: str, new: str | None = None) -> list[str]:
+        """Files that differ between `old` and `new`, or between `old` and the working tree with untracked files."""
+        names = self.text("diff", "--name-only", "--no-renames", "-z", old, *([new] if new else []))
+        untracked = "" if new else self.text("ls-files", "--others", "--exclude-standard", "-z")
+        return sorted({p for p in (names + "\0" + untracked).split("\0") if p})
+
+    def dirty(self, *paths: str) -> list[str]:
+        """Changed and untracked files under `paths`."""
+        listed = self.raw("status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames", "--", *paths)
+        return [line[3:] for line in listed.decode(errors="surrogateescape").split("\0") if line]
+
+    def is_ancestor(self, old: str, new: str) -> bool:
+        return self.succeeds("merge-base", "--is-ancestor", old, new)
+
+    def require_full_history(self) -> None:
+        if self.text("rev-parse", "--is-shallow-repository") == "true":
+            raise Refused(f"{self.root}: shallow clone, so history cannot be trusted; run `git fetch --unshallow`")
+
+    def has_remote(self, name: str) -> bool:
+        return name in self.text("remote").split()
+
+    # Building commits without touching the user's index, branches or files
+
+    @contextlib.contextmanager
+    def _index(self) -> Iterator[dict[str, str]]:
+        with tempfile.TemporaryDirectory(prefix="gitops-index-") as folder:
+            yield {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+
+    def export(self, rev: str, target: Path, *paths: str) -> None:
+        """Writes the files of a commit under `paths` into `target`."""
+        with self._index() as env:
+            self.text("read-tree", rev, env=env)
+            listed = self.raw("ls-files", "-z", "--", *paths, env=env)
+            args = ["checkout-index", "-z", "--stdin", f"--prefix={target}/"]
+            self.raw("-c", "core.autocrlf=false", *args, stdin=listed, env=env)
+
+    def tree_with(self, base: str, files: dict[str, bytes]) -> str:
+        """The id of the tree of commit `base` with these files' bytes replaced; modes stay."""
+        with self._index() as env:
+            self.text("read-tree", base, env=env)
+            for path, data in files.items():
+                blob = self.text("hash-object", "-w", "--stdin", stdin=data)
+                mode = self.text("ls-files", "--stage", "--", path, env=env).split(" ")[0] or "100644"
+                self.text("update-index", "--add", "--cacheinfo", f"{mode},{blob},{path}", env=env)
+            return self.text("write-tree", env=env)
+
+    def tree_with_folder(self, base: str, folder: str, source: str) -> str:
+        """The id of the tree of commit `base` with `folder` replaced by that folder of commit `source`."""
+        with self._index() as env:
+            self.text("read-tree", base, env=env)
+            self.text("rm", "-r", "-q", "--cached", "--ignore-unmatch", "--", folder, env=env)
+            self.text("read-tree", f"--prefix={folder}/", f"{source}:{folder}", env=env)
+            return self.text("write-tree", env=env)
+
+    def commit_tree(self, tree: str, parent: str, message: str) -> str:
+        """A commit of `tree` on `parent`, signed when the user's configuration signs commits. No ref is moved."""
+        sign = self._call(["config", "--type=bool", "commit.gpgsign"]).stdout.decode().strip() == "true"
+        return self.text("commit-tree", *(["-S"] if sign else []), "-p", parent, tree, stdin=message.encode())
+
+    def trailers(self, rev: str, key: str) -> list[str]:
+        """The values of a trailer in a commit's message."""
+        form = f"%(trailers:key={key},valueonly,only)"
+        return [v for v in self.text("log", "-1", f"--format={form}", rev).splitlines() if v]
+
+    # Publishing
+
+    def fetch(self, remote: str, branch: str) -> None:
+        self.text("fetch", "--quiet", "--no-tags", remote, f"+refs/heads/{branch}:refs/remotes/{remote}/{branch}")
+
+    def remote_tip(self, remote: str, branch: str) -> str | None:
+        """The commit that the remote's branch has now, or None if there is no such branch."""
+        listed = self.text("ls-remote", remote, f"refs/heads/{branch}")
+        return listed.split()[0] if listed else None
+
+    def push(self, remote: str, commit: str, branch: str) -> None:
+        """Pushes one commit to one branch; never forced, so it lands only on what it was built upon."""
+        self.text("push", "--quiet", remote, f"{commit}:refs/heads/{branch}")
+
+    def checked_out_elsewhere(self, branch: str) -> Path | None:
+        """Another worktree that has `branch` checked out."""
+        for block in self.text("worktree", "list", "--porcelain").split("\n\n"):
+            lines = dict(line.partition(" ")[::2] for line in block.splitlines())
+            folder = Path(lines.get("worktree", ""))
+            if lines.get("branch") == f"refs/heads/{branch}" and folder.resolve() != self.root.resolve():
+                return folder
+        return None
+
+    def advance(self, branch: str, old: str | None, new: str) -> None:
+        """Moves a local branch from `old` to its descendant `new`, with the working tree if it is checked out."""
+        if self.branch() == branch:
+            self.text("merge", "--quiet", "--ff-only", new)
+        else:
+            self.text("update-ref", f"refs/heads/{branch}", new, old or ZERO)

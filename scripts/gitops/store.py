@@ -1,0 +1,159 @@
+"""The one place that talks to S3, or to any server that speaks its protocol.
+
+Endpoint, region and credentials come from the standard AWS variables and files. Objects are only ever added: every
+put is conditional, so no object of a version can be overwritten from here.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import botocore.exceptions as faults
+from botocore.config import Config
+
+from gitops import versions
+from gitops.cli import Refused
+from gitops.versions import File, Manifest, VersionURI
+
+_CHUNK = 1 << 20
+
+
+class Store:
+    """One bucket. Methods raise Refused with the remedy when the bucket, the credentials or the network fail."""
+
+    def __init__(self, bucket: str) -> None:
+        self.bucket = bucket
+        config = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": 3})
+        with self._translated(""):
+            self._s3 = boto3.client("s3", config=config)
+
+    def read(self, key: str) -> bytes | None:
+        """An object's bytes, or None if there is no such object."""
+        with self._translated(key):
+            try:
+                return bytes(self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].read())
+            except self._s3.exceptions.NoSuchKey:
+                return None
+
+    def sha256(self, key: str) -> tuple[str, int] | None:
+        """SHA-256 (hex) and size of what is stored, computed from its bytes; None if there is no such object."""
+        with self._translated(key):
+            try:
+                body = self._s3.get_object(Bucket=self.bucket, Key=key)["Body"]
+            except self._s3.exceptions.NoSuchKey:
+                return None
+            digest, size = hashlib.sha256(), 0
+            for chunk in body.iter_chunks(_CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+            return digest.hexdigest(), size
+
+    def add(self, key: str, file: Path, sha256: str) -> bool:
+        """Stores a file under a key that must be new; False if the key exists, whoever was first."""
+        checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
+        with self._translated(key), file.open("rb") as body:
+            try:
+                self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, IfNoneMatch="*", ChecksumSHA256=checksum)
+            except faults.ClientError as error:
+                if error.response["Error"]["Code"] in ("PreconditionFailed", "ConditionalRequestConflict"):
+                    return False
+                raise
+        return True
+
+    def keys(self, prefix: str) -> list[str]:
+        with self._translated(prefix):
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+            return sorted(item["Key"] for page in pages for item in page.get("Contents", []))
+
+    def url(self, key: str) -> str:
+        return f"s3://{self.bucket}/{key}"
+
+    @contextlib.contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        url = self.url(key)
+        try:
+            yield
+        except faults.ClientError as error:
+            code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+            if code == "NoSuchBucket":
+                raise Refused(f"s3://{self.bucket}: no such bucket; create it, or correct the name") from None
+            if code in ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
+                raise Refused(
+                    f"{url}: refused by the server ({code}); check the credentials and their rights"
+                ) from None
+            raise Refused(f"{url}: {code}: {message}") from None
+        except (faults.NoCredentialsError, faults.PartialCredentialsError):
+            raise Refused(
+                f"{url}: no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            ) from None
+        except (faults.EndpointConnectionError, faults.ConnectTimeoutError, faults.ReadTimeoutError) as error:
+            raise Refused(f"{url}: cannot be reached ({error}); check the network and AWS_ENDPOINT_URL_S3") from None
+        except faults.FlexibleChecksumError:
+            raise Refused(
+                f"{url}: the stored bytes do not match the checksum they were stored with; the object is damaged"
+            ) from None
+        except faults.NoRegionError:
+            raise Refused(f"{url}: no AWS region; set AWS_REGION") from None
+        except (faults.BotoCoreError, faults.HTTPClientError) as error:
+            raise Refused(f"{url}: {error}") from None
+
+
+def read_manifest(store: Store, uri: VersionURI) -> Manifest:
+    """The manifest of a version; Refused unless it exists, agrees with itself and belongs to this very URI."""
+    source = f"{uri}{versions.MANIFEST}"
+    text = store.read(f"{uri.prefix}{versions.MANIFEST}")
+    if text is None:
+        raise Refused(
+            f"{uri}: no such version in the bucket; `list_versions.py --model {uri.model}` lists what is there"
+        )
+    manifest = versions.parse_manifest(text, source)
+    if (manifest.model, manifest.version) != (uri.model, uri.version):
+        raise Refused(f"{source}: names {manifest.model}/{manifest.version}, not {uri.model}/{uri.version}")
+    if manifest.data["draft"]:
+        raise Refused(f"{source}: draft: true; a draft is never released, train from a commit and upload that")
+    return manifest
+
+
+def file_faults(store: Store, uri: VersionURI, manifest: Manifest) -> list[str]:
+    """What is wrong with the stored files of a version: each is downloaded and hashed, and none may be foreign."""
+    found = []
+    for file in manifest.files:
+        stored = store.sha256(f"{uri.prefix}{file.path}")
+        if stored is None:
+            found.append(f"{uri}{file.path}: missing; the version is incomplete, do not release it")
+        elif stored != (file.sha256, file.size):
+            found.append(
+                f"{uri}{file.path}: sha256 {stored[0]} of {stored[1]} bytes, the manifest says {file.sha256} of"
+                f" {file.size}; the object was altered, do not release it"
+            )
+    known = {file.path for file in manifest.files} | {versions.MANIFEST}
+    for key in store.keys(uri.prefix):
+        path = key.removeprefix(uri.prefix)
+        if path not in known and versions.counts(path):
+            found.append(f"{uri}{path}: not in the manifest; remove the object, a model server might load it")
+    return found
+
+
+def verify(store: Store, uri: VersionURI) -> Manifest:
+    """The manifest of a version whose every byte was checked; Refused otherwise."""
+    manifest = read_manifest(store, uri)
+    if found := file_faults(store, uri, manifest):
+        raise Refused(*found)
+    return manifest
+
+
+def hash_files(folder: Path) -> list[File]:
+    """The files below a folder that count for the digest, by path."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and versions.counts(name):
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            found.append(File(name, sha256, path.stat().st_size))
+    return found

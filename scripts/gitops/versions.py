@@ -1,0 +1,114 @@
+"""Model versions: their URIs, their manifests and their digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from gitops.cli import Refused
+from gitops.layout import schema_faults
+
+MANIFEST = "manifest.json"
+_SIGNATURES = (".sig", ".sigstore.json")
+_URI = re.compile(
+    r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/models/(?P<model>[a-z0-9][a-z0-9-]*)"
+    r"/(?P<version>[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9a-f]{12})/"
+)
+
+
+@dataclass(frozen=True, order=True)
+class VersionURI:
+    """`s3://<bucket>/models/<model>/<version>/`, the place of one immutable model version."""
+
+    bucket: str
+    model: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}"
+
+    @property
+    def prefix(self) -> str:
+        return f"models/{self.model}/{self.version}/"
+
+    def flavour(self, name: str) -> str:
+        """The URI of the folder that an app of this flavour serves."""
+        return f"{self}{name}/"
+
+
+def parse_uri(text: str) -> VersionURI:
+    """Raises Refused unless `text` is a version's URI, with or without the slash at its end."""
+    match = _URI.fullmatch(text if text.endswith("/") else f"{text}/")
+    if not match:
+        raise Refused(
+            f"{text!r}: not the URI of a model version; it has the form"
+            " s3://BUCKET/models/MODEL/YYYY-MM-DD-DIGEST12/, as upload_model.py and list_versions.py print it"
+        )
+    return VersionURI(**match.groupdict())
+
+
+@dataclass(frozen=True)
+class File:
+    path: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`manifest.json`, checked: its schema, its digest and the version that follows from it."""
+
+    data: dict[str, Any]
+
+    @property
+    def model(self) -> str:
+        return str(self.data["model"])
+
+    @property
+    def version(self) -> str:
+        return str(self.data["version"])
+
+    @property
+    def digest(self) -> str:
+        return str(self.data["digest"])
+
+    @property
+    def files(self) -> list[File]:
+        return [File(**file) for file in self.data["files"]]
+
+
+def digest(files: Iterable[tuple[str, str]]) -> str:
+    """The digest of a version from (path, SHA-256 in hex) pairs, as
+    `sha256sum FILES | LC_ALL=C sort | sha256sum` gives it."""
+    lines = sorted(f"{sha256}  {path}\n".encode() for path, sha256 in files)
+    return "sha256:" + hashlib.sha256(b"".join(lines)).hexdigest()
+
+
+def counts(path: str) -> bool:
+    """Whether a file of a version is part of its digest: all but the manifest and signatures are."""
+    return path != MANIFEST and not path.endswith(_SIGNATURES)
+
+
+def parse_manifest(text: bytes, source: str) -> Manifest:
+    """Raises Refused, naming `source`, unless the manifest is complete and agrees with itself."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise Refused(f"{source}: not JSON: {error}") from None
+    if faults := schema_faults(data, "manifest.schema.json"):
+        raise Refused(*[f"{source}: {fault}" for fault in faults])
+    manifest = Manifest(data)
+    if len({file.path for file in manifest.files}) != len(manifest.files):
+        raise Refused(f"{source}: files: a path stands twice; package the model again")
+    computed = digest((file.path, file.sha256) for file in manifest.files)
+    if computed != manifest.digest:
+        raise Refused(
+            f"{source}: digest: {manifest.digest}, but the listed files give {computed}; the manifest was altered"
+        )
+    if not manifest.version.endswith("-" + computed.removeprefix("sha256:")[:12]):
+        raise Refused(f"{source}: version: {manifest.version} does not end in the first 12 digits of {computed}")
+    return manifest

@@ -1,0 +1,192 @@
+"""The one place that edits YAML: replaces scalars by splicing bytes, so that nothing else of the file changes.
+
+Loading and dumping a document re-indents, re-wraps and re-quotes it. `compose()` of ruamel.yaml gives the span of
+every node in the text instead, and the new value is written into that span.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from gitops.cli import Refused
+
+
+@dataclass(frozen=True)
+class Named:
+    """A step of a path into a list: the item whose `name` is this."""
+
+    name: str
+
+
+_RESOLVER = yaml.resolver.Resolver()
+Step = str | Named
+Path = tuple[Step, ...]
+
+
+def show(path: Path) -> str:
+    """A path as people write it: `spec.containers[api].image`."""
+    out = ""
+    for step in path:
+        if isinstance(step, Named):
+            out += f"[{step.name}]"
+        else:
+            out += f"{'.' if out else ''}{step}"
+    return out
+
+
+def get(text: bytes, path: Path, file: str) -> str | None:
+    """The scalar at `path`, or None where the path leads nowhere. Raises Refused for what cannot be read."""
+    _, source = _decode(text, file)
+    node = _find(_compose(source, file), path)
+    if node is None:
+        return None
+    if not isinstance(node, ScalarNode):
+        raise Refused(f"{file}: {show(path)}: a {_kind(node)}, not a single value")
+    return str(node.value)
+
+
+def load(text: bytes, file: str) -> Any:
+    """The one document of a file as plain data. Raises Refused for what cannot be read."""
+    _, source = _decode(text, file)
+    _compose(source, file)
+    try:
+        return YAML(typ="safe", pure=True).load(source)
+    except YAMLError as error:
+        raise Refused(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+
+
+def edit(text: bytes, changes: Mapping[Path, str], file: str) -> bytes:
+    """`text` with the scalars at these paths replaced; every other byte stays.
+
+    Raises Refused, naming `file` and the field, when the text is not one YAML document, a field is missing or is no
+    plain scalar (a list, an anchor, an alias, a tag, a block scalar), or the result would not read back as intended.
+    """
+    bom, source = _decode(text, file)
+    root = _compose(source, file)
+    spans: list[tuple[int, int, str]] = []
+    for path, value in changes.items():
+        node = _find(root, path)
+        if node is None:
+            raise Refused(f"{file}: {show(path)}: missing; add the field, only its value is written by commands")
+        if not isinstance(node, ScalarNode):
+            raise Refused(f"{file}: {show(path)}: a {_kind(node)}, not a single value")
+        start, end = node.start_mark.index, node.end_mark.index
+        _require_plain(node, source[start:end], path, file)
+        if node.value != value:
+            spans.append((start, end, _write(value, source[start:end])))
+    for start, end, written in sorted(spans, reverse=True):
+        source = source[:start] + written + source[end:]
+    after = _compose(source, file)
+    for path, value in changes.items():
+        node = _find(after, path)
+        if not isinstance(node, ScalarNode) or node.value != value:
+            raise Refused(f"{file}: {show(path)}: {value!r} cannot be written here")
+    return bom + source.encode()
+
+
+def _decode(text: bytes, file: str) -> tuple[bytes, str]:
+    bom = b"\xef\xbb\xbf" if text.startswith(b"\xef\xbb\xbf") else b""
+    try:
+        return bom, text[len(bom) :].decode()
+    except UnicodeDecodeError as error:
+        raise Refused(f"{file}: byte {len(bom) + error.start}: not UTF-8; save the file as UTF-8") from None
+
+
+def _compose(source: str, file: str) -> Node:
+    try:
+        documents: list[Node] = [node for node in YAML(typ="rt", pure=True).compose_all(source) if node is not None]
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise Refused(f"{file}: {where}not YAML: {error.problem or error.context}") from None
+    except YAMLError as error:
+        raise Refused(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+    if len(documents) != 1:
+        raise Refused(f"{file}: {len(documents)} documents; a file that commands edit holds one")
+    _require_unique_keys(documents[0], file)
+    return documents[0]
+
+
+def _require_unique_keys(node: Node, file: str, seen: set[int] | None = None) -> None:
+    seen = set() if seen is None else seen
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, MappingNode):
+        keys: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, ScalarNode):
+                if key.value in keys:
+                    raise Refused(f"{file}: line {key.start_mark.line + 1}: key {key.value!r} stands twice; remove one")
+                keys.add(key.value)
+            _require_unique_keys(value, file, seen)
+    elif isinstance(node, SequenceNode):
+        for item in node.value:
+            _require_unique_keys(item, file, seen)
+
+
+def _kind(node: Node) -> str:
+    return "list" if isinstance(node, SequenceNode) else "mapping"
+
+
+def _find(node: Node | None, path: Path) -> Node | None:
+    for step in path:
+        if isinstance(step, Named):
+            items = node.value if isinstance(node, SequenceNode) else []
+            node = next((item for item in items if _name(item) == step.name), None)
+        else:
+            node = _value(node, step)
+    return node
+
+
+def _name(item: Node) -> str | None:
+    name = _value(item, "name")
+    return str(name.value) if isinstance(name, ScalarNode) else None
+
+
+def _value(node: Node | None, key: str) -> Node | None:
+    pairs = node.value if isinstance(node, MappingNode) else []
+    return next((value for name, value in pairs if isinstance(name, ScalarNode) and name.value == key), None)
+
+
+def _require_plain(node: ScalarNode, written: str, path: Path, file: str) -> None:
+    if node.anchor is not None:
+        raise Refused(f"{file}: {show(path)}: shares its value by the anchor &{node.anchor}; write the value out")
+    if written.startswith("!"):
+        raise Refused(f"{file}: {show(path)}: has the tag {written.split()[0]}; remove it")
+    if node.style in ("|", ">"):
+        raise Refused(f"{file}: {show(path)}: a block scalar; write the value on one line")
+
+
+# Characters that mean nothing to YAML anywhere in a plain scalar, in block and in flow style.
+_PLAIN = re.compile(r"[A-Za-z0-9/][A-Za-z0-9_./@+-]*(?::[A-Za-z0-9_./@+-]+)*")
+# What some parser of YAML 1.1 or 1.2 takes for a number, besides what PyYAML does.
+_NUMBER = re.compile(r"[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9]+)?|0[xob][0-9a-fA-F_]+")
+
+
+def _needs_quotes(value: str) -> bool:
+    if not _PLAIN.fullmatch(value) or _NUMBER.fullmatch(value) or value in ("y", "Y", "n", "N"):
+        return True
+    tag = _RESOLVER.resolve(yaml.ScalarNode, value, (True, False))  # type: ignore[no-untyped-call]
+    return bool(tag != "tag:yaml.org,2002:str")
+
+
+def _write(value: str, old: str) -> str:
+    """`value` in the style of the scalar it replaces; quoted where a plain one would be ambiguous.
+
+    Double quotes that the old value needed are dropped when the new one needs none, so that writing a value and
+    writing the old one back gives the same bytes.
+    """
+    if old.startswith("'") and value.isprintable():
+        return "'" + value.replace("'", "''") + "'"
+    chosen = old.startswith("'") or (old.startswith('"') and not _needs_quotes(old[1:-1]))
+    return json.dumps(value, ensure_ascii=False) if chosen or _needs_quotes(value) else value

@@ -1,0 +1,93 @@
+"""List the versions of a model in the bucket, with their metrics, their lineage and where each runs.
+
+--verify downloads and hashes every file of every version and says what does not match.
+
+  python scripts/list_versions.py --model iris
+  python scripts/list_versions.py --model iris --verify
+  python scripts/list_versions.py --model iris --json
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from gitops import cli, layout, publish, release, store, versions
+from gitops.cli import Refused
+from gitops.git import Git
+from gitops.store import Store
+from gitops.versions import VersionURI
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__, as_json=True)
+    parser.add_argument("--model", required=True, help="the model's name")
+    parser.add_argument("--bucket", metavar="s3://BUCKET", help=f"default: the bucket of {layout.POLICY_FILE}")
+    parser.add_argument("--verify", action="store_true", help="hash every stored file again")
+    return cli.run(show, parser.parse_args(argv))
+
+
+def show(args: argparse.Namespace) -> None:
+    bucket = (
+        args.bucket.removeprefix("s3://").rstrip("/") if args.bucket else layout.read_policy(args.root).model_bucket
+    )
+    source = Store(bucket)
+    git = Git(args.root)
+    running = _running(git)
+    faults: list[str] = []
+    rows: list[dict[str, Any]] = []
+    for uri in _versions(source, args.model):
+        try:
+            manifest = store.read_manifest(source, uri)
+            if args.verify:
+                cli.progress(f"verifying {uri}")
+                faults += store.file_faults(source, uri, manifest)
+        except Refused as refused:
+            faults += refused.lines
+            continue
+        rows.append({"uri": str(uri), "runs_in": running.get(manifest.digest, [])} | manifest.data)
+    cli.progress("")
+    if args.json:
+        cli.print_json(rows)
+    elif rows:
+        print(cli.table([_row(row) for row in rows]))
+    else:
+        cli.say(f"no version of {args.model} in s3://{bucket}; upload_model.py adds one")
+    if faults:
+        raise Refused(*faults)
+    if args.verify:
+        cli.say(f"{len(rows)} versions verified, every stored byte as its manifest says")
+
+
+def _versions(source: Store, model: str) -> list[VersionURI]:
+    """The versions that exist, which is those with a manifest."""
+    prefix = f"models/{model}/"
+    folders = [
+        key.removesuffix(versions.MANIFEST) for key in source.keys(prefix) if key.endswith(f"/{versions.MANIFEST}")
+    ]
+    return [versions.parse_uri(source.url(folder)) for folder in folders]
+
+
+def _running(git: Git) -> dict[str, list[str]]:
+    """`app in environment` by the digest that runs there, according to Git."""
+    found: dict[str, list[str]] = {}
+    for item in release.all_at(git, publish.tip(git)):
+        found.setdefault(item.digest, []).append(f"{item.app} in {item.environment}")
+    return found
+
+
+def _row(row: dict[str, Any]) -> dict[str, str]:
+    metrics = {name: f"{row['metrics'][name]:.4f}" for name in ("accuracy", "f1_macro") if name in row["metrics"]}
+    return {
+        "version": row["version"],
+        **metrics,
+        "code": row["code_commit"][:12],
+        "data": row["data_digest"].removeprefix("sha256:")[:12],
+        "mlflow run": row["mlflow_run"][:12],
+        "runs in": ", ".join(row["runs_in"]) or "-",
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,149 @@
+"""Set up what a task needs: Python environments from the hashed locks, pinned programs, schemas.
+
+Runs with any Python 3.11 to 3.13 and its standard library. Says first what will be fetched and how long that takes;
+what is there already is left alone, and an interrupted set-up is completed by the next run.
+
+  python scripts/setup.py demo       what `make demo` needs
+  python scripts/setup.py serve      what training and serving a model need
+  python scripts/setup.py validate   what the commands and `validate.py` need
+  python scripts/setup.py test       everything
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gitops import tools
+
+ROOT = Path(__file__).resolve().parents[1]
+SUPPORTED = ((3, 11), (3, 12), (3, 13))
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment made from one lock. `better` are locks that contain this one."""
+
+    folder: Path
+    lock: Path
+    fetch_mb: int
+    minutes: float
+    better: tuple[Path, ...] = ()
+
+    def _stamp(self, lock: Path) -> Path:
+        return self.folder / f".installed-{hashlib.sha256(lock.read_bytes()).hexdigest()[:16]}"
+
+    @property
+    def ready(self) -> bool:
+        return any(self._stamp(lock).is_file() for lock in (self.lock, *self.better))
+
+    def install(self, python: str) -> None:
+        _call([python, "-m", "venv", str(self.folder)], "on Debian and Ubuntu: apt-get install python3-venv")
+        quiet = [] if sys.stderr.isatty() else ["--quiet"]
+        _call(
+            [str(self.folder / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check", *quiet,
+             "--require-hashes", "-r", str(self.lock)],
+            "is the package index reachable?",
+        )  # fmt: skip
+        self._stamp(self.lock).touch()
+
+
+TEST_LOCK, MODEL_TEST_LOCK = ROOT / "requirements-test.txt", ROOT / "model-src/requirements-test.txt"
+COMMANDS = Environment(ROOT / ".venv", ROOT / "requirements.txt", 20, 0.2, (TEST_LOCK,))
+COMMANDS_TEST = Environment(ROOT / ".venv", TEST_LOCK, 70, 0.4)
+MODEL = Environment(ROOT / "model-src/.venv", ROOT / "model-src/requirements-train.txt", 230, 1.5, (MODEL_TEST_LOCK,))
+MODEL_TEST = Environment(ROOT / "model-src/.venv", MODEL_TEST_LOCK, 250, 1.5)
+
+
+@dataclass(frozen=True)
+class Profile:
+    environments: tuple[Environment, ...]
+    programs: tuple[tools.Program, ...] = ()
+    schemas: bool = False
+
+
+PROFILES = {
+    "demo": Profile((COMMANDS, MODEL), (tools.KUSTOMIZE, tools.VERSITYGW)),
+    "serve": Profile((MODEL,)),
+    "validate": Profile((COMMANDS,), (tools.KUSTOMIZE, tools.KUBECONFORM), schemas=True),
+    "test": Profile(
+        (COMMANDS_TEST, MODEL_TEST),
+        (tools.KUSTOMIZE, tools.KUBECONFORM, tools.ACTIONLINT, tools.VERSITYGW),
+        schemas=True,
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("profile", choices=PROFILES)
+    profile = PROFILES[parser.parse_args(argv).profile]
+    try:
+        set_up(profile)
+    except (tools.ToolError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nerror: interrupted; run the same command again to complete the set-up", file=sys.stderr)
+        return 130
+    return 0
+
+
+def set_up(profile: Profile) -> None:
+    environments = [environment for environment in profile.environments if not environment.ready]
+    programs = tools.missing_programs(profile.programs)
+    schemas = profile.schemas and not tools.schema_sources().is_dir()
+    if not environments and not programs and not schemas:
+        return
+    python = _python()
+    plan: list[tuple[str, int, float]] = [
+        (f"{e.folder.relative_to(ROOT)} from {e.lock.relative_to(ROOT)}", e.fetch_mb, e.minutes) for e in environments
+    ]
+    if programs or schemas:
+        plan.append((f"Go toolchain, removed again when {tools.cache()} is filled", tools.TOOLCHAIN_MB, 0.2))
+    plan += [(f"{p.name} {p.version}, built from source", p.fetch_mb, p.minutes) for p in programs]
+    if schemas:
+        plan += [(f"schemas of {m.path} {m.version}", m.fetch_mb, 0.2) for m in tools.SCHEMA_MODULES]
+    print(f"Setting up with {python}. This is done once, and fetches:", file=sys.stderr)
+    for what, megabytes, minutes in plan:
+        print(f"  {megabytes:4d} MB  {minutes:4.1f} min  {what}", file=sys.stderr)
+    total, time = sum(p[1] for p in plan), sum(p[2] for p in plan)
+    print(f"  {total:4d} MB  {time:4.1f} min  in all, on two cores", file=sys.stderr, flush=True)
+    for environment in environments:
+        print(f"  installing {environment.folder.relative_to(ROOT)}", file=sys.stderr, flush=True)
+        environment.install(python)
+    tools.build(programs, schemas)
+
+
+def _python() -> str:
+    """This interpreter if its version is supported, else the newest supported one on PATH."""
+    if sys.version_info[:2] in SUPPORTED:
+        return sys.executable
+    for major, minor in reversed(SUPPORTED):
+        if found := shutil.which(f"python{major}.{minor}"):
+            return found
+    raise tools.ToolError(
+        f"Python {platform_version()} is not supported and no python3.11, python3.12 or python3.13 is on PATH:"
+        " install one of them"
+    )
+
+
+def platform_version() -> str:
+    return ".".join(map(str, sys.version_info[:2]))
+
+
+def _call(command: list[str], remedy: str) -> None:
+    env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    if subprocess.run(command, env=env, stdout=sys.stderr).returncode:
+        raise tools.ToolError(f"`{' '.join(command)}` failed, see above; {remedy}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

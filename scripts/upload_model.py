@@ -1,0 +1,109 @@
+"""Upload a packaged model as an immutable version and print its URI.
+
+Every object is put only if its key is new, hashed again as it is stored, and the manifest comes last: without it the
+version does not exist. What is there already with the same bytes is skipped, anything else refused, so an
+interrupted upload is completed by running it again, and two uploads of one version end in one version. Endpoint and
+credentials are the standard AWS ones (AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_PROFILE, ...).
+
+  python scripts/upload_model.py --model iris --artifacts model-src/artifacts/iris --bucket s3://mlops-prod
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from gitops import cli, store, versions
+from gitops.cli import Refused
+from gitops.store import Store
+from gitops.versions import File, Manifest, VersionURI
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__, dry_run=True, as_json=True)
+    parser.add_argument("--model", required=True, help="the model's name")
+    parser.add_argument("--artifacts", required=True, type=Path, metavar="DIR", help="the folder with manifest.json")
+    parser.add_argument("--bucket", required=True, metavar="s3://BUCKET", help="the model bucket")
+    return cli.run(upload, parser.parse_args(argv))
+
+
+def upload(args: argparse.Namespace) -> None:
+    bucket = args.bucket.removeprefix("s3://").rstrip("/")
+    if not args.bucket.startswith("s3://") or not bucket or "/" in bucket:
+        raise Refused(
+            f"--bucket {args.bucket}: write it as s3://BUCKET; the place in the bucket follows from the model"
+        )
+    manifest = read_artifacts(args.artifacts, args.model)
+    uri = VersionURI(bucket, manifest.model, manifest.version)
+    if versions.parse_uri(str(uri)) != uri:
+        raise Refused(f"--bucket {args.bucket}: not a bucket's name")
+    added = 0
+    if not args.dry_run:
+        added = add_version(Store(bucket), uri, manifest, args.artifacts)
+        cli.say(f"uploaded {added} objects" if added else "this version was there already, complete and unchanged")
+    if args.json:
+        cli.print_json({"uri": str(uri), "digest": manifest.digest, "added": added, "dry_run": args.dry_run})
+    else:
+        print(uri)
+
+
+def read_artifacts(folder: Path, model: str) -> Manifest:
+    """The manifest of a packaged model. Raises Refused unless the folder holds exactly what the manifest lists."""
+    source = folder / versions.MANIFEST
+    if not source.is_file():
+        raise Refused(f"{source}: missing; --artifacts names the folder that training wrote")
+    manifest = versions.parse_manifest(source.read_bytes(), str(source))
+    if manifest.model != model:
+        raise Refused(f"{source}: model: {manifest.model!r}, but --model is {model!r}")
+    if manifest.data["draft"]:
+        raise Refused(f"{source}: draft: true; commit the model code and train again without --draft")
+    listed, found = ({file.path: file for file in files} for files in (manifest.files, store.hash_files(folder)))
+    faults = [
+        f"{folder / path}: not in {versions.MANIFEST}; remove it" for path in sorted(found.keys() - listed.keys())
+    ]
+    for path, file in sorted(listed.items()):
+        if path not in found:
+            faults.append(f"{folder / path}: missing, {versions.MANIFEST} lists it; train again")
+        elif found[path] != file:
+            faults.append(
+                f"{folder / path}: sha256 {found[path].sha256}, {versions.MANIFEST} says {file.sha256}; train again"
+            )
+    if faults:
+        raise Refused(*faults)
+    return manifest
+
+
+def add_version(bucket: Store, uri: VersionURI, manifest: Manifest, folder: Path) -> int:
+    """Adds what is missing of a version, the manifest last, and returns how many objects that were."""
+    added = 0
+    for position, file in enumerate(manifest.files, 1):
+        cli.progress(f"{position}/{len(manifest.files)} {file.path}")
+        added += _add(bucket, f"{uri.prefix}{file.path}", folder / file.path, file)
+    cli.progress("")
+    source = folder / versions.MANIFEST
+    added += bucket.add(f"{uri.prefix}{versions.MANIFEST}", source, hashlib.sha256(source.read_bytes()).hexdigest())
+    # Whose manifest is stored does not matter, the first one wins: the same bytes were only trained in another run.
+    stored = store.read_manifest(bucket, uri)
+    if stored.digest != manifest.digest:
+        raise Refused(f"{uri}{versions.MANIFEST}: digest: {stored.digest}, this version has {manifest.digest}")
+    return added
+
+
+def _add(bucket: Store, key: str, path: Path, file: File) -> bool:
+    """Whether the object had to be put. Raises Refused if what is stored under its key has other bytes."""
+    stored = bucket.sha256(key)
+    added = stored is None and bucket.add(key, path, file.sha256)
+    if stored is None:
+        stored = bucket.sha256(key)
+    if stored != (file.sha256, file.size):
+        raise Refused(
+            f"{bucket.url(key)}: stored with sha256 {stored[0] if stored else None}, this version has {file.sha256};"
+            " versions are never overwritten: find out who wrote that object"
+        )
+    return added
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
