@@ -78,7 +78,7 @@ def _running(git: Git) -> dict[str, list[str]]:
 
 
 def _row(row: dict[str, Any]) -> dict[str, str]:
-    metrics = {name: f"{row['metrics'][name]:.4f}" for name in ("accuracy", "f1_macro") if name in row["metrics"]}
+    metrics = {name: f"{row['metrics'][name]:.4f}" for name in ("accuracy", "macro_f1") if name in row["metrics"]}
     return {
         "version": row["version"],
         **metrics,

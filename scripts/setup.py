@@ -100,8 +100,23 @@ def set_up(profile: Profile) -> None:
     environments = [environment for environment in profile.environments if not environment.ready]
     programs = tools.missing_programs(profile.programs)
     schemas = profile.schemas and not tools.schema_sources().is_dir()
-    if not environments and not programs and not schemas:
-        return
+    if environments or programs or schemas:
+        _fetch(environments, programs, schemas)
+    link(profile.programs)
+
+
+def link(programs: Sequence[tools.Program]) -> None:
+    """Puts the pinned programs beside the commands, in .venv/bin, where an activated environment finds them."""
+    for program in programs:
+        name = COMMANDS.folder / "bin" / program.name
+        if not (name.is_symlink() and name.readlink() == program.path):
+            new = name.with_name(f".{program.name}.new")
+            new.unlink(missing_ok=True)
+            new.symlink_to(program.path)
+            new.replace(name)
+
+
+def _fetch(environments: list[Environment], programs: list[tools.Program], schemas: bool) -> None:
     python = _python()
     plan: list[tuple[str, int, float]] = [
         (f"{e.folder.relative_to(ROOT)} from {e.lock.relative_to(ROOT)}", e.fetch_mb, e.minutes) for e in environments
@@ -127,7 +142,9 @@ def _python() -> str:
     if sys.version_info[:2] in SUPPORTED:
         return sys.executable
     for major, minor in reversed(SUPPORTED):
-        if found := shutil.which(f"python{major}.{minor}"):
+        found = shutil.which(f"python{major}.{minor}")
+        # A version manager's shim is on PATH for every version and runs only the chosen ones.
+        if found and subprocess.run([found, "--version"], capture_output=True).returncode == 0:
             return found
     raise tools.ToolError(
         f"Python {platform_version()} is not supported and no python3.11, python3.12 or python3.13 is on PATH:"

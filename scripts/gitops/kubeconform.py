@@ -41,9 +41,8 @@ def check(renders: Mapping[str, Sequence[Object]]) -> list[Finding]:
     try:
         results = json.loads(done.stdout)["resources"]
     except (ValueError, KeyError):
-        raise Refused(
-            f"kubeconform: {line}" for line in done.stderr.strip().splitlines()[-5:] or ["no result"]
-        ) from None
+        words = done.stderr.strip().splitlines()[-5:] or ["no result"]
+        raise Refused(*[f"kubeconform: {line}" for line in words]) from None
     if len(results) != len(items) or any(result["status"] == "statusSkipped" for result in results):
         raise Refused(f"kubeconform: {len(items)} objects were given, {len(results)} answered or some were skipped")
     found = []

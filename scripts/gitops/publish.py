@@ -27,7 +27,8 @@ def tip(git: Git) -> str:
             return remote
         raise Refused(
             f"branch {BRANCH}: the local branch and {REMOTE}/{BRANCH} have diverged;"
-            f" rebase the local one with `git rebase {REMOTE}/{BRANCH} {BRANCH}`, or drop it with `git branch -D {BRANCH}`"
+            f" rebase the local one with `git rebase {REMOTE}/{BRANCH} {BRANCH}`,"
+            f" or drop it with `git branch -D {BRANCH}`"
         )
     if found := local or remote:
         return found

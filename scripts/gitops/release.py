@@ -174,7 +174,8 @@ def require_image(image: str, policy: Policy) -> None:
         )
     if not any(image.startswith(f"{registry}/") for registry in policy.image_registries):
         raise Refused(
-            f"--image {image}: not in one of the registries of {layout.POLICY_FILE}: {', '.join(policy.image_registries)}"
+            f"--image {image}: not in one of the registries of {layout.POLICY_FILE}:"
+            f" {', '.join(policy.image_registries)}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -136,7 +137,8 @@ def _release_faults(item: Object, annotations: dict[str, str], policy: Policy) -
         except Refused:
             yield (
                 path,
-                f"{value!r}: not s3://{policy.model_bucket}/models/MODEL/VERSION/FLAVOUR/; only bump_model.py writes it",
+                f"{value!r}: not s3://{policy.model_bucket}/models/MODEL/VERSION/FLAVOUR/;"
+                " only bump_model.py writes it",
             )
             continue
         if uri.bucket != policy.model_bucket:
@@ -171,10 +173,11 @@ def check_generate_paths(repository: Repository) -> Iterator[Finding]:
             continue
         paths, item, written = covered[folder]
         roots = {_resolve(path, folder) for path in paths.split(";") if path}
-        for file in sorted(kustomize.closure(repository.root, folder)):
-            if not any(file == root or file.startswith(f"{root}/") for root in roots):
-                message = f"{PATHS_ANNOTATION}: {written!r} does not cover {file}, which {folder} reads; add its folder"
-                yield _finding("generate-paths", ARGOCD, item, message)
+        files = kustomize.closure(repository.root, folder)
+        missed = {f for f in files if not any(f == root or f.startswith(f"{root}/") for root in roots)}
+        for parent in sorted({str(Path(file).parent) for file in missed}):
+            message = f"{PATHS_ANNOTATION}: {written!r} does not cover {parent}, which {folder} reads; add it"
+            yield _finding("generate-paths", ARGOCD, item, message)
 
 
 def _applications(repository: Repository, item: Object) -> Iterator[tuple[str, Object]]:
@@ -208,7 +211,7 @@ def _expand(template: str, folder: str) -> str:
 
 def _resolve(path: str, folder: str) -> str:
     """A path of the annotation relative to the repository: absolute ones start at its top, others at the folder."""
-    return str(Path(path.removeprefix("/"))) if path.startswith("/") else str(Path(folder) / path)
+    return os.path.normpath(path.removeprefix("/") if path.startswith("/") else f"{folder}/{path}")
 
 
 Rule = Callable[[Repository], Iterator[Finding]]

@@ -1,0 +1,26 @@
+# Short names for what people type. Everything else is a command in scripts/: see README.md.
+PYTHON ?= python3
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve validate test bench lock
+
+help: ## what there is
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
+
+setup: ## what the commands and the checks need, in .venv
+	@$(PYTHON) scripts/setup.py validate
+
+demo: ## from training data to a served model in production, by commits, on this machine
+	@$(PYTHON) scripts/setup.py demo && .venv/bin/python scripts/demo.py
+
+serve: ## train a model and serve it on port 5001, without Git, S3 or Kubernetes
+	@$(PYTHON) scripts/setup.py serve && model-src/.venv/bin/python scripts/serve_model.py
+
+validate: ## render every overlay and check it
+	@$(PYTHON) scripts/setup.py validate && .venv/bin/python scripts/validate.py
+
+test: ## everything that CI checks
+	@$(PYTHON) scripts/setup.py test && .venv/bin/python -m pytest && cd model-src && .venv/bin/python -m pytest
+
+lock: ## the locks again, after a dependency was changed
+	@$(PYTHON) scripts/setup.py test && .venv/bin/python scripts/lock.py

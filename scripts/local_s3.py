@@ -1,0 +1,65 @@
+"""Run a real S3 server on this machine, for trying things out: versitygw on loopback, with the model bucket in it.
+
+Prints the variables that point any S3 client at it, and runs until it is stopped. The data stays for the next run.
+
+  python scripts/local_s3.py
+  python scripts/local_s3.py --data /tmp/s3 --port 9000
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from gitops import cli, layout, tools
+from gitops.cli import Refused
+
+# Not a secret: the server is reached from this machine alone.
+ACCESS, SECRET, REGION = "local", "local-secret", "eu-west-1"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--data", type=Path, metavar="DIR", help="where to keep the data (default: .demo/s3)")
+    parser.add_argument("--port", type=int, default=0, help="default: one that is free")
+    return cli.run(serve, parser.parse_args(argv))
+
+
+def serve(args: argparse.Namespace) -> None:
+    try:
+        program = tools.VERSITYGW.require()
+    except tools.ToolError as error:
+        raise Refused(str(error)) from None
+    data: Path = (args.data or args.root / ".demo/s3").resolve()
+    bucket = layout.read_policy(args.root).model_bucket
+    # To this server every folder is a bucket.
+    for folder in (data / "buckets" / bucket, data / "metadata"):
+        folder.mkdir(parents=True, exist_ok=True)
+    port = args.port or _free_port()
+    variables = {
+        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": ACCESS,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_REGION": REGION,
+    }
+    for name, value in variables.items():
+        print(f"export {name}={value}", flush=True)
+    cli.say(f"s3://{bucket} in {data}; stop it with Ctrl-C")
+    # In place of this process, so that whatever stops it stops the server.
+    os.execv(program, [
+        program, "--port", f"127.0.0.1:{port}", "--access", ACCESS, "--secret", SECRET, "--region", REGION, "--quiet",
+        "posix", "--sidecar", str(data / "metadata"), str(data / "buckets"),
+    ])  # fmt: skip
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,52 @@
+"""Make the locks again: hashed requirements files from the pyproject.toml files, for every supported Python.
+
+Run it after a dependency was changed. Locks are made from the largest down, each one a constraint of the next, so that
+whatever two of them name, they name in the same version. What is locked already stays unless --upgrade is given.
+
+  .venv/bin/python scripts/lock.py
+  .venv/bin/python scripts/lock.py --upgrade
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# (folder of the project, its lock, what is locked, the larger lock that it is a part of)
+LOCKS = (
+    (".", "requirements-test.txt", ["pyproject.toml", "--group", "test"], None),
+    (".", "requirements.txt", ["pyproject.toml"], "requirements-test.txt"),
+    ("model-src", "requirements-test.txt", ["--group", "test"], None),
+    ("model-src", "requirements-train.txt", ["--group", "train"], "requirements-test.txt"),
+    ("model-src", "requirements-serve.txt", ["--group", "serve"], "requirements-train.txt"),
+    ("tools", "requirements.txt", ["requirements.in"], None),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--upgrade", action="store_true", help="take the newest versions that are allowed")
+    args = parser.parse_args(argv)
+    for folder, lock, sources, part_of in LOCKS:
+        print(f"{folder}/{lock}", file=sys.stderr)
+        constraint = ["--constraint", part_of] if part_of else []
+        upgrade = ["--upgrade"] if args.upgrade else []
+        command = [
+            sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes",
+            "--python-version", "3.11", "--output-file", lock, *upgrade, *constraint, *sources,
+        ]  # fmt: skip
+        env = os.environ | {"UV_CUSTOM_COMPILE_COMMAND": "python scripts/lock.py", "UV_PYTHON_DOWNLOADS": "never"}
+        if subprocess.run(command, cwd=ROOT / folder, env=env).returncode:
+            print(f"error: {folder}/{lock}: could not be made, see above", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

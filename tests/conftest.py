@@ -1,0 +1,328 @@
+"""What tests stand on: a real S3 server, and real clones of a real remote that holds this very checkout."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from gitops import versions
+
+ROOT = Path(__file__).parents[1]
+BUCKET = "mlops-prod"
+REGISTRY = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
+IMAGE = f"{REGISTRY}/iris-api@sha256:{'1' * 64}"
+CODE_COMMIT = "c0de" * 10
+DATE = "2026-02-01"
+
+
+def isolated(home: Path) -> dict[str, str]:
+    """An environment in which neither the developer's git nor cloud settings are seen."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "AWS_", "MLFLOW_", "MODEL_URI"))}
+    return kept | {
+        "HOME": str(home),
+        # Built programs and schemas are shared with the developer's own runs.
+        "MODEL_GITOPS_CACHE": os.environ.get("MODEL_GITOPS_CACHE", str(cache())),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_AUTHOR_NAME": "Test",
+        "GIT_AUTHOR_EMAIL": "test@example.org",
+        "GIT_COMMITTER_NAME": "Test",
+        "GIT_COMMITTER_EMAIL": "test@example.org",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
+
+
+def cache() -> Path:
+    from gitops import tools
+
+    return tools.cache()
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return isolated(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(autouse=True)
+def _isolate(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ.keys() - environment.keys():
+        if name != "PYTEST_CURRENT_TEST":
+            monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+# Commands
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def errors(self) -> list[str]:
+        """What the error lines say, without `error: `."""
+        return [line.removeprefix("error: ") for line in self.err.splitlines() if line.startswith("error: ")]
+
+
+def run(command: str, *args: str | Path) -> Result:
+    """Calls `main` of a command in this process, which is the command line without the start of an interpreter."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = importlib.import_module(command).main([str(arg) for arg in args])
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s in vain: {what}"
+        time.sleep(0.02)
+
+
+# Git
+
+
+def git(folder: Path, *args: str) -> str:
+    done = subprocess.run(["git", *args], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def copy_checkout(target: Path) -> None:
+    """Copies the files of this checkout that git tracks or would track."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert listed.returncode == 0, listed.stderr
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target / name)
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Path:
+    """A bare repository whose branches main and cicd are this checkout as one commit. Tests must not change it."""
+    folder = tmp_path_factory.mktemp("template")
+    copy_checkout(folder / "work")
+    dates = {"GIT_AUTHOR_DATE": f"{DATE}T12:00:00+00:00", "GIT_COMMITTER_DATE": f"{DATE}T12:00:00+00:00"}
+    for args in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "The template"], ["branch", "cicd"]):
+        subprocess.run(["git", *args], cwd=folder / "work", env=environment | dates, check=True)
+    subprocess.run(
+        ["git", "clone", "-q", "--bare", folder / "work", folder / "template.git"], env=environment, check=True
+    )
+    return folder / "template.git"
+
+
+class Checkout:
+    """A clone with a bare remote of its own."""
+
+    def __init__(self, root: Path, remote: Path) -> None:
+        self.root, self.remote = root, remote
+
+    def git(self, *args: str) -> str:
+        return git(self.root, *args)
+
+    def run(self, command: str, *args: str | Path) -> Result:
+        return run(command, "--root", self.root, *args)
+
+    def read(self, path: str) -> bytes:
+        return (self.root / path).read_bytes()
+
+    def write(self, path: str, text: str | bytes) -> None:
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).write_bytes(text.encode() if isinstance(text, str) else text)
+
+    def replace(self, path: str, old: str, new: str) -> None:
+        """Changes one place of a file."""
+        text = self.read(path).decode()
+        assert text.count(old) == 1, f"{path}: {old!r} stands {text.count(old)} times"
+        self.write(path, text.replace(old, new))
+
+    def commit(self, message: str = "A change", *, push: bool = False) -> str:
+        """Commits everything to the branch that is checked out."""
+        self.git("add", "-A")
+        self.git("commit", "-qm", message)
+        if push:
+            self.git("push", "-q", "origin", "HEAD")
+        return self.git("rev-parse", "HEAD")
+
+    def tip(self, branch: str = "cicd") -> str:
+        """The remote's commit of a branch."""
+        return git(self.remote, "rev-parse", f"refs/heads/{branch}")
+
+    def merge(self, branch: str) -> str:
+        """Merges a branch of the remote into cicd as the button of a pull request does, and updates this clone."""
+        self.git("fetch", "-q", "origin")
+        self.git("checkout", "-q", "-B", "cicd", "origin/cicd")
+        self.git("merge", "-q", "--no-ff", "-m", f"Merge {branch}", f"origin/{branch}")
+        self.git("push", "-q", "origin", "cicd")
+        return self.tip()
+
+    def state(self) -> dict[str, Any]:
+        """All that a refused command has to leave as it was: refs here and at the remote, files, index."""
+        return {
+            "refs": self.git("for-each-ref", "--format=%(refname) %(objectname)"),
+            "remote": git(self.remote, "for-each-ref", "--format=%(refname) %(objectname)"),
+            "head": self.git("symbolic-ref", "HEAD"),
+            "status": self.git("status", "--porcelain", "--untracked-files=all"),
+            "diff": self.git("diff", "HEAD"),
+        }
+
+
+@pytest.fixture
+def checkout(template: Path, tmp_path: Path) -> Checkout:
+    """A clone on branch cicd."""
+    return make_checkout(template, tmp_path)
+
+
+def make_checkout(template: Path, folder: Path) -> Checkout:
+    subprocess.run(["git", "clone", "-q", "--bare", template, folder / "remote.git"], check=True)
+    subprocess.run(["git", "clone", "-q", "-b", "cicd", folder / "remote.git", folder / "clone"], check=True)
+    return Checkout(folder / "clone", folder / "remote.git")
+
+
+# Models
+
+
+@dataclass(frozen=True)
+class Version:
+    """A packaged model, and where it is once uploaded."""
+
+    folder: Path
+    version: str
+    digest: str
+    uri: str
+    data: dict[str, Any]
+
+
+def package(folder: Path, content: str = "one", model: str = "iris", **changed: Any) -> Version:
+    """Packages a model whose bytes are made up: what the commands check of a model is its manifest and digest."""
+    files = {"onnx/model.onnx": f"onnx {content}", "sklearn/model.joblib": f"joblib {content}"}
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    listed = [
+        {"path": path, "sha256": hashlib.sha256(text.encode()).hexdigest(), "size": len(text)}
+        for path, text in sorted(files.items())
+    ]
+    digest = versions.digest((str(file["path"]), str(file["sha256"])) for file in listed)
+    version = f"{DATE}-{digest.removeprefix('sha256:')[:12]}"
+    data = {
+        "schema": 1,
+        "model": model,
+        "version": version,
+        "digest": digest,
+        "files": listed,
+        "metrics": {"accuracy": 0.9556, "macro_f1": 0.955},
+        "parameters": {"n_estimators": 100},
+        "signature": {
+            "inputs": [{"name": "sepal_length", "type": "float32"}],
+            "outputs": {"labels": ["setosa", "versicolor"]},
+        },
+        "code_commit": CODE_COMMIT,
+        "data_digest": f"sha256:{'d' * 64}",
+        "evaluation_set_digest": f"sha256:{'e' * 64}",
+        "mlflow_run": "f" * 32,
+        "frameworks": {"python": "3.12.1", "scikit-learn": "1.5.2"},
+        "draft": False,
+    } | changed
+    (folder / versions.MANIFEST).write_text(json.dumps(data, indent=2))
+    return Version(folder, version, digest, f"s3://{BUCKET}/models/{model}/{version}/", data)
+
+
+# S3
+
+
+@dataclass(frozen=True)
+class S3:
+    """A versitygw of this test run, with an empty model bucket for each test."""
+
+    url: str
+    variables: dict[str, str]
+    files: Path
+    """Where the server keeps the bucket's objects, as files by key."""
+
+    @property
+    def client(self) -> Any:
+        return boto3.client("s3")
+
+    def keys(self) -> list[str]:
+        return [item["Key"] for item in self.client.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+
+    def upload(self, version: Version) -> str:
+        done = run(
+            "upload_model",
+            "--model",
+            version.data["model"],
+            "--artifacts",
+            version.folder,
+            "--bucket",
+            f"s3://{BUCKET}",
+        )
+        assert done.code == 0, done.err
+        return done.out.strip()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[S3]:
+    data = tmp_path_factory.mktemp("s3")
+    with subprocess.Popen(
+        [sys.executable, ROOT / "scripts/local_s3.py", "--data", data],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        lines = [process.stdout.readline().removeprefix("export ").strip() for _ in range(4)]
+        variables = dict(line.split("=", 1) for line in lines)
+        url = variables["AWS_ENDPOINT_URL_S3"]
+        wait_until(lambda: listens(int(url.rpartition(":")[2])), "the S3 server listens")
+        yield S3(url, variables, data / "buckets" / BUCKET)
+        process.kill()
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """The server with an empty bucket, and the variables that lead every S3 client to it."""
+    for name, value in s3_server.variables.items():
+        monkeypatch.setenv(name, value)
+    yield s3_server
+    for folder in (s3_server.files, s3_server.files.parents[1] / "metadata" / BUCKET):
+        shutil.rmtree(folder, ignore_errors=True)
+    s3_server.files.mkdir()
+
+
+@pytest.fixture
+def version(tmp_path: Path, s3: S3) -> Version:
+    """A model version that is in the bucket."""
+    made = package(tmp_path / "artifacts")
+    assert s3.upload(made) == made.uri
+    return made
