@@ -50,7 +50,7 @@ def serve(args: argparse.Namespace) -> None:
     cli.say(f"s3://{bucket} in {data}; stop it with Ctrl-C")
     # In place of this process, so that whatever stops it stops the server.
     os.execv(program, [
-        program, "--port", f"127.0.0.1:{port}", "--access", ACCESS, "--secret", SECRET, "--region", REGION, "--quiet",
+        str(program), "--port", f"127.0.0.1:{port}", "--access", ACCESS, "--secret", SECRET, "--region", REGION, "--quiet",
         "posix", "--sidecar", str(data / "metadata"), str(data / "buckets"),
     ])  # fmt: skip
 
