@@ -18,13 +18,14 @@ from gitops import cli, layout, tools
 from gitops.cli import Refused
 
 # Not a secret: the server is reached from this machine alone.
-ACCESS, SECRET, REGION = "local", "local-secret", "eu-west-1"
+ACCESS, SECRET = "local", "local-secret"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--data", type=Path, metavar="DIR", help="where to keep the data (default: .demo/s3)")
     parser.add_argument("--port", type=int, default=0, help="default: one that is free")
+    parser.add_argument("--region", default="eu-west-1", help="what clients must call its region (%(default)s)")
     return cli.run(serve, parser.parse_args(argv))
 
 
@@ -43,15 +44,15 @@ def serve(args: argparse.Namespace) -> None:
         "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}",
         "AWS_ACCESS_KEY_ID": ACCESS,
         "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_REGION": REGION,
+        "AWS_REGION": args.region,
     }
     for name, value in variables.items():
         print(f"export {name}={value}", flush=True)
     cli.say(f"s3://{bucket} in {data}; stop it with Ctrl-C")
     # In place of this process, so that whatever stops it stops the server.
     os.execv(program, [
-        str(program), "--port", f"127.0.0.1:{port}", "--access", ACCESS, "--secret", SECRET, "--region", REGION, "--quiet",
-        "posix", "--sidecar", str(data / "metadata"), str(data / "buckets"),
+        str(program), "--port", f"127.0.0.1:{port}", "--access", ACCESS, "--secret", SECRET, "--region", args.region,
+        "--quiet", "posix", "--sidecar", str(data / "metadata"), str(data / "buckets"),
     ])  # fmt: skip
 
 

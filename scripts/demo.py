@@ -1,0 +1,309 @@
+"""The whole way of a model on this machine: trained, uploaded, released, promoted to production and asked, all by Git.
+
+Works in .demo/: a new remote and a new clone of what is committed here, and a local S3 server whose data stays for the
+next run. Every step is a command of this repository or of git, printed as a person would type it; where a person would
+press the merge button of a pull request, the branch is merged and pushed. Nothing outside .demo/ is written.
+
+  make demo
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gitops import cli
+from gitops.cli import Refused
+
+SAMPLE = {"features": [5.3, 3.5, 1.4, 0.2]}
+IMAGE_DIGEST = hashlib.sha256(b"not built").hexdigest()
+BOTH = ["--app", "iris-sklearn", "--app", "iris-api"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(demo, cli.parser(__doc__).parse_args(argv))
+
+
+def demo(args: argparse.Namespace) -> None:
+    began = time.monotonic()
+    work = args.root / ".demo"
+    work.mkdir(exist_ok=True)
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused(f"{work}: another demo is running there; wait for it, or stop it") from None
+        lifecycle(args.root, work)
+    print(f"\nDone in {time.monotonic() - began:.0f} s. The clone is {work / 'clone'}: look at `git log cicd` there.")
+
+
+def lifecycle(root: Path, work: Path) -> None:
+    heading("A remote whose branches main and cicd start at this commit, and a clone of it")
+    clone = Shell(fresh_clone(root, work), root)
+    deployed = container(clone.quiet("kustomize", "build", "overlays/prod/iris-api"))
+    policy = yaml.safe_load((clone.folder / "overlays/promotion.yaml").read_text())
+    bucket, registry = f"s3://{policy['model_bucket']}", policy["image_registries"][0]
+
+    with s3_server(clone, work / "s3", deployed["env"]["AWS_REGION"]) as variables:
+        clone.env |= variables
+
+        heading("main: a data scientist changes a parameter, trains, and uploads what came out")
+        change_parameter(clone)
+        clone("git", "push", "-q", "origin", "main")
+        uri = train_and_upload(clone, bucket)
+
+        heading("cicd: the model code is imported, and the version is released in dev")
+        clone.script("import_model_code.py", "--push")
+        clone.say("# The image's digest is a stand-in: not built, because this machine may have no Docker.")
+        image = f"{registry}/iris-api@sha256:{IMAGE_DIGEST}"
+        clone.script(
+            "bump_model.py",
+            "--release",
+            f"iris-sklearn:dev={uri}",
+            "--release",
+            f"iris-api:dev={uri},{image}",
+            "--push",
+        )
+
+        for environment in ("staging", "prod"):
+            heading(f"A promotion to {environment}: one branch, one pull request, one merge")
+            clone.script("promote_model.py", *BOTH, "--to", environment, "--push")
+            merge(clone, environment)
+
+        heading("What production runs: command, environment and model as the manifests say")
+        answer = ask(clone)
+        version = uri.rstrip("/").rpartition("/")[2]
+        if answer.get("model_version") != version:
+            raise Refused(f"the service answered {answer}; production was released with {version}")
+        print(f"\nThe flower {SAMPLE['features']} is a {answer['prediction']}, says {answer['model_version']}.")
+
+        heading("More data, a second version, released in dev while production stays")
+        clone("git", "checkout", "-q", "main")
+        more = ["--out", "data/more.csv", "--seed", "7", "--rows", "600", "--noise", "0.15"]
+        second = train_and_upload(clone, bucket, "data/more.csv", more)
+        clone.script("bump_model.py", "--app", "iris-sklearn", "--env", "dev", "--model-uri", second, "--push")
+
+        heading("What runs where, and where it came from")
+        clone.script("releases.py")
+        clone.script("list_versions.py", "--model", "iris", "--verify")
+        print("iris-api's image is a stand-in: not built.")
+
+
+class Shell:
+    """Runs commands in a folder, printed as a person would type them; one that fails ends the demo."""
+
+    def __init__(self, folder: Path, root: Path, env: Mapping[str, str] | None = None, prompt: str = "$") -> None:
+        self.folder, self.root, self.prompt = folder, root, prompt
+        self.env = dict(env or os.environ | {"PATH": f"{root / '.venv/bin'}:{os.environ['PATH']}"})
+
+    def __call__(self, *command: str, env: Mapping[str, str] | None = None) -> str:
+        """Shows the command and what it prints; returns its standard output."""
+        self.say(f"{self.prompt} {shlex.join(command)}")
+        return self._run(command, env, show=True)
+
+    def quiet(self, *command: str) -> str:
+        return self._run(command, None, show=False)
+
+    def script(self, name: str, *args: str) -> str:
+        return self("python", f"scripts/{name}", *args)
+
+    def model(self) -> Shell:
+        """The same in model-src/, with that project's Python."""
+        python = self.root / "model-src/.venv/bin"
+        return Shell(
+            self.folder / "model-src", self.root, self.env | {"PATH": f"{python}:{self.env['PATH']}"}, "model-src$"
+        )
+
+    def say(self, line: str) -> None:
+        print(f"\n{line}", flush=True)
+
+    def _run(self, command: Sequence[str], env: Mapping[str, str] | None, *, show: bool) -> str:
+        with subprocess.Popen(
+            command, cwd=self.folder, env=self.env | dict(env or {}), stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            out = []
+            for line in process.stdout:
+                out.append(line)
+                if show:
+                    print(line, end="", flush=True)
+        if process.returncode:
+            raise Refused(f"the demo ends here: `{shlex.join(command)}` failed with exit code {process.returncode}")
+        return "".join(out)
+
+
+def heading(text: str) -> None:
+    print(f"\n\033[1m== {text}\033[0m" if sys.stdout.isatty() else f"\n== {text}", flush=True)
+
+
+def fresh_clone(root: Path, work: Path) -> Path:
+    remote, clone = work / "remote.git", work / "clone"
+    for folder in (remote, clone):
+        if folder.exists():
+            shutil.rmtree(folder)
+    here = Shell(root, root)
+    if here.quiet("git", "rev-parse", "--is-shallow-repository").strip() == "true":
+        raise Refused(f"{root}: shallow clone, so a model's code commit is unknown; run `git fetch --unshallow`")
+    if here.quiet("git", "status", "--porcelain"):
+        print("Changes that are not committed are not part of the demo.")
+    here("git", "init", "-q", "--bare", "--initial-branch=cicd", str(remote))
+    here("git", "push", "-q", str(remote), "HEAD:refs/heads/main", "HEAD:refs/heads/cicd")
+    here("git", "clone", "-q", "--branch", "main", str(remote), str(clone))
+    there = Shell(clone, root)
+    # So that it works where nobody has told git a name, and asks nobody for a signature.
+    for name, value in {
+        "user.name": "Demo", "user.email": "demo@example.com", "commit.gpgsign": "false", "advice.detachedHead": "false",
+    }.items():  # fmt: skip
+        there.quiet("git", "config", name, value)
+    return clone
+
+
+@contextlib.contextmanager
+def s3_server(clone: Shell, data: Path, region: str) -> Iterator[dict[str, str]]:
+    """The local S3 server while the block runs, and the variables that lead to it."""
+    command = ["python", "scripts/local_s3.py", "--data", str(data), "--region", region]
+    clone.say(f"$ {shlex.join(command)} &")
+    with subprocess.Popen(
+        command, cwd=clone.folder, env=clone.env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            variables = {}
+            for line in process.stdout:
+                name, found, value = line.strip().removeprefix("export ").partition("=")
+                if found and name.startswith("AWS_"):
+                    variables[name] = value
+                    print(line, end="")
+                if len(variables) == 4:
+                    break
+            if not wait_for(variables.get("AWS_ENDPOINT_URL_S3", ""), process):
+                raise Refused("the local S3 server did not start; try `python scripts/local_s3.py`")
+            # Nobody reads on, so what it prints must not fill the pipe.
+            threading.Thread(target=process.stdout.read, daemon=True).start()
+            yield variables
+        finally:
+            process.terminate()
+
+
+def change_parameter(clone: Shell) -> None:
+    file = clone.folder / "model-src/iris/params.yaml"
+    text, count = re.subn(
+        r"^n_estimators: (\d+)", lambda found: f"n_estimators: {int(found[1]) + 20}", file.read_text(), flags=re.M
+    )
+    if count != 1:
+        raise Refused("model-src/iris/params.yaml: n_estimators: not a whole number on a line of its own")
+    file.write_text(text)
+    clone("git", "diff", "--unified=0", "--", "model-src")
+    # The date of the commit is a part of the version's name: the same demo makes the same version tomorrow.
+    date = clone.quiet("git", "log", "-1", "--format=%cI").strip()
+    clone(
+        "git", "commit", "-qam", "Grow more trees", env={"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
+    )  # fmt: skip
+
+
+def train_and_upload(clone: Shell, bucket: str, data: str = "data/iris.csv", options: Sequence[str] = ()) -> str:
+    model = clone.model()
+    model("python", "-m", "iris.generate_data", *options)
+    model("python", "-m", "iris.train", "--data", data)
+    artifacts = "model-src/artifacts/iris"
+    return clone.script("upload_model.py", "--model", "iris", "--artifacts", artifacts, "--bucket", bucket).strip()
+
+
+def merge(clone: Shell, environment: str) -> None:
+    """What the button of a pull request does."""
+    clone("git", "fetch", "-q", "origin")
+    listed = clone.quiet("git", "branch", "--remotes", "--format=%(refname:short)", "--list", "origin/promote/*")
+    [branch] = [name for name in listed.split() if name.startswith(f"origin/promote/{environment}/")]
+    clone("git", "checkout", "-q", "-B", "cicd", "origin/cicd")
+    clone("git", "merge", "-q", "--no-ff", "-m", f"Merge {branch.removeprefix('origin/')}", branch)
+    clone("git", "diff", "--stat", "HEAD~1", "HEAD")
+    clone("git", "push", "-q", "origin", "cicd")
+
+
+def container(render: str) -> dict[str, Any]:
+    """`command` and `env`, by name, of the only container of a render's Deployment."""
+    [deployment] = [item for item in yaml.safe_load_all(render) if item["kind"] == "Deployment"]
+    [found] = deployment["spec"]["template"]["spec"]["containers"]
+    return {"command": found["command"], "env": {item["name"]: item["value"] for item in found["env"]}}
+
+
+def ask(clone: Shell) -> dict[str, Any]:
+    """Starts the service as production's Deployment says, and asks it for the sample."""
+    deployed = container(clone("kustomize", "build", "overlays/prod/iris-api"))
+    # What differs from a pod: where it listens, and which S3 it reads with which credentials.
+    replaced = {"HOST": "127.0.0.1", "PORT": "0"} | {
+        name: value for name, value in clone.env.items() if name.startswith("AWS_") and name != "AWS_REGION"
+    }
+    model = clone.model()
+    env = {"PATH": model.env["PATH"]} | deployed["env"] | replaced
+    shown = " ".join(f"{name}={shlex.quote(value)}" for name, value in env.items() if name != "PATH")
+    clone.say(f"model-src$ {shown} {shlex.join(deployed['command'])} &")
+    with subprocess.Popen(deployed["command"], cwd=model.folder, env=env, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        url = ""
+        try:
+            for line in process.stderr:
+                print(line, end="", flush=True)
+                if line.startswith("listening on "):
+                    url = line.split()[-1]
+                    break
+            threading.Thread(target=show, args=(process.stderr,), daemon=True).start()
+            if not wait_for(f"{url}/readyz", process):
+                raise Refused("the service did not become ready, see above")
+            body = json.dumps(SAMPLE)
+            clone.say(f"$ curl {url}/predict -H 'Content-Type: application/json' -d '{body}'")
+            request = urllib.request.Request(
+                f"{url}/predict", body.encode(), {"Content-Type": "application/json"}, method="POST"
+            )
+            with urllib.request.urlopen(request, timeout=10) as response:
+                text = response.read().decode()
+            print(text)
+            answer: dict[str, Any] = json.loads(text)
+            return answer
+        except urllib.error.URLError as error:
+            raise Refused(f"{url}/predict: {error}") from None
+        finally:
+            process.terminate()
+
+
+def show(lines: Iterator[str]) -> None:
+    for line in lines:
+        print(line, end="", flush=True)
+
+
+def wait_for(url: str, process: subprocess.Popen[str], seconds: float = 60) -> bool:
+    """Whether an address answers well, or at all if it is an S3 server's, before its process ends."""
+    end = time.monotonic() + seconds
+    while url.startswith("http") and process.poll() is None and time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return True
+        except urllib.error.HTTPError as error:
+            if error.code == 403:  # an S3 server that wants a signature is up
+                return True
+        except OSError:
+            pass
+        time.sleep(0.1)
+    return False
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
