@@ -169,9 +169,7 @@ def fresh_clone(root: Path, work: Path) -> Path:
     here("git", "clone", "-q", "--branch", "main", str(remote), str(clone))
     there = Shell(clone, root)
     # So that it works where nobody has told git a name, and asks nobody for a signature.
-    for name, value in {
-        "user.name": "Demo", "user.email": "demo@example.com", "commit.gpgsign": "false", "advice.detachedHead": "false",
-    }.items():  # fmt: skip
+    for name, value in {"user.name": "Demo", "user.email": "demo@example.com", "commit.gpgsign": "false"}.items():
         there.quiet("git", "config", name, value)
     return clone
 
@@ -214,9 +212,7 @@ def change_parameter(clone: Shell) -> None:
     clone("git", "diff", "--unified=0", "--", "model-src")
     # The date of the commit is a part of the version's name: the same demo makes the same version tomorrow.
     date = clone.quiet("git", "log", "-1", "--format=%cI").strip()
-    clone(
-        "git", "commit", "-qam", "Grow more trees", env={"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
-    )  # fmt: skip
+    clone("git", "commit", "-qam", "Grow more trees", env={"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date})
 
 
 def train_and_upload(clone: Shell, bucket: str, data: str = "data/iris.csv", options: Sequence[str] = ()) -> str:

@@ -122,7 +122,9 @@ class Git:
         """The id of the tree of commit `base` with `folder` replaced by that folder of commit `source`."""
         with self._index() as env:
             self.text("read-tree", base, env=env)
-            self.text("rm", "-r", "-q", "--cached", "--ignore-unmatch", "--", folder, env=env)
+            listed = self.raw("ls-files", "-z", "--", folder, env=env)
+            # Not `git rm`: it compares with the checkout, which has nothing to do with this index.
+            self.text("update-index", "-z", "--force-remove", "--stdin", stdin=listed, env=env)
             self.text("read-tree", f"--prefix={folder}/", f"{source}:{folder}", env=env)
             return self.text("write-tree", env=env)
 
