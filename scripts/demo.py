@@ -112,7 +112,7 @@ class Shell:
 
     def __init__(self, folder: Path, root: Path, env: Mapping[str, str] | None = None, prompt: str = "$") -> None:
         self.folder, self.root, self.prompt = folder, root, prompt
-        self.env = dict(env or os.environ | {"PATH": f"{root / '.venv/bin'}:{os.environ['PATH']}"})
+        self.env = dict(env or environment(root))
 
     def __call__(self, *command: str, env: Mapping[str, str] | None = None) -> str:
         """Shows the command and what it prints; returns its standard output."""
@@ -148,6 +148,17 @@ class Shell:
         if process.returncode:
             raise Refused(f"the demo ends here: `{shlex.join(command)}` failed with exit code {process.returncode}")
         return "".join(out)
+
+
+def environment(root: Path) -> dict[str, str]:
+    """The user's environment without what would lead a command to another repository, bucket or tracking server."""
+    foreign = ("AWS_", "MLFLOW_", "GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE")
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | {
+        "PATH": f"{root / '.venv/bin'}:{os.environ['PATH']}",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
 
 
 def heading(text: str) -> None:
@@ -243,10 +254,13 @@ def container(render: str) -> dict[str, Any]:
 
 def ask(clone: Shell) -> dict[str, Any]:
     """Starts the service as production's Deployment says, and asks it for the sample."""
-    deployed = container(clone("kustomize", "build", "overlays/prod/iris-api"))
+    command = ("kustomize", "build", "overlays/prod/iris-api")
+    clone.say(f"$ {shlex.join(command)}")
+    deployed = container(clone.quiet(*command))
+    print(f"... {json.dumps(deployed)}")
     # What differs from a pod: where it listens, and which S3 it reads with which credentials.
     replaced = {"HOST": "127.0.0.1", "PORT": "0"} | {
-        name: value for name, value in clone.env.items() if name.startswith("AWS_") and name != "AWS_REGION"
+        name: clone.env[name] for name in ("AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     }
     model = clone.model()
     env = {"PATH": model.env["PATH"]} | deployed["env"] | replaced

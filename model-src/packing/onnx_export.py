@@ -46,6 +46,10 @@ def export(pipeline: Any, inputs: int) -> bytes:
         options={"zipmap": False},
         target_opset=OPSET,
     )
+    # The converter keeps them in a set, whose order changes with PYTHONHASHSEED.
+    opsets = sorted(model.opset_import, key=lambda opset: str(opset.domain))
+    del model.opset_import[:]
+    model.opset_import.extend(opsets)
     return bytes(model.SerializeToString(deterministic=True))
 
 

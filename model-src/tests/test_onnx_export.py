@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
@@ -30,6 +31,13 @@ def test_selection_and_a_forest_agree_on_every_row(steps: tuple[Any, ...]) -> No
 
     assert parity.rows == 20_150
     assert parity.worst_error < 1e-6
+
+
+def test_the_bytes_do_not_depend_on_the_order_of_a_set() -> None:
+    """The converter collects the operator sets in one."""
+    model = onnx.load_from_string(onnx_export.export(fitted(), 4))
+
+    assert [opset.domain for opset in model.opset_import] == ["", "ai.onnx.ml"]
 
 
 def test_arithmetic_before_trees_is_refused() -> None:

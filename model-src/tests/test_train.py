@@ -62,7 +62,8 @@ def test_the_same_commit_and_data_give_the_same_bytes(trained: Repository, tmp_p
     shutil.copytree(trained.source / "data", second.source / "data")
     shutil.copytree(trained.source / "artifacts", second.source / "artifacts")
 
-    done = second.run("iris.train", PYTHONHASHSEED="2")
+    # With 1 and 6 a set of the ONNX converter's has its two members in different orders.
+    done = second.run("iris.train", PYTHONHASHSEED="6")
 
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"artifacts/iris {trained.manifest().version}\n"
