@@ -5,7 +5,8 @@ what is there already is left alone, and an interrupted set-up is completed by t
 
   python scripts/setup.py demo       what `make demo` needs
   python scripts/setup.py serve      what training and serving a model need
-  python scripts/setup.py validate   what the commands and `validate.py` need
+  python scripts/setup.py commands   what the commands need, `validate.py` excepted
+  python scripts/setup.py validate   what all commands need
   python scripts/setup.py test       everything
 """
 
@@ -72,6 +73,7 @@ class Profile:
 PROFILES = {
     "demo": Profile((COMMANDS, MODEL), (tools.KUSTOMIZE, tools.VERSITYGW)),
     "serve": Profile((MODEL,)),
+    "commands": Profile((COMMANDS,), (tools.KUSTOMIZE,)),
     "validate": Profile((COMMANDS,), (tools.KUSTOMIZE, tools.KUBECONFORM), schemas=True),
     "test": Profile(
         (COMMANDS_TEST, MODEL_TEST),
