@@ -115,7 +115,7 @@ class Shell:
         self.env = dict(env or environment(root))
 
     def __call__(self, *command: str, env: Mapping[str, str] | None = None) -> str:
-        """Shows the command and what it prints; returns its standard output."""
+        """Shows the command and what it prints, and returns that: its result is the last line."""
         self.say(f"{self.prompt} {shlex.join(command)}")
         return self._run(command, env, show=True)
 
@@ -137,7 +137,13 @@ class Shell:
 
     def _run(self, command: Sequence[str], env: Mapping[str, str] | None, *, show: bool) -> str:
         with subprocess.Popen(
-            command, cwd=self.folder, env=self.env | dict(env or {}), stdout=subprocess.PIPE, text=True
+            command,
+            cwd=self.folder,
+            env=self.env | dict(env or {}),
+            stdout=subprocess.PIPE,
+            # One pipe, so that both are shown in the order in which they were written.
+            stderr=subprocess.STDOUT if show else None,
+            text=True,
         ) as process:
             assert process.stdout is not None
             out = []
@@ -231,7 +237,8 @@ def train_and_upload(clone: Shell, bucket: str, data: str = "data/iris.csv", opt
     model("python", "-m", "iris.generate_data", *options)
     model("python", "-m", "iris.train", "--data", data)
     artifacts = "model-src/artifacts/iris"
-    return clone.script("upload_model.py", "--model", "iris", "--artifacts", artifacts, "--bucket", bucket).strip()
+    shown = clone.script("upload_model.py", "--model", "iris", "--artifacts", artifacts, "--bucket", bucket)
+    return shown.splitlines()[-1]
 
 
 def merge(clone: Shell, environment: str) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import boto3
 import pytest
 
-from gitops import versions
+from gitops import release, versions
 
 ROOT = Path(__file__).parents[1]
 BUCKET = "mlops-prod"
@@ -124,11 +124,20 @@ def copy_checkout(target: Path) -> None:
             shutil.copy(ROOT / name, target / name)
 
 
+def unrelease(folder: Path) -> None:
+    """Sets every release back to what it is before the first one, so that no test depends on what is deployed."""
+    for file in folder.glob("overlays/*/*/release.yaml"):
+        app, environment, words = file.parts[-2], file.parts[-3], [release.UNRELEASED] * 5
+        blank = release.Release(app, environment, *words, release.UNRELEASED_URI, release.UNRELEASED)
+        file.write_bytes(release.write(file.read_bytes(), blank))
+
+
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Path:
     """A bare repository whose branches main and cicd are this checkout as one commit. Tests must not change it."""
     folder = tmp_path_factory.mktemp("template")
     copy_checkout(folder / "work")
+    unrelease(folder / "work")
     dates = {"GIT_AUTHOR_DATE": f"{DATE}T12:00:00+00:00", "GIT_COMMITTER_DATE": f"{DATE}T12:00:00+00:00"}
     for args in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "The template"], ["branch", "cicd"]):
         subprocess.run(["git", *args], cwd=folder / "work", env=environment | dates, check=True)
@@ -288,20 +297,28 @@ class S3:
         return done.out.strip()
 
 
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[S3]:
-    data = tmp_path_factory.mktemp("s3")
+@contextlib.contextmanager
+def s3_running(data: Path, environment: dict[str, str]) -> Iterator[S3]:
+    """A local S3 server with its data in this folder, while the block runs."""
     with subprocess.Popen(
         [sys.executable, ROOT / "scripts/local_s3.py", "--data", data],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     ) as process:  # fmt: skip
-        assert process.stdout is not None
-        lines = [process.stdout.readline().removeprefix("export ").strip() for _ in range(4)]
-        variables = dict(line.split("=", 1) for line in lines)
-        url = variables["AWS_ENDPOINT_URL_S3"]
-        wait_until(lambda: listens(int(url.rpartition(":")[2])), "the S3 server listens")
-        yield S3(url, variables, data / "buckets" / BUCKET)
-        process.kill()
+        try:
+            assert process.stdout is not None
+            lines = [process.stdout.readline().removeprefix("export ").strip() for _ in range(4)]
+            variables = dict(line.split("=", 1) for line in lines)
+            url = variables["AWS_ENDPOINT_URL_S3"]
+            wait_until(lambda: listens(int(url.rpartition(":")[2])), "the S3 server listens")
+            yield S3(url, variables, data / "buckets" / BUCKET)
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[S3]:
+    with s3_running(tmp_path_factory.mktemp("s3"), environment) as server:
+        yield server
 
 
 def listens(port: int) -> bool:

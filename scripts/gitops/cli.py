@@ -61,6 +61,7 @@ def run(command: Callable[[argparse.Namespace], int | None], args: argparse.Name
 
 def say(line: str) -> None:
     """A remark for the person at the terminal; stdout stays for results."""
+    sys.stdout.flush()  # so that both come in order where they go to the same place
     print(line, file=sys.stderr, flush=True)
 
 

@@ -27,7 +27,6 @@ class Named:
     name: str
 
 
-_RESOLVER = yaml.resolver.Resolver()
 Step = str | Named
 Path = tuple[Step, ...]
 
@@ -46,7 +45,7 @@ def show(path: Path) -> str:
 def get(text: bytes, path: Path, file: str) -> str | None:
     """The scalar at `path`, or None where the path leads nowhere. Raises Refused for what cannot be read."""
     _, source = _decode(text, file)
-    node = _find(_compose(source, file), path)
+    node = _find(_compose(source, file), path, file)
     if node is None:
         return None
     if not isinstance(node, ScalarNode):
@@ -59,35 +58,39 @@ def load(text: bytes, file: str) -> Any:
     _, source = _decode(text, file)
     _compose(source, file)
     try:
-        return YAML(typ="safe", pure=True).load(source)
-    except YAMLError as error:
-        raise Refused(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+        return YAML(typ="safe", pure=True).load(_without_tabs(source))
+    except (YAMLError, ValueError) as error:
+        raise _not_yaml(error, file) from None
 
 
 def edit(text: bytes, changes: Mapping[Path, str], file: str) -> bytes:
     """`text` with the scalars at these paths replaced; every other byte stays.
 
     Raises Refused, naming `file` and the field, when the text is not one YAML document, a field is missing or is no
-    plain scalar (a list, an anchor, an alias, a tag, a block scalar), or the result would not read back as intended.
+    plain scalar on one line (a list, an anchor, an alias, a tag, a block scalar), or the result would not read back as
+    intended.
     """
     bom, source = _decode(text, file)
     root = _compose(source, file)
     spans: list[tuple[int, int, str]] = []
     for path, value in changes.items():
-        node = _find(root, path)
+        node = _find(root, path, file)
         if node is None:
             raise Refused(f"{file}: {show(path)}: missing; add the field, only its value is written by commands")
         if not isinstance(node, ScalarNode):
             raise Refused(f"{file}: {show(path)}: a {_kind(node)}, not a single value")
         start, end = node.start_mark.index, node.end_mark.index
+        _require_unshared(root, path, file)
         _require_plain(node, source[start:end], path, file)
         if node.value != value:
+            if not value.isprintable():
+                raise Refused(f"{file}: {show(path)}: {value!r} has a character that cannot be printed")
             spans.append((start, end, _write(value, source[start:end])))
     for start, end, written in sorted(spans, reverse=True):
         source = source[:start] + written + source[end:]
     after = _compose(source, file)
     for path, value in changes.items():
-        node = _find(after, path)
+        node = _find(after, path, file)
         if not isinstance(node, ScalarNode) or node.value != value:
             raise Refused(f"{file}: {show(path)}: {value!r} cannot be written here")
     return bom + source.encode()
@@ -101,15 +104,29 @@ def _decode(text: bytes, file: str) -> tuple[bytes, str]:
         raise Refused(f"{file}: byte {len(bom) + error.start}: not UTF-8; save the file as UTF-8") from None
 
 
-def _compose(source: str, file: str) -> Node:
-    try:
-        documents: list[Node] = [node for node in YAML(typ="rt", pure=True).compose_all(source) if node is not None]
-    except MarkedYAMLError as error:
+def _without_tabs(source: str) -> str:
+    """The same text for ruamel.yaml, which takes no tab where YAML has one: between a value and the end of its line.
+    As many blanks stand there instead, so that every index into the text stays right."""
+    return re.sub(r"[ \t]+(?=#|[\r\n]|\Z)", lambda match: " " * len(match[0]), source)
+
+
+def _not_yaml(error: Exception, file: str) -> Refused:
+    if isinstance(error, MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}: " if mark else ""
-        raise Refused(f"{file}: {where}not YAML: {error.problem or error.context}") from None
-    except YAMLError as error:
-        raise Refused(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+        return Refused(f"{file}: {where}not YAML: {error.problem or error.context}")
+    return Refused(f"{file}: not YAML: {' '.join(str(error).split())}")
+
+
+def _compose(source: str, file: str) -> Node:
+    try:
+        # None is a document that holds comments alone.
+        composed = YAML(typ="rt", pure=True).compose_all(_without_tabs(source))
+        documents: list[Node] = [node for node in composed if node is not None]
+    except (YAMLError, ValueError) as error:
+        raise _not_yaml(error, file) from None
+    except RecursionError:
+        raise Refused(f"{file}: nested too deeply") from None
     if len(documents) != 1:
         raise Refused(f"{file}: {len(documents)} documents; a file that commands edit holds one")
     _require_unique_keys(documents[0], file)
@@ -138,11 +155,14 @@ def _kind(node: Node) -> str:
     return "list" if isinstance(node, SequenceNode) else "mapping"
 
 
-def _find(node: Node | None, path: Path) -> Node | None:
-    for step in path:
+def _find(node: Node | None, path: Path, file: str) -> Node | None:
+    for position, step in enumerate(path, 1):
         if isinstance(step, Named):
             items = node.value if isinstance(node, SequenceNode) else []
-            node = next((item for item in items if _name(item) == step.name), None)
+            named = [item for item in items if _name(item) == step.name]
+            if len(named) > 1:
+                raise Refused(f"{file}: {show(path[:position])}: stands {len(named)} times; remove all but one")
+            node = named[0] if named else None
         else:
             node = _value(node, step)
     return node
@@ -158,23 +178,38 @@ def _value(node: Node | None, key: str) -> Node | None:
     return next((value for name, value in pairs if isinstance(name, ScalarNode) and name.value == key), None)
 
 
+def _require_unshared(root: Node, path: Path, file: str) -> None:
+    """Refuses a field that is, or is a part of, something with an anchor: a change of it might be one elsewhere too."""
+    for position in range(1, len(path) + 1):
+        node = _find(root, path[:position], file)
+        if node is not None and node.anchor is not None:
+            place = show(path[:position])
+            raise Refused(f"{file}: {place}: shares its value by the anchor &{node.anchor}; write the value out")
+
+
 def _require_plain(node: ScalarNode, written: str, path: Path, file: str) -> None:
-    if node.anchor is not None:
-        raise Refused(f"{file}: {show(path)}: shares its value by the anchor &{node.anchor}; write the value out")
+    if not written:
+        raise Refused(f"{file}: {show(path)}: empty; write a value there, commands only replace one")
     if written.startswith("!"):
         raise Refused(f"{file}: {show(path)}: has the tag {written.split()[0]}; remove it")
     if node.style in ("|", ">"):
         raise Refused(f"{file}: {show(path)}: a block scalar; write the value on one line")
+    if len(written.splitlines()) > 1:
+        raise Refused(f"{file}: {show(path)}: several lines; write the value on one line")
 
 
 # Characters that mean nothing to YAML anywhere in a plain scalar, in block and in flow style.
 _PLAIN = re.compile(r"[A-Za-z0-9/][A-Za-z0-9_./@+-]*(?::[A-Za-z0-9_./@+-]+)*")
-# What some parser of YAML 1.1 or 1.2 takes for a number, besides what PyYAML does.
-_NUMBER = re.compile(r"[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9]+)?|0[xob][0-9a-fA-F_]+")
+# What YAML 1.2 or the parser of Kubernetes and Kustomize, which skips underscores, takes for something else than a
+# string, besides what PyYAML does.
+_OTHER = re.compile(
+    r"[0-9]+(\.[0-9]*)?(e[-+]?[0-9]+)?|0[xob][0-9a-f]+|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(t.*)?|y|n", re.IGNORECASE
+)
+_RESOLVER = yaml.resolver.Resolver()
 
 
 def _needs_quotes(value: str) -> bool:
-    if not _PLAIN.fullmatch(value) or _NUMBER.fullmatch(value) or value in ("y", "Y", "n", "N"):
+    if not _PLAIN.fullmatch(value) or _OTHER.fullmatch(value.replace("_", "")):
         return True
     tag = _RESOLVER.resolve(yaml.ScalarNode, value, (True, False))  # type: ignore[no-untyped-call]
     return bool(tag != "tag:yaml.org,2002:str")
@@ -186,7 +221,7 @@ def _write(value: str, old: str) -> str:
     Double quotes that the old value needed are dropped when the new one needs none, so that writing a value and
     writing the old one back gives the same bytes.
     """
-    if old.startswith("'") and value.isprintable():
+    if old.startswith("'"):
         return "'" + value.replace("'", "''") + "'"
-    chosen = old.startswith("'") or (old.startswith('"') and not _needs_quotes(old[1:-1]))
+    chosen = old.startswith('"') and not _needs_quotes(old[1:-1])
     return json.dumps(value, ensure_ascii=False) if chosen or _needs_quotes(value) else value

@@ -1,0 +1,177 @@
+"""The demo as a new user runs it, and README.md, held to what it says by the demo's clone."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import pytest
+from conftest import BUCKET, ROOT, copy_checkout, s3_running, unrelease
+
+import setup
+from gitops import tools
+
+README = (ROOT / "README.md").read_text()
+BLOCK = re.compile(r"^<!-- (?P<mark>.+?) -->\n```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
+
+
+@dataclass(frozen=True)
+class Tour:
+    """A repository in which `make demo` was run, and what it printed."""
+
+    root: Path
+    env: dict[str, str]
+    printed: str
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What iris-sklearn runs at the demo's end, by environment."""
+        return dict(re.findall(r"^(dev|prod) +iris-sklearn +(\S+)", self.printed, re.M))
+
+    @property
+    def clone(self) -> Path:
+        return self.root / ".demo/clone"
+
+
+def make(target: str, root: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["make", "--no-print-directory", target],
+        cwd=root, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tour(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Tour:
+    root = tmp_path_factory.mktemp("tour") / "model-gitops"
+    root.mkdir()
+    copy_checkout(root)
+    unrelease(root)
+    for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "The template"]):
+        subprocess.run(["git", *command], cwd=root, env=environment, check=True)
+    # What `make demo` would install is installed already: the very environments in which the tests run.
+    for folder in (".venv", "model-src/.venv"):
+        (root / folder).symlink_to(ROOT / folder)
+    # Variables of the user's that would lead the demo to other places, if it let them.
+    env = environment | {"AWS_SESSION_TOKEN": "foreign", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    done = make("demo", root, env)
+    assert done.returncode == 0, done.stdout
+    return Tour(root, environment | {"PATH": f"{ROOT / '.venv/bin'}:{environment['PATH']}"}, done.stdout)
+
+
+def test_the_demo_ends_with_the_species_and_a_second_version_in_dev(tour: Tour) -> None:
+    lines = tour.printed.splitlines()
+
+    assert any(re.fullmatch(r"The flower \[5\.3, 3\.5, 1\.4, 0\.2\] is a setosa, says \S+\.", line) for line in lines)
+    assert "== What runs where, and where it came from" in lines
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d-[0-9a-f]{12}", tour.versions["prod"])
+    assert tour.versions["dev"] != tour.versions["prod"]
+    assert "not built" in tour.printed
+
+
+def test_the_demo_writes_nothing_outside_its_folder(tour: Tour) -> None:
+    status = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=tour.root, env=tour.env, capture_output=True, text=True
+    )
+
+    assert status.stdout == ""
+
+
+def damage_a_byte(root: Path, file: Path, environment: dict[str, str]) -> str:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    return "the stored bytes do not match the checksum they were stored with; the object is damaged"
+
+
+def overwrite(root: Path, file: Path, environment: dict[str, str]) -> str:
+    """The object and its checksum at once, as anybody with the right to write can."""
+    with s3_running(root / ".demo/s3", environment) as s3:
+        client = boto3.client(
+            "s3", endpoint_url=s3.url, aws_access_key_id="local", aws_secret_access_key="local-secret"
+        )
+        key = file.relative_to(s3.files).as_posix()
+        client.put_object(Bucket=BUCKET, Key=key, Body=b"another model", ChecksumAlgorithm="SHA256")
+    return "versions are never overwritten: find out who wrote that object"
+
+
+@pytest.mark.parametrize("tamper", [damage_a_byte, overwrite])
+def test_the_demo_fails_when_a_stored_model_was_altered(
+    tour: Tour, tmp_path: Path, environment: dict[str, str], tamper: Callable[..., str]
+) -> None:
+    root = Path(shutil.copytree(tour.root, tmp_path / "copy", symlinks=True))
+    [file] = root.glob(f".demo/s3/buckets/{BUCKET}/models/iris/{tour.versions['prod']}/onnx/model.onnx")
+    said = tamper(root, file, environment)
+
+    done = make("demo", root, tour.env)
+
+    assert done.returncode != 0
+    assert said in done.stdout
+    assert "setosa" not in done.stdout
+
+
+def test_the_readme_is_true(tour: Tour, environment: dict[str, str]) -> None:
+    """Every command in it that is marked to be run is run in the demo's clone, in order, and prints what is quoted."""
+    text = README
+    for environment_name, quoted in dict(re.findall(r"^(dev|prod) +iris-sklearn +(\S+)", README, re.M)).items():
+        text = text.replace(quoted, tour.versions[environment_name])
+    subprocess.run(["git", "checkout", "-q", "cicd"], cwd=tour.clone, env=tour.env, check=True)
+    printed, ran = "", 0
+    with s3_running(tour.root / ".demo/s3", environment) as s3:
+        for mark, _, block in BLOCK.findall(text):
+            if mark.startswith("file "):
+                assert (tour.root / mark.removeprefix("file ")).read_text() == block, mark
+            elif mark in ("run", "run fails"):
+                done = subprocess.run(
+                    ["bash", "-euo", "pipefail", "-c", block],
+                    cwd=tour.clone, env=tour.env | s3.variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                    text=True,
+                )  # fmt: skip
+                assert (done.returncode != 0) == (mark == "run fails"), done.stdout
+                printed, ran = masked(done.stdout), ran + 1
+            elif mark == "output":
+                assert printed == masked(block)
+            elif mark == "output ends":
+                assert printed.endswith(masked(block)), printed
+            else:
+                assert mark == "output of the demo"
+                assert masked(block) in masked(tour.printed)
+
+    assert ran >= 5
+
+
+def masked(text: str) -> str:
+    """Without what differs from run to run: commits, digests, times, and how wide a table's columns are."""
+    for pattern, word in (
+        (r"\d{4}-\d\d-\d\d-[0-9a-f]{12}", "VERSION"),
+        (r"\d{4}-\d\d-\d\dT[0-9:]{8}\S{6}", "TIME"),
+        (r"\b[0-9a-f]{12,64}\b", "HEX"),
+        (r"-{3,}", "---"),
+        (r" +$", ""),
+        (r" {2,}", "  "),
+    ):
+        text = re.sub(pattern, word, text, flags=re.M)
+    return text.strip()
+
+
+def test_the_readme_names_every_command_and_only_folders_that_exist() -> None:
+    commands = set(re.findall(r"`(\w+\.py)`", README.split("## The commands")[1].split("\n## ")[0]))
+
+    assert commands == {file.name for file in (ROOT / "scripts").glob("*.py")}
+    for line in README.split("## The rooms")[1].split("```")[1].strip().splitlines():
+        folder = re.sub(r"<\w+>", "*", line.split()[0])
+        assert list(ROOT.glob(folder)), line
+
+
+def test_the_readme_says_how_much_the_demo_fetches() -> None:
+    profile = setup.PROFILES["demo"]
+    parts = [*profile.environments, *profile.programs]
+    megabytes = sum(part.fetch_mb for part in parts) + tools.TOOLCHAIN_MB
+    minutes = sum(part.minutes for part in parts)
+
+    assert f"fetches before it starts: {megabytes} MB and five minutes for `make demo`" in README
+    assert 4 < minutes <= 5
