@@ -29,9 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def show(args: argparse.Namespace) -> None:
-    bucket = (
-        args.bucket.removeprefix("s3://").rstrip("/") if args.bucket else layout.read_policy(args.root).model_bucket
-    )
+    bucket = store.bucket_name(args.bucket) if args.bucket else layout.read_policy(args.root).model_bucket
     source = Store(bucket)
     git = Git(args.root)
     running = _running(git)

@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from gitops import cli, store, versions
+from gitops import cli, layout, store, versions
 from gitops.cli import Refused
 from gitops.store import Store
 from gitops.versions import File, Manifest, VersionURI
@@ -25,20 +25,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, dry_run=True, as_json=True)
     parser.add_argument("--model", required=True, help="the model's name")
     parser.add_argument("--artifacts", required=True, type=Path, metavar="DIR", help="the folder with manifest.json")
-    parser.add_argument("--bucket", required=True, metavar="s3://BUCKET", help="the model bucket")
+    parser.add_argument("--bucket", metavar="s3://BUCKET", help=f"default: the bucket of {layout.POLICY_FILE}")
     return cli.run(upload, parser.parse_args(argv))
 
 
 def upload(args: argparse.Namespace) -> None:
-    bucket = args.bucket.removeprefix("s3://").rstrip("/")
-    if not args.bucket.startswith("s3://") or not bucket or "/" in bucket:
-        raise Refused(
-            f"--bucket {args.bucket}: write it as s3://BUCKET; the place in the bucket follows from the model"
-        )
+    bucket = store.bucket_name(args.bucket) if args.bucket else layout.read_policy(args.root).model_bucket
     manifest = read_artifacts(args.artifacts, args.model)
     uri = VersionURI(bucket, manifest.model, manifest.version)
-    if versions.parse_uri(str(uri)) != uri:
-        raise Refused(f"--bucket {args.bucket}: not a bucket's name")
     added = 0
     if not args.dry_run:
         added = add_version(Store(bucket), uri, manifest, args.artifacts)

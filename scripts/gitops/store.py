@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,6 +102,14 @@ class Store:
             raise Refused(f"{url}: no AWS region; set AWS_REGION") from None
         except (faults.BotoCoreError, faults.HTTPClientError) as error:
             raise Refused(f"{url}: {error}") from None
+
+
+def bucket_name(text: str) -> str:
+    """The bucket of `--bucket s3://BUCKET`."""
+    bucket = text.removeprefix("s3://").removesuffix("/")
+    if not text.startswith("s3://") or not re.fullmatch(versions.BUCKET, bucket):
+        raise Refused(f"--bucket {text}: write it as s3://BUCKET; the place in the bucket follows from the model")
+    return bucket
 
 
 def read_manifest(store: Store, uri: VersionURI) -> Manifest:

@@ -14,8 +14,9 @@ from gitops.layout import schema_faults
 
 MANIFEST = "manifest.json"
 _SIGNATURES = (".sig", ".sigstore.json")
+BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 _URI = re.compile(
-    r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/models/(?P<model>[a-z0-9][a-z0-9-]*)"
+    rf"s3://(?P<bucket>{BUCKET})/models/(?P<model>[a-z0-9][a-z0-9-]*)"
     r"/(?P<version>[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9a-f]{12})/"
 )
 

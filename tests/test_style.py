@@ -1,0 +1,30 @@
+"""The linters and type checkers, as a person would call them."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+BIN = ROOT / ".venv/bin"
+MODEL = ROOT / "model-src"
+
+
+@pytest.mark.parametrize(
+    ("folder", "command"),
+    [
+        (ROOT, [BIN / "ruff", "check", "."]),
+        (ROOT, [BIN / "ruff", "format", "--check", "."]),
+        (ROOT, [BIN / "mypy"]),
+        (MODEL, [MODEL / ".venv/bin/mypy"]),
+        (ROOT, [BIN / "actionlint", "-shellcheck=", "-pyflakes="]),
+        (ROOT, [BIN / "zizmor", "--offline", "--persona=auditor", "--strict-collection", "."]),
+    ],
+    ids=lambda value: f"{value[0].name}-{value[1]}" if isinstance(value, list) and len(value) > 1 else None,
+)
+def test_there_are_no_findings(folder: Path, command: list[str | Path]) -> None:
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    assert done.returncode == 0, done.stdout

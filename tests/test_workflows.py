@@ -1,0 +1,132 @@
+"""What the linters do not know of the workflows, and their own steps run here."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import BUCKET, ROOT, S3, Checkout, Version, package
+
+FILES = sorted((ROOT / ".github/workflows").glob("*.yml"))
+WORKFLOWS: dict[str, Any] = {file.stem: yaml.load(file.read_text(), yaml.BaseLoader) for file in FILES}
+
+
+def steps(workflow: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, job in WORKFLOWS[workflow]["jobs"].items():
+        for step in job["steps"]:
+            yield name, step
+
+
+def script(workflow: str, job: str, part: str) -> str:
+    """The only `run:` of a job that has this text in it."""
+    [found] = [step["run"] for name, step in steps(workflow) if name == job and part in step.get("run", "")]
+    return str(found)
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_rights_are_given_to_jobs_and_not_to_workflows(name: str) -> None:
+    workflow = WORKFLOWS[name]
+
+    assert workflow["permissions"] == {}
+    assert all(job["timeout-minutes"] for job in workflow["jobs"].values())
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_every_run_is_a_command_that_a_person_could_type(name: str) -> None:
+    for _, step in steps(name):
+        assert "${{" not in step.get("run", "")
+        for command in re.findall(r"scripts/\w+\.py", step.get("run", "")):
+            assert (ROOT / command).is_file(), command
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_actions_are_pinned_with_their_version_behind_them(file: Path) -> None:
+    used = re.findall(r"uses: (.*)", file.read_text())
+
+    assert used
+    assert [line for line in used if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line)] == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_no_workflow_knows_a_long_lived_key(file: Path) -> None:
+    text = file.read_text()
+
+    assert "secrets." not in text
+    assert "pull_request_target" not in text
+    assert not re.search("aws[-_](access|secret)", text, re.IGNORECASE)
+
+
+def test_only_the_job_that_releases_may_write_and_take_on_the_role() -> None:
+    rights = {
+        f"{name}.{job}": sorted(right for right, level in body.get("permissions", {}).items() if level == "write")
+        for name, workflow in WORKFLOWS.items()
+        for job, body in workflow["jobs"].items()
+    }
+
+    assert {job: held for job, held in rights.items() if held} == {"mlops-pipeline.release": ["contents", "id-token"]}
+
+
+def test_the_pipeline_does_not_start_itself() -> None:
+    """It starts for files that its bump never writes."""
+    pipeline = WORKFLOWS["mlops-pipeline"]
+
+    assert pipeline["on"]["push"] == {"branches": ["cicd"], "paths": ["model-src/**"]}
+    assert pipeline["concurrency"]["cancel-in-progress"] == "false"
+
+
+def test_the_aggregate_check_waits_for_every_other_job() -> None:
+    jobs = WORKFLOWS["ci"]["jobs"]
+
+    assert sorted(jobs["required"]["needs"]) == sorted(jobs.keys() - {"required"})
+    assert jobs["required"]["if"] == "always()"
+
+
+def test_tests_are_skipped_for_releases_alone(checkout: Checkout, version: Version, tmp_path: Path) -> None:
+    def answer() -> str:
+        output = tmp_path / "output"
+        output.write_text("")
+        subprocess.run(
+            ["bash", "-e", "-c", script("ci", "changes", "git diff")],
+            cwd=checkout.root, env=os.environ | {"GITHUB_OUTPUT": str(output)}, check=True,
+        )  # fmt: skip
+        return output.read_text()
+
+    done = checkout.run("bump_model", "--app", "iris-sklearn", "--env", "dev", "--model-uri", version.uri, "--commit")
+    assert done.code == 0, done.err
+    assert answer() == ""
+
+    checkout.replace("README.md", "# Model GitOps\n", "# Ours\n")
+    checkout.commit()
+    assert answer() == "code=true\n"
+
+
+def test_the_pipeline_uploads_and_releases_in_dev(checkout: Checkout, s3: S3, tmp_path: Path) -> None:
+    """Its last step as it stands, with the program that gives git the job's token left out."""
+    made = package(checkout.root / "artifacts/iris")
+    (checkout.root / ".venv").symlink_to(ROOT / ".venv")
+    (tmp_path / "gh").write_text('#!/bin/sh\ntest "$*" = "auth setup-git"\n')
+    (tmp_path / "gh").chmod(0o755)
+
+    done = subprocess.run(
+        ["bash", "-e", "-c", script("mlops-pipeline", "release", "bump_model.py")],
+        cwd=checkout.root, env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    stored = s3.keys()
+    assert f"models/iris/{made.version}/manifest.json" in stored
+    assert done.stdout == f"{checkout.tip()}\n"
+    shutil.rmtree(checkout.root / "artifacts")
+    checkout.git("checkout", "-q", "cicd")
+    assert (
+        f"s3://{BUCKET}/models/iris/{made.version}/sklearn/"
+        in checkout.read("overlays/dev/iris-sklearn/release.yaml").decode()
+    )
