@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gitops import apply, cli, layout, publish, release, store, versions
+from gitops import apply, cli, hold, layout, publish, release, store, versions
 from gitops.cli import Refused
 from gitops.git import Git
 from gitops.release import Release
@@ -77,6 +77,7 @@ def bump(args: argparse.Namespace) -> None:
         releases = []
         for request in requests:
             layout.require_app(tree, policy, request.app, request.env)
+            hold.require_none(tree, request.app, request.env)
             now = current(request.app, request.env)
             flavour = apply.require_model(tree, request.app, request.env, request.uri, policy)
             if request.uri not in verified:

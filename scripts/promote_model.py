@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gitops import apply, cli, layout, publish, release, store, versions
+from gitops import apply, cli, hold, layout, publish, release, store, versions
 from gitops.cli import Refused
 from gitops.diff import rendered_diffs
 from gitops.git import Git
@@ -74,6 +74,7 @@ def promote(args: argparse.Namespace) -> None:
 def _carried(tree: Path, policy: layout.Policy, current: Callable[[str, str], Release], app: str, to: str) -> Release:
     """The release that the environment before `to` runs, verified, as a release of `to`."""
     layout.require_app(tree, policy, app, to)
+    hold.require_none(tree, app, to)
     source = policy.before(to)
     if source is None:
         raise Refused(f"--to {to}: the first environment; releases come to it by `python scripts/bump_model.py`")

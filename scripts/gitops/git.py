@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gitops.cli import Refused
@@ -108,11 +108,14 @@ class Git:
             args = ["checkout-index", "-z", "--stdin", f"--prefix={target}/"]
             self.raw("-c", "core.autocrlf=false", *args, stdin=listed, env=env)
 
-    def tree_with(self, base: str, files: dict[str, bytes]) -> str:
-        """The id of the tree of commit `base` with these files' bytes replaced; modes stay."""
+    def tree_with(self, base: str, files: Mapping[str, bytes | None]) -> str:
+        """The id of the tree of commit `base` with these files' bytes replaced, or (None) removed; modes stay."""
         with self._index() as env:
             self.text("read-tree", base, env=env)
             for path, data in files.items():
+                if data is None:
+                    self.text("update-index", "--force-remove", "--", path, env=env)
+                    continue
                 blob = self.text("hash-object", "-w", "--stdin", stdin=data)
                 mode = self.text("ls-files", "--stage", "--", path, env=env).split(" ")[0] or "100644"
                 self.text("update-index", "--add", "--cacheinfo", f"{mode},{blob},{path}", env=env)

@@ -1,0 +1,135 @@
+"""Roll back: restore an earlier release of an app from the history of cicd, and hold it there.
+
+The release (model version and image as one unit) is taken from Git as it was, and only if every byte of the version
+still verifies. The commit also writes a hold, with the reason and who set it: bump_model.py and promote_model.py
+refuse to change the release until --release-hold removes it. Rolling back a rollback brings the later release back.
+
+  python scripts/rollback_model.py --app iris-api --env prod --reason "wrong answers for wide petals" --push
+  python scripts/rollback_model.py --app iris-api --env prod --to 2026-02-01-3f2a9c1b7d10 --reason "..." --push
+  python scripts/rollback_model.py --app iris-api --env prod --release-hold --push
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from gitops import apply, cli, hold, layout, publish, release, store, versions
+from gitops.cli import Refused
+from gitops.git import Git
+from gitops.hold import Hold
+from gitops.release import Release
+from gitops.store import Store
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__, dry_run=True, as_json=True)
+    parser.add_argument("--app", required=True, help="the app, a folder of apps/")
+    parser.add_argument("--env", required=True, help="the environment")
+    parser.add_argument("--to", metavar="VERSION", help="the version to restore (default: the release before this one)")
+    parser.add_argument("--reason", help="why; written into the hold and the commit")
+    parser.add_argument("--release-hold", action="store_true", help="remove the hold, and change nothing else")
+    parser.add_argument("--push", action="store_true", help="push cicd to origin")
+    args = parser.parse_args(argv)
+    if args.release_hold == bool(args.reason) or (args.release_hold and args.to):
+        parser.error("give either --reason (and --to), or --release-hold")
+    return cli.run(release_hold if args.release_hold else roll_back, args)
+
+
+def roll_back(args: argparse.Namespace) -> None:
+    git = Git(args.root)
+    git.require_full_history()
+    publish.require_clean(git)
+    first_seen: list[Release] = []
+    restored: list[Release] = []
+
+    def wanted(tree: Path, current: Callable[[str, str], Release], history: str) -> list[Release]:
+        policy = layout.read_policy(tree)
+        layout.require_app(tree, policy, args.app, args.env)
+        now = current(args.app, args.env)
+        if not first_seen:
+            first_seen.append(now)
+        if first_seen[0] != now:
+            raise Refused(
+                f"{layout.release_path(args.app, args.env)}: changed meanwhile, to {now.version};"
+                " look at that release, then run the command again"
+            )
+        chosen = earlier(git, history, now, args.to)
+        verify(chosen)
+        return [chosen]
+
+    def build(base: str) -> str | None:
+        restored[:], files = apply.changes(git, base, wanted)
+        if args.dry_run:
+            return None
+        files[hold.path(args.app, args.env)] = hold.write(args.app, args.env, _hold(git, args.reason))
+        text = release.message("Roll back", restored)
+        text += f"Rolled-Back-From: {first_seen[0].version}\nReason: {' '.join(args.reason.split())}\n"
+        return git.commit_tree(git.tree_with(base, files), base, text)
+
+    commit = publish.publish(git, build, push=args.push)
+    if args.json:
+        rows = [vars(r) for r in restored]
+        cli.print_json({"commit": commit, "from": vars(first_seen[0]), "releases": rows, "dry_run": args.dry_run})
+        return
+    verb = "would roll back" if args.dry_run else "rolled back and held"
+    cli.say(f"{verb} {args.app} in {args.env}, from {first_seen[0].version} to {restored[0].version}")
+    if commit:
+        print(commit)
+
+
+def earlier(git: Git, rev: str, now: Release, version: str | None) -> Release:
+    """The newest release of the history that is another one than `now` and, if given, of this version."""
+    path = layout.release_path(now.app, now.environment)
+    found = [old for _, old in release.history(git, rev, now.app, now.environment) if old.released and old != now]
+    if not found:
+        raise Refused(f"{path}: no earlier release in the history of {publish.BRANCH}; there is nothing to go back to")
+    for old in found:
+        if version in (None, old.version):
+            return old
+    known = ", ".join(dict.fromkeys(old.version for old in found))
+    raise Refused(f"--to {version}: never released as {now.app} in {now.environment}; earlier releases are {known}")
+
+
+def verify(chosen: Release) -> None:
+    """Raises Refused unless the bytes in the bucket are still those of the release."""
+    uri = versions.parse_uri(chosen.uri.rstrip("/").rpartition("/")[0])
+    manifest = store.verify(Store(uri.bucket), uri)
+    if manifest.digest != chosen.digest:
+        raise Refused(f"{uri}: digest: {manifest.digest}, but it was released as {chosen.digest}; do not go back to it")
+
+
+def release_hold(args: argparse.Namespace) -> None:
+    git = Git(args.root)
+    publish.require_clean(git)
+    path = hold.path(args.app, args.env)
+
+    def build(base: str) -> str | None:
+        with apply.tree_of(git, base) as tree:
+            layout.require_app(tree, layout.read_policy(tree), args.app, args.env)
+        if git.show(base, path) is None:
+            raise Refused(f"{path}: no such hold; {args.app} in {args.env} can be released")
+        if args.dry_run:
+            return None
+        text = f"Release the hold on {args.app} in {args.env}\n\nHold-Released: {args.app} {args.env}\n"
+        return git.commit_tree(git.tree_with(base, {path: None}), base, text)
+
+    commit = publish.publish(git, build, push=args.push)
+    if args.json:
+        cli.print_json({"commit": commit, "dry_run": args.dry_run})
+        return
+    cli.say(f"{args.app} in {args.env} {'would no longer be' if args.dry_run else 'is no longer'} held")
+    if commit:
+        print(commit)
+
+
+def _hold(git: Git, reason: str) -> Hold:
+    # `Name <mail> seconds zone`: the person that git would name as author.
+    author = git.text("var", "GIT_AUTHOR_IDENT").rsplit(" ", 2)[0]
+    return Hold(" ".join(reason.split()), author, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
