@@ -68,6 +68,8 @@ def _isolate(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> No
             monkeypatch.delenv(name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    # It keeps the credentials that it found first, for the life of the process.
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
 
 
 # Commands

@@ -1,0 +1,102 @@
+"""Say what is missing on this machine or in this fork, with the command that mends it.
+
+Exit code 0 means that everything is there that bump, promote and validate need; --s3 also asks for the model bucket.
+
+  python scripts/doctor.py
+  python scripts/doctor.py --s3
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gitops import cli, layout, publish, tools
+from gitops.cli import Refused
+from gitops.git import Git
+from gitops.store import Store
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, and what to do about it if it is not as it should be."""
+
+    what: str
+    remedy: str | None = None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__, as_json=True)
+    parser.add_argument("--s3", action="store_true", help="also ask for the model bucket, with your credentials")
+    return cli.run(examine, parser.parse_args(argv))
+
+
+def examine(args: argparse.Namespace) -> int:
+    checks = [*machine(), *repository(args.root), *(bucket(args.root) if args.s3 else [])]
+    if args.json:
+        cli.print_json([vars(check) for check in checks])
+    else:
+        for check in checks:
+            print(f"{'ok      ' if check.remedy is None else 'MISSING '} {check.what}")
+            if check.remedy:
+                print(f"         {check.remedy}")
+    return int(any(check.remedy for check in checks))
+
+
+def machine() -> Iterator[Check]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    yield Check(f"Python {version}", None if supported else "install Python 3.11, 3.12 or 3.13, then run `make setup`")
+    for program in ("git", "make"):
+        yield Check(program, None if shutil.which(program) else f"install {program}")
+    for pinned in (tools.KUSTOMIZE, tools.KUBECONFORM):
+        yield Check(f"{pinned.name} {pinned.version}", None if pinned.path.is_file() else "run `make setup`")
+    yield Check("schemas", None if tools.schema_sources().is_dir() else "run `make setup`")
+    for setting in ("user.name", "user.email"):
+        known = subprocess.run(["git", "config", setting], capture_output=True).returncode == 0
+        yield Check(f"git {setting}", None if known else f'run `git config --global {setting} "..."`')
+
+
+def repository(root: Path) -> Iterator[Check]:
+    try:
+        git = Git(root)
+        policy = layout.read_policy(root)
+    except Refused as refused:
+        yield Check(str(root), "; ".join(refused.lines))
+        return
+    yield Check(f"policy: {', '.join(policy.environments)}; models in s3://{policy.model_bucket}")
+    there = git.has_remote(publish.REMOTE)
+    yield Check(f"remote {publish.REMOTE}", None if there else f"run `git remote add {publish.REMOTE} URL`")
+    for name, call in (
+        ("full history", git.require_full_history),
+        (f"branch {publish.BRANCH}", lambda: publish.tip(git)),
+        ("nothing uncommitted in what is deployed", lambda: publish.require_clean(git)),
+    ):
+        yield _attempt(name, call)
+    ours = subprocess.run(
+        [sys.executable, Path(__file__).with_name("init_fork.py"), "--root", root, "--check"], capture_output=True
+    )
+    remedy = "run `python scripts/init_fork.py --check`, and with your values"
+    yield Check("no value of the template is left", remedy if ours.returncode else None)
+
+
+def bucket(root: Path) -> Iterator[Check]:
+    name = layout.read_policy(root).model_bucket
+    yield _attempt(f"s3://{name}", lambda: Store(name).keys("models/"))
+
+
+def _attempt(what: str, call: Callable[[], object]) -> Check:
+    try:
+        call()
+    except Refused as refused:
+        return Check(what, refused.lines[0])
+    return Check(what)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

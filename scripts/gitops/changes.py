@@ -1,0 +1,128 @@
+"""What a change must satisfy against the commit it is based on, whoever wrote it: rules that one state cannot show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from gitops import hold, kustomize, layout, release
+from gitops.cli import Refused
+from gitops.git import Git
+from gitops.kustomize import Identity, Object
+from gitops.layout import Policy
+from gitops.release import Release
+from gitops.rules import Finding
+
+WORKLOADS = ("Deployment", "InferenceService")
+
+
+def check(
+    git: Git, base: str, root: Path, policy: Policy, before: Mapping[str, Sequence[Object]],
+    after: Mapping[str, Sequence[Object]],
+) -> list[Finding]:  # fmt: skip
+    """The findings for the working tree at `root` against the commit `base`, given the renders of both by folder."""
+    changed = list(_changed_releases(git, base, root, policy))
+    return [*_order(git, base, policy, changed), *_holds(git, base, root, changed),
+            *_removals(git, base, root, before, after)]  # fmt: skip
+
+
+def _changed_releases(git: Git, base: str, root: Path, policy: Policy) -> Iterator[Release]:
+    for environment in policy.environments:
+        for file in sorted((root / "overlays" / environment).glob(f"*/{layout.RELEASE_FILE}")):
+            app = file.parent.name
+            path = layout.release_path(app, environment)
+            old, new = git.show(base, path), file.read_bytes()
+            if old != new:
+                now = release.read(new, app, environment)
+                try:
+                    same = old is not None and release.read(old, app, environment) == now
+                except Refused:  # what it was before could not be read; then it is new
+                    same = False
+                if not same:
+                    yield now
+
+
+def _order(git: Git, base: str, policy: Policy, changed: Sequence[Release]) -> Iterator[Finding]:
+    """A release reaches an environment only through the one before it."""
+    for item in changed:
+        if item.released:
+            try:
+                release.require_order(git, base, policy, item)
+            except Refused as refused:
+                yield _finding("order", refused)
+
+
+def _holds(git: Git, base: str, root: Path, changed: Sequence[Release]) -> Iterator[Finding]:
+    """A release that was held is changed only together with its hold."""
+    for item in changed:
+        path = hold.path(item.app, item.environment)
+        old = git.show(base, path)
+        if old is not None and (root / path).is_file() and (root / path).read_bytes() == old:
+            try:
+                hold.require_none(root, item.app, item.environment)
+            except Refused as refused:
+                yield _finding("hold", refused)
+
+
+def _removals(
+    git: Git, base: str, root: Path, before: Mapping[str, Sequence[Object]], after: Mapping[str, Sequence[Object]]
+) -> Iterator[Finding]:
+    """A service disappears only by retirement, which leaves a record."""
+    gone = {
+        identity: folder
+        for folder, items in before.items()
+        for identity in _services(items)
+        if identity not in {found for listed in after.values() for found in _services(listed)}
+    }
+    for identity, folder in sorted(gone.items()):
+        environment, app = folder.split("/")[1:]
+        path = retired_path(environment)
+        new = read_retired((root / path).read_bytes() if (root / path).is_file() else None, path)
+        old = read_retired(git.show(base, path), path)
+        if new[app] <= old[app]:
+            yield Finding(
+                "removal",
+                folder,
+                f"{identity} is no longer rendered, and Argo CD would delete it; to remove it on purpose, run"
+                f" `python scripts/retire_app.py --app {app} --env {environment}`",
+            )
+
+
+def _services(items: Sequence[Object]) -> set[Identity]:
+    return {kustomize.identity(item) for item in items if item.get("kind") in WORKLOADS}
+
+
+def _finding(rule: str, refused: Refused) -> Finding:
+    where, _, message = refused.lines[0].partition(": ")
+    return Finding(rule, where, message)
+
+
+# The record of retirements: a list in each environment, newest last, only ever added to.
+
+
+def retired_path(environment: str) -> str:
+    return f"overlays/{environment}/retired.yaml"
+
+
+def read_retired(text: bytes | None, path: str) -> Counter[str]:
+    """How often each app was retired from an environment."""
+    if text is None:
+        return Counter()
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise Refused(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, list) or not all(isinstance(item, dict) and "app" in item for item in data):
+        raise Refused(f"{path}: not a list of retirements with an `app` each; only retire_app.py writes it")
+    return Counter(str(item["app"]) for item in data)
+
+
+def add_retired(text: bytes | None, entry: Mapping[str, str]) -> bytes:
+    """The record with one entry more; what stands in it stays byte by byte."""
+    start = text or b"# What was removed from this environment on purpose, by retire_app.py.\n"
+    if not start.endswith(b"\n"):
+        start += b"\n"
+    return start + yaml.safe_dump([dict(entry)], sort_keys=False, allow_unicode=True).encode()

@@ -1,0 +1,203 @@
+"""Make this template your team's own: put your values in the place of the template's, commit, and start cicd.
+
+Every file that names the repository, the bucket, the account, the region, the domain or the registry is changed, tests
+and README included, except model-src/, which names none. Running it again with the same values changes nothing, with
+others it changes them. --check lists what is still the template's.
+
+  python scripts/init_fork.py --repo https://github.com/acme/models.git --bucket acme-models \\
+      --account 444455556666 --region eu-central-1 --domain ml.acme.com --push
+  python scripts/init_fork.py --check
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gitops import cli, layout, publish
+from gitops.cli import Refused
+from gitops.git import Git
+
+TEMPLATE = {
+    "repo": "https://github.com/example-org/model-gitops.git",
+    "bucket": "mlops-prod",
+    "account": "111122223333",
+    "region": "eu-west-1",
+    "domain": "ml.example.com",
+    "registry": "111122223333.dkr.ecr.eu-west-1.amazonaws.com",
+}
+PATTERNS = {
+    "repo": (r"(https://|ssh://|git@)[^\s'\"]+", "an address that git can clone"),
+    "bucket": (r"[a-z][a-z0-9-]{1,61}[a-z0-9]", "a bucket's name, without dots and starting with a letter"),
+    "account": (r"[0-9]{12}", "the 12 digits of an AWS account"),
+    "region": (r"[a-z]{2}(-[a-z]+)+-[0-9]", "an AWS region such as eu-west-1"),
+    "domain": (r"([a-z0-9-]+\.)+[a-z]{2,}", "a domain such as ml.example.com"),
+    "registry": (r"[a-z0-9][a-z0-9.:/_-]*[a-z0-9]", "a registry without a scheme"),
+}
+# The two files that have to know the template's values, and the model code, which is changed on main alone.
+LEFT_ALONE = ("scripts/init_fork.py", "tests/test_init_fork.py", "model-src/")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__, dry_run=True)
+    for name, (_, meaning) in PATTERNS.items():
+        default = " (default: ECR of the account and region)" if name == "registry" else ""
+        parser.add_argument(f"--{name}", help=f"{meaning}{default}")
+    parser.add_argument("--push", action="store_true", help="push main and cicd to origin")
+    parser.add_argument("--check", action="store_true", help="list what is still the template's, and change nothing")
+    args = parser.parse_args(argv)
+    given = [name for name in PATTERNS if getattr(args, name)]
+    if args.check and given:
+        parser.error("--check takes no values")
+    if not args.check and (missing := [name for name in PATTERNS if name not in given and name != "registry"]):
+        parser.error(f"missing: {', '.join(f'--{name}' for name in missing)}")
+    return cli.run(check if args.check else init, args)
+
+
+def init(args: argparse.Namespace) -> None:
+    git = Git(args.root)
+    if args.push:
+        publish.require_remote(git)
+    if changed := git.dirty():
+        raise Refused(*[f"{path}: uncommitted change; commit it, or put it away with `git stash`" for path in changed])
+    wanted = {name: getattr(args, name) for name in PATTERNS if getattr(args, name)}
+    faults = [
+        f"--{name} {value}: not {PATTERNS[name][1]}"
+        for name, value in wanted.items()
+        if not re.fullmatch(PATTERNS[name][0], value)
+    ]
+    if faults:
+        raise Refused(*faults)
+    wanted.setdefault("registry", f"{args.account}.dkr.ecr.{args.region}.amazonaws.com")
+    current = read_current(args.root)
+    files = replaced(git, current, wanted)
+    for name, value in wanted.items():
+        state = "already" if current[name] == value else f"instead of {current[name]}"
+        cli.say(f"  {name:9} {value} ({state})")
+    if args.dry_run:
+        print(*files, sep="\n")
+        return
+    if files:
+        head = git.commit("HEAD")
+        branch = git.branch()
+        if head is None or branch is None:
+            raise Refused(f"{args.root}: no branch is checked out; run `git checkout main` first")
+        tree = git.tree_with(head, files)
+        git.advance(branch, head, git.commit_tree(tree, head, "Put our values in the place of the template's\n"))
+        cli.say(f"committed {len(files)} files to {branch}")
+    else:
+        cli.say("every file has these values already")
+    start_cicd(git, args.push)
+    if args.push:
+        for branch in ("main", publish.BRANCH):
+            if commit := git.commit(f"refs/heads/{branch}"):
+                git.push(publish.REMOTE, commit, branch)
+    print(STEPS.format(**wanted), end="")
+
+
+def start_cicd(git: Git, push: bool) -> None:
+    """Makes the branch where it does not exist yet."""
+    if push:
+        remote = git.remote_tip(publish.REMOTE, publish.BRANCH)
+        if remote and git.commit(f"refs/heads/{publish.BRANCH}") is None:
+            git.fetch(publish.REMOTE, publish.BRANCH)
+    known = (f"refs/heads/{publish.BRANCH}", f"refs/remotes/{publish.REMOTE}/{publish.BRANCH}")
+    if any(git.commit(name) for name in known):
+        cli.say(f"the branch {publish.BRANCH} is there already; if it has the old values, run this on it too")
+        return
+    git.text("update-ref", f"refs/heads/{publish.BRANCH}", git.commit("HEAD") or "", "")
+    cli.say(f"made the branch {publish.BRANCH}")
+
+
+def read_current(root: Path) -> dict[str, str]:
+    """The values that the manifests have now. Raises Refused where one cannot be found."""
+    policy = layout.read_policy(root)
+    last = policy.environments[-1]
+    return {
+        "repo": _find(root, "argocd/root.yaml", r"repoURL: (\S+)"),
+        "bucket": policy.model_bucket,
+        "account": _find(root, f"overlays/{last}/shared/model-reader.yaml", r"arn:aws:iam::([0-9]{12}):"),
+        "region": _find(root, f"overlays/{last}/shared/aws-region.yaml", r"value: ([a-z0-9-]+)$"),
+        "domain": _find(root, f"overlays/{last}/iris-api/kustomization.yaml", r"value: iris-api\.(\S+)$"),
+        "registry": policy.image_registries[0],
+    }
+
+
+def _find(root: Path, file: str, pattern: str) -> str:
+    text = (root / file).read_text() if (root / file).is_file() else ""
+    match = re.search(pattern, text, re.M)
+    if not match:
+        raise Refused(f"{file}: nothing there looks like `{pattern}`; the values have to be changed by hand")
+    return match[1]
+
+
+def replaced(git: Git, current: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, bytes | None]:
+    """The files that change, with their new bytes."""
+    # In one pass, the longest first: a registry contains the account and the region, and no new value is replaced.
+    names = sorted(current, key=lambda name: len(current[name]), reverse=True)
+    any_value = re.compile("|".join(_pattern(name, current[name]) for name in names))
+    new = {current[name]: wanted[name] for name in names}
+    found: dict[str, bytes | None] = {}
+    for path in _files(git):
+        old = (git.root / path).read_bytes()
+        try:
+            text = any_value.sub(lambda match: new[match[0]], old.decode())
+        except UnicodeDecodeError:
+            continue
+        if text.encode() != old:
+            found[path] = text.encode()
+    return found
+
+
+def _pattern(name: str, value: str) -> str:
+    """A value by itself: no part of a longer name. A domain has hosts before it."""
+    before = "" if name in ("domain", "repo") else "(?<![A-Za-z0-9-])"
+    return f"{before}{re.escape(value)}(?![A-Za-z0-9-])"
+
+
+def _files(git: Git) -> list[str]:
+    return [path for path in git.files("HEAD") if not path.startswith(LEFT_ALONE) and (git.root / path).is_file()]
+
+
+def check(args: argparse.Namespace) -> int:
+    git = Git(args.root)
+    patterns = {name: re.compile(_pattern(name, value)) for name, value in TEMPLATE.items()}
+    left = 0
+    for path in _files(git):
+        try:
+            lines = (git.root / path).read_text().splitlines()
+        except UnicodeDecodeError:
+            continue
+        for number, line in enumerate(lines, 1):
+            for name, pattern in patterns.items():
+                if pattern.search(line):
+                    left += 1
+                    cli.say(f"error: {path}: line {number}: {name}: {TEMPLATE[name]} is the template's")
+    if left:
+        cli.say("`python scripts/init_fork.py --help` tells how to put your values there")
+        return 1
+    print("no value of the template is left")
+    return 0
+
+
+STEPS = """\
+What is left to do by hand:
+  GitHub, Settings of {repo}
+    Default branch: cicd.
+    Branches: protect main and cicd; require pull requests, and the status check "Required checks".
+    On cicd, let the app or user that the pipeline pushes as bypass the pull request.
+    Environments: dev. Variables: AWS_REGION = {region}, AWS_MODEL_WRITER_ROLE = the role below.
+  AWS, account {account}
+    An S3 bucket {bucket} in {region}: versioned, private, with a policy that refuses puts without If-None-Match.
+    An IAM role for the pipeline that GitHub's OIDC may take on for the environment dev: puts and gets in that bucket.
+    IAM roles ml-dev-model-reader, ml-staging-model-reader, ml-prod-model-reader for the service accounts: gets alone.
+    Certificates in ACM and a zone in Route 53 for *.{domain}.
+  The cluster, once Argo CD and KServe run there
+    kubectl apply --server-side -k argocd
+"""
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import S3, Checkout, git, package, run
+
+from init_fork import TEMPLATE
+
+VALUES = {
+    "repo": "https://github.com/acme/models.git",
+    "bucket": "acme-models",
+    "account": "444455556666",
+    "region": "eu-central-1",
+    "domain": "ml.acme.com",
+}
+ARGS = [word for name, value in VALUES.items() for word in (f"--{name}", value)]
+
+
+@pytest.fixture
+def fork(template: Path, tmp_path: Path) -> Checkout:
+    """A clone as a new user has it: a remote with main alone."""
+    remote, clone = tmp_path / "remote.git", tmp_path / "clone"
+    subprocess.run(
+        ["git", "clone", "-q", "--bare", "--branch", "main", "--single-branch", template, remote], check=True
+    )
+    subprocess.run(["git", "clone", "-q", remote, clone], check=True)
+    assert git(remote, "branch", "--format=%(refname:short)") == "main"
+    return Checkout(clone, remote)
+
+
+def test_from_the_fork_to_the_first_release(fork: Checkout, s3: S3, tmp_path: Path) -> None:
+    done = fork.run("init_fork", *ARGS, "--push")
+
+    assert done.code == 0, done.err
+    assert fork.tip("main") == fork.tip("cicd") == fork.git("rev-parse", "main")
+    assert "protect main and cicd" in done.out
+    assert fork.run("init_fork", "--check").out == "no value of the template is left\n"
+    assert fork.run("validate").code == 0
+    s3.client.create_bucket(Bucket="acme-models")
+    made = package(tmp_path / "artifacts")
+    done = fork.run("upload_model", "--model", "iris", "--artifacts", made.folder)
+    assert done.code == 0, done.err
+    uri = f"s3://acme-models/models/iris/{made.version}/"
+    assert done.out == f"{uri}\n"
+    image = f"444455556666.dkr.ecr.eu-central-1.amazonaws.com/iris-api@sha256:{'1' * 64}"
+    done = fork.run("bump_model", "--app", "iris-api", "--env", "dev", "--model-uri", uri, "--image", image, "--push")
+    assert done.code == 0, done.err
+    assert f"value: {uri}onnx/" in fork.git("show", "origin/cicd:overlays/dev/iris-api/release.yaml")
+
+
+def test_only_the_values_change(fork: Checkout) -> None:
+    before = fork.git("rev-parse", "HEAD")
+    assert fork.run("init_fork", *ARGS).code == 0
+
+    diff = fork.git("diff", "--unified=0", before, "HEAD")
+    removed = [line[1:] for line in diff.splitlines() if line.startswith("-") and not line.startswith("---")]
+    added = [line[1:] for line in diff.splitlines() if line.startswith("+") and not line.startswith("+++")]
+    wanted = VALUES | {"registry": "444455556666.dkr.ecr.eu-central-1.amazonaws.com"}
+    for old, new in zip(removed, added, strict=True):
+        for name in ("registry", *VALUES):
+            old = old.replace(TEMPLATE[name], wanted[name])
+        assert old == new
+    assert len(added) > 15
+
+
+def test_the_same_values_again_change_nothing_and_others_replace_them(fork: Checkout) -> None:
+    assert fork.run("init_fork", *ARGS, "--push").code == 0
+    before = fork.state()
+
+    done = fork.run("init_fork", *ARGS, "--push")
+
+    assert (done.code, fork.state()) == (0, before)
+    assert "every file has these values already" in done.err
+    assert fork.run("init_fork", *ARGS[:-2], "--domain", "models.acme.com").code == 0
+    assert b"value: iris-api.models.acme.com" in fork.read("overlays/prod/iris-api/kustomization.yaml")
+
+
+def test_what_is_left_of_the_template_is_listed(fork: Checkout) -> None:
+    done = fork.run("init_fork", "--check")
+
+    assert done.code == 1
+    assert f"overlays/promotion.yaml: line 2: bucket: {TEMPLATE['bucket']} is the template's" in done.errors
+    assert {line.split(": ")[2] for line in done.errors} == set(TEMPLATE)
+
+
+def test_a_dry_run_lists_the_files_and_changes_nothing(fork: Checkout) -> None:
+    before = fork.state()
+
+    done = fork.run("init_fork", *ARGS, "--dry-run")
+
+    assert "overlays/promotion.yaml" in done.out.splitlines()
+    assert fork.state() == before
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["--bucket", "Acme"], "--bucket Acme: not a bucket's name, without dots and starting with a letter"),
+        (["--account", "12"], "--account 12: not the 12 digits of an AWS account"),
+        (["--region", "Europe"], "--region Europe: not an AWS region such as eu-west-1"),
+        (["--domain", "acme"], "--domain acme: not a domain such as ml.example.com"),
+        (["--repo", "acme/models"], "--repo acme/models: not an address that git can clone"),
+    ],
+)
+def test_a_value_that_cannot_be_one_is_refused(fork: Checkout, args: list[str], line: str) -> None:
+    before = fork.state()
+
+    done = fork.run("init_fork", *ARGS, *args)
+
+    assert (done.code, done.errors) == (1, [line])
+    assert fork.state() == before
+
+
+def test_a_dirty_tree_is_refused(fork: Checkout) -> None:
+    fork.write("notes.txt", "mine")
+
+    assert fork.run("init_fork", *ARGS).errors == [
+        "notes.txt: uncommitted change; commit it, or put it away with `git stash`"
+    ]
+
+
+def test_wrong_usage_is_exit_2() -> None:
+    for args in ([], ["--check", *ARGS], ["--bucket", "acme-models"]):
+        with pytest.raises(SystemExit) as stopped:
+            run("init_fork", *args)
+        assert stopped.value.code == 2
