@@ -2,7 +2,7 @@
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve validate test lock
+.PHONY: help setup demo serve validate test bench lock
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -21,6 +21,9 @@ validate: ## render every overlay and check it
 
 test: ## everything that CI checks
 	@$(PYTHON) scripts/setup.py test && .venv/bin/python -m pytest && cd model-src && .venv/bin/python -m pytest
+
+bench: ## figures: many writers, one edit, one commit, all checks, each beside another way of doing it
+	@$(PYTHON) scripts/setup.py bench && .venv/bin/python tests/bench/commands.py && .venv/bin/python tests/bench/writers.py
 
 lock: ## the locks again, after a dependency was changed
 	@$(PYTHON) scripts/setup.py test && .venv/bin/python scripts/lock.py
