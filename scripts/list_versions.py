@@ -13,11 +13,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from gitops import cli, layout, publish, release, store, versions
+from gitops import cli, layout, publish, release, store
 from gitops.cli import Refused
 from gitops.git import Git
-from gitops.store import Store
-from gitops.versions import VersionURI
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,42 +27,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def show(args: argparse.Namespace) -> None:
-    bucket = store.bucket_name(args.bucket) if args.bucket else layout.read_policy(args.root).model_bucket
-    source = Store(bucket)
+    source = store.model_bucket(args.bucket, args.root)
     git = Git(args.root)
     running = _running(git)
     faults: list[str] = []
     rows: list[dict[str, Any]] = []
-    for uri in _versions(source, args.model):
+    found = store.list_versions(source, args.model)
+    if not found and args.model not in layout.models(args.root):
+        raise Refused(
+            f"--model {args.model!r}: no such model: model-src/ has {', '.join(layout.models(args.root)) or 'none'},"
+            f" and s3://{source.bucket} has no version of it"
+        )
+    for uri in found:
         try:
             manifest = store.read_manifest(source, uri)
             if args.verify:
-                cli.progress(f"verifying {uri}")
                 faults += store.file_faults(source, uri, manifest)
         except Refused as refused:
             faults += refused.lines
             continue
         rows.append({"uri": str(uri), "runs_in": running.get(manifest.digest, [])} | manifest.data)
-    cli.progress("")
     if args.json:
         cli.print_json(rows)
     elif rows:
         print(cli.table([_row(row) for row in rows]))
-    else:
-        cli.say(f"no version of {args.model} in s3://{bucket}; upload_model.py adds one")
+    if not found:
+        cli.say(f"no version of {args.model} in s3://{source.bucket}; upload_model.py adds one")
     if faults:
         raise Refused(*faults)
     if args.verify:
         cli.say(f"{len(rows)} versions verified, every stored byte as its manifest says")
-
-
-def _versions(source: Store, model: str) -> list[VersionURI]:
-    """The versions that exist, which is those with a manifest."""
-    prefix = f"models/{model}/"
-    folders = [
-        key.removesuffix(versions.MANIFEST) for key in source.keys(prefix) if key.endswith(f"/{versions.MANIFEST}")
-    ]
-    return [versions.parse_uri(source.url(folder)) for folder in folders]
 
 
 def _running(git: Git) -> dict[str, list[str]]:

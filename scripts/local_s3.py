@@ -36,10 +36,10 @@ def serve(args: argparse.Namespace) -> None:
         raise Refused(str(error)) from None
     data: Path = (args.data or args.root / ".demo/s3").resolve()
     bucket = layout.read_policy(args.root).model_bucket
+    port = _port(args.port)
     # To this server every folder is a bucket.
     for folder in (data / "buckets" / bucket, data / "metadata"):
         folder.mkdir(parents=True, exist_ok=True)
-    port = args.port or _free_port()
     variables = {
         "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}",
         "AWS_ACCESS_KEY_ID": ACCESS,
@@ -56,9 +56,16 @@ def serve(args: argparse.Namespace) -> None:
     ])  # fmt: skip
 
 
-def _free_port() -> int:
+def _port(wanted: int) -> int:
+    """The port to listen on; 0 stands for one that is free."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        # The server does the same: connections that ended a moment ago do not keep the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except (OSError, OverflowError) as error:
+            words = error.strerror if isinstance(error, OSError) else "not a port"
+            raise Refused(f"--port {wanted}: {words}; choose another, or leave it out for one that is free") from None
         return int(probe.getsockname()[1])
 
 

@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions that are allowed")
     args = parser.parse_args(argv)
     for folder, lock, sources, part_of in LOCKS:
-        print(f"{folder}/{lock}", file=sys.stderr)
+        path = (Path(folder) / lock).as_posix()
+        print(path, file=sys.stderr)
         constraint = ["--constraint", part_of] if part_of else []
         upgrade = ["--upgrade"] if args.upgrade else []
         command = [
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ]  # fmt: skip
         env = os.environ | {"UV_CUSTOM_COMPILE_COMMAND": "python scripts/lock.py", "UV_PYTHON_DOWNLOADS": "never"}
         if subprocess.run(command, cwd=ROOT / folder, env=env).returncode:
-            print(f"error: {folder}/{lock}: could not be made, see above", file=sys.stderr)
+            print(f"error: {path}: could not be made, see above", file=sys.stderr)
             return 1
     return 0
 

@@ -7,6 +7,7 @@ what is there already is left alone, and an interrupted set-up is completed by t
   python scripts/setup.py serve      what training and serving a model need
   python scripts/setup.py commands   what the commands need, `validate.py` excepted
   python scripts/setup.py validate   what all commands need
+  python scripts/setup.py bench      what `make bench` needs
   python scripts/setup.py test       everything
 """
 
@@ -43,10 +44,16 @@ class Environment:
 
     @property
     def ready(self) -> bool:
-        return any(self._stamp(lock).is_file() for lock in (self.lock, *self.better))
+        # The interpreter may be gone: it is a link to one that somebody has removed or upgraded.
+        stamped = any(self._stamp(lock).is_file() for lock in (self.lock, *self.better))
+        return stamped and (self.folder / "bin/python").exists()
 
     def install(self, python: str) -> None:
-        _call([python, "-m", "venv", str(self.folder)], "on Debian and Ubuntu: apt-get install python3-venv")
+        # From here on the environment is neither what an earlier lock said nor what this one says.
+        for stamp in self.folder.glob(".installed-*"):
+            stamp.unlink()
+        clear = [] if _version(self.folder / "bin/python") == _version(python) else ["--clear"]
+        _call([python, "-m", "venv", *clear, str(self.folder)], "on Debian and Ubuntu: apt-get install python3-venv")
         quiet = [] if sys.stderr.isatty() else ["--quiet"]
         _call(
             [str(self.folder / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check", *quiet,
@@ -80,6 +87,7 @@ PROFILES = {
         (tools.KUSTOMIZE, tools.KUBECONFORM, tools.ACTIONLINT, tools.VERSITYGW),
         schemas=True,
     ),
+    "bench": Profile((COMMANDS_TEST,), (tools.KUSTOMIZE, tools.KUBECONFORM, tools.VERSITYGW, tools.YQ), schemas=True),
 }
 
 
@@ -146,16 +154,21 @@ def _python() -> str:
     for major, minor in reversed(SUPPORTED):
         found = shutil.which(f"python{major}.{minor}")
         # A version manager's shim is on PATH for every version and runs only the chosen ones.
-        if found and subprocess.run([found, "--version"], capture_output=True).returncode == 0:
+        if found and _version(found) == f"{major}.{minor}":
             return found
     raise tools.ToolError(
-        f"Python {platform_version()} is not supported and no python3.11, python3.12 or python3.13 is on PATH:"
-        " install one of them"
+        f"Python {'.'.join(map(str, sys.version_info[:2]))} is not supported and no python3.11, python3.12 or"
+        " python3.13 is on PATH: install one of them"
     )
 
 
-def platform_version() -> str:
-    return ".".join(map(str, sys.version_info[:2]))
+def _version(python: str | Path) -> str | None:
+    """The version of an interpreter, as in `3.12`; None if it does not run."""
+    code = "import sys; print('.'.join(map(str, sys.version_info[:2])))"
+    try:
+        return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _call(command: list[str], remedy: str) -> None:

@@ -2,8 +2,9 @@
 
 Every object is put only if its key is new, hashed again as it is stored, and the manifest comes last: without it the
 version does not exist. What is there already with the same bytes is skipped, anything else refused, so an
-interrupted upload is completed by running it again, and two uploads of one version end in one version. Endpoint and
-credentials are the standard AWS ones (AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_PROFILE, ...).
+interrupted upload is completed by running it again, and two uploads of one version end in one version. Files that are
+a version already, trained in another run or from another commit, stay that version. Endpoint and credentials are the
+standard AWS ones (AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_PROFILE, ...).
 
   python scripts/upload_model.py --model iris --artifacts model-src/artifacts/iris --bucket s3://mlops-prod
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 from gitops import cli, layout, store, versions
 from gitops.cli import Refused
 from gitops.store import Store
-from gitops.versions import File, Manifest, VersionURI
+from gitops.versions import Manifest, VersionURI
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,13 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def upload(args: argparse.Namespace) -> None:
-    bucket = store.bucket_name(args.bucket) if args.bucket else layout.read_policy(args.root).model_bucket
+    bucket = store.model_bucket(args.bucket, args.root)
     manifest = read_artifacts(args.artifacts, args.model)
-    uri = VersionURI(bucket, manifest.model, manifest.version)
-    added = 0
-    if not args.dry_run:
-        added = add_version(Store(bucket), uri, manifest, args.artifacts)
-        cli.say(f"uploaded {added} objects" if added else "this version was there already, complete and unchanged")
+    uri, added = stored_version(bucket, manifest), 0
+    if uri is None:
+        uri = VersionURI(bucket.bucket, manifest.model, manifest.version)
+        added = add_version(bucket, uri, manifest, args.artifacts, dry_run=args.dry_run)
+        cli.say(f"{'would upload' if args.dry_run else 'uploaded'} {added} objects")
+    else:
+        cli.say("these files are a version already, complete and unchanged")
     if args.json:
         cli.print_json({"uri": str(uri), "digest": manifest.digest, "added": added, "dry_run": args.dry_run})
     else:
@@ -69,33 +72,35 @@ def read_artifacts(folder: Path, model: str) -> Manifest:
     return manifest
 
 
-def add_version(bucket: Store, uri: VersionURI, manifest: Manifest, folder: Path) -> int:
+def stored_version(bucket: Store, manifest: Manifest) -> VersionURI | None:
+    """The complete version of the same digest that is in the bucket; its date is that of the commit that came first.
+
+    The stored manifest wins: the same bytes were only trained again, in another run or from another commit.
+    """
+    for uri in store.list_versions(bucket, manifest.model):
+        if uri.version[10:] == manifest.version[10:] and store.read_manifest(bucket, uri).digest == manifest.digest:
+            store.verify(bucket, uri)
+            return uri
+    return None
+
+
+def add_version(bucket: Store, uri: VersionURI, manifest: Manifest, folder: Path, *, dry_run: bool) -> int:
     """Adds what is missing of a version, the manifest last, and returns how many objects that were."""
+    present = set(bucket.keys(uri.prefix))
+    missing = [file for file in manifest.files if f"{uri.prefix}{file.path}" not in present]
+    if dry_run:
+        return len(missing) + 1
     added = 0
-    for position, file in enumerate(manifest.files, 1):
-        cli.progress(f"{position}/{len(manifest.files)} {file.path}")
-        added += _add(bucket, f"{uri.prefix}{file.path}", folder / file.path, file)
-    cli.progress("")
-    source = folder / versions.MANIFEST
-    added += bucket.add(f"{uri.prefix}{versions.MANIFEST}", source, hashlib.sha256(source.read_bytes()).hexdigest())
-    # Whose manifest is stored does not matter, the first one wins: the same bytes were only trained in another run.
+    for position, file in enumerate(missing, 1):
+        cli.progress(f"{position}/{len(missing)} {file.path}")
+        with (folder / file.path).open("rb") as body:
+            added += bucket.add(f"{uri.prefix}{file.path}", body, file.sha256)
+    if faults := store.file_faults(bucket, uri, manifest):
+        raise Refused(*faults)
+    added += bucket.add(f"{uri.prefix}{versions.MANIFEST}", manifest.text, hashlib.sha256(manifest.text).hexdigest())
     stored = store.read_manifest(bucket, uri)
     if stored.digest != manifest.digest:
         raise Refused(f"{uri}{versions.MANIFEST}: digest: {stored.digest}, this version has {manifest.digest}")
-    return added
-
-
-def _add(bucket: Store, key: str, path: Path, file: File) -> bool:
-    """Whether the object had to be put. Raises Refused if what is stored under its key has other bytes."""
-    stored = bucket.sha256(key)
-    added = stored is None and bucket.add(key, path, file.sha256)
-    if stored is None:
-        stored = bucket.sha256(key)
-    if stored != (file.sha256, file.size):
-        raise Refused(
-            f"{bucket.url(key)}: stored with sha256 {stored[0] if stored else None}, this version has {file.sha256};"
-            " versions are never overwritten: find out who wrote that object"
-        )
     return added
 
 

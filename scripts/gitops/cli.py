@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-# A command started with an interpreter that lacks the project's environment should say so in one line.
-if missing := [n for n in ("boto3", "jsonschema", "ruamel", "tabulate", "yaml") if not importlib.util.find_spec(n)]:
-    sys.exit(
-        f"error: {sys.executable} lacks {', '.join(missing)}: run `make setup`, then `source .venv/bin/activate`"
-        " or call the command with .venv/bin/python"
-    )
 
 from tabulate import tabulate
 
@@ -49,10 +42,19 @@ def run(command: Callable[[argparse.Namespace], int | None], args: argparse.Name
         if not args.root.is_dir():
             raise Refused(f"--root {args.root}: not a folder")
         args.root = args.root.resolve()
-        return command(args) or 0
+        code = command(args) or 0
+        sys.stdout.flush()
+        return code
     except Refused as refused:
         for line in refused.lines:
             print(f"error: {line}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Whoever read the output needs no more of it, as `head`; nor does the interpreter's own end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("error: interrupted; run the same command again to complete it", file=sys.stderr)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import yaml
 
+from gitops import yamledit
 from gitops.cli import Refused
 
 NAMESPACE_PREFIX = "ml-"
@@ -53,10 +53,7 @@ def read_policy(root: Path) -> Policy:
 def parse_policy(text: bytes | None) -> Policy:
     if text is None:
         raise Refused(f"{POLICY_FILE}: missing; it names the model bucket, the image registries and the environments")
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise Refused(f"{POLICY_FILE}: not YAML: {' '.join(str(error).split())}") from None
+    data = yamledit.load(text, POLICY_FILE)
     if faults := schema_faults(data, "promotion.schema.json"):
         raise Refused(*[f"{POLICY_FILE}: {fault}" for fault in faults])
     names = tuple(environment["name"] for environment in data["environments"])
@@ -74,14 +71,23 @@ def schema_faults(data: Any, schema: str) -> list[str]:
 
 
 @cache
-def _validator(schema: str) -> jsonschema.Draft202012Validator:
-    text = json.loads((_HERE / schema).read_text())
-    return jsonschema.Draft202012Validator(text, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
+def _validator(schema: str) -> Any:
+    # To JSON Schema 1.0 is an integer; to Python, and to other readers of these files, it is not.
+    types = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+    strict: Any = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
+        jsonschema.Draft202012Validator, type_checker=types
+    )
+    return strict(json.loads((_HERE / schema).read_text()))
 
 
 def apps(root: Path) -> list[str]:
     """The apps of `apps/`, sorted."""
     return sorted(folder.parent.name for folder in (root / "apps").glob("*/kustomization.yaml"))
+
+
+def models(root: Path) -> list[str]:
+    """The models whose code is in `model-src/`, sorted."""
+    return sorted(file.parent.name for file in (root / "model-src").glob("*/train.py"))
 
 
 def overlays(root: Path, policy: Policy) -> list[str]:

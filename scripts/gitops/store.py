@@ -12,16 +12,23 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import boto3
 import botocore.exceptions as faults
 from botocore.config import Config
 
-from gitops import versions
+from gitops import cli, layout, versions
 from gitops.cli import Refused
 from gitops.versions import File, Manifest, VersionURI
 
 _CHUNK = 1 << 20
+# What AWS and versitygw say about credentials without the status Forbidden.
+_NOT_KNOWN = ("ExpiredToken", "InvalidToken", "XAdminUserNotFound")
+
+
+class Damaged(Refused):
+    """The stored bytes are not those that were put: the medium or somebody at the server changed them."""
 
 
 class Store:
@@ -31,7 +38,10 @@ class Store:
         self.bucket = bucket
         config = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": 3})
         with self._translated(""):
-            self._s3 = boto3.client("s3", config=config)
+            try:
+                self._s3 = boto3.client("s3", config=config)
+            except ValueError as error:  # among them an endpoint that is no URL
+                raise Refused(f"s3://{bucket}: {error}; check AWS_ENDPOINT_URL_S3") from None
 
     def read(self, key: str) -> bytes | None:
         """An object's bytes, or None if there is no such object."""
@@ -54,10 +64,10 @@ class Store:
                 size += len(chunk)
             return digest.hexdigest(), size
 
-    def add(self, key: str, file: Path, sha256: str) -> bool:
-        """Stores a file under a key that must be new; False if the key exists, whoever was first."""
+    def add(self, key: str, body: bytes | BinaryIO, sha256: str) -> bool:
+        """Stores bytes of this SHA-256 under a key that must be new; False if the key exists, whoever was first."""
         checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
-        with self._translated(key), file.open("rb") as body:
+        with self._translated(key):
             try:
                 self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, IfNoneMatch="*", ChecksumSHA256=checksum)
             except faults.ClientError as error:
@@ -83,11 +93,11 @@ class Store:
             code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
             if code == "NoSuchBucket":
                 raise Refused(f"s3://{self.bucket}: no such bucket; create it, or correct the name") from None
-            if code in ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
+            if error.response["ResponseMetadata"].get("HTTPStatusCode") == 403 or code in _NOT_KNOWN:
                 raise Refused(
                     f"{url}: refused by the server ({code}); check the credentials and their rights"
                 ) from None
-            raise Refused(f"{url}: {code}: {message}") from None
+            raise Refused(f"{url}: {code}: {' '.join(message.split())}") from None
         except (faults.NoCredentialsError, faults.PartialCredentialsError):
             raise Refused(
                 f"{url}: no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
@@ -95,21 +105,31 @@ class Store:
         except (faults.EndpointConnectionError, faults.ConnectTimeoutError, faults.ReadTimeoutError) as error:
             raise Refused(f"{url}: cannot be reached ({error}); check the network and AWS_ENDPOINT_URL_S3") from None
         except faults.FlexibleChecksumError:
-            raise Refused(
-                f"{url}: the stored bytes do not match the checksum they were stored with; the object is damaged"
+            raise Damaged(
+                f"{url}: the stored bytes do not match the checksum they were stored with; the object is damaged,"
+                " do not release it"
             ) from None
         except faults.NoRegionError:
             raise Refused(f"{url}: no AWS region; set AWS_REGION") from None
-        except (faults.BotoCoreError, faults.HTTPClientError) as error:
-            raise Refused(f"{url}: {error}") from None
+        except faults.BotoCoreError as error:
+            raise Refused(f"{url}: {' '.join(str(error).split())}; check the AWS variables and files") from None
 
 
-def bucket_name(text: str) -> str:
-    """The bucket of `--bucket s3://BUCKET`."""
-    bucket = text.removeprefix("s3://").removesuffix("/")
-    if not text.startswith("s3://") or not re.fullmatch(versions.BUCKET, bucket):
-        raise Refused(f"--bucket {text}: write it as s3://BUCKET; the place in the bucket follows from the model")
-    return bucket
+def model_bucket(option: str | None, root: Path) -> Store:
+    """The bucket of `--bucket s3://BUCKET`, or of the policy if the option is not given."""
+    if option is None:
+        return Store(layout.read_policy(root).model_bucket)
+    bucket = option.removeprefix("s3://").removesuffix("/")
+    if not option.startswith("s3://") or not re.fullmatch(versions.BUCKET, bucket):
+        raise Refused(f"--bucket {option!r}: write it as s3://BUCKET; the place in the bucket follows from the model")
+    return Store(bucket)
+
+
+def list_versions(store: Store, model: str) -> list[VersionURI]:
+    """The versions of a model that exist, which is those with a manifest. Other keys beside them are no versions."""
+    place = re.compile(rf"models/{re.escape(model)}/(?P<version>{versions.VERSION})/{re.escape(versions.MANIFEST)}")
+    keys = store.keys(f"models/{model}/")
+    return [VersionURI(store.bucket, model, match["version"]) for key in keys if (match := place.fullmatch(key))]
 
 
 def read_manifest(store: Store, uri: VersionURI) -> Manifest:
@@ -130,16 +150,22 @@ def read_manifest(store: Store, uri: VersionURI) -> Manifest:
 
 def file_faults(store: Store, uri: VersionURI, manifest: Manifest) -> list[str]:
     """What is wrong with the stored files of a version: each is downloaded and hashed, and none may be foreign."""
-    found = []
+    found: list[str] = []
     for file in manifest.files:
-        stored = store.sha256(f"{uri.prefix}{file.path}")
+        cli.progress(f"verifying {uri}{file.path}")
+        try:
+            stored = store.sha256(f"{uri.prefix}{file.path}")
+        except Damaged as damaged:
+            found += damaged.lines
+            continue
         if stored is None:
             found.append(f"{uri}{file.path}: missing; the version is incomplete, do not release it")
         elif stored != (file.sha256, file.size):
             found.append(
                 f"{uri}{file.path}: sha256 {stored[0]} of {stored[1]} bytes, the manifest says {file.sha256} of"
-                f" {file.size}; the object was altered, do not release it"
+                f" {file.size}; versions are never overwritten: find out who wrote that object, do not release it"
             )
+    cli.progress("")
     known = {file.path for file in manifest.files} | {versions.MANIFEST}
     for key in store.keys(uri.prefix):
         path = key.removeprefix(uri.prefix)

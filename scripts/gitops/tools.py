@@ -77,6 +77,7 @@ KUSTOMIZE = Program("kustomize", fetch_mb=25, minutes=0.7)
 KUBECONFORM = Program("kubeconform", fetch_mb=5, minutes=0.2)
 ACTIONLINT = Program("actionlint", fetch_mb=5, minutes=0.3)
 VERSITYGW = Program("versitygw", fetch_mb=60, minutes=2)
+YQ = Program("yq", fetch_mb=10, minutes=0.4)
 TOOLCHAIN_MB = 60
 
 

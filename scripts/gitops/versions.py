@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,10 +16,8 @@ from gitops.layout import schema_faults
 MANIFEST = "manifest.json"
 _SIGNATURES = (".sig", ".sigstore.json")
 BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
-_URI = re.compile(
-    rf"s3://(?P<bucket>{BUCKET})/models/(?P<model>[a-z0-9][a-z0-9-]*)"
-    r"/(?P<version>[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9a-f]{12})/"
-)
+VERSION = r"[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9a-f]{12}"
+_URI = re.compile(rf"s3://(?P<bucket>{BUCKET})/models/(?P<model>[a-z0-9][a-z0-9-]*)/(?P<version>{VERSION})/")
 
 
 @dataclass(frozen=True, order=True)
@@ -64,6 +63,7 @@ class Manifest:
     """`manifest.json`, checked: its schema, its digest and the version that follows from it."""
 
     data: dict[str, Any]
+    text: bytes
 
     @property
     def model(self) -> str:
@@ -97,14 +97,20 @@ def counts(path: str) -> bool:
 def parse_manifest(text: bytes, source: str) -> Manifest:
     """Raises Refused, naming `source`, unless the manifest is complete and agrees with itself."""
     try:
-        data = json.loads(text)
+        # Decoded here because json.loads takes UTF-16 and a byte order mark, which no other reader does.
+        data = json.loads(text.decode(), parse_constant=_finite, parse_float=_finite)
     except ValueError as error:
         raise Refused(f"{source}: not JSON: {error}") from None
+    except RecursionError:
+        raise Refused(f"{source}: not JSON: nested too deeply") from None
     if faults := schema_faults(data, "manifest.schema.json"):
         raise Refused(*[f"{source}: {fault}" for fault in faults])
-    manifest = Manifest(data)
-    if len({file.path for file in manifest.files}) != len(manifest.files):
-        raise Refused(f"{source}: files: a path stands twice; package the model again")
+    manifest = Manifest(data, text)
+    paths = [file.path for file in manifest.files]
+    if paths != sorted(set(paths)):
+        raise Refused(f"{source}: files: not sorted by path, or a path stands twice; package the model again")
+    if foreign := [path for path in paths if not counts(path)]:
+        raise Refused(f"{source}: files: {foreign[0]} is never part of the digest; package the model again")
     computed = digest((file.path, file.sha256) for file in manifest.files)
     if computed != manifest.digest:
         raise Refused(
@@ -113,3 +119,10 @@ def parse_manifest(text: bytes, source: str) -> Manifest:
     if not manifest.version.endswith("-" + computed.removeprefix("sha256:")[:12]):
         raise Refused(f"{source}: version: {manifest.version} does not end in the first 12 digits of {computed}")
     return manifest
+
+
+def _finite(text: str) -> float:
+    """Infinity, which 1e999 is too, and NaN are not JSON, and what is made of the manifest would not be either."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is not a finite number")
+    return number

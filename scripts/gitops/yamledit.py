@@ -128,7 +128,7 @@ def _compose(source: str, file: str) -> Node:
     except RecursionError:
         raise Refused(f"{file}: nested too deeply") from None
     if len(documents) != 1:
-        raise Refused(f"{file}: {len(documents)} documents; a file that commands edit holds one")
+        raise Refused(f"{file}: {len(documents)} documents; it must hold exactly one")
     _require_unique_keys(documents[0], file)
     return documents[0]
 

@@ -1,0 +1,193 @@
+"""Where things are in the repository, and the policy file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from gitops import layout
+from gitops.cli import Refused
+from gitops.layout import Policy
+
+GOOD = """\
+model_bucket: mlops-prod
+image_registries:
+  - 111122223333.dkr.ecr.eu-west-1.amazonaws.com
+  - ghcr.io/team
+  - localhost:5000
+environments:
+  - name: dev
+  - name: staging
+  - name: prod
+"""
+POLICY = Policy(
+    "mlops-prod",
+    ("111122223333.dkr.ecr.eu-west-1.amazonaws.com", "ghcr.io/team", "localhost:5000"),
+    ("dev", "staging", "prod"),
+)
+
+
+def refusal(call: Callable[[], object]) -> tuple[str, ...]:
+    with pytest.raises(Refused) as caught:
+        call()
+    return caught.value.lines
+
+
+# The policy
+
+
+def test_the_policy_of_this_repository_is_read() -> None:
+    assert layout.read_policy(ROOT).environments == ("dev", "staging", "prod")
+
+
+def test_a_policy_is_read_in_its_order() -> None:
+    assert layout.parse_policy(GOOD.encode()) == POLICY
+    assert [POLICY.before(environment) for environment in POLICY.environments] == [None, "dev", "staging"]
+
+
+def test_a_missing_policy_is_refused(tmp_path: Path) -> None:
+    assert refusal(lambda: layout.read_policy(tmp_path)) == (
+        "overlays/promotion.yaml: missing; it names the model bucket, the image registries and the environments",
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "faults"),
+    [
+        ("model_bucket: mlops-prod\n", "", ["the whole file: 'model_bucket' is a required property"]),
+        (
+            "model_bucket:",
+            "gates: none\nmodel_bucket:",
+            ["the whole file: Additional properties are not allowed ('gates' was unexpected)"],
+        ),
+        (
+            "- name: dev",
+            "- name: dev\n    gate: none",
+            ["environments.0: Additional properties are not allowed ('gate' was unexpected)"],
+        ),
+        ("- name: dev", "- {}", ["environments.0: 'name' is a required property"]),
+        ("- name: dev", "- dev", ["environments.0: 'dev' is not of type 'object'"]),
+        ("name: dev", "name: Dev", [r"environments.0.name: 'Dev' does not match '^[a-z][a-z0-9-]*\\Z'"]),
+        (
+            "staging",
+            "dev",
+            ["environments: dev, dev, prod: a name stands twice; list each once"],
+        ),
+        (
+            "mlops-prod",
+            "s3://mlops-prod",
+            [r"model_bucket: 's3://mlops-prod' does not match '^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\\Z'"],
+        ),
+        (
+            "mlops-prod",
+            '"mlops-prod\\n"',
+            [r"model_bucket: 'mlops-prod\n' does not match '^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\\Z'"],
+        ),
+        ("mlops-prod", "123", ["model_bucket: 123 is not of type 'string'"]),
+        (
+            "ghcr.io/team",
+            "https://ghcr.io/",
+            [r"image_registries.1: 'https://ghcr.io/' does not match '^[a-z0-9][a-z0-9.:/_-]*[a-z0-9]\\Z'"],
+        ),
+        (
+            "model_bucket: mlops-prod",
+            "model_bucket: M\nmodel_buckets: m",
+            [
+                "the whole file: Additional properties are not allowed ('model_buckets' was unexpected)",
+                r"model_bucket: 'M' does not match '^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\\Z'",
+            ],
+        ),
+        (GOOD, "dev\n", ["the whole file: 'dev' is not of type 'object'"]),
+        (GOOD, "", ["0 documents; it must hold exactly one"]),
+        (GOOD, "a: b: c\n", ["line 1: not YAML: mapping values are not allowed here"]),
+        ("mlops-prod", "2026-13-01", ["not YAML: month must be in 1..12"]),
+        (
+            "model_bucket:",
+            "model_bucket: other\nmodel_bucket:",
+            ["line 2: key 'model_bucket' stands twice; remove one"],
+        ),
+    ],
+)
+def test_every_fault_of_the_policy_is_one_line(old: str, new: str, faults: list[str]) -> None:
+    assert GOOD.count(old) == 1
+
+    text = GOOD.replace(old, new).encode()
+
+    assert refusal(lambda: layout.parse_policy(text)) == tuple(f"overlays/promotion.yaml: {fault}" for fault in faults)
+
+
+def test_no_environment_or_registry_at_all_is_refused() -> None:
+    text = b"model_bucket: mlops-prod\nimage_registries: []\nenvironments: []\n"
+
+    assert refusal(lambda: layout.parse_policy(text)) == (
+        "overlays/promotion.yaml: environments: [] should be non-empty",
+        "overlays/promotion.yaml: image_registries: [] should be non-empty",
+    )
+
+
+# Files and folders
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A repository with two apps, of which one is not in prod, and folders that are neither app nor overlay."""
+    for path in (
+        "apps/iris-api/kustomization.yaml",
+        "apps/wine-api/kustomization.yaml",
+        "apps/notes/README.md",
+        "model-src/iris/train.py",
+        "model-src/packing/digest.py",
+        "overlays/dev/environment/kustomization.yaml",
+        "overlays/dev/iris-api/kustomization.yaml",
+        "overlays/dev/iris-api/release.yaml",
+        "overlays/dev/shared/kustomization.yaml",
+        "overlays/dev/wine-api/kustomization.yaml",
+        "overlays/dev/wine-api/release.yaml",
+        "overlays/dev/notes/README.md",
+        "overlays/prod/iris-api/kustomization.yaml",
+        "overlays/prod/iris-api/release.yaml",
+        "overlays/other/iris-api/kustomization.yaml",
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    return tmp_path
+
+
+def test_what_there_is_is_found(root: Path) -> None:
+    assert layout.apps(root) == ["iris-api", "wine-api"]
+    assert layout.models(root) == ["iris"]
+    assert layout.overlays(root, POLICY) == [
+        "overlays/dev/environment",
+        "overlays/dev/iris-api",
+        "overlays/dev/wine-api",
+        "overlays/prod/iris-api",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("app", "env", "message"),
+    [
+        (
+            "iris-api",
+            "production",
+            "overlays/promotion.yaml: environments: no 'production'; the environments are dev, staging, prod",
+        ),
+        ("iris-apy", "dev", "apps/iris-apy: no such app; the apps are iris-api, wine-api"),
+        ("notes", "dev", "apps/notes: no such app; the apps are iris-api, wine-api"),
+        (
+            "wine-api",
+            "prod",
+            "overlays/prod/wine-api/release.yaml: missing; wine-api has no overlay in prod,"
+            " CONTRIBUTING.md tells how to add one",
+        ),
+    ],
+)
+def test_a_name_that_is_not_there_is_refused_with_those_that_are(app: str, env: str, message: str, root: Path) -> None:
+    assert refusal(lambda: layout.require_app(root, POLICY, app, env)) == (message,)
+
+
+def test_an_app_with_an_overlay_is_accepted(root: Path) -> None:
+    layout.require_app(root, POLICY, "wine-api", "dev")

