@@ -83,21 +83,23 @@ def bump(args: argparse.Namespace) -> None:
             if request.uri not in verified:
                 verified[request.uri] = store.verify(Store(request.uri.bucket), request.uri)
             apply.require_flavour(str(request.uri), verified[request.uri], flavour)
-            if first_seen.setdefault(request, now) != now:
+            image = _image(request, now, policy)
+            new = release.make(request.app, request.env, flavour, verified[request.uri], image)
+            if now not in (first_seen.setdefault(request, now), new):
                 raise Refused(
                     f"{layout.release_path(request.app, request.env)}: changed meanwhile, to {now.version};"
                     " look at that release, then run the command again"
                 )
-            image = _image(request, now, policy)
-            new = release.make(request.app, request.env, flavour, verified[request.uri], image)
             release.require_order(git, history, policy, new)
             releases.append(new)
         return releases
 
     def build(base: str) -> str | None:
         changed[:], files = apply.changes(git, base, wanted)
-        if not files or args.dry_run:
+        if args.dry_run:
             return None
+        if not files:
+            return base
         return git.commit_tree(git.tree_with(base, files), base, release.message("Release", changed))
 
     commit = None
@@ -106,7 +108,7 @@ def bump(args: argparse.Namespace) -> None:
     else:
         changed[:], files = apply.changes(git, None, wanted)
         if not args.dry_run:
-            apply.write_files(git.root, files)
+            apply.write_files(git, files)
     if args.json:
         cli.print_json({"commit": commit, "releases": [vars(r) for r in changed], "dry_run": args.dry_run})
         return
@@ -125,7 +127,7 @@ def _requests(args: argparse.Namespace) -> list[Request]:
         matches = [m for text in args.release if (m := _REQUEST.fullmatch(text))]
         requests = [Request(m["app"], m["environment"], versions.parse_uri(m["uri"]), m["image"]) for m in matches]
     targets = [(request.app, request.env) for request in requests]
-    if twice := {target for target in targets if targets.count(target) > 1}:
+    if twice := dict.fromkeys(target for target in targets if targets.count(target) > 1):
         raise Refused(
             *[f"--release {app}:{env}: given twice; name each app and environment once" for app, env in twice]
         )

@@ -19,6 +19,7 @@ from gitops.git import Git
 
 FOLDER = "model-src"
 MAIN = "main"
+TRAILER = "Main-Commit"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,39 +32,53 @@ def import_code(args: argparse.Namespace) -> None:
     git = Git(args.root)
     git.require_full_history()
     publish.require_clean(git, FOLDER)
-    if args.push:
-        publish.require_remote(git)
-        git.fetch(publish.REMOTE, MAIN)
-    source = _main(git, args.push)
-    if git.commit(source) is None or not git.files(source, FOLDER):
-        raise Refused(f"{MAIN}: no {FOLDER}/ in {source[:12]}; nothing to import")
+    source, there = "", False
 
     def build(base: str) -> str | None:
+        nonlocal source, there
+        source = _main(git, args.push)
+        if not git.files(source, FOLDER):
+            raise Refused(f"branch {MAIN}: no {FOLDER}/ in {source[:12]}; nothing to import")
+        _require_newer(git, base, source)
         tree = git.tree_with_folder(base, FOLDER, source)
-        if tree == git.text("rev-parse", f"{base}^{{tree}}") or args.dry_run:
+        there = tree == git.text("rev-parse", f"{base}^{{tree}}")
+        if args.dry_run:
             return None
+        if there:
+            return base
         log = git.text("log", "-1", "--format=%s", source)
-        return git.commit_tree(tree, base, f"Import model code: {log}\n\nMain-Commit: {source}\n")
+        return git.commit_tree(tree, base, f"Import model code: {log}\n\n{TRAILER}: {source}\n")
 
     commit = publish.publish(git, build, push=args.push)
     if args.json:
         cli.print_json({"main": source, "commit": commit, "dry_run": args.dry_run})
-    elif commit:
-        cli.say(f"imported {FOLDER}/ of {MAIN} at {source[:12]}")
-        print(commit)
+        return
+    what = f"{FOLDER}/ of {MAIN} at {source[:12]}"
+    if there:
+        cli.say(f"{what} is on {publish.BRANCH} already")
     else:
-        cli.say(f"{FOLDER}/ of {MAIN} at {source[:12]} {'would be imported' if args.dry_run else 'is on cicd already'}")
+        cli.say(f"{'would import' if args.dry_run else 'imported'} {what}")
+    if commit:
+        print(commit)
 
 
 def _main(git: Git, push: bool) -> str:
     """The commit of main to import: origin's when publishing to it, else the newest that this clone knows."""
-    names = [f"refs/remotes/{publish.REMOTE}/{MAIN}"]
     if not push:
-        names.insert(0, f"refs/heads/{MAIN}")
-    for name in names:
-        if commit := git.commit(name):
-            return commit
-    raise Refused(f"branch {MAIN}: not in this clone; fetch it with `git fetch {publish.REMOTE} {MAIN}`")
+        return publish.tip(git, MAIN)
+    git.fetch(publish.REMOTE, MAIN)
+    return git.text("rev-parse", f"refs/remotes/{publish.REMOTE}/{MAIN}")
+
+
+def _require_newer(git: Git, base: str, source: str) -> None:
+    """Raises Refused when cicd has a later commit of main already: somebody else imported it."""
+    last = git.text("log", "-1", "--format=%H", f"--grep=^{TRAILER}: ", base)
+    for imported in git.trailers(last, TRAILER) if last else []:
+        if imported != source and git.commit(imported) and git.is_ancestor(source, imported):
+            raise Refused(
+                f"branch {MAIN}: {source[:12]} is older than {imported[:12]}, which {publish.BRANCH} has already;"
+                f" get the newer one with `git fetch {publish.REMOTE} {MAIN}`"
+            )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from gitops import apply, cli, hold, layout, publish, release, store, versions
@@ -34,10 +34,7 @@ def promote(args: argparse.Namespace) -> None:
     git = Git(args.root)
     git.require_full_history()
     publish.require_clean(git)
-    if args.push:
-        publish.require_remote(git)
-        git.fetch(publish.REMOTE, publish.BRANCH)
-    base = publish.tip(git)
+    base = _base(git, args.push)
     apps = list(dict.fromkeys(args.app))
 
     def wanted(tree: Path, current: Callable[[str, str], Release], _: str) -> list[Release]:
@@ -45,30 +42,43 @@ def promote(args: argparse.Namespace) -> None:
         return [_carried(tree, policy, current, app, args.to) for app in apps]
 
     releases, files = apply.changes(git, base, wanted)
-    if not releases:
-        cli.say(f"nothing to promote: {args.to} runs this already")
-        return
-    tree = git.tree_with(base, files)
-    branch = branch_name(args.to, releases)
-    if not args.dry_run:
-        commit = _existing(git, branch, tree) or git.commit_tree(tree, base, release.message("Promote", releases))
-        if git.commit(f"refs/heads/{branch}") is None:
-            git.text("update-ref", f"refs/heads/{branch}", commit, "")
-        if args.push:
-            git.push(publish.REMOTE, commit, branch)
-    overlays = [layout.overlay(r.app, r.environment) for r in releases]
-    diff = "".join(rendered_diffs(git, base, tree, overlays).values())
+    branch = branch_name(args.to, releases) if releases else None
+    diff = ""
+    if branch:
+        tree = git.tree_with(base, files)
+        overlays = [layout.overlay(r.app, r.environment) for r in releases]
+        diff = "".join(rendered_diffs(git, base, tree, overlays).values())
+        made = _made_before(git, base, branch, files, args.push)
+        if not args.dry_run:
+            made = made or git.commit_tree(tree, base, release.message("Promote", releases))
+            _write(git, branch, made, args.push)
     if args.json:
         rows = [vars(r) for r in releases]
         cli.print_json({"branch": branch, "releases": rows, "diff": diff, "dry_run": args.dry_run})
         return
     print(diff, end="")
-    if args.dry_run:
+    if branch is None:
+        cli.say(f"nothing to promote: {args.to} runs this already")
+    elif args.dry_run:
         cli.say(f"would make the branch {branch}")
     elif args.push:
         cli.say(f"pushed {branch}; next: open a pull request to {publish.BRANCH} and merge it")
     else:
         cli.say(f"made {branch}; next: git push {publish.REMOTE} {branch}, open a pull request to {publish.BRANCH}")
+
+
+def _base(git: Git, push: bool) -> str:
+    """The tip of cicd to promote from. Raises Refused when a pull request would carry more than the promotion."""
+    if push:
+        publish.require_remote(git)
+        git.fetch(publish.REMOTE, publish.BRANCH)
+    base = publish.tip(git)
+    if push and base != git.commit(f"refs/remotes/{publish.REMOTE}/{publish.BRANCH}"):
+        raise Refused(
+            f"branch {publish.BRANCH}: has commits that are not at {publish.REMOTE}, a pull request would carry them"
+            f" along; push them first with `git push {publish.REMOTE} {publish.BRANCH}`"
+        )
+    return base
 
 
 def _carried(tree: Path, policy: layout.Policy, current: Callable[[str, str], Release], app: str, to: str) -> Release:
@@ -85,7 +95,13 @@ def _carried(tree: Path, policy: layout.Policy, current: Callable[[str, str], Re
             f"{layout.release_path(app, source)}: {release.UNRELEASED}; {app} reaches {to} through {source},"
             " release it there first"
         )
-    uri = versions.parse_uri(carried.uri.rstrip("/").rpartition("/")[0])
+    try:
+        uri = versions.parse_uri(carried.uri.rstrip("/").rpartition("/")[0])
+    except Refused:
+        raise Refused(
+            f"{layout.release_path(app, source)}: {carried.uri!r}: not the folder of a model version;"
+            " release one there with `python scripts/bump_model.py`"
+        ) from None
     flavour = apply.require_model(tree, app, to, uri, policy)
     manifest = store.verify(Store(uri.bucket), uri)
     if manifest.digest != carried.digest:
@@ -106,14 +122,42 @@ def branch_name(environment: str, releases: Sequence[Release]) -> str:
     return f"promote/{environment}/{name}"
 
 
-def _existing(git: Git, branch: str, tree: str) -> str | None:
-    """The commit of a branch that already carries this very promotion. Raises Refused if it carries another one."""
-    commit = git.commit(f"refs/heads/{branch}")
-    if commit and git.text("rev-parse", f"{commit}^{{tree}}") != tree:
-        raise Refused(
-            f"branch {branch}: exists with other content; look at it, then drop it with `git branch -D {branch}`"
-        )
-    return commit
+def _made_before(git: Git, base: str, branch: str, files: Mapping[str, bytes], push: bool) -> str | None:
+    """The commit of a branch, at origin or here, that already carries this very promotion.
+
+    One that is merged is over, and moves on to the next promotion of its name. Raises Refused for any other content.
+    """
+    found = [(git.commit(f"refs/heads/{branch}"), f"git branch -D {branch}")]
+    if push and git.remote_tip(publish.REMOTE, branch):
+        git.fetch(publish.REMOTE, branch)
+        theirs = git.commit(f"refs/remotes/{publish.REMOTE}/{branch}")
+        found.insert(0, (theirs, f"git push {publish.REMOTE} --delete {branch}"))
+    for commit, drop in found:
+        if commit and not git.is_ancestor(commit, base):
+            if not _carries(git, commit, base, files):
+                raise Refused(f"branch {branch}: exists with other content; look at it, then drop it with `{drop}`")
+            return commit
+    return None
+
+
+def _carries(git: Git, commit: str, base: str, files: Mapping[str, bytes]) -> bool:
+    """Whether a commit changes these files and no others, to these bytes, from what they are in `base`."""
+    parent = git.commit(f"{commit}^")
+    return (
+        parent is not None
+        and git.changed(parent, commit) == sorted(files)
+        and all(git.show(commit, path) == data for path, data in files.items())
+        and all(git.show(parent, path) == git.show(base, path) for path in files)
+    )
+
+
+def _write(git: Git, branch: str, commit: str, push: bool) -> None:
+    """Makes the branch; at origin first, so that nothing is left here when that is refused."""
+    if push:
+        git.push(publish.REMOTE, commit, branch)
+    local = git.commit(f"refs/heads/{branch}")
+    if local is None or (local != commit and git.is_ancestor(local, commit)):
+        git.advance(branch, local, commit)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ import argparse
 from collections.abc import Sequence
 
 from gitops import cli, publish, release
+from gitops.cli import Refused
 from gitops.git import Git
+from gitops.release import Release
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,15 +24,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def show(args: argparse.Namespace) -> None:
     git = Git(args.root)
+    git.require_full_history()
     tip = publish.tip(git)
     rows = []
-    for item in release.all_at(git, tip):
-        if args.env in (None, item.environment) and args.app in (None, item.app):
-            since = release.since(git, tip, item.app, item.environment)
-            rows.append(
-                vars(item)
-                | {"since": since.date if item.released else None, "commit": since.commit, "by": since.author}
-            )
+    for item in _chosen(release.all_at(git, tip), args):
+        since = release.since(git, tip, item)
+        rows.append(
+            vars(item) | {"since": since.date if item.released else None, "commit": since.commit, "by": since.author}
+        )
     if args.json:
         cli.print_json({"tip": tip, "releases": rows})
         return
@@ -48,6 +49,16 @@ def show(args: argparse.Namespace) -> None:
     ]
     print(cli.table(shown))
     cli.say(f"according to {publish.BRANCH} at {tip[:12]}")
+
+
+def _chosen(listed: Sequence[Release], args: argparse.Namespace) -> Sequence[Release]:
+    """The releases that were asked for. Raises Refused when a name fits none of those that are left."""
+    for option, field, name in (("--env", "environment", args.env), ("--app", "app", args.app)):
+        known = dict.fromkeys(getattr(item, field) for item in listed)
+        if name is not None and name not in known:
+            raise Refused(f"{option} {name}: nothing of that name on {publish.BRANCH}; there is {', '.join(known)}")
+        listed = [item for item in listed if name in (None, getattr(item, field))]
+    return listed
 
 
 def _short(image: str | None) -> str:

@@ -10,16 +10,17 @@ python scripts/render.py --changed-since HEAD~1 --markdown    the same, for a pu
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gitops import cli, kustomize, layout
 from gitops.cli import Refused
 from gitops.diff import rendered_diffs
 from gitops.git import Git
+from gitops.rules import ARGOCD
 
-# GitHub shows at most 1 MiB of a job's summary; one overlay's part of it is cut well before.
-SUMMARY_LIMIT = 60_000
+# Bytes. GitHub drops a step's summary of more than 1 MiB, and nobody reads more than a screen or two of one overlay.
+SUMMARY, PART = 900_000, 60_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,19 +32,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.markdown and not args.changed_since:
         parser.error("--markdown goes with --changed-since")
+    if args.out and args.changed_since:
+        parser.error("--out does not go with --changed-since")
+    if args.json and (args.markdown or args.out):
+        parser.error("--json goes with neither --markdown nor --out")
     return cli.run(render, args)
 
 
 def render(args: argparse.Namespace) -> None:
-    known = [*layout.overlays(args.root, layout.read_policy(args.root)), "argocd"]
-    chosen = [folder.rstrip("/") for folder in args.overlay] or known
-    if unknown := [folder for folder in chosen if not (args.root / folder / kustomize.FILE).is_file()]:
-        raise Refused(
-            *[f"{folder}: no {kustomize.FILE} there; the overlays are {', '.join(known)}" for folder in unknown]
-        )
+    known = [*layout.overlays(args.root, layout.read_policy(args.root)), ARGOCD]
     if args.changed_since:
-        print(_differences(args, chosen), end="")
+        _differences(args, known)
         return
+    chosen = _chosen(args, known)
     renders = kustomize.build_all(args.root, chosen)
     if args.json:
         cli.print_json({folder: kustomize.objects(text) for folder, text in renders.items()})
@@ -56,25 +57,53 @@ def render(args: argparse.Namespace) -> None:
         print("---\n".join(renders.values()), end="")
 
 
-def _differences(args: argparse.Namespace, folders: list[str]) -> str:
+def _chosen(args: argparse.Namespace, known: Sequence[str]) -> list[str]:
+    """The folders that were asked for, else all. Raises Refused for those that render nothing."""
+    chosen = [folder.rstrip("/") for folder in args.overlay] or list(known)
+    unknown = [f for f in chosen if f not in known and not (args.root / f / kustomize.FILE).is_file()]
+    if unknown:
+        listed = ", ".join(known)
+        raise Refused(*[f"{folder}: no {kustomize.FILE} there; the overlays are {listed}" for folder in unknown])
+    return chosen
+
+
+def _differences(args: argparse.Namespace, known: Sequence[str]) -> None:
     git = Git(args.root)
     base = git.commit(args.changed_since)
     if base is None:
         raise Refused(f"--changed-since {args.changed_since}: no such commit in this clone; `git fetch` it")
-    found = rendered_diffs(git, base, None, folders)
-    if not args.markdown:
-        return "".join(found.values())
-    if not found:
+    # What a change takes away is of the most interest.
+    gone = [folder for folder in _overlays_at(git, base) if folder not in known]
+    found = rendered_diffs(git, base, None, _chosen(args, [*known, *gone]))
+    if args.json:
+        cli.print_json(found)
+    else:
+        print(markdown(found) if args.markdown else "".join(found.values()), end="")
+
+
+def _overlays_at(git: Git, commit: str) -> list[str]:
+    parts = [path.split("/") for path in git.files(commit, "overlays")]
+    return ["/".join(p[:3]) for p in parts if len(p) == 4 and p[3] == kustomize.FILE and p[2] != "shared"]
+
+
+def markdown(diffs: Mapping[str, str]) -> str:
+    """Diffs by overlay as a pull request's summary, cut to what GitHub shows."""
+    if not diffs:
         return "No rendered manifest changes.\n"
-    parts = [f"{len(found)} rendered overlays change.\n"]
-    for folder, diff in found.items():
-        cut = (
-            diff
-            if len(diff) <= SUMMARY_LIMIT
-            else f"{diff[:SUMMARY_LIMIT]}\n... cut; run scripts/render.py to see all\n"
-        )
-        parts.append(f"\n### {folder}\n\n```diff\n{cut}```\n")
+    # Each part has some words around it.
+    room = max(0, min(PART, SUMMARY // len(diffs) - 200))
+    parts = [f"{len(diffs)} rendered overlay{'s change' if len(diffs) > 1 else ' changes'}.\n"]
+    parts += [f"\n### {folder}\n\n```diff\n{_cut(diff, room)}```\n" for folder, diff in diffs.items()]
     return "".join(parts)
+
+
+def _cut(diff: str, room: int) -> str:
+    """As many whole lines as there is room for, counted in bytes."""
+    text = diff.encode()
+    if len(text) <= room:
+        return diff
+    kept = text[: text.rfind(b"\n", 0, room) + 1].decode()
+    return f"{kept}... cut here; `python scripts/render.py --changed-since` prints all of it\n"
 
 
 if __name__ == "__main__":

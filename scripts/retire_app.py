@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from gitops import apply, changes, cli, kustomize, layout, publish, release
 from gitops.cli import Refused
@@ -47,12 +46,13 @@ def retire(args: argparse.Namespace) -> None:
     text = git.show(base, layout.release_path(args.app, args.env)) or b""
     running = release.read(text, args.app, args.env).version
     reason = " ".join(args.reason.split())
+    by, since = git.author()
     entry = {
         "app": args.app,
         "version": running,
         "reason": reason,
-        "by": git.text("var", "GIT_AUTHOR_IDENT").rsplit(" ", 2)[0],
-        "since": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "by": by,
+        "since": since,
     }
     files: dict[str, bytes | None] = dict.fromkeys(git.files(base, folder))
     files[record] = changes.add_retired(git.show(base, record), entry)

@@ -2,7 +2,8 @@
 
 The release (model version and image as one unit) is taken from Git as it was, and only if every byte of the version
 still verifies. The commit also writes a hold, with the reason and who set it: bump_model.py and promote_model.py
-refuse to change the release until --release-hold removes it. Rolling back a rollback brings the later release back.
+refuse to change the release until --release-hold removes it. The same command again changes nothing; rolling back a
+rollback, for another reason, brings the later release back.
 
   python scripts/rollback_model.py --app iris-api --env prod --reason "wrong answers for wide petals" --push
   python scripts/rollback_model.py --app iris-api --env prod --to 2026-02-01-3f2a9c1b7d10 --reason "..." --push
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from gitops import apply, cli, hold, layout, publish, release, store, versions
@@ -61,15 +61,20 @@ def roll_back(args: argparse.Namespace) -> None:
         return [chosen]
 
     def build(base: str) -> str | None:
+        if done_already(git, base, args):
+            return base
         restored[:], files = apply.changes(git, base, wanted)
         if args.dry_run:
             return None
         files[hold.path(args.app, args.env)] = hold.write(args.app, args.env, _hold(git, args.reason))
         text = release.message("Roll back", restored)
-        text += f"Rolled-Back-From: {first_seen[0].version}\nReason: {' '.join(args.reason.split())}\n"
+        text += f"Rolled-Back-From: {first_seen[0].version}\nReason: {_one_line(args.reason)}\n"
         return git.commit_tree(git.tree_with(base, files), base, text)
 
     commit = publish.publish(git, build, push=args.push)
+    if not first_seen:
+        cli.say("nothing to change: rolled back and held for this reason already; to go further back, say why anew")
+        return
     if args.json:
         rows = [vars(r) for r in restored]
         cli.print_json({"commit": commit, "from": vars(first_seen[0]), "releases": rows, "dry_run": args.dry_run})
@@ -78,6 +83,17 @@ def roll_back(args: argparse.Namespace) -> None:
     cli.say(f"{verb} {args.app} in {args.env}, from {first_seen[0].version} to {restored[0].version}")
     if commit:
         print(commit)
+
+
+def done_already(git: Git, base: str, args: argparse.Namespace) -> bool:
+    """Whether this very rollback is in `base`, so that a command that was interrupted and is run again does not roll
+    back its own rollback."""
+    path = hold.path(args.app, args.env)
+    text = git.show(base, path)
+    if text is None or hold.parse(text, path).reason != _one_line(args.reason):
+        return False
+    running = release.read(git.show(base, layout.release_path(args.app, args.env)) or b"", args.app, args.env)
+    return args.to in (None, running.version)
 
 
 def earlier(git: Git, rev: str, now: Release, version: str | None) -> Release:
@@ -126,9 +142,11 @@ def release_hold(args: argparse.Namespace) -> None:
 
 
 def _hold(git: Git, reason: str) -> Hold:
-    # `Name <mail> seconds zone`: the person that git would name as author.
-    author = git.text("var", "GIT_AUTHOR_IDENT").rsplit(" ", 2)[0]
-    return Hold(" ".join(reason.split()), author, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    return Hold(_one_line(reason), *git.author())
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 if __name__ == "__main__":

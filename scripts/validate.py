@@ -10,6 +10,7 @@ Exit code 0 means that everything was checked and nothing found; a missing schem
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from gitops import cli, kubeconform, kustomize, layout, rules
@@ -32,17 +33,15 @@ def validate(args: argparse.Namespace) -> int:
     # The rules look at everything, because an object may clash with one of an overlay that did not change.
     found = rules.check(Repository(args.root, policy, renders))
     found += kubeconform.check({folder: renders[folder] for folder in concerned})
-    reported = [finding for finding in found if finding.where.partition(":")[0] in concerned]
+    reported = [finding for finding in found if not finding.folders or set(finding.folders) & set(concerned)]
     if args.json:
         cli.print_json([vars(finding) for finding in reported])
-    if reported:
-        for finding in reported:
-            cli.say(f"error: {finding}")
-        return 1
-    objects = sum(len(renders[folder]) for folder in concerned)
-    if not args.json:
+    for finding in reported:
+        print(f"error: {finding}", file=sys.stderr)
+    if not reported and not args.json:
+        objects = sum(len(renders[folder]) for folder in concerned)
         print(f"{len(concerned)} renders with {objects} objects: schemas and {len(rules.RULES)} rules hold")
-    return 0
+    return 1 if reported else 0
 
 
 def _concerned(args: argparse.Namespace, folders: list[str]) -> list[str]:

@@ -345,3 +345,49 @@ def version(tmp_path: Path, s3: S3) -> Version:
     made = package(tmp_path / "artifacts")
     assert s3.upload(made) == made.uri
     return made
+
+
+# Repositories without manifests, and hooks
+
+
+@pytest.fixture(scope="session")
+def plain_template(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Path:
+    folder = tmp_path_factory.mktemp("plain")
+    for path in ("README.md", "overlays/dev/note.txt", "model-src/iris/train.py"):
+        (folder / "clone" / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "clone" / path).write_text(f"{path}\n")
+    for args in (
+        ["init", "-q", "--bare", "-b", "cicd", "../remote.git"], ["init", "-q", "-b", "cicd"], ["add", "-A"],
+        ["commit", "-qm", "Start"], ["remote", "add", "origin", "../remote.git"],
+        ["push", "-q", "origin", "cicd", "cicd:main"],
+    ):  # fmt: skip
+        subprocess.run(["git", *args], cwd=folder / "clone", env=environment, check=True)
+    return folder
+
+
+@pytest.fixture
+def plain(plain_template: Path, tmp_path: Path) -> Checkout:
+    """A clone on branch cicd of a repository of three small files, for what is about Git alone."""
+    shutil.copytree(plain_template, tmp_path, dirs_exist_ok=True)
+    git(tmp_path / "clone", "update-index", "-q", "--refresh")  # the copies are other files to git
+    return Checkout(tmp_path / "clone", tmp_path / "remote.git")
+
+
+def hook(repository: Path, name: str, script: str) -> None:
+    """Installs a hook: the shell script runs without the variables by which git would point it at a repository."""
+    file = repository / "hooks" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f"#!/bin/sh\nunset $(git rev-parse --local-env-vars)\n{script}\n")
+    file.chmod(0o755)
+
+
+# Manifests
+
+
+@pytest.fixture(scope="session")
+def manifests(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template's files in a folder that is no git repository. Tests must not change them."""
+    folder = tmp_path_factory.mktemp("manifests") / "clone"
+    git(folder.parent, "clone", "-q", "-b", "cicd", str(template), str(folder))
+    shutil.rmtree(folder / ".git")
+    return folder.resolve()

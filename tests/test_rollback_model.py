@@ -56,9 +56,20 @@ def test_any_release_of_the_history_can_be_chosen(checkout: Checkout, versions: 
 
 def test_a_rollback_can_be_rolled_back(checkout: Checkout, versions: list[Version]) -> None:
     for expected in (versions[1], versions[2], versions[1]):
-        done = checkout.run("rollback_model", *APP, *WHY)
+        done = checkout.run("rollback_model", *APP, "--reason", f"back to {expected.version}")
         assert done.code == 0, done.err
         assert runs(checkout) == expected.version
+
+
+def test_the_same_rollback_again_changes_nothing(checkout: Checkout, versions: list[Version]) -> None:
+    assert checkout.run("rollback_model", *APP, *WHY, "--push").code == 0
+    before = checkout.state()
+
+    done = checkout.run("rollback_model", *APP, *WHY, "--push")
+
+    assert (done.code, done.out) == (0, "")
+    assert done.err.startswith("nothing to change: rolled back and held for this reason already")
+    assert checkout.state() == before
 
 
 def test_a_held_release_is_changed_by_nobody_until_the_hold_is_released(

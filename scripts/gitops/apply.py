@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from gitops.git import Git
 from gitops.kustomize import Difference, Identity, Object
 from gitops.layout import Policy
 from gitops.publish import DEPLOYED
-from gitops.release import FLAVOUR_ANNOTATION, MODEL_LABEL, Release, form, read, write
+from gitops.release import FLAVOUR_ANNOTATION, MODEL_LABEL, Release, fields, read, write
 from gitops.versions import Manifest, VersionURI
 
 
@@ -78,6 +79,8 @@ def changes(git: Git, rev: str | None, wanted: Wanted) -> tuple[list[Release], d
     """
 
     def original(path: str) -> bytes:
+        if rev is None and (git.root / path).is_symlink():
+            raise Refused(f"{path}: a symbolic link; put a file in its place, every release is written to its own")
         text = git.show(rev, path) if rev else (git.root / path).read_bytes()
         assert text is not None, path  # require_app found the file in the tree
         return text
@@ -92,11 +95,11 @@ def changes(git: Git, rev: str | None, wanted: Wanted) -> tuple[list[Release], d
     return [r for r in releases if layout.release_path(r.app, r.environment) in files], files
 
 
-def write_files(root: Path, files: Mapping[str, bytes]) -> None:
-    """Replaces files of the checkout, each by one rename."""
+def write_files(git: Git, files: Mapping[str, bytes]) -> None:
+    """Replaces files of the checkout, each by one rename from git's own folder, where nothing is left in the way."""
+    new = Path(git.text("rev-parse", "--absolute-git-dir")) / f"gitops-new-{os.getpid()}"
     for path, data in files.items():
-        target = root / path
-        new = target.with_name(f".{target.name}.new")
+        target = git.root / path
         new.write_bytes(data)
         new.chmod(target.stat().st_mode)
         new.replace(target)
@@ -112,64 +115,57 @@ def _apply(tree: Path, releases: Sequence[Release], originals: Mapping[str, byte
     new = {file: write(originals[file], release) for file, release in files.items()}
     changed = {file: data for file, data in new.items() if data != originals[file]}
     readers = kustomize.readers(tree, layout.overlays(tree, policy), changed)
-    before = _all_objects(kustomize.build_all(tree, readers))
+    before = kustomize.build_all(tree, readers)
     for file, data in changed.items():
         (tree / file).write_bytes(data)
-    after = _all_objects(kustomize.build_all(tree, readers))
-    expected = [_expected(release, originals[file]) for file, release in files.items() if file in changed]
-    require_only(kustomize.differences(before, after), expected)
-    require_effect(after, [r for f, r in files.items() if f in changed], originals)
+    after = kustomize.build_all(tree, readers)
+    owned = {layout.overlay(r.app, r.environment): _owned(r, originals[f]) for f, r in files.items() if f in changed}
+    for folder in readers:
+        was, now = kustomize.objects(before[folder]), kustomize.objects(after[folder])
+        require_only(folder, kustomize.differences(was, now), owned.get(folder))
+        if folder in owned:
+            require_effect(folder, now, owned[folder])
     return changed
 
 
-def _all_objects(renders: Mapping[str, str]) -> list[Object]:
-    return [item for render in renders.values() for item in kustomize.objects(render)]
-
-
 @dataclass(frozen=True)
-class Expected:
-    """The paths of one object that a release may change."""
+class Owned:
+    """The fields of one object that a release sets when rendered, and their values."""
 
     identity: Identity
-    paths: frozenset[str]
+    values: dict[str, str]
 
 
-def _expected(release: Release, text: bytes) -> Expected:
-    data = yamledit.load(text, layout.release_path(release.app, release.environment))
-    found = kustomize.identity(data)
-    where = form(text, layout.release_path(release.app, release.environment))
-    return Expected(
+def _owned(release: Release, text: bytes) -> Owned:
+    found = kustomize.identity(yamledit.load(text, layout.release_path(release.app, release.environment)))
+    return Owned(
         replace(found, namespace=layout.namespace(release.environment)),
-        frozenset(yamledit.show(path) for path in where.paths()),
+        {yamledit.show(path): value for path, value in fields(text, release).items()},
     )
 
 
-def require_only(found: Sequence[Difference], expected: Sequence[Expected]) -> None:
-    """Raises Refused for every rendered change outside the fields of the releases."""
-    allowed = {item.identity: item.paths for item in expected}
-    foreign = [d for d in found if d.path not in allowed.get(d.identity, frozenset())]
+def require_only(folder: str, found: Sequence[Difference], owned: Owned | None) -> None:
+    """Raises Refused for every rendered change of an overlay outside the fields of its release."""
+    foreign = [d for d in found if owned is None or d.identity != owned.identity or d.path not in owned.values]
     if foreign:
         raise Refused(
             *[
-                f"{d.identity}: {d.path}: would change from {d.before!r} to {d.after!r}, which is no field of this"
-                " release; another file reads release.yaml, or copies a value from it"
+                f"{folder}: {d.identity}: {d.path}: would change from {d.before!r} to {d.after!r}, which is no field of"
+                " this release; another file reads release.yaml, or copies a value from it"
                 for d in foreign[:10]
             ]
         )
 
 
-def require_effect(after: Sequence[Object], releases: Sequence[Release], originals: Mapping[str, bytes]) -> None:
+def require_effect(folder: str, after: Sequence[Object], owned: Owned) -> None:
     """Raises Refused when a release is written but the render does not carry it: another patch overrides it."""
-    rendered = {kustomize.identity(item): kustomize.leaves(item) for item in after}
-    for release in releases:
-        file = layout.release_path(release.app, release.environment)
-        text = originals[file]
-        where = form(text, file)
-        target = rendered.get(_expected(release, text).identity, {})
-        wanted = {where.uri: release.uri, where.image: release.image, where.digest: release.digest}
-        for path, value in wanted.items():
-            if path and value and target.get(yamledit.show(path)) != value:
-                raise Refused(
-                    f"{layout.overlay(release.app, release.environment)}: {yamledit.show(path)}: renders as"
-                    f" {target.get(yamledit.show(path))!r}, not {value!r}; another patch overrides the release"
-                )
+    rendered = {kustomize.identity(item): kustomize.leaves(item) for item in after}.get(owned.identity, {})
+    wrong = {path: value for path, value in owned.values.items() if rendered.get(path) != value}
+    if wrong:
+        raise Refused(
+            *[
+                f"{folder}: {owned.identity}: {path}: renders as {rendered.get(path)!r}, not {value!r};"
+                " another patch overrides the release"
+                for path, value in wrong.items()
+            ]
+        )

@@ -8,16 +8,20 @@ from pathlib import Path
 
 from gitops import kustomize
 from gitops.apply import tree_of
+from gitops.cli import Refused
 from gitops.git import Git
 
 
 def rendered_diffs(git: Git, old: str, new: str | None, folders: Iterable[str]) -> dict[str, str]:
     """Unified diffs of what differs when rendered, by folder, between two commits or trees; `new` None is the
-    working tree. A folder that one side lacks counts as rendering nothing there."""
-    listed = list(folders)
+    working tree. A folder that one side lacks counts as rendering nothing there.
+
+    Raises Refused when the new side does not render. The old side may fail: its repair must be possible to show.
+    """
     with tree_of(git, old) as before, tree_of(git, new) as after:
-        changed = [folder for folder in listed if _sources(before, folder) != _sources(after, folder)]
-        left, right = _renders(before, changed), _renders(after, changed)
+        changed = [folder for folder in folders if _sources(before, folder) != _sources(after, folder)]
+        right = kustomize.build_all(after, _there(after, changed))
+        left = {folder: _render_or_reason(before, folder) for folder in _there(before, changed)}
     found = {}
     for folder in changed:
         pair = (left.get(folder, "").splitlines(keepends=True), right.get(folder, "").splitlines(keepends=True))
@@ -26,9 +30,19 @@ def rendered_diffs(git: Git, old: str, new: str | None, folders: Iterable[str]) 
     return found
 
 
-def _sources(tree: Path, folder: str) -> dict[str, bytes]:
-    return {file: (tree / file).read_bytes() for file in kustomize.closure(tree, folder)}
+def _sources(tree: Path, folder: str) -> dict[str, bytes] | None:
+    try:
+        return {file: (tree / file).read_bytes() for file in kustomize.closure(tree, folder)}
+    except Refused:
+        return None
 
 
-def _renders(tree: Path, folders: Iterable[str]) -> dict[str, str]:
-    return kustomize.build_all(tree, [folder for folder in folders if (tree / folder / kustomize.FILE).is_file()])
+def _there(tree: Path, folders: Iterable[str]) -> list[str]:
+    return [folder for folder in folders if (tree / folder / kustomize.FILE).is_file()]
+
+
+def _render_or_reason(tree: Path, folder: str) -> str:
+    try:
+        return kustomize.build(tree, folder)
+    except Refused as refused:
+        return "".join(f"could not be rendered: {line}\n" for line in refused.lines)

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from gitops.cli import Refused
 
 ZERO = "0" * 40
+# A hook or an alias that calls a command sets these; they would point every call at another repository.
+_FOREIGN = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX", "GIT_QUARANTINE_PATH", "GIT_WORK_TREE",
+)  # fmt: skip
+# Settings of the user that would change what git prints or writes here.
+_SETTINGS = ("log.showSignature=false", "log.follow=false", "i18n.logOutputEncoding=UTF-8")
 
 
 class GitError(Refused):
-    """git failed; the line carries git's own words."""
+    """git failed; the lines carry git's own words."""
 
 
 class Git:
@@ -25,7 +34,10 @@ class Git:
         self.root = root
         inside = self._call(["rev-parse", "--show-toplevel"])
         if inside.returncode:
-            raise Refused(f"{root}: not a git repository; clone one, or name it with --root")
+            said = _words(inside)
+            if any("not a git repository" in line for line in said):
+                raise Refused(f"{root}: not a git repository; clone one, or name it with --root")
+            raise Refused(*[f"{root}: {line}" for line in said])
         top = Path(inside.stdout.decode().strip())
         if top != root.resolve():
             raise Refused(f"{root}: not the top of its git repository; use --root {top}")
@@ -34,17 +46,20 @@ class Git:
         self, args: list[str], stdin: bytes | None = None, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[bytes]:
         fixed = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
-        # A hook or an alias that calls a command sets these; they would point every call at another repository.
-        inherited = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE")}
-        return subprocess.run(
-            ["git", *args], cwd=self.root, input=stdin, capture_output=True, env=inherited | fixed | (env or {})
-        )
+        inherited = {k: v for k, v in os.environ.items() if k not in _FOREIGN}
+        settings = [word for setting in _SETTINGS for word in ("-c", setting)]
+        try:
+            return subprocess.run(
+                ["git", *settings, *args],
+                cwd=self.root, input=stdin, capture_output=True, env=inherited | fixed | (env or {}),
+            )  # fmt: skip
+        except FileNotFoundError:
+            raise Refused("git: not installed; install it") from None
 
     def raw(self, *args: str, stdin: bytes | None = None, env: dict[str, str] | None = None) -> bytes:
         done = self._call(list(args), stdin, env)
         if done.returncode:
-            words = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-            raise GitError(*[f"git {args[0]}: {line}" for line in words])
+            raise GitError(*[f"git {args[0]}: {line}" for line in _words(done)])
         return done.stdout
 
     def text(self, *args: str, stdin: bytes | None = None, env: dict[str, str] | None = None) -> str:
@@ -83,6 +98,11 @@ class Git:
         listed = self.raw("status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames", "--", *paths)
         return [line[3:] for line in listed.decode(errors="surrogateescape").split("\0") if line]
 
+    def author(self) -> tuple[str, str]:
+        """Who a commit made now would be by, as `Name <mail>`, and its time in UTC, as in ISO 8601."""
+        who, seconds, _ = self.text("var", "GIT_AUTHOR_IDENT").rsplit(" ", 2)
+        return who, datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
     def is_ancestor(self, old: str, new: str) -> bool:
         return self.succeeds("merge-base", "--is-ancestor", old, new)
 
@@ -106,7 +126,7 @@ class Git:
             self.text("read-tree", rev, env=env)
             listed = self.raw("ls-files", "-z", "--", *paths, env=env)
             args = ["checkout-index", "-z", "--stdin", f"--prefix={target}/"]
-            self.raw("-c", "core.autocrlf=false", *args, stdin=listed, env=env)
+            self.raw(*args, stdin=listed, env=env)
 
     def tree_with(self, base: str, files: Mapping[str, bytes | None]) -> str:
         """The id of the tree of commit `base` with these files' bytes replaced, or (None) removed; modes stay."""
@@ -134,7 +154,8 @@ class Git:
     def commit_tree(self, tree: str, parent: str, message: str) -> str:
         """A commit of `tree` on `parent`, signed when the user's configuration signs commits. No ref is moved."""
         sign = self._call(["config", "--type=bool", "commit.gpgsign"]).stdout.decode().strip() == "true"
-        return self.text("commit-tree", *(["-S"] if sign else []), "-p", parent, tree, stdin=message.encode())
+        text = message.encode(errors="surrogateescape")  # it may quote a message that is not UTF-8
+        return self.text("commit-tree", *(["-S"] if sign else []), "-p", parent, tree, stdin=text)
 
     def trailers(self, rev: str, key: str) -> list[str]:
         """The values of a trailer in a commit's message."""
@@ -144,7 +165,15 @@ class Git:
     # Publishing
 
     def fetch(self, remote: str, branch: str) -> None:
-        self.text("fetch", "--quiet", "--no-tags", remote, f"+refs/heads/{branch}:refs/remotes/{remote}/{branch}")
+        """Updates what this clone knows of the remote's branch."""
+        try:
+            self.text("fetch", "--quiet", "--no-tags", remote, f"+refs/heads/{branch}:refs/remotes/{remote}/{branch}")
+        except GitError as error:
+            if any("couldn't find remote ref" in line for line in error.lines):
+                raise Refused(
+                    f"{remote}: no branch {branch} there; make it with `git push {remote} COMMIT:refs/heads/{branch}`"
+                ) from None
+            raise
 
     def remote_tip(self, remote: str, branch: str) -> str | None:
         """The commit that the remote's branch has now, or None if there is no such branch."""
@@ -156,17 +185,35 @@ class Git:
         self.text("push", "--quiet", remote, f"{commit}:refs/heads/{branch}")
 
     def checked_out_elsewhere(self, branch: str) -> Path | None:
-        """Another worktree that has `branch` checked out."""
+        """Another worktree that has `branch` checked out; one whose folder is gone does not count."""
         for block in self.text("worktree", "list", "--porcelain").split("\n\n"):
             lines = dict(line.partition(" ")[::2] for line in block.splitlines())
             folder = Path(lines.get("worktree", ""))
-            if lines.get("branch") == f"refs/heads/{branch}" and folder.resolve() != self.root.resolve():
+            there = lines.get("branch") == f"refs/heads/{branch}" and "prunable" not in lines
+            if there and folder.resolve() != self.root.resolve():
                 return folder
         return None
 
     def advance(self, branch: str, old: str | None, new: str) -> None:
         """Moves a local branch from `old` to its descendant `new`, with the working tree if it is checked out."""
         if self.branch() == branch:
-            self.text("merge", "--quiet", "--ff-only", new)
+            with _uninterrupted():
+                self.text("merge", "--quiet", "--ff-only", new)
         else:
             self.text("update-ref", f"refs/heads/{branch}", new, old or ZERO)
+
+
+def _words(done: subprocess.CompletedProcess[bytes]) -> list[str]:
+    """What a git that failed said, without blank lines."""
+    lines = [line.strip() for line in done.stderr.decode(errors="replace").splitlines()]
+    return [line for line in lines if line] or ["no message"]
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Holds Ctrl-C and the like back until the block is done, from git as well, which would stop halfway."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -38,10 +38,12 @@ def write(app: str, environment: str, hold: Hold) -> bytes:
 def read(root: Path, app: str, environment: str) -> Hold | None:
     """The hold of a release, or None. Raises Refused when the file is there and is no hold: it still holds."""
     file = path(app, environment)
-    if not (root / file).exists():
-        return None
+    return parse((root / file).read_bytes(), file) if (root / file).exists() else None
+
+
+def parse(text: bytes, file: str) -> Hold:
     try:
-        data = yaml.safe_load((root / file).read_bytes())
+        data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise Refused(f"{file}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict) or set(data) != set(_FIELDS) or not all(isinstance(v, str) for v in data.values()):

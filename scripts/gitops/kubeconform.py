@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import yaml
+import jsonschema
 
 from gitops import kustomize, schemas, tools
 from gitops.cli import Refused
@@ -25,21 +27,18 @@ def check(renders: Mapping[str, Sequence[Object]]) -> list[Finding]:
         program = tools.KUBECONFORM.require()
     except tools.ToolError as error:
         raise Refused(str(error)) from None
-    items = {f"{folder}#{at}": item for folder, listed in renders.items() for at, item in enumerate(listed)}
-    with tempfile.TemporaryDirectory(prefix="gitops-kubeconform-") as name:
-        work = Path(name)
-        files = {}
-        for number, (place, item) in enumerate(items.items()):
-            file = work / f"{number}.yaml"
-            file.write_text(yaml.dump(item))
-            files[str(file)] = place
+    items = [(folder, item) for folder, listed in renders.items() for item in listed]
+    with tempfile.TemporaryDirectory(prefix="gitops-kubeconform-") as work:
+        for number, (_, item) in enumerate(items):
+            (Path(work) / f"{number}.json").write_text(json.dumps(item))
+        # One after the other: most of the time goes into compiling schemas, and each worker would compile its own.
         done = subprocess.run(
-            [program, "-strict", "-verbose", "-output", "json", "-schema-location",
-             f"{schemas.folder()}/{schemas.LOCATION}", name],
+            [program, "-n", "1", "-strict", "-verbose", "-output", "json", "-schema-location",
+             f"{schemas.folder()}/{schemas.LOCATION}", work],
             capture_output=True, text=True,
         )  # fmt: skip
     try:
-        results = json.loads(done.stdout)["resources"]
+        results = json.loads(done.stdout)["resources"] or []
     except (ValueError, KeyError):
         words = done.stderr.strip().splitlines()[-5:] or ["no result"]
         raise Refused(*[f"kubeconform: {line}" for line in words]) from None
@@ -47,16 +46,34 @@ def check(renders: Mapping[str, Sequence[Object]]) -> list[Finding]:
         raise Refused(f"kubeconform: {len(items)} objects were given, {len(results)} answered or some were skipped")
     found = []
     for result in results:
-        place = files[result["filename"]]
-        where = f"{place.partition('#')[0]}: {kustomize.identity(items[place])}"
         if result["status"] != "statusValid":
-            faults = [_words(fault) for fault in result.get("validationErrors") or []] or [
-                " ".join(result["msg"].split())
-            ]
-            found += [Finding("schema", where, fault) for fault in faults]
+            folder, item = items[int(Path(result["filename"]).stem)]
+            where = f"{folder}: {kustomize.identity(item)}"
+            for fault in _faults(item) or [result["msg"]]:
+                found.append(Finding("schema", where, " ".join(fault.split()), (folder,)))
     return sorted(found)
 
 
-def _words(fault: dict[str, str]) -> str:
-    path = fault.get("path", "").strip("/").replace("/", ".")
-    return f"{path or 'the object'}: {fault.get('msg', '')}"
+def _faults(item: Object) -> list[str]:
+    """`field: fault` for every fault of an object that kubeconform refused; its own words end where faults part ways.
+
+    Empty when only kubeconform sees one.
+    """
+    group, _, version = str(item.get("apiVersion")).rpartition("/")
+    file = schemas.folder() / schemas.name(group, version, str(item.get("kind")))
+    if not file.is_file():
+        return [
+            f"apiVersion: {item.get('apiVersion')}: has no such kind in the versions that tools/schemas/go.mod pins"
+        ]
+    faults = jsonschema.Draft7Validator(json.loads(file.read_text())).iter_errors(item)
+    return [f"{'.'.join(map(str, fault.absolute_path)) or 'the object'}: {_words(fault)}" for fault in faults]
+
+
+def _words(fault: Any) -> str:
+    if fault.validator != "additionalProperties":
+        return str(fault.message)
+    fields = fault.schema.get("properties", {})
+    unknown = [name for name in fault.instance if name not in fields]
+    meant = [f"'{near}'" for name in unknown for near in difflib.get_close_matches(name, fields, n=1)]
+    words = f"additional properties {', '.join(map(repr, unknown))} not allowed"
+    return f"{words}; did you mean {', '.join(meant)}?" if meant else words

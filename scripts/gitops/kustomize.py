@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,15 @@ from gitops import tools
 from gitops.cli import Refused
 
 Object = dict[str, Any]
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 FILE = "kustomization.yaml"
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# Kustomize leaves `=` and `<<` unquoted where they are values. They are strings, whatever PyYAML makes of them.
+_RENDERED: Any = type("Rendered", (_LOADER,), {
+    "yaml_implicit_resolvers": {
+        first: [pair for pair in pairs if pair[0] not in ("tag:yaml.org,2002:value", "tag:yaml.org,2002:merge")]
+        for first, pairs in _LOADER.yaml_implicit_resolvers.items()
+    }
+})  # fmt: skip
 
 
 def build(root: Path, folder: str) -> str:
@@ -26,9 +35,13 @@ def build(root: Path, folder: str) -> str:
         program = tools.KUSTOMIZE.require()
     except tools.ToolError as error:
         raise Refused(str(error)) from None
+    root = root.resolve()
+    if faults := _foreign(root, folder):
+        raise Refused(*faults)
     done = subprocess.run([program, "build", folder], cwd=root, capture_output=True, text=True)
     if done.returncode:
-        words = done.stderr.replace(f"{root}/", "").strip().splitlines() or ["kustomize gave no reason"]
+        said = done.stderr.replace(f"{root}/", "").replace(str(root), ".")
+        words = said.strip().splitlines() or ["kustomize gave no reason"]
         raise Refused(*[f"{folder}: {line.removeprefix('Error: ')}" for line in words])
     return done.stdout
 
@@ -45,13 +58,13 @@ def build_all(root: Path, folders: Iterable[str]) -> dict[str, str]:
             except Refused as refused:
                 faults += refused.lines
     if faults:
-        raise Refused(*faults)
+        raise Refused(*dict.fromkeys(faults))  # what several folders share has the same fault in each
     return renders
 
 
 def objects(render: str) -> list[Object]:
     """The objects of a render."""
-    return [document for document in yaml.load_all(render, _LOADER) if document]
+    return [document for document in yaml.load_all(render, _RENDERED) if document]
 
 
 @dataclass(frozen=True, order=True)
@@ -70,12 +83,17 @@ class Identity:
 
 def identity(item: Object) -> Identity:
     """An object moves between API versions without becoming another one, so only the group counts."""
-    group, slash, _ = item.get("apiVersion", "").rpartition("/")
+    group = str(item.get("apiVersion")).rpartition("/")[0]
     named = item.get("metadata") or {}
-    return Identity(group if slash else "", item.get("kind", ""), named.get("namespace", ""), named.get("name", ""))
+    return Identity(group, str(item.get("kind")), str(named.get("namespace") or ""), str(named.get("name")))
 
 
 # Which files a render reads
+
+_PLUGINS = ("generators", "transformers", "validators")
+_FILES = ("bases", "components", "configurations", "crds", "patchesStrategicMerge", "resources", *_PLUGINS)
+_WITH_PATH = ("openapi", "patches", "patchesJson6902", "replacements")
+_GENERATED = ("configMapGenerator", "secretGenerator")
 
 
 def closure(root: Path, folder: str) -> set[str]:
@@ -84,32 +102,59 @@ def closure(root: Path, folder: str) -> set[str]:
     Any string of a kustomization that names an existing file or folder counts as read. That is more than kustomize's
     own fields would give and never less, and needs no list of them.
     """
-    found: set[str] = set()
-    _collect(root.resolve(), (root / folder).resolve(), found)
+    return set(_sources(root.resolve(), folder))
+
+
+def _sources(root: Path, folder: str) -> dict[str, Any]:
+    """The files of a closure, each kustomization among them with what it says, the others with None."""
+    found: dict[str, Any] = {}
+    _collect(root, (root / folder).resolve(), found)
     return found
 
 
-def _collect(root: Path, folder: Path, found: set[str]) -> None:
+def _collect(root: Path, folder: Path, found: dict[str, Any]) -> None:
     file = folder / FILE
     name = os.path.relpath(file, root)
     if name in found or not file.is_file():
         return
-    found.add(name)
     try:
-        text = yaml.load(file.read_text(), _LOADER)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Refused(f"{name}: not YAML: {' '.join(str(error).split())}") from None
-    for word in _strings(text):
-        for candidate in {word, word.rpartition("=")[2]}:
-            if not candidate or "\n" in candidate or len(candidate) > 1000:
+        found[name] = _documents(file.read_bytes())
+    except yaml.YAMLError as error:
+        mark, what = (
+            getattr(error, "problem_mark", None),
+            getattr(error, "problem", None) or getattr(error, "reason", ""),
+        )
+        raise Refused(f"{name}: {f'line {mark.line + 1}: ' if mark else ''}not YAML: {what}") from None
+    _follow(root, folder, found[name], found)
+
+
+def _follow(root: Path, folder: Path, value: Any, found: dict[str, Any]) -> None:
+    for word in _strings(value):
+        if "\n" in word:  # an inline patch, or an inline transformer that names a file
+            with contextlib.suppress(yaml.YAMLError):  # kustomize says so, if it is of any matter
+                _follow(root, folder, _documents(word.encode()), found)
+            continue
+        for candidate in {word, word.rpartition("=")[2]} - {"", "."}:
+            path = os.path.normpath(folder / candidate)
+            if not os.path.exists(path):  # noqa: PTH110 - Path.exists() raises for a word that is too long for a name
                 continue
-            path = Path(os.path.normpath(folder / candidate))
-            if path == folder or root not in path.parents:
+            real = Path(path).resolve()
+            if root not in real.parents:
                 continue
-            if path.is_dir():
-                _collect(root, path, found)
-            elif path.is_file():
-                found.add(os.path.relpath(path, root))
+            if path != str(real):
+                found[os.path.relpath(path, root)] = None  # a link is a file of the repository too
+            if real.is_dir():
+                _collect(root, real, found)
+            elif (name := os.path.relpath(real, root)) not in found:
+                found[name] = None
+                if b"builtin" in (text := real.read_bytes()):  # a transformer in a file of its own may name more
+                    with contextlib.suppress(yaml.YAMLError):
+                        _follow(root, folder, _documents(text), found)
+
+
+@cache
+def _documents(text: bytes) -> Any:
+    return list(yaml.load_all(text, _LOADER))
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -121,6 +166,38 @@ def _strings(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from _strings(item)
+
+
+def _foreign(root: Path, folder: str) -> list[str]:
+    """A line for everything that the kustomizations of a render name and that is not in this repository.
+
+    Kustomize would fetch some of it from the network, where no commit and no check reaches.
+    """
+    faults = []
+    for name, text in _sources(root, folder).items():
+        for field, word in _named(text):
+            path = ((root / name).parent / word).resolve()
+            wanted = "file" if field in _PLUGINS else f"file, or folder with a {FILE},"
+            if root in path.parents and (path.is_file() or (field not in _PLUGINS and (path / FILE).is_file())):
+                continue
+            faults.append(f"{name}: {field}: {word!r}: no {wanted} of this repository; nothing else would be checked")
+    return faults
+
+
+def _named(kustomization: Any) -> Iterator[tuple[str, str]]:
+    """(field, path) for every file or folder that a kustomization names by kustomize's own fields."""
+    fields = kustomization[0] if kustomization and isinstance(kustomization[0], dict) else {}
+    for field, value in fields.items():
+        for item in value if isinstance(value, list) else [value]:
+            words: list[Any] = []
+            if field in _FILES:
+                words = [item]
+            elif field in _WITH_PATH and isinstance(item, dict):
+                words = [item.get("path")]
+            elif field in _GENERATED and isinstance(item, dict):
+                words = list(_strings([item.get(name) for name in ("files", "envs", "env")]))
+                words = [word.rpartition("=")[2] for word in words]
+            yield from ((field, word) for word in words if isinstance(word, str) and word and "\n" not in word)
 
 
 def readers(root: Path, folders: Iterable[str], files: Iterable[str]) -> list[str]:
@@ -169,7 +246,7 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
         items = [(f"{path}.{key}" if path else str(key), item) for key, item in value.items()]
     elif isinstance(value, list) and value:
         names = [item.get("name") if isinstance(item, dict) else None for item in value]
-        by_name = None not in names and len(set(names)) == len(names)
+        by_name = all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
         items = [(f"{path}[{names[at] if by_name else at}]", item) for at, item in enumerate(value)]
     else:
         return {path: value}

@@ -14,28 +14,28 @@ BRANCH = "cicd"
 REMOTE = "origin"
 DEPLOYED = ("base", "apps", "overlays", "argocd")
 ATTEMPTS = 20
+# What servers say of a ref that another push holds locked at this moment.
+_LOCKED = ("cannot lock ref", "failed to lock", "failed to update ref", "incorrect old value")
 
 
-def tip(git: Git) -> str:
-    """The commit that this clone knows as the newest of the deployed branch, without asking the remote."""
-    local = git.commit(f"refs/heads/{BRANCH}")
-    remote = git.commit(f"refs/remotes/{REMOTE}/{BRANCH}")
+def tip(git: Git, branch: str = BRANCH) -> str:
+    """The commit that this clone knows as the newest of a branch, without asking the remote."""
+    local = git.commit(f"refs/heads/{branch}")
+    remote = git.commit(f"refs/remotes/{REMOTE}/{branch}")
     if local and remote:
         if git.is_ancestor(remote, local):
             return local
         if git.is_ancestor(local, remote):
             return remote
         raise Refused(
-            f"branch {BRANCH}: the local branch and {REMOTE}/{BRANCH} have diverged;"
-            f" rebase the local one with `git rebase {REMOTE}/{BRANCH} {BRANCH}`,"
-            f" or drop it with `git branch -D {BRANCH}`"
+            f"branch {branch}: the local branch and {REMOTE}/{branch} have diverged;"
+            f" rebase the local one with `git rebase {REMOTE}/{branch} {branch}`,"
+            f" or drop it with `git branch -D {branch}`"
         )
     if found := local or remote:
         return found
-    raise Refused(
-        f"branch {BRANCH}: not in this clone; fetch it with `git fetch {REMOTE} {BRANCH}`,"
-        f" or start it with `git branch {BRANCH} main`"
-    )
+    start = f", or start it with `git branch {BRANCH} main`" if branch == BRANCH else ""
+    raise Refused(f"branch {branch}: not in this clone; fetch it with `git fetch {REMOTE} {branch}`{start}")
 
 
 def require_clean(git: Git, *folders: str) -> None:
@@ -54,49 +54,61 @@ def require_remote(git: Git) -> None:
 def publish(git: Git, build: Callable[[str], str | None], *, push: bool) -> str | None:
     """Publishes the commit that `build(tip)` makes on the deployed branch, and returns it; None if it made none.
 
-    `build` may be called several times, each time with a newer tip. Raises Refused when the branch cannot be written.
+    `build` returns the tip itself when there is nothing to change: what an earlier call committed and did not push is
+    pushed then. It returns None for a dry run. It may be called several times, each time with a newer tip. Raises
+    Refused when the branch cannot be written.
     """
     if elsewhere := git.checked_out_elsewhere(BRANCH):
         raise Refused(f"branch {BRANCH}: checked out in {elsewhere}; run the command there, with --root {elsewhere}")
     if push:
         require_remote(git)
+    said: tuple[str, ...] = ()
     for attempt in range(ATTEMPTS):
         if push:
             git.fetch(REMOTE, BRANCH)
+        local, remote = git.commit(f"refs/heads/{BRANCH}"), git.commit(f"refs/remotes/{REMOTE}/{BRANCH}")
         base = tip(git)
         commit = build(base)
-        if commit is None:
+        if commit is None or (commit == base and not push):
             return None
-        if push:
-            try:
+        try:
+            if not push:
+                git.advance(BRANCH, local, commit)
+            elif commit != remote:
                 git.push(REMOTE, commit, BRANCH)
-            except GitError as error:
-                if not _raced(git, base, error):
-                    raise Refused(
-                        f"{REMOTE}/{BRANCH}: the push was refused although nobody else had pushed:", *error.lines
-                    ) from None
+        except GitError as error:
+            now = git.remote_tip(REMOTE, BRANCH) if push else git.commit(f"refs/heads/{BRANCH}")
+            if now == (remote if push else local) and not _locked(error):
+                raise _refused(error, push) from None
+            if now != commit:
+                said = error.lines
                 time.sleep(random.uniform(0, min(0.05 * 2**attempt, 5)))
                 continue
-        _follow(git, commit, pushed=push)
-        return commit
-    raise Refused(f"{REMOTE}/{BRANCH}: {ATTEMPTS} attempts were overtaken by other pushes; run the command again")
+        if push:
+            _follow(git, local, commit)
+            if commit == base != remote:
+                say(f"pushed what {BRANCH} had here before")
+        return None if commit == base else commit
+    raise Refused(f"branch {BRANCH}: {ATTEMPTS} attempts were overtaken by others; run the command again", *said)
 
 
-def _raced(git: Git, base: str, error: GitError) -> bool:
-    """Whether another push was the reason. Servers word a lost race in many ways, so the branch itself is asked; only
-    a ref that another push holds locked at this moment has to be told by its message."""
-    locked = ("cannot lock ref", "failed to update ref", "incorrect old value")
-    return git.remote_tip(REMOTE, BRANCH) != base or any(words in line for line in error.lines for words in locked)
+def _locked(error: GitError) -> bool:
+    """Whether the server says that another push was at it; a hook's own words, which may be any, do not count."""
+    verdicts = [line for line in error.lines if "! [remote rejected]" in line]
+    return any(words in line for line in verdicts for words in _LOCKED)
 
 
-def _follow(git: Git, commit: str, *, pushed: bool) -> None:
-    """Moves the local branch to the published commit. After a push that is a courtesy, before one it is the point."""
-    local = git.commit(f"refs/heads/{BRANCH}")
-    if pushed and (local is None or not git.is_ancestor(local, commit)):
+def _refused(error: GitError, push: bool) -> Refused:
+    if push:
+        return Refused(f"{REMOTE}/{BRANCH}: the push was refused although nobody else had pushed:", *error.lines)
+    return error
+
+
+def _follow(git: Git, local: str | None, commit: str) -> None:
+    """Moves the local branch, if there is one, to what was pushed: a courtesy, the point was the push."""
+    if local in (None, commit):
         return
     try:
         git.advance(BRANCH, local, commit)
     except GitError as error:
-        if not pushed:
-            raise
         say(f"pushed, but the local branch {BRANCH} stays behind: {error.lines[0]}")

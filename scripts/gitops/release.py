@@ -69,10 +69,6 @@ class Form:
     digest: yamledit.Path | None = None
     image: yamledit.Path | None = None
 
-    def paths(self) -> list[yamledit.Path]:
-        """Every field that a release owns."""
-        return [*(_annotation(name) for name in _LINEAGE), *filter(None, (self.uri, self.digest, self.image))]
-
 
 def _annotation(name: str) -> yamledit.Path:
     return ("metadata", "annotations", f"{ANNOTATION}{name}")
@@ -80,12 +76,10 @@ def _annotation(name: str) -> yamledit.Path:
 
 def form(text: bytes, file: str) -> Form:
     """The form of a release file. Raises Refused for kinds and shapes that commands do not write."""
-    data = yamledit.load(text, file)
-    kind = data.get("kind") if isinstance(data, dict) else None
-    spec = (data.get("spec") or {}) if isinstance(data, dict) else {}
+    data = _mapping(yamledit.load(text, file))
+    kind, spec = data.get("kind"), _mapping(data.get("spec"))
     if kind == "InferenceService":
-        predictor = spec.get("predictor") or {}
-        for name, part in predictor.items():
+        for name, part in _mapping(spec.get("predictor")).items():
             if name != "model" and isinstance(part, dict) and "storageUri" in part:
                 raise Refused(
                     f"{file}: spec.predictor.{name}.storageUri: a change of it never reaches the running model under"
@@ -109,11 +103,11 @@ def form(text: bytes, file: str) -> Form:
 
 
 def _container(spec: dict[str, Any], file: str) -> str:
-    pod = spec.get("template", {}).get("spec", {})
+    pod = _mapping(_mapping(spec.get("template")).get("spec"))
     names = [
         str(container.get("name"))
-        for container in pod.get("containers", [])
-        if any(variable.get("name") == "MODEL_URI" for variable in container.get("env", []))
+        for container in _mappings(pod.get("containers"))
+        if any(variable.get("name") == "MODEL_URI" for variable in _mappings(container.get("env")))
     ]
     if len(names) != 1:
         raise Refused(
@@ -121,6 +115,14 @@ def _container(spec: dict[str, Any], file: str) -> str:
             " a release sets it in exactly one"
         )
     return names[0]
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _mappings(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def read(text: bytes, app: str, environment: str) -> Release:
@@ -152,17 +154,21 @@ def make(app: str, environment: str, uri: str, manifest: Manifest, image: str | 
     )  # fmt: skip
 
 
+def fields(text: bytes, release: Release) -> dict[yamledit.Path, str]:
+    """The fields of a release file that a release owns, and their values in this release."""
+    where = form(text, layout.release_path(release.app, release.environment))
+    values = (release.version, release.digest, release.code_commit, release.data_digest, release.mlflow_run)
+    found = dict(zip(map(_annotation, _LINEAGE), values, strict=True)) | {where.uri: release.uri}
+    if where.digest:
+        found[where.digest] = release.digest
+    if where.image and release.image:
+        found[where.image] = release.image
+    return found
+
+
 def write(text: bytes, release: Release) -> bytes:
     """The bytes of the release file with the release's fields set, and nothing else changed."""
-    file = layout.release_path(release.app, release.environment)
-    where = form(text, file)
-    values = (release.version, release.digest, release.code_commit, release.data_digest, release.mlflow_run)
-    changes = dict(zip(map(_annotation, _LINEAGE), values, strict=True)) | {where.uri: release.uri}
-    if where.digest:
-        changes[where.digest] = release.digest
-    if where.image and release.image:
-        changes[where.image] = release.image
-    return yamledit.edit(text, changes, file)
+    return yamledit.edit(text, fields(text, release), layout.release_path(release.app, release.environment))
 
 
 def require_image(image: str, policy: Policy) -> None:
@@ -180,9 +186,12 @@ def require_image(image: str, policy: Policy) -> None:
 
 
 def history(git: Git, rev: str, app: str, environment: str) -> Iterator[tuple[str, Release]]:
-    """(commit, release) for every release that this app had in this environment up to `rev`, newest first."""
+    """(commit, release) for every release that this app had in this environment up to `rev`, newest first.
+
+    What a merged branch tried on its way never ran: a merge counts as one commit, the one in which it arrived.
+    """
     path = layout.release_path(app, environment)
-    for commit in git.text("log", "--format=%H", rev, "--", path).split():
+    for commit in git.text("log", "--first-parent", "--format=%H", rev, "--", path).split():
         text = git.show(commit, path)
         if text is None:
             continue
@@ -227,10 +236,14 @@ class Since:
     author: str
 
 
-def since(git: Git, rev: str, app: str, environment: str) -> Since:
-    form = "%H%x00%cI%x00%an"
-    path = layout.release_path(app, environment)
-    return Since(*git.text("log", "-1", "--first-parent", "-m", f"--format={form}", rev, "--", path).split("\0"))
+def since(git: Git, rev: str, release: Release) -> Since:
+    """Since when `release` is what `rev` names. A commit that changed something else of its file does not count."""
+    arrived = rev
+    for commit, earlier in history(git, rev, release.app, release.environment):
+        if earlier != release:
+            break
+        arrived = commit
+    return Since(*git.text("log", "-1", "--format=%H%x00%cI%x00%an", arrived).split("\0"))
 
 
 def subject(verb: str, releases: Sequence[Release]) -> str:

@@ -1,0 +1,386 @@
+"""Rendering: plain kustomize, which files it reads, what is refused, and renders compared as objects."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from gitops import kustomize, layout, tools
+from gitops.cli import Refused
+
+FOLDERS = [*layout.overlays(ROOT, layout.read_policy(ROOT)), "argocd"]
+
+
+def copy(source: Path, target: Path, files: set[str]) -> Path:
+    """A folder with only these files of another."""
+    for name in files:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / name, target / name, follow_symlinks=False)
+    return target
+
+
+def write(root: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
+def built(root: Path, folder: str) -> str | None:
+    """What kustomize itself makes of a folder; None where it fails."""
+    done = subprocess.run([tools.KUSTOMIZE.path, "build", folder], cwd=root, capture_output=True, text=True)
+    return None if done.returncode else done.stdout
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_plain_kustomize_renders_every_overlay_in_a_fresh_clone_without_a_warning(manifests: Path, folder: str) -> None:
+    done = subprocess.run(
+        [tools.KUSTOMIZE.path, "build", folder], cwd=manifests, env={}, capture_output=True, text=True
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == kustomize.build(manifests, folder)
+
+
+# Which files a render reads
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_files_of_a_closure_are_all_that_a_render_needs(manifests: Path, tmp_path: Path, folder: str) -> None:
+    alone = copy(manifests, tmp_path, kustomize.closure(manifests, folder))
+
+    assert built(alone, folder) == built(manifests, folder)
+
+
+# One environment stands for all: they are laid out alike.
+@pytest.mark.parametrize("folder", [folder for folder in FOLDERS if folder.startswith(("overlays/prod/", "argocd"))])
+def test_a_render_needs_every_file_of_its_closure(manifests: Path, tmp_path: Path, folder: str) -> None:
+    closure = kustomize.closure(manifests, folder)
+    alone = copy(manifests, tmp_path, closure)
+    whole = built(alone, folder)
+
+    unread = []
+    for name in closure:
+        (alone / name).rename(tmp_path / "aside")
+        if built(alone, folder) == whole:
+            unread.append(name)
+        (tmp_path / "aside").rename(alone / name)
+
+    assert unread == []
+
+
+POD = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\nspec:\n  containers:\n    - name: a\n      image: a:1\n"
+PATCH = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  labels:\n    of: patch\n"
+OPERATIONS = '[{"op": "add", "path": "/metadata/labels", "value": {"of": "operations"}}]'
+COMPONENT = "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\n"
+REPLACEMENT = (
+    "source: {kind: Pod, name: a, fieldPath: metadata.name}\n"
+    "targets: [{select: {kind: Pod}, fieldPaths: [metadata.labels.of], options: {create: true}}]\n"
+)
+
+
+def plugin(kind: str, *fields: str) -> str:
+    """The configuration of a generator or transformer that is part of kustomize."""
+    return "\n".join(["apiVersion: builtin", f"kind: {kind}", "metadata: {name: a}", *fields])
+
+
+PATCHER = plugin("PatchTransformer", "path: patch.yaml", "target: {kind: Pod}")
+READ = {
+    "component": (
+        "components: [../part]",
+        {"part/kustomization.yaml": f"{COMPONENT}patches: [{{path: patch.yaml}}]", "part/patch.yaml": PATCH},
+    ),
+    "base": (
+        "resources: [pod.yaml, ../part]",
+        {"part/kustomization.yaml": "nameSuffix: -b\nresources: [b.yaml]", "part/b.yaml": POD},
+    ),
+    "patch": ("patches: [{path: patch.yaml}]", {"top/patch.yaml": PATCH}),
+    "operations": ("patches: [{path: patch.json, target: {kind: Pod}}]", {"top/patch.json": OPERATIONS}),
+    "strategic merge": ("patchesStrategicMerge: [patch.yaml]", {"top/patch.yaml": PATCH}),
+    "JSON 6902": (
+        "patchesJson6902: [{path: patch.json, target: {version: v1, kind: Pod, name: a}}]",
+        {"top/patch.json": OPERATIONS},
+    ),
+    "replacement": ("replacements: [{path: sub/replacement.yaml}]", {"top/sub/replacement.yaml": REPLACEMENT}),
+    "configuration": (
+        "labels: [{pairs: {of: a}, includeSelectors: true}]\nconfigurations: [config.yaml]",
+        {"top/config.yaml": "commonLabels: [{kind: Pod, path: spec/nodeSelector, create: true}]"},
+    ),
+    "generated files": (
+        "configMapGenerator: [{name: a, files: [plain.txt, key=sub/named.txt]}]",
+        {"top/plain.txt": "a", "top/sub/named.txt": "b"},
+    ),
+    "generated variables": (
+        "configMapGenerator: [{name: a, envs: [one.env], literals: [c=d]}, {name: b, env: two.env}]",
+        {"top/one.env": "a=b", "top/two.env": "a=b"},
+    ),
+    "secret": ("secretGenerator: [{name: a, files: [key=a.txt]}]", {"top/a.txt": "a"}),
+    "transformer": (
+        "transformers: [t.yaml]",
+        {
+            "top/t.yaml": plugin(
+                "LabelTransformer", "labels: {of: a}", "fieldSpecs: [{path: metadata/labels, create: true}]"
+            )
+        },
+    ),
+    "transformer with a file": ("transformers: [t.yaml]", {"top/t.yaml": PATCHER, "top/patch.yaml": PATCH}),
+    "inline transformer with a file": (
+        "transformers:\n  - |-\n" + "".join(f"    {line}\n" for line in PATCHER.splitlines()),
+        {"top/patch.yaml": PATCH},
+    ),
+    "generator with a file": (
+        "generators: [g.yaml]",
+        {"top/g.yaml": plugin("ConfigMapGenerator", "files: [data/more.txt]"), "top/data/more.txt": "a"},
+    ),
+    "OpenAPI": ("openapi: {path: api.json}", {"top/api.json": '{"definitions": {}}'}),
+}
+
+
+@pytest.mark.parametrize(("field", "files"), READ.values(), ids=READ)
+def test_a_closure_follows_every_field_that_names_files(tmp_path: Path, field: str, files: dict[str, str]) -> None:
+    resources = "" if field.startswith("resources") else "resources: [pod.yaml]\n"
+    write(tmp_path, {"top/kustomization.yaml": f"{resources}{field}\n", "top/pod.yaml": POD, **files})
+    whole = kustomize.build(tmp_path, "top")
+
+    assert kustomize.closure(tmp_path, "top") == {"top/kustomization.yaml", "top/pod.yaml", *files}
+    for name in files:
+        (tmp_path / name).rename(tmp_path / "aside")
+        assert built(tmp_path, "top") != whole, name
+        (tmp_path / "aside").rename(tmp_path / name)
+
+
+def test_a_closure_has_links_and_what_they_lead_to(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {"top/kustomization.yaml": "resources: [linked]\n", "part/kustomization.yaml": "resources: [pod.yaml]\n"},
+    )
+    write(tmp_path, {"part/pod.yaml": POD})
+    (tmp_path / "top/linked").symlink_to("../part")
+
+    assert kustomize.build(tmp_path, "top") == kustomize.build(tmp_path, "part")
+    assert kustomize.closure(tmp_path, "top") == {
+        "top/kustomization.yaml", "top/linked", "part/kustomization.yaml", "part/pod.yaml",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("file", "folders"),
+    [
+        ("base/api/service.yaml", ["overlays/dev/iris-api", "overlays/staging/iris-api", "overlays/prod/iris-api"]),
+        ("apps/iris-sklearn/flavour.yaml", [f"overlays/{e}/iris-sklearn" for e in ("dev", "staging", "prod")]),
+        ("overlays/dev/shared/aws-region.yaml", ["overlays/dev/iris-api", "overlays/dev/iris-sklearn"]),
+        ("overlays/dev/shared/gone.yaml", ["overlays/dev/iris-api", "overlays/dev/iris-sklearn"]),
+        ("overlays/prod/environment/resourcequota.yaml", ["overlays/prod/environment"]),
+        ("base/api/gone.yaml", ["overlays/dev/iris-api", "overlays/staging/iris-api", "overlays/prod/iris-api"]),
+        ("argocd/root.yaml", ["argocd"]),
+        ("overlays/promotion.yaml", []),
+        ("README.md", []),
+    ],
+)
+def test_the_readers_of_a_file_are_the_folders_that_render_with_it(
+    manifests: Path, file: str, folders: list[str]
+) -> None:
+    assert kustomize.readers(manifests, FOLDERS, [file]) == folders
+
+
+# What is refused
+
+
+UNCHECKED = "of this repository; nothing else would be checked"
+OUTSIDE = f"no file, or folder with a kustomization.yaml, {UNCHECKED}"
+
+
+@pytest.mark.parametrize(
+    ("field", "error"),
+    [
+        ("resources: ['https://example.com/pod.yaml']", f"resources: 'https://example.com/pod.yaml': {OUTSIDE}"),
+        ("resources: ['github.com/a/b//c?ref=v1']", f"resources: 'github.com/a/b//c?ref=v1': {OUTSIDE}"),
+        ("resources: ['git@github.com:a/b.git']", f"resources: 'git@github.com:a/b.git': {OUTSIDE}"),
+        ("bases: ['https://github.com/a/b']", f"bases: 'https://github.com/a/b': {OUTSIDE}"),
+        ("components: ['ssh://git@github.com/a/b']", f"components: 'ssh://git@github.com/a/b': {OUTSIDE}"),
+        ("patches: [{path: 'https://example.com/a.yaml'}]", f"patches: 'https://example.com/a.yaml': {OUTSIDE}"),
+        ("openapi: {path: 'https://example.com/a.json'}", f"openapi: 'https://example.com/a.json': {OUTSIDE}"),
+        ("configMapGenerator: [{files: ['b=https://c.d/e']}]", f"configMapGenerator: 'https://c.d/e': {OUTSIDE}"),
+        ("resources: [../../elsewhere]", f"resources: '../../elsewhere': {OUTSIDE}"),
+        ("resources: [../gone.yaml]", f"resources: '../gone.yaml': {OUTSIDE}"),
+        ("resources: [../other]", f"resources: '../other': {OUTSIDE}"),
+        ("transformers: [../part]", f"transformers: '../part': no file {UNCHECKED}"),
+    ],
+)  # fmt: skip
+def test_what_a_kustomization_takes_from_elsewhere_is_refused(tmp_path: Path, field: str, error: str) -> None:
+    """The folder `other` spells its file kustomization.yml, which kustomize takes and nothing else here does."""
+    root = tmp_path / "root"
+    write(root, {"top/kustomization.yaml": f"{field}\n", "other/kustomization.yml": "resources: [pod.yaml]\n"})
+    write(root, {"part/kustomization.yaml": "resources: [pod.yaml]\n", "part/pod.yaml": POD, "other/pod.yaml": POD})
+    write(tmp_path, {"elsewhere/kustomization.yaml": "resources: []\n"})
+
+    with pytest.raises(Refused) as refused:
+        kustomize.build(root, "top")
+
+    assert refused.value.lines == (f"top/kustomization.yaml: {error}",)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (b"resources:\n  - [", "line 3: not YAML: did not find expected node content"),
+        (b"a: \xff", "not YAML: invalid leading UTF-8 octet"),
+    ],
+)
+def test_a_kustomization_that_is_not_yaml_is_refused(tmp_path: Path, text: bytes, error: str) -> None:
+    (tmp_path / "kustomization.yaml").write_bytes(text)
+
+    with pytest.raises(Refused) as refused:
+        kustomize.build(tmp_path, ".")
+
+    assert refused.value.lines == (f"kustomization.yaml: {error}",)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "text", "resources: text", "patches: {path: 1}", "configMapGenerator: [a]"])
+def test_a_kustomization_of_another_shape_is_left_to_kustomize(tmp_path: Path, text: str) -> None:
+    write(tmp_path, {"top/kustomization.yaml": text})
+
+    with pytest.raises(Refused):
+        kustomize.build(tmp_path, "top")
+
+
+def test_faults_of_all_folders_are_reported_each_with_its_folder_and_no_path_of_this_machine(
+    manifests: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    for name in ("base", "apps", "overlays", "argocd"):
+        shutil.copytree(manifests / name, root / name)
+    for file, old, new in (
+        ("overlays/dev/iris-api/release.yaml", "name: iris-api", "name: iris-app"),
+        ("overlays/prod/iris-api/kustomization.yaml", "path: /spec/rules/0/host", "path: /spec/rule/0/host"),
+        ("base/environment/limitrange.yaml", "metadata:\n", "metadata\n"),
+    ):
+        (root / file).write_text((root / file).read_text().replace(old, new, 1))
+    (root / "base/inference-service/serviceaccount.yaml").unlink()
+
+    with pytest.raises(Refused) as refused:
+        kustomize.build_all(root, FOLDERS)
+
+    lines = refused.value.lines
+    missing = f"base/inference-service/kustomization.yaml: resources: 'serviceaccount.yaml': {OUTSIDE}"
+    assert not [line for line in lines if str(tmp_path) in line]
+    assert [line.partition(": ")[0] for line in lines if line != missing] == [
+        "overlays/dev/environment", "overlays/dev/iris-api", "overlays/staging/environment",
+        "overlays/prod/environment", "overlays/prod/iris-api",
+    ]  # fmt: skip
+    assert lines.count(missing) == 1
+    assert "overlays/dev/iris-api: no resource matches strategic merge patch" in lines[1]
+
+
+# Comparing
+
+
+def test_equal_and_merge_signs_are_text() -> None:
+    assert kustomize.objects("a: =\nb: <<\n") == [{"a": "=", "b": "<<"}]
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "metadata", "shown"),
+    [
+        ("v1", "Pod", {"name": "a", "namespace": "b"}, "Pod b/a"),
+        ("apps/v1", "Deployment", {"name": "a", "namespace": "b"}, "Deployment.apps b/a"),
+        ("v1", "Namespace", {"name": "a"}, "Namespace a"),
+    ],
+)
+def test_an_identity_is_written_as_kubectl_does(version: str, kind: str, metadata: Any, shown: str) -> None:
+    assert str(kustomize.identity({"apiVersion": version, "kind": kind, "metadata": metadata})) == shown
+
+
+ONE = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: a, labels: {b: "1"}}
+spec:
+  containers:
+    - {name: x, image: i, ports: [{containerPort: 1}]}
+    - {name: y, args: [p, q]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: s}
+"""
+SAME = """\
+# Documents and keys in another order, other quotes, other layout.
+kind: "Service"
+apiVersion: v1
+metadata:
+  name: s
+---
+kind: Deployment
+apiVersion: apps/v1
+spec:
+  containers:
+  - image: 'i'
+    name: x
+    ports:
+    - containerPort: 1
+  - args:
+    - p
+    - q
+    name: y
+metadata:
+  labels:
+    b: '1'
+  name: a
+"""
+
+
+def compare(before: str, after: str) -> list[tuple[str, str, Any, Any]]:
+    found = kustomize.differences(kustomize.objects(before), kustomize.objects(after))
+    return [(str(d.identity), d.path, d.before, d.after) for d in found]
+
+
+def test_order_quotes_and_layout_are_no_difference() -> None:
+    assert compare(ONE, SAME) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path", "before", "after"),
+    [
+        ("image: i", "image: j", "spec.containers[x].image", "i", "j"),
+        ("[p, q]", "[p, r]", "spec.containers[y].args[1]", "q", "r"),
+        ("[p, q]", "[p]", "spec.containers[y].args[1]", "q", None),
+        ('b: "1"', "b: 1", "metadata.labels.b", "1", 1),
+        ('{b: "1"}', "{b: null}", "metadata.labels.b", "1", None),
+        ("containerPort: 1", "containerPort: 2", "spec.containers[x].ports[0].containerPort", 1, 2),
+        ("apps/v1", "apps/v2", "apiVersion", "apps/v1", "apps/v2"),
+        ("image: i, ", "image: i, args: [], ", "spec.containers[x].args", None, []),
+        ("name: a, ", "name: a, uid: null, ", "metadata.uid", None, None),
+    ],
+)
+def test_a_difference_names_the_object_the_field_and_both_values(
+    old: str, new: str, path: str, before: Any, after: Any
+) -> None:
+    assert compare(ONE, ONE.replace(old, new)) == [("Deployment.apps a", path, before, after)]
+
+
+def test_a_renamed_object_is_another_one() -> None:
+    before, after = "kind: A\nmetadata: {name: a}\n", "kind: A\nmetadata: {name: b}\n"
+
+    assert compare(before, after) == [
+        ("A a", "kind", "A", None), ("A a", "metadata.name", "a", None),
+        ("A b", "kind", None, "A"), ("A b", "metadata.name", None, "b"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("names", [["a", "a"], ["a", None], ["a", 1], [{}, {}]])
+def test_items_without_a_name_of_their_own_go_by_position(names: list[Any]) -> None:
+    items = [{"name": name, "value": at} for at, name in enumerate(names)]
+
+    assert {"[0].value", "[1].value"} <= kustomize.leaves(items).keys()
+
+
+def test_yaml_of_a_render_is_what_the_objects_say(manifests: Path) -> None:
+    text = kustomize.build(manifests, "overlays/prod/iris-api")
+
+    assert kustomize.objects(text) == list(yaml.safe_load_all(text))

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from conftest import IMAGE, REGISTRY, Checkout, git
+
+from gitops import release
+from gitops.cli import Refused
+from gitops.git import Git
+from gitops.layout import Policy
+from gitops.release import Release
+
+POLICY = Policy("mlops-prod", (REGISTRY,), ("dev", "staging", "prod"))
+FILE = "overlays/dev/app/release.yaml"
+SERVICE = """\
+kind: InferenceService
+metadata:
+  name: app
+  annotations:
+    model.mlops/version: unreleased
+    model.mlops/digest: unreleased
+    model.mlops/code-commit: unreleased
+    model.mlops/data-digest: unreleased
+    model.mlops/mlflow-run: unreleased
+spec:
+  predictor:
+    model:
+      storageUri: s3://unreleased/
+"""
+DEPLOYMENT = """\
+kind: Deployment
+metadata:
+  annotations:
+    model.mlops/version: v1
+    model.mlops/digest: sha256:1
+    model.mlops/code-commit: c1
+    model.mlops/data-digest: d1
+    model.mlops/mlflow-run: r1
+spec:
+  template:
+    spec:
+      containers:
+        - name: proxy
+          image: proxy:1
+        - name: api
+          image: registry/api:1
+          env:
+            - name: MODEL_URI
+              value: s3://bucket/models/iris/v1/onnx/
+            - name: MODEL_DIGEST
+              value: sha256:1
+"""
+
+
+def numbered(number: int, environment: str = "dev") -> Release:
+    """A release of an InferenceService whose every field has this number."""
+    words = [f"{word}{number}" for word in ("version", "digest", "code", "data", "run")]
+    return Release("app", environment, *words, uri=f"s3://b/{number}/", image=None)
+
+
+# The file
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("kind: Service\n", "kind: 'Service': a release is written for a Deployment or an InferenceService"),
+        ("- kind: Deployment\n", "kind: None: a release is written for a Deployment or an InferenceService"),
+        ("just a text\n", "kind: None: a release is written for a Deployment or an InferenceService"),
+        (
+            "kind: InferenceService\nspec: {predictor: {sklearn: {storageUri: s3://b/}}}\n",
+            "spec.predictor.sklearn.storageUri: a change of it never reaches the running model under server-side apply;"
+            " write spec.predictor.model.storageUri and spec.predictor.model.modelFormat.name: sklearn",
+        ),
+        (
+            "kind: InferenceService\nspec: {predictor: {storageUris: [{uri: s3://b/}]}}\n",
+            "spec.predictor.storageUris: one model per release; write spec.predictor.model.storageUri",
+        ),
+        (
+            DEPLOYMENT.replace("MODEL_URI", "OTHER"),
+            "spec.template.spec.containers: 0 containers with the variable MODEL_URI; a release sets it in exactly one",
+        ),
+        (
+            DEPLOYMENT.replace("image: proxy:1", "env: [{name: MODEL_URI, value: x}]"),
+            "spec.template.spec.containers: 2 containers with the variable MODEL_URI; a release sets it in exactly one",
+        ),
+        (
+            DEPLOYMENT.replace("value: sha256:1", "value: sha256:2"),
+            "spec.template.spec.containers[api].env[MODEL_DIGEST].value: sha256:2 differs from the annotation sha256:1",
+        ),
+        (
+            DEPLOYMENT.replace("    model.mlops/mlflow-run: r1\n", ""),
+            "metadata.annotations.model.mlops/mlflow-run: missing; a release has this field",
+        ),
+        (
+            SERVICE.replace("      storageUri: s3://unreleased/\n", "      {}\n"),
+            "spec.predictor.model.storageUri: missing; a release has this field",
+        ),
+    ],
+)
+def test_a_file_that_is_no_release_is_refused_with_its_field(text: str, line: str) -> None:
+    with pytest.raises(Refused) as refused:
+        release.read(text.encode(), "app", "dev")
+
+    assert refused.value.lines == (f"{FILE}: {line}",)
+
+
+@pytest.mark.parametrize("value", ["text", "[]", "[text]", "{}", "null", "1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "kind: Deployment\nspec: VALUE\n",
+        "kind: Deployment\nspec: {template: VALUE}\n",
+        "kind: Deployment\nspec: {template: {spec: VALUE}}\n",
+        "kind: Deployment\nspec: {template: {spec: {containers: VALUE}}}\n",
+        "kind: Deployment\nspec: {template: {spec: {containers: [{name: api, env: VALUE}]}}}\n",
+        "kind: InferenceService\nspec: VALUE\n",
+        "kind: InferenceService\nspec: {predictor: VALUE}\n",
+        "kind: InferenceService\nspec: {predictor: {model: VALUE}}\n",
+    ],
+)
+def test_a_file_of_any_shape_is_refused_and_never_a_crash(text: str, value: str) -> None:
+    with pytest.raises(Refused):
+        release.read(text.replace("VALUE", value).encode(), "app", "dev")
+
+
+def test_what_is_written_is_what_is_read() -> None:
+    new = replace(release.read(DEPLOYMENT.encode(), "app", "dev"), version="v2", digest="sha256:2", image=IMAGE)
+
+    text = release.write(DEPLOYMENT.encode(), new)
+
+    assert release.read(text, "app", "dev") == new
+    assert text.count(b"sha256:2") == 2
+    assert b"image: proxy:1" in text
+
+
+# Images
+
+
+@pytest.mark.parametrize("name", [f"{REGISTRY}/a", f"{REGISTRY}/team/iris-api"])
+@pytest.mark.parametrize("ending", [f"@sha256:{'a' * 64}", ":1.2.3", ":v1_b-2"])
+def test_an_image_of_the_owners_registry_may_be_named_by_digest_or_tag(name: str, ending: str) -> None:
+    release.require_image(f"{name}{ending}", POLICY)
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["", "api", f"{REGISTRY}/api", f"{REGISTRY}/api:latest", f"{REGISTRY}/api@sha256:abc", f"{REGISTRY}/api:1\n",
+     f"{REGISTRY}/API:1", f"{REGISTRY}//api:1", f"{REGISTRY}/api:1@sha256:{'a' * 64}"],
+)  # fmt: skip
+def test_an_image_by_latest_or_by_no_fixed_name_is_refused(image: str) -> None:
+    with pytest.raises(Refused) as refused:
+        release.require_image(image, POLICY)
+
+    assert refused.value.lines == (
+        f"--image {image}: name it as REGISTRY/NAME@sha256:DIGEST or REGISTRY/NAME:TAG, and not by `latest`",
+    )
+
+
+@pytest.mark.parametrize("image", ["docker.io/library/api:1", f"{REGISTRY}.evil.example/api:1", f"a{REGISTRY}/api:1"])
+def test_an_image_of_another_registry_is_refused(image: str) -> None:
+    with pytest.raises(Refused) as refused:
+        release.require_image(image, POLICY)
+
+    assert refused.value.lines == (
+        f"--image {image}: not in one of the registries of overlays/promotion.yaml: {REGISTRY}",
+    )
+
+
+# Messages
+
+
+def test_a_message_has_the_trailers_of_each_release_as_git_reads_them(plain: Checkout) -> None:
+    both = [numbered(1), replace(numbered(2), app="other", image=IMAGE)]
+
+    text = release.message("Release", both)
+
+    (plain.root / "message").write_text(text)
+    assert text.startswith(
+        "Release app in dev to version1 and 1 more\n\n- app in dev: s3://b/1/\n- other in dev: s3://b/2/\n\n"
+    )
+    assert plain.git("interpret-trailers", "--parse", "message").splitlines() == [
+        "Release: app dev",
+        "Model-Version: version1",
+        "Model-Digest: digest1",
+        "Code-Commit: code1",
+        "Data-Digest: data1",
+        "MLflow-Run: run1",
+        "Release: other dev",
+        "Model-Version: version2",
+        "Model-Digest: digest2",
+        "Code-Commit: code2",
+        "Data-Digest: data2",
+        "MLflow-Run: run2",
+        f"Image: {IMAGE}",
+    ]
+
+
+# History
+
+
+@pytest.fixture
+def history(plain: Checkout) -> Checkout:
+    """A repository in which release 1 of `app` ran in dev."""
+    plain.write(FILE, SERVICE)
+    plain.commit("unreleased")
+    commit_release(plain, numbered(1))
+    return plain
+
+
+def commit_release(checkout: Checkout, new: Release) -> str:
+    file = f"overlays/{new.environment}/app/release.yaml"
+    checkout.write(file, release.write(SERVICE.encode(), new))
+    return checkout.commit(f"{new.environment} {new.version}")
+
+
+def test_what_a_merged_branch_tried_on_its_way_never_ran(history: Checkout) -> None:
+    history.git("checkout", "-q", "-b", "topic")
+    for number in (2, 3):
+        commit_release(history, numbered(number))
+    history.git("checkout", "-q", "cicd")
+    history.git("merge", "-q", "--no-ff", "-m", "Merge", "topic")
+
+    found = list(release.history(Git(history.root), "cicd", "app", "dev"))
+
+    assert [item.version for _, item in found] == ["version3", "version1", "unreleased"]
+    assert found[0][0] == history.git("rev-parse", "cicd")
+
+
+def test_a_release_runs_since_the_merge_that_brought_it_and_not_since_a_later_comment(history: Checkout) -> None:
+    history.git("checkout", "-q", "-b", "topic")
+    commit_release(history, numbered(2))
+    history.git("checkout", "-q", "cicd")
+    history.git("merge", "-q", "--no-ff", "-m", "Merge", "topic")
+    merge = history.git("rev-parse", "HEAD")
+    history.replace(FILE, "spec:\n", "# the predictor\nspec:\n")
+    history.commit("A comment")
+
+    since = release.since(Git(history.root), "cicd", numbered(2))
+
+    assert since.commit == merge
+    assert since.date == git(history.root, "show", "-s", "--format=%cI", merge)
+    assert since.author == "Test"
+
+
+def test_a_release_that_came_back_runs_since_it_came_back(history: Checkout) -> None:
+    commit_release(history, numbered(2))
+    back = commit_release(history, numbered(1))
+
+    assert release.since(Git(history.root), "cicd", numbered(1)).commit == back
+
+
+def test_a_release_enters_an_environment_only_after_the_one_before(history: Checkout) -> None:
+    repo = Git(history.root)
+    commit_release(history, numbered(2))
+
+    release.require_order(repo, "cicd", POLICY, numbered(3))
+    release.require_order(repo, "cicd", POLICY, numbered(1, "staging"))
+    for never in (numbered(3, "staging"), numbered(2, "prod"), replace(numbered(2, "staging"), code_commit="other")):
+        with pytest.raises(Refused) as refused:
+            release.require_order(repo, "cicd", POLICY, never)
+        before = POLICY.before(never.environment)
+        assert refused.value.lines == (
+            f"overlays/{never.environment}/app/release.yaml: {never.version} has never been released in {before}, which"
+            f" comes before {never.environment}; release it there first, then run"
+            f" `python scripts/promote_model.py --app app --to {never.environment}`",
+        )
+
+
+def test_a_file_that_was_no_release_once_hides_no_other_release(history: Checkout) -> None:
+    history.write(FILE, "kind: Service\n")
+    history.commit()
+    commit_release(history, numbered(2))
+
+    found = [item.version for _, item in release.history(Git(history.root), "cicd", "app", "dev")]
+
+    assert found == ["version2", "version1", "unreleased"]
