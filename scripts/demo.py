@@ -28,10 +28,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from gitops import cli
+from gitops import cli  # first, as it says which packages are missing
 from gitops.cli import Refused
+
+# isort: split
+import yaml
 
 SAMPLE = {"features": [5.3, 3.5, 1.4, 0.2]}
 IMAGE_DIGEST = hashlib.sha256(b"not built").hexdigest()

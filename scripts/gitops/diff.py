@@ -19,9 +19,12 @@ def rendered_diffs(git: Git, old: str, new: str | None, folders: Iterable[str]) 
     Raises Refused when the new side does not render. The old side may fail: its repair must be possible to show.
     """
     with tree_of(git, old) as before, tree_of(git, new) as after:
-        changed = [folder for folder in folders if _sources(before, folder) != _sources(after, folder)]
+        changed = [folder for folder in folders if _sources(after, folder) != _sources_or_none(before, folder)]
         right = kustomize.build_all(after, _there(after, changed))
-        left = {folder: _render_or_reason(before, folder) for folder in _there(before, changed)}
+        try:
+            left = kustomize.build_all(before, _there(before, changed))
+        except Refused:
+            left = {folder: _render_or_reason(before, folder) for folder in _there(before, changed)}
     found = {}
     for folder in changed:
         pair = (left.get(folder, "").splitlines(keepends=True), right.get(folder, "").splitlines(keepends=True))
@@ -30,9 +33,13 @@ def rendered_diffs(git: Git, old: str, new: str | None, folders: Iterable[str]) 
     return found
 
 
-def _sources(tree: Path, folder: str) -> dict[str, bytes] | None:
+def _sources(tree: Path, folder: str) -> dict[str, bytes]:
+    return {file: (tree / file).read_bytes() for file in kustomize.closure(tree, folder)}
+
+
+def _sources_or_none(tree: Path, folder: str) -> dict[str, bytes] | None:
     try:
-        return {file: (tree / file).read_bytes() for file in kustomize.closure(tree, folder)}
+        return _sources(tree, folder)
     except Refused:
         return None
 

@@ -259,13 +259,17 @@ def _found(root: Path, generator: Any) -> set[str]:
     excluded: set[str] = set()
     for field in ("files", "directories"):
         for entry in _list(at(generator, field)):
-            pattern = str(at(entry, "path") or "").strip("/")
-            places = [
-                place for place in (root.glob(pattern) if pattern else []) if place.is_dir() != (field == "files")
-            ]
+            places = [place for place in _glob(root, at(entry, "path")) if place.is_dir() != (field == "files")]
             folders = {os.path.relpath(place.parent if field == "files" else place, root) for place in places}
             (excluded if at(entry, "exclude") else chosen).update(folders)
     return chosen - excluded
+
+
+def _glob(root: Path, pattern: Any) -> list[Path]:
+    try:
+        return list(root.glob(str(pattern).strip("/")))
+    except ValueError:
+        return []  # no pattern, so it finds nothing
 
 
 def _list(value: Any) -> list[Any]:

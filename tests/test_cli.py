@@ -1,0 +1,77 @@
+"""What holds for every command: help, the missing environment, output that nobody reads to its end."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Checkout
+
+from gitops import cli
+from gitops.cli import Refused
+
+COMMANDS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
+# They make environments, or run in that of model-src/.
+WITHOUT_PACKAGES = ("lock", "serve_model", "setup")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(command).main(["--help"])
+
+    assert ended.value.code == 0
+    assert any(f"scripts/{command}.py" in line or "  make " in line for line in capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_interpreter_without_the_packages_is_told_so_in_one_line(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", ROOT / "scripts" / f"{command}.py", "--help"], capture_output=True, text=True
+    )
+
+    if command in WITHOUT_PACKAGES:
+        assert (done.returncode, done.stderr) == (0, "")
+        return
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"error: {sys.executable} lacks boto3, jsonschema, ruamel, tabulate, yaml: run `make setup`, then"
+        " `source .venv/bin/activate` or call the command with .venv/bin/python\n"
+    )
+
+
+def test_output_that_nobody_reads_to_its_end_is_no_traceback(checkout: Checkout) -> None:
+    with subprocess.Popen(
+        [sys.executable, ROOT / "scripts/releases.py", "--root", checkout.root],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        err = process.stderr.read()
+
+    assert process.returncode == 1
+    assert "Traceback" not in err
+    assert "BrokenPipe" not in err
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "lines"),
+    [
+        (Refused("a: one", "b: two"), 1, ["error: a: one", "error: b: two"]),
+        (FileNotFoundError(2, "No such file or directory", "a/b"), 1, ["error: a/b: No such file or directory"]),
+        (KeyboardInterrupt(), 130, ["error: interrupted; run the same command again to complete it"]),
+    ],
+)
+def test_what_ends_a_command_is_lines_and_an_exit_code(
+    raised: BaseException, code: int, lines: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(_: argparse.Namespace) -> None:
+        raise raised
+
+    assert cli.run(command, argparse.Namespace(root=tmp_path)) == code
+    assert capsys.readouterr().err.splitlines() == lines

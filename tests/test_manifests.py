@@ -1,0 +1,568 @@
+"""What a reviewer of production asks of the manifests, looked up in what is rendered."""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from gitops import kustomize, layout
+
+POLICY = layout.read_policy(ROOT)
+OVERLAYS = layout.overlays(ROOT, POLICY)
+APPS = [folder for folder in OVERLAYS if not folder.endswith("/environment")]
+APIS = [folder for folder in APPS if folder.endswith("/iris-api")]
+MODELS = [folder for folder in APPS if folder.endswith("/iris-sklearn")]
+REPOSITORY = "https://github.com/example-org/model-gitops.git"
+
+Objects = dict[str, list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def renders(manifests: Path) -> Objects:
+    texts = kustomize.build_all(manifests, [*OVERLAYS, "argocd"])
+    return {folder: kustomize.objects(text) for folder, text in texts.items()}
+
+
+def the(items: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    """The one object of a kind."""
+    [found] = [item for item in items if item["kind"] == kind]
+    return found
+
+
+def pod_of(items: list[dict[str, Any]]) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
+    """The labels, the pod and the container of the one workload in a render."""
+    [workload] = [item for item in items if item["kind"] in ("Deployment", "InferenceService")]
+    if workload["kind"] == "Deployment":
+        template = workload["spec"]["template"]
+        [container] = template["spec"]["containers"]
+        return template["metadata"]["labels"], template["spec"], container
+    # KServe gives pods the labels of the InferenceService.
+    predictor = workload["spec"]["predictor"]
+    return workload["metadata"]["labels"], predictor, predictor["model"]
+
+
+def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    assert selector.keys() == {"matchLabels"}
+    return bool(selector["matchLabels"]) and selector["matchLabels"].items() <= labels.items()
+
+
+# Workloads
+
+
+@pytest.mark.parametrize("folder", APIS)
+def test_an_autoscaled_deployment_sets_no_replicas(renders: Objects, folder: str) -> None:
+    deployment, scaler = the(renders[folder], "Deployment"), the(renders[folder], "HorizontalPodAutoscaler")
+
+    assert "replicas" not in deployment["spec"]
+    assert scaler["spec"]["scaleTargetRef"] == {
+        "apiVersion": deployment["apiVersion"], "kind": "Deployment", "name": deployment["metadata"]["name"],
+    }  # fmt: skip
+    assert 1 <= scaler["spec"]["minReplicas"] <= scaler["spec"]["maxReplicas"]
+    target = {"type": "Utilization", "averageUtilization": 70}
+    assert scaler["spec"]["metrics"] == [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
+
+
+@pytest.mark.parametrize("folder", MODELS)
+def test_an_inference_service_is_autoscaled_and_says_how_it_is_deployed(renders: Objects, folder: str) -> None:
+    service = the(renders[folder], "InferenceService")
+
+    annotations, predictor = service["metadata"]["annotations"], service["spec"]["predictor"]
+    assert annotations["serving.kserve.io/deploymentMode"] == "Standard"
+    assert annotations["serving.kserve.io/autoscalerClass"] == "hpa"
+    assert 1 <= predictor["minReplicas"] <= predictor["maxReplicas"]
+    assert (predictor["scaleMetric"], predictor["scaleTarget"]) == ("cpu", 70)
+    model = predictor["model"]
+    assert model["modelFormat"] == {"name": annotations["model.mlops/flavour"]}
+    assert (model["runtime"], model["protocolVersion"]) == ("kserve-sklearnserver", "v2")
+
+
+@pytest.mark.parametrize("folder", [folder for folder in APPS if folder.startswith("overlays/prod/")])
+def test_production_has_a_replica_in_each_of_three_zones(renders: Objects, folder: str) -> None:
+    items = renders[folder]
+    predictor = [item["spec"]["predictor"] for item in items if item["kind"] == "InferenceService"]
+    [scaled] = predictor or [the(items, "HorizontalPodAutoscaler")["spec"]]
+
+    assert scaled["minReplicas"] >= 3
+
+
+@pytest.mark.parametrize("folder", APPS)
+def test_a_new_pod_takes_over_before_an_old_one_goes(renders: Objects, folder: str) -> None:
+    workload = next(item for item in renders[folder] if item["kind"] in ("Deployment", "InferenceService"))
+    strategy = workload["spec"].get("strategy") or workload["spec"]["predictor"]["deploymentStrategy"]
+
+    assert strategy["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+
+
+@pytest.mark.parametrize("folder", APPS)
+def test_probes_ask_different_questions_on_a_port_that_is_there(renders: Objects, folder: str) -> None:
+    _, _, container = pod_of(renders[folder])
+    probes = {name: container[f"{name}Probe"] for name in ("startup", "liveness", "readiness")}
+
+    gets = {name: probe["httpGet"] for name, probe in probes.items()}
+    # A model server of KServe listens on 8080; its runtime declares no port.
+    [port] = container.get("ports", [{"name": 8080}])
+    assert [get["port"] for get in gets.values()] == [port["name"]] * 3
+    assert gets["liveness"]["path"] == gets["startup"]["path"] != gets["readiness"]["path"]
+    assert [probes[name]["timeoutSeconds"] for name in ("liveness", "readiness")] == [2, 2]
+    # A start may take a minute; an outage is seen within half of one.
+    assert probes["startup"]["periodSeconds"] * probes["startup"]["failureThreshold"] >= 60
+    assert probes["liveness"]["periodSeconds"] * probes["liveness"]["failureThreshold"] <= 30
+    assert probes["readiness"]["periodSeconds"] * probes["readiness"]["failureThreshold"] <= 10
+
+
+@pytest.mark.parametrize("folder", APPS)
+def test_resources_are_requested_and_memory_is_limited(renders: Objects, folder: str) -> None:
+    _, _, container = pod_of(renders[folder])
+    resources = container["resources"]
+
+    assert resources["requests"].keys() == {"cpu", "memory"}
+    assert resources["limits"].keys() == {"memory"}
+    assert amount(resources["requests"]["memory"]) <= amount(resources["limits"]["memory"])
+
+
+@pytest.mark.parametrize("folder", APPS)
+def test_pods_meet_the_restricted_standard(renders: Objects, folder: str) -> None:
+    _, pod, container = pod_of(renders[folder])
+
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert not {"hostNetwork", "hostPID", "hostIPC", "volumes"} & pod.keys()
+    assert "privileged" not in container["securityContext"]
+
+
+@pytest.mark.parametrize("folder", APIS)
+def test_our_own_service_writes_no_file(renders: Objects, folder: str) -> None:
+    _, _, container = pod_of(renders[folder])
+
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+@pytest.mark.parametrize("folder", APIS)
+def test_our_own_service_has_time_to_drain(renders: Objects, folder: str) -> None:
+    """It answers on for 5 seconds after SIGTERM and finishes requests for 20 more: model-src/serving/__main__.py."""
+    _, pod, _ = pod_of(renders[folder])
+
+    assert pod["terminationGracePeriodSeconds"] > 5 + 20
+
+
+@pytest.mark.parametrize("folder", MODELS)
+def test_the_stock_server_is_stopped_after_its_callers_know(renders: Objects, folder: str) -> None:
+    _, pod, container = pod_of(renders[folder])
+
+    assert 0 < container["lifecycle"]["preStop"]["sleep"]["seconds"] < pod["terminationGracePeriodSeconds"]
+
+
+@pytest.mark.parametrize("folder", APPS)
+def test_a_workload_has_an_account_of_its_own_and_no_token_of_the_cluster(renders: Objects, folder: str) -> None:
+    _, pod, _ = pod_of(renders[folder])
+    account = the(renders[folder], "ServiceAccount")
+
+    environment, app = folder.split("/")[1:]
+    assert pod["serviceAccountName"] == account["metadata"]["name"] == app
+    assert pod["automountServiceAccountToken"] is account["automountServiceAccountToken"] is False
+    role = account["metadata"]["annotations"]["eks.amazonaws.com/role-arn"]
+    assert re.fullmatch(rf"arn:aws:iam::\d{{12}}:role/ml-{environment}-model-reader", role)
+
+
+@pytest.mark.parametrize("folder", APPS)
+def test_pods_are_spread_over_zones_and_nodes(renders: Objects, folder: str) -> None:
+    labels, pod, _ = pod_of(renders[folder])
+    spread = pod["topologySpreadConstraints"]
+
+    selector = {"matchLabels": {"app.kubernetes.io/name": folder.split("/")[2]}}
+    # Each version is spread by itself, and a full zone is no reason not to run.
+    both = {"maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway", "matchLabelKeys": ["pod-template-hash"]}
+    assert spread == [
+        both | {"topologyKey": key, "labelSelector": selector}
+        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+    ]
+    assert selects(selector, labels)
+
+
+@pytest.mark.parametrize("folder", APPS)
+def test_pods_say_which_model_they_serve(renders: Objects, folder: str) -> None:
+    labels, _, _ = pod_of(renders[folder])
+
+    assert labels == {"app.kubernetes.io/name": folder.split("/")[2], "model.mlops/model": "iris"}
+
+
+@pytest.mark.parametrize("folder", APPS)
+def test_every_selector_selects_the_pods_of_its_own_render_and_no_others(renders: Objects, folder: str) -> None:
+    labels, _, _ = pod_of(renders[folder])
+    selectors = []
+    for item in renders[folder]:
+        if item["kind"] in ("Deployment", "PodDisruptionBudget"):
+            selectors.append(item["spec"]["selector"])
+        if item["kind"] == "Service":
+            selectors.append({"matchLabels": item["spec"]["selector"]})
+        if item["kind"] == "NetworkPolicy":
+            selectors.append(item["spec"]["podSelector"])
+    neighbours = [pod_of(renders[other])[0] for other in APPS if other != folder and same_environment(other, folder)]
+
+    assert len(selectors) == (4 if folder in APIS else 2)
+    assert all(selects(selector, labels) for selector in selectors)
+    assert not any(selects(selector, other) for selector in selectors for other in neighbours)
+
+
+def same_environment(one: str, other: str) -> bool:
+    return one.split("/")[1] == other.split("/")[1]
+
+
+@pytest.mark.parametrize("folder", APIS)
+def test_a_request_finds_its_way_from_the_host_to_the_container(renders: Objects, folder: str) -> None:
+    ingress, service = the(renders[folder], "Ingress"), the(renders[folder], "Service")
+    _, _, container = pod_of(renders[folder])
+
+    [rule] = ingress["spec"]["rules"]
+    [path] = rule["http"]["paths"]
+    [port] = service["spec"]["ports"]
+    assert rule["host"].endswith(".ml.example.com")
+    assert path["backend"]["service"] == {"name": service["metadata"]["name"], "port": {"name": port["name"]}}
+    assert (path["path"], path["pathType"]) == ("/predict", "Exact")
+    assert (port["port"], port["targetPort"]) == (80, 5001)
+    assert [listed["containerPort"] for listed in container["ports"]] == [5001]
+    assert container["command"] == ["python", "-m", "serving"]
+    assert {"name": "PORT", "value": "5001"} in container["env"]
+    assert {"name": "HOST", "value": "0.0.0.0"} in container["env"]
+
+
+@pytest.mark.parametrize("folder", APIS)
+def test_the_load_balancer_is_internal_speaks_tls_alone_and_asks_for_readiness(renders: Objects, folder: str) -> None:
+    ingress = the(renders[folder], "Ingress")
+    _, _, container = pod_of(renders[folder])
+
+    annotations = ingress["metadata"]["annotations"]
+    balancer = {name.partition("/")[2]: value for name, value in annotations.items()}
+    assert ingress["spec"]["ingressClassName"] == "alb"
+    assert (balancer["scheme"], balancer["target-type"]) == ("internal", "ip")
+    assert yaml.safe_load(balancer["listen-ports"]) == [{"HTTPS": 443}]
+    assert "TLS13" in balancer["ssl-policy"]
+    assert balancer["healthcheck-path"] == container["readinessProbe"]["httpGet"]["path"]
+
+
+@pytest.mark.parametrize("folder", APPS)
+def test_a_network_policy_lets_in_the_port_that_is_served_and_keeps_credentials_of_the_node_away(
+    renders: Objects, folder: str
+) -> None:
+    policy = the(renders[folder], "NetworkPolicy")["spec"]
+
+    _, _, container = pod_of(renders[folder])
+    [entry], [way_out] = policy["ingress"], policy["egress"]
+    network, monitoring = entry["from"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert [port["port"] for port in entry["ports"]] == [container.get("ports", [{"name": 8080}])[0]["name"]]
+    assert network.keys() == {"ipBlock"}
+    assert ipaddress.ip_network(network["ipBlock"]["cidr"]).is_private
+    assert monitoring == {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    assert way_out["ports"] == [{"port": 443}]
+    assert way_out["to"] == [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}}]
+
+
+@pytest.mark.parametrize("folder", APPS)
+def test_a_drain_of_nodes_takes_one_pod_at_a_time_and_is_never_blocked(renders: Objects, folder: str) -> None:
+    budget = the(renders[folder], "PodDisruptionBudget")["spec"]
+
+    assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+
+
+# Environments
+
+
+@pytest.mark.parametrize("env", POLICY.environments)
+def test_an_environment_denies_by_default_and_asks_for_the_restricted_standard(renders: Objects, env: str) -> None:
+    items = renders[f"overlays/{env}/environment"]
+    policies = {item["metadata"]["name"]: item["spec"] for item in items if item["kind"] == "NetworkPolicy"}
+
+    namespace = the(items, "Namespace")["metadata"]
+    assert namespace["name"] == f"ml-{env}"
+    assert {namespace["labels"][f"pod-security.kubernetes.io/{mode}"] for mode in ("enforce", "audit", "warn")} == {
+        "restricted"
+    }
+    assert policies == {
+        "default-deny": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
+        "dns": {
+            "podSelector": {},
+            "policyTypes": ["Egress"],
+            "egress": [
+                {
+                    "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}],
+                    "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}],
+                }
+            ],
+        },
+    }
+
+
+def amount(quantity: str) -> float:
+    number, unit = re.fullmatch(r"([0-9.]+)(m|Mi|Gi)?", str(quantity)).groups()  # type: ignore[union-attr]
+    return float(number) * {None: 1, "m": 0.001, "Mi": 2**20, "Gi": 2**30}[unit]
+
+
+@pytest.mark.parametrize("env", POLICY.environments)
+def test_the_quota_has_room_for_all_apps_at_their_largest_during_a_rollout(renders: Objects, env: str) -> None:
+    hard = the(renders[f"overlays/{env}/environment"], "ResourceQuota")["spec"]["hard"]
+    limits = the(renders[f"overlays/{env}/environment"], "LimitRange")["spec"]["limits"]
+    needed = dict.fromkeys(("requests.cpu", "requests.memory", "limits.memory", "pods"), 0.0)
+    for folder in APPS:
+        if same_environment(folder, f"overlays/{env}/environment"):
+            _, pod, container = pod_of(renders[folder])
+            scaled = pod if "maxReplicas" in pod else the(renders[folder], "HorizontalPodAutoscaler")["spec"]
+            pods = scaled["maxReplicas"] + 1
+            needed["pods"] += pods
+            for sort, name in (("requests", "cpu"), ("requests", "memory"), ("limits", "memory")):
+                needed[f"{sort}.{name}"] += pods * amount(container["resources"][sort][name])
+            assert amount(container["resources"]["limits"]["memory"]) <= amount(limits[0]["max"]["memory"])
+
+    assert [name for name, value in needed.items() if value > amount(hard[name])] == []
+    assert (hard["services.loadbalancers"], hard["services.nodeports"]) == ("0", "0")
+    # The quota refuses a pod whose containers say nothing, so something is said for them.
+    assert limits[0]["defaultRequest"].keys() == {"cpu", "memory"}
+    assert limits[0]["default"].keys() == {"memory"}
+
+
+DIFFERENT = {
+    "metadata.namespace",
+    "Namespace metadata.name",
+    "ServiceAccount metadata.annotations.eks.amazonaws.com/role-arn",
+    "HorizontalPodAutoscaler spec.minReplicas",
+    "HorizontalPodAutoscaler spec.maxReplicas",
+    "InferenceService spec.predictor.minReplicas",
+    "InferenceService spec.predictor.maxReplicas",
+    "Ingress spec.rules[0].host",
+    "ResourceQuota spec.hard.requests.cpu",
+    "ResourceQuota spec.hard.requests.memory",
+    "ResourceQuota spec.hard.limits.memory",
+    "ResourceQuota spec.hard.pods",
+}
+
+
+def test_environments_differ_in_what_they_should_and_nothing_else(renders: Objects) -> None:
+    """Before any release: afterwards they differ in their releases too."""
+    found = set()
+    for app in ("environment", "iris-api", "iris-sklearn"):
+        sides = [
+            {(item["kind"], item["metadata"]["name"].removeprefix(f"ml-{env}")): kustomize.leaves(item)
+             for item in renders[f"overlays/{env}/{app}"]}
+            for env in POLICY.environments
+        ]  # fmt: skip
+        for one, other in itertools.combinations(sides, 2):
+            assert one.keys() == other.keys()
+            found |= {
+                path if path == "metadata.namespace" else f"{kind} {path}"
+                for kind, name in one
+                for path in one[kind, name].keys() | other[kind, name].keys()
+                if one[kind, name].get(path) != other[kind, name].get(path)
+            }
+
+    assert found == DIFFERENT
+    assert len(OVERLAYS) == 3 * len(POLICY.environments)
+
+
+# Names
+
+
+@pytest.mark.parametrize("folder", APPS)
+def test_no_name_or_value_of_a_base_is_left(renders: Objects, folder: str) -> None:
+    """The container of the API keeps its name: that is what it is in every app."""
+    app = folder.split("/")[2]
+    values = [
+        f"{path}={value}" for item in renders[folder] for path, value in kustomize.leaves(item).items()
+        if value in ("api", "model", "any") or "invalid" in str(value)
+    ]  # fmt: skip
+
+    assert values == (["spec.template.spec.containers[api].name=api"] if folder in APIS else [])
+    assert {item["metadata"]["name"] for item in renders[folder]} == {app}
+
+
+def test_a_base_names_no_model_version_or_environment(manifests: Path) -> None:
+    words = re.compile(
+        r"iris|sklearn|\b(dev|staging|prod|latest)\b|[0-9]{4}-[0-9]{2}-[0-9]{2}-|s3://(?!unreleased/)", re.I
+    )
+    found = [
+        f"{file.relative_to(manifests)}: {line.strip()}"
+        for file in sorted((manifests / "base").rglob("*.yaml"))
+        for line in file.read_text().splitlines()
+        if words.search(line) and not line.lstrip().startswith("#")
+    ]
+
+    assert found == []
+
+
+def test_every_file_is_read_by_a_render(manifests: Path) -> None:
+    read = set().union(*(kustomize.closure(manifests, folder) for folder in [*OVERLAYS, "argocd"]))
+    files = {
+        file.relative_to(manifests).as_posix()
+        for folder in ("base", "apps", "overlays", "argocd")
+        for file in (manifests / folder).rglob("*")
+        if file.is_file()
+    }
+
+    assert files - read == {layout.POLICY_FILE}
+
+
+def test_a_file_holds_one_object_and_is_called_after_its_kind(manifests: Path) -> None:
+    """Two of one kind: what it is follows the kind. In overlays and apps a file is called after what it carries."""
+    misnamed = []
+    for file in sorted((manifests / "base").rglob("*.yaml")):
+        if not file.name.startswith("kustom"):
+            [item] = yaml.safe_load_all(file.read_text())
+            if not re.fullmatch(rf"{item['kind'].lower()}(-[a-z-]+)?", file.stem):
+                misnamed.append(file.name)
+
+    assert misnamed == []
+
+
+# Argo CD
+
+
+@pytest.mark.parametrize("env", POLICY.environments)
+def test_a_project_allows_the_kinds_that_its_environment_renders_and_no_other(renders: Objects, env: str) -> None:
+    [project] = [p for p in renders["argocd"] if p["kind"] == "AppProject" and p["metadata"]["name"] == env]
+    rendered = {
+        (kustomize.identity(item).group, item["kind"])
+        for folder, items in renders.items()
+        if folder.startswith(f"overlays/{env}/")
+        for item in items
+    }
+
+    spec = project["spec"]
+    assert {(kind["group"], kind["kind"]) for kind in spec["namespaceResourceWhitelist"]} == {
+        kind for kind in rendered if kind != ("", "Namespace")
+    }
+    assert spec["clusterResourceWhitelist"] == [{"group": "", "kind": "Namespace", "name": f"ml-{env}"}]
+    assert spec["destinations"] == [{"server": "https://kubernetes.default.svc", "namespace": f"ml-{env}"}]
+
+
+def test_the_platform_project_allows_what_its_application_renders_and_nothing_of_the_cluster(renders: Objects) -> None:
+    [project] = [p for p in renders["argocd"] if p["kind"] == "AppProject" and p["metadata"]["name"] == "platform"]
+
+    spec = project["spec"]
+    assert {(kind["group"], kind["kind"]) for kind in spec["namespaceResourceWhitelist"]} == {
+        (kustomize.identity(item).group, item["kind"]) for item in renders["argocd"]
+    }
+    assert "clusterResourceWhitelist" not in spec
+    assert spec["destinations"] == [{"server": "https://kubernetes.default.svc", "namespace": "argocd"}]
+
+
+def test_no_project_has_a_wildcard(renders: Objects) -> None:
+    projects = [item for item in renders["argocd"] if item["kind"] == "AppProject"]
+
+    assert {project["metadata"]["name"] for project in projects} == {*POLICY.environments, "platform"}
+    assert not [value for project in projects for value in kustomize.leaves(project).values() if "*" in str(value)]
+
+
+def test_the_repository_and_branch_are_the_same_everywhere(renders: Objects) -> None:
+    leaves = [pair for item in renders["argocd"] for pair in kustomize.leaves(item).items()]
+
+    assert {value for path, value in leaves if "repo" in path.lower()} == {REPOSITORY}
+    assert {value for path, value in leaves if path.lower().endswith("revision")} == {"cicd"}
+    assert {item["metadata"]["namespace"] for item in renders["argocd"]} == {"argocd"}
+
+
+def applications(renders: Objects) -> dict[str, dict[str, Any]]:
+    """Each Application, or template of many, by the name of its object."""
+    return {
+        item["metadata"]["name"]: item["spec"]["template"] if item["kind"] == "ApplicationSet" else item
+        for item in renders["argocd"]
+        if item["kind"] != "AppProject"
+    }
+
+
+def test_templates_use_the_path_alone(renders: Objects) -> None:
+    used = {
+        action.strip("{}- ")
+        for template in applications(renders).values()
+        for value in kustomize.leaves(template).values()
+        for action in re.findall(r"\{\{.*?\}\}", str(value))
+    }
+
+    assert used == {".path.path", "index .path.segments 1", "index .path.segments 2"}
+
+
+def test_argo_cd_heals_by_itself_prunes_apps_and_never_an_environment(renders: Objects) -> None:
+    policies = {name: app["spec"]["syncPolicy"] for name, app in applications(renders).items()}
+
+    assert {name: policy["automated"] for name, policy in policies.items()} == {
+        "apps": {"prune": True, "selfHeal": True},
+        "environments": {"prune": False, "selfHeal": True},
+        "root": {"prune": True, "selfHeal": True},
+    }
+    assert all(policy["syncOptions"] == ["ServerSideApply=true"] for policy in policies.values())
+    backoff = {"duration": "10s", "factor": 2, "maxDuration": "5m"}
+    assert all(policy["retry"] == {"limit": 10, "refresh": True, "backoff": backoff} for policy in policies.values())
+
+
+def test_an_application_is_in_the_project_and_namespace_of_its_environment(renders: Objects) -> None:
+    for name in ("apps", "environments"):
+        spec = applications(renders)[name]["spec"]
+
+        assert spec["project"] == "{{ index .path.segments 1 }}"
+        assert spec["destination"] == {
+            "server": "https://kubernetes.default.svc", "namespace": "ml-{{ index .path.segments 1 }}",
+        }  # fmt: skip
+        assert spec["source"]["path"] == "{{ .path.path }}"
+
+
+def test_a_name_that_a_template_does_not_know_is_an_error(renders: Objects) -> None:
+    sets = [item["spec"] for item in renders["argocd"] if item["kind"] == "ApplicationSet"]
+
+    assert len(sets) == 2
+    assert all(spec["goTemplate"] and spec["goTemplateOptions"] == ["missingkey=error"] for spec in sets)
+
+
+def test_applications_are_called_after_app_and_environment(renders: Objects) -> None:
+    names = {name: app["metadata"]["name"] for name, app in applications(renders).items()}
+
+    assert names == {
+        "apps": "{{ index .path.segments 2 }}-{{ index .path.segments 1 }}",
+        "environments": "environment-{{ index .path.segments 1 }}",
+        "root": "root",
+    }
+    assert {app["metadata"]["namespace"] for app in applications(renders).values()} == {"argocd"}
+
+
+def test_the_root_keeps_the_folder_that_it_is_in(renders: Objects) -> None:
+    spec = applications(renders)["root"]["spec"]
+
+    assert (spec["project"], spec["source"]["path"]) == ("platform", "argocd")
+    assert spec["destination"] == {"server": "https://kubernetes.default.svc", "namespace": "argocd"}
+
+
+def generated(renders: Objects, root: Path) -> Iterator[str]:
+    """The overlays that the generator of apps makes Applications of, as Argo CD's post-selector decides it."""
+    [generator] = next(
+        item["spec"]["generators"]
+        for item in renders["argocd"]
+        if item["kind"] == "ApplicationSet" and item["metadata"]["name"] == "apps"
+    )
+    [expression], [pattern] = generator["selector"]["matchExpressions"], generator["git"]["files"]
+    assert expression["operator"] == "NotIn"
+    for file in sorted(root.glob(pattern["path"])):
+        # The parameters of a file are its fields, flattened.
+        value = kustomize.leaves(yaml.safe_load(file.read_text()))[expression["key"]]
+        if value not in expression["values"]:
+            yield file.parent.relative_to(root).as_posix()
+
+
+def test_an_app_has_an_application_from_its_first_release_on(renders: Objects, manifests: Path, tmp_path: Path) -> None:
+    for folder in APPS:
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "release.yaml").write_bytes((manifests / folder / "release.yaml").read_bytes())
+    released = tmp_path / "overlays/staging/iris-api/release.yaml"
+
+    before = list(generated(renders, tmp_path))
+    released.write_text(released.read_text().replace("version: unreleased", "version: 2026-02-01-0123456789ab"))
+
+    assert before == []
+    assert list(generated(renders, tmp_path)) == ["overlays/staging/iris-api"]

@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import BUCKET, IMAGE, S3, Checkout, Version, git, hook, package, run
+
+APP = ("--app", "iris-api")
+FILE = "overlays/staging/iris-api/release.yaml"
+
+
+@pytest.fixture
+def released(checkout: Checkout, version: Version) -> Checkout:
+    """A clone whose dev runs the version in both apps."""
+    both = ("--release", f"iris-sklearn:dev={version.uri}", "--release", f"iris-api:dev={version.uri},{IMAGE}")
+    done = checkout.run("bump_model", *both, "--push")
+    assert done.code == 0, done.err
+    return checkout
+
+
+def branch_of(version: Version, env: str = "staging", app: str = "iris-api") -> str:
+    return f"promote/{env}/{app}-{version.version}"
+
+
+def refused(checkout: Checkout, *args: str) -> list[str]:
+    """The errors of a promotion that must be refused and change nothing."""
+    before = checkout.state()
+    done = checkout.run("promote_model", *args)
+    assert (done.code, done.out) == (1, ""), done.err
+    assert checkout.state() == before
+    return done.errors
+
+
+def test_a_promotion_is_a_branch_with_one_changed_file_and_its_rendered_difference_is_shown(
+    released: Checkout, version: Version
+) -> None:
+    before = released.state()
+
+    done = released.run("promote_model", *APP, "--to", "staging")
+
+    branch = branch_of(version)
+    assert done.code == 0
+    assert done.err == f"made {branch}; next: git push origin {branch}, open a pull request to cicd\n"
+    assert done.out.startswith("--- overlays/staging/iris-api before\n+++ overlays/staging/iris-api after\n")
+    assert [line for line in done.out.splitlines() if line.startswith("+  ") and "model.mlops" not in line] == [
+        f"+          value: {version.uri}onnx/",
+        f"+          value: {version.digest}",
+        f"+        image: {IMAGE}",
+    ]
+    assert released.git("rev-parse", f"{branch}^") == released.tip()
+    assert released.git("diff", "--name-only", "cicd", branch) == FILE
+    carried = released.git("show", f"{branch}:{FILE}")
+    assert carried == released.git("show", "cicd:overlays/dev/iris-api/release.yaml")
+    message = released.git("log", "-1", "--format=%B", branch).splitlines()
+    assert message[0] == f"Promote iris-api in staging to {version.version}"
+    assert message[-7:][0] == "Release: iris-api staging"
+    assert message[-1] == f"Image: {IMAGE}"
+    after = released.state()
+    assert {name for name in after if after[name] != before[name]} == {"refs"}
+
+
+def test_after_the_merge_the_next_environment_can_be_reached(released: Checkout, version: Version) -> None:
+    for env in ("staging", "prod"):
+        done = released.run("promote_model", *APP, "--to", env, "--push")
+        branch = branch_of(version, env)
+        assert done.err == f"pushed {branch}; next: open a pull request to cicd and merge it\n"
+        assert git(released.remote, "rev-parse", branch) == released.git("rev-parse", branch)
+        released.merge(branch)
+
+    running = json.loads(released.run("releases", "--app", "iris-api", "--json").out)["releases"]
+    assert [(row["environment"], row["version"], row["image"]) for row in running] == [
+        (env, version.version, IMAGE) for env in ("dev", "staging", "prod")
+    ]
+
+
+def test_two_apps_are_one_branch_and_one_commit(released: Checkout, version: Version) -> None:
+    both = ("--app", "iris-sklearn", "--app", "iris-api", "--app", "iris-sklearn")
+
+    done = released.run("promote_model", *both, "--to", "staging", "--json")
+
+    told = json.loads(done.out)
+    assert (done.code, done.err) == (0, "")
+    assert told["branch"].startswith("promote/staging/2-apps-")
+    assert [row["app"] for row in told["releases"]] == ["iris-sklearn", "iris-api"]
+    assert released.git("rev-parse", f"{told['branch']}^") == released.tip()
+    assert released.git("diff", "--name-only", "cicd", told["branch"]).split() == [
+        FILE,
+        "overlays/staging/iris-sklearn/release.yaml",
+    ]
+
+
+def test_a_dry_run_shows_the_difference_and_makes_no_branch(released: Checkout, version: Version) -> None:
+    before = released.state()
+
+    done = released.run("promote_model", *APP, "--to", "staging", "--dry-run", "--push")
+
+    assert (done.code, done.err) == (0, f"would make the branch {branch_of(version)}\n")
+    assert f"+        image: {IMAGE}\n" in done.out
+    assert released.state() == before
+
+
+def test_what_runs_there_already_is_nothing_to_promote(released: Checkout, version: Version) -> None:
+    assert released.run("promote_model", *APP, "--to", "staging", "--push").code == 0
+    released.merge(branch_of(version))
+    before = released.state()
+
+    done = released.run("promote_model", *APP, "--to", "staging")
+    told = json.loads(released.run("promote_model", *APP, "--to", "staging", "--json").out)
+
+    assert (done.code, done.out, done.err) == (0, "", "nothing to promote: staging runs this already\n")
+    assert told == {"branch": None, "releases": [], "diff": "", "dry_run": False}
+    assert released.state() == before
+
+
+# Asked for again
+
+
+def test_the_same_twice_is_one_branch_also_when_other_apps_moved_on(
+    released: Checkout, version: Version, tmp_path: Path, s3: S3
+) -> None:
+    assert released.run("promote_model", *APP, "--to", "staging", "--push").code == 0
+    first = released.git("rev-parse", branch_of(version))
+    second = package(tmp_path / "second", "two")
+    s3.upload(second)
+    sklearn = ("--app", "iris-sklearn", "--env", "dev", "--model-uri", second.uri)
+    assert released.run("bump_model", *sklearn, "--push").code == 0
+    before = released.state()
+
+    done = released.run("promote_model", *APP, "--to", "staging", "--push")
+
+    assert done.code == 0, done.err
+    assert released.git("rev-parse", branch_of(version)) == first
+    assert released.state() == before
+
+
+def test_the_same_from_another_clone_is_the_branch_that_is_at_origin(
+    released: Checkout, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(released.root.parent, "clone", "-q", "-b", "cicd", str(released.remote), "other")
+    other = Checkout(released.root.parent / "other", released.remote)
+    assert released.run("promote_model", *APP, "--to", "staging", "--push").code == 0
+    monkeypatch.setenv("GIT_COMMITTER_NAME", "Another")
+
+    done = other.run("promote_model", *APP, "--to", "staging", "--push")
+
+    assert done.code == 0, done.err
+    assert other.git("rev-parse", branch_of(version)) == released.git("rev-parse", branch_of(version))
+
+
+@pytest.mark.parametrize("place", ["here", "origin"])
+def test_a_branch_of_that_name_with_other_content_is_left_to_a_person(
+    released: Checkout, version: Version, place: str
+) -> None:
+    branch = branch_of(version)
+    released.git("checkout", "-q", "-b", branch)
+    released.write("README.md", "something else")
+    released.commit(push=place == "origin")
+    released.git("checkout", "-q", "cicd")
+    drop = f"git branch -D {branch}"
+    if place == "origin":
+        released.git("branch", "-qD", branch)
+        drop = f"git push origin --delete {branch}"
+
+    assert refused(released, *APP, "--to", "staging", "--push") == [
+        f"branch {branch}: exists with other content; look at it, then drop it with `{drop}`"
+    ]
+
+
+def test_a_release_that_was_rolled_back_is_promoted_again_on_the_branch_that_was_merged(
+    released: Checkout, version: Version, tmp_path: Path, s3: S3
+) -> None:
+    for content in ("one", "two"):
+        made = package(tmp_path / content, content)
+        s3.upload(made)
+        assert released.run("bump_model", *APP, "--env", "dev", "--model-uri", made.uri, "--push").code == 0
+        assert released.run("promote_model", *APP, "--to", "staging", "--push").code == 0
+        released.merge(branch_of(made))
+    at_staging = (*APP, "--env", "staging")
+    assert released.run("rollback_model", *at_staging, "--reason", "a test", "--push").code == 0
+    assert released.run("rollback_model", *at_staging, "--release-hold", "--push").code == 0
+
+    done = released.run("promote_model", *APP, "--to", "staging", "--push")
+
+    branch = branch_of(made)
+    assert (done.code, done.err) == (0, f"pushed {branch}; next: open a pull request to cicd and merge it\n")
+    assert git(released.remote, "rev-parse", branch) == released.git("rev-parse", branch)
+    assert released.git("rev-parse", f"{branch}^") == released.tip()
+    assert released.git("diff", "--name-only", "cicd", branch) == FILE
+
+
+# Refused
+
+
+def test_a_release_must_run_in_the_environment_before(released: Checkout) -> None:
+    assert refused(released, *APP, "--to", "prod", "--push") == [
+        "overlays/staging/iris-api/release.yaml: unreleased; iris-api reaches prod through staging,"
+        " release it there first"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (
+            (*APP, "--to", "dev"),
+            "--to dev: the first environment; releases come to it by `python scripts/bump_model.py`",
+        ),
+        (
+            (*APP, "--to", "qa"),
+            "overlays/promotion.yaml: environments: no 'qa'; the environments are dev, staging, prod",
+        ),
+        (("--app", "none", "--to", "staging"), "apps/none: no such app; the apps are iris-api, iris-sklearn"),
+        (
+            (*APP, "--to", "staging"),
+            "overlays/dev/iris-api/release.yaml: unreleased; iris-api reaches staging through dev,"
+            " release it there first",
+        ),
+    ],
+)
+def test_what_is_not_there_cannot_be_promoted(checkout: Checkout, args: tuple[str, ...], line: str) -> None:
+    assert refused(checkout, *args, "--push") == [line]
+
+
+def test_bytes_that_were_altered_since_are_not_promoted(released: Checkout, version: Version, s3: S3) -> None:
+    s3.client.put_object(Bucket=BUCKET, Key=f"models/iris/{version.version}/sklearn/model.joblib", Body=b"evil")
+
+    [line] = refused(released, *APP, "--to", "staging", "--push")
+
+    assert line.startswith(f"{version.uri}sklearn/model.joblib: sha256 ")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        (
+            "DIGEST",
+            f"sha256:{'0' * 64}",
+            f"digest: sha256:{'0' * 64}, but URI has DIGEST; the version in the bucket is not the one that was"
+            " released, do not promote it",
+        ),
+        (
+            "URIonnx/",
+            "s3://somewhere",
+            "'s3://somewhere': not the folder of a model version; release one there with"
+            " `python scripts/bump_model.py`",
+        ),
+    ],
+)
+def test_a_release_that_was_written_by_hand_is_not_carried_on(
+    released: Checkout, version: Version, old: str, new: str, line: str
+) -> None:
+    def filled(text: str) -> str:
+        return text.replace("URI", version.uri).replace("DIGEST", version.digest)
+
+    file = "overlays/dev/iris-api/release.yaml"
+    released.write(file, released.read(file).decode().replace(filled(old), new))
+    released.commit(push=True)
+
+    assert refused(released, *APP, "--to", "staging") == [f"{file}: {filled(line)}"]
+
+
+def test_uncommitted_changes_no_remote_and_a_shallow_clone_are_refused(checkout: Checkout) -> None:
+    checkout.write("overlays/dev/mine.yaml", "mine")
+    assert refused(checkout, *APP, "--to", "staging") == [
+        "overlays/dev/mine.yaml: uncommitted change; commit it, or put it away with `git stash`"
+    ]
+    checkout.git("clean", "-fdq")
+    checkout.git("remote", "remove", "origin")
+    assert refused(checkout, *APP, "--to", "staging", "--push") == [
+        "--push: no remote `origin`; add one with `git remote add origin URL`, or leave --push out"
+    ]
+    (checkout.root / ".git/shallow").write_text(checkout.git("rev-parse", "HEAD") + "\n")
+    assert refused(checkout, *APP, "--to", "staging") == [
+        f"{checkout.root}: shallow clone, so history cannot be trusted; run `git fetch --unshallow`"
+    ]
+
+
+def test_a_pull_request_would_not_carry_commits_of_cicd_that_origin_lacks(checkout: Checkout) -> None:
+    checkout.write("README.md", "edited")
+    checkout.commit()
+
+    assert refused(checkout, *APP, "--to", "staging", "--push") == [
+        "branch cicd: has commits that are not at origin, a pull request would carry them along;"
+        " push them first with `git push origin cicd`"
+    ]
+
+
+def test_a_push_that_origin_refuses_leaves_no_branch_behind(released: Checkout) -> None:
+    hook(released.remote, "pre-receive", "echo 'no such branches here'; exit 1")
+
+    errors = refused(released, *APP, "--to", "staging", "--push")
+
+    assert "git push: remote: no such branches here" in errors
+
+
+@pytest.mark.parametrize("args", [[], [*APP], ["--to", "staging"], [*APP, "--to", "staging", "--force"]])
+def test_wrong_usage_is_exit_2(args: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("promote_model", *args)
+
+    assert ended.value.code == 2

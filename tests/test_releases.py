@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from conftest import IMAGE, Checkout, Version, git
+
+NEVER = {"version": "unreleased", "since": "-", "commit": "-", "code": "-", "image": "-"}
+
+
+@pytest.fixture
+def released(checkout: Checkout, version: Version) -> Checkout:
+    """A clone whose dev runs the version in both apps, and whose staging does in iris-api, by a merge."""
+    both = ("--release", f"iris-sklearn:dev={version.uri}", "--release", f"iris-api:dev={version.uri},{IMAGE}")
+    assert checkout.run("bump_model", *both, "--push").code == 0
+    assert checkout.run("promote_model", "--app", "iris-api", "--to", "staging", "--push").code == 0
+    checkout.merge(f"promote/staging/iris-api-{version.version}")
+    return checkout
+
+
+def table(out: str) -> list[dict[str, str]]:
+    """The rows of a printed table, by column."""
+    names, _, *rows = out.splitlines()
+    return [dict(zip(names.split(), row.split(), strict=True)) for row in rows]
+
+
+def told(checkout: Checkout, *args: str) -> dict[str, Any]:
+    done = checkout.run("releases", "--json", *args)
+    assert (done.code, done.err) == (0, "")
+    loaded: dict[str, Any] = json.loads(done.out)
+    return loaded
+
+
+def test_what_runs_where_and_since_when(released: Checkout, version: Version) -> None:
+    merge, bump = released.tip(), released.git("rev-parse", "cicd^")
+    code = version.data["code_commit"][:12]
+    since = {rev: released.git("show", "-s", "--format=%cI", rev) for rev in (merge, bump)}
+
+    done = released.run("releases")
+
+    assert (done.code, done.err) == (0, f"according to cicd at {merge[:12]}\n")
+    runs = {"version": version.version, "code": code}
+    at_dev, image = {"since": since[bump], "commit": bump[:12]}, {"image": "iris-api@111111111111"}
+    assert table(done.out) == [
+        {"environment": "dev", "app": "iris-api"} | runs | at_dev | image,
+        {"environment": "dev", "app": "iris-sklearn"} | runs | at_dev | {"image": "-"},
+        {"environment": "staging", "app": "iris-api"} | runs | {"since": since[merge], "commit": merge[:12]} | image,
+        {"environment": "staging", "app": "iris-sklearn"} | NEVER,
+        {"environment": "prod", "app": "iris-api"} | NEVER,
+        {"environment": "prod", "app": "iris-sklearn"} | NEVER,
+    ]
+
+
+def test_json_tells_every_field(released: Checkout, version: Version) -> None:
+    tip = released.tip()
+
+    found = told(released, "--env", "staging", "--app", "iris-api")
+
+    assert found == {
+        "tip": tip,
+        "releases": [
+            {
+                "app": "iris-api",
+                "environment": "staging",
+                "version": version.version,
+                "digest": version.digest,
+                "code_commit": version.data["code_commit"],
+                "data_digest": version.data["data_digest"],
+                "mlflow_run": version.data["mlflow_run"],
+                "uri": f"{version.uri}onnx/",
+                "image": IMAGE,
+                "since": released.git("show", "-s", "--format=%cI", tip),
+                "commit": tip,
+                "by": "Test",
+            }
+        ],
+    }
+
+
+def test_what_is_asked_for_is_what_is_shown_according_to_the_newest_cicd_known(checkout: Checkout) -> None:
+    checkout.git("checkout", "-q", "main")
+    checkout.git("rm", "-qr", "overlays")
+    checkout.git("branch", "-qD", "cicd")
+
+    names = [(row["environment"], row["app"]) for row in told(checkout)["releases"]]
+
+    assert names == [(env, app) for env in ("dev", "staging", "prod") for app in ("iris-api", "iris-sklearn")]
+    assert [row["app"] for row in told(checkout, "--env", "prod")["releases"]] == ["iris-api", "iris-sklearn"]
+    assert [row["environment"] for row in told(checkout, "--app", "iris-api")["releases"]] == ["dev", "staging", "prod"]
+    assert {row["since"] for row in told(checkout)["releases"]} == {None}
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (("--env", "qa"), "--env qa: nothing of that name on cicd; there is dev, staging, prod"),
+        (("--app", "iris"), "--app iris: nothing of that name on cicd; there is iris-api, iris-sklearn"),
+        (("--env", "dev", "--app", ""), "--app : nothing of that name on cicd; there is iris-api, iris-sklearn"),
+    ],
+)
+def test_names_that_are_not_there_are_refused_with_those_that_are(
+    checkout: Checkout, args: tuple[str, ...], line: str
+) -> None:
+    done = checkout.run("releases", *args)
+
+    assert (done.code, done.out, done.errors) == (1, "", [line])
+
+
+def test_a_file_of_cicd_that_is_no_release_is_named(checkout: Checkout) -> None:
+    checkout.write("overlays/dev/iris-api/release.yaml", "kind: Service\n")
+    checkout.commit()
+
+    assert checkout.run("releases").errors == [
+        "overlays/dev/iris-api/release.yaml: kind: 'Service': a release is written for a Deployment or an"
+        " InferenceService"
+    ]
+
+
+def test_a_shallow_clone_cannot_tell_since_when(checkout: Checkout) -> None:
+    (checkout.root / ".git/shallow").write_text(git(checkout.root, "rev-parse", "HEAD") + "\n")
+
+    assert checkout.run("releases").errors == [
+        f"{checkout.root}: shallow clone, so history cannot be trusted; run `git fetch --unshallow`"
+    ]

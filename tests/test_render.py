@@ -1,0 +1,219 @@
+"""render.py: what Argo CD will apply, and how it differs from a commit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, Checkout, run
+
+import render
+from gitops import kustomize, layout
+
+FOLDERS = [*layout.overlays(ROOT, layout.read_policy(ROOT)), "argocd"]
+HOST = "overlays/prod/iris-api/kustomization.yaml"
+HOST_DIFF = """\
+--- overlays/prod/iris-api before
++++ overlays/prod/iris-api after
+@@ -{line},5 +{line},5 @@
+   ingressClassName: alb
+   rules:
+-  - host: iris-api.ml.example.com
++  - host: iris.ml.example.com
+     http:
+       paths:
+"""
+
+
+def change_host(checkout: Checkout) -> str:
+    """Changes one rendered line, and returns the diff of it."""
+    lines = kustomize.build(checkout.root, "overlays/prod/iris-api").splitlines()
+    checkout.replace(HOST, "iris-api.ml.example.com", "iris.ml.example.com")
+    return HOST_DIFF.format(line=lines.index("  - host: iris-api.ml.example.com") - 1)
+
+
+def test_everything_is_rendered_as_one_stream(manifests: Path) -> None:
+    renders = kustomize.build_all(manifests, FOLDERS).values()
+
+    done = run("render", "--root", manifests)
+
+    assert done.out == "---\n".join(renders)
+    assert len(list(yaml.safe_load_all(done.out))) == sum(len(kustomize.objects(text)) for text in renders)
+    assert (done.code, done.err) == (0, "")
+
+
+@pytest.mark.parametrize("named", ["overlays/dev/iris-api", "overlays/dev/iris-api/"])
+def test_one_overlay_is_what_kustomize_prints(manifests: Path, named: str) -> None:
+    done = run("render", "--root", manifests, named)
+
+    assert done.out == kustomize.build(manifests, "overlays/dev/iris-api")
+
+
+def test_objects_as_json(manifests: Path) -> None:
+    done = run("render", "--root", manifests, "--json", "argocd", "overlays/dev/environment")
+
+    found = json.loads(done.out)
+    assert list(found) == ["argocd", "overlays/dev/environment"]
+    assert found["argocd"] == kustomize.objects(kustomize.build(manifests, "argocd"))
+
+
+def test_a_file_for_each_overlay(manifests: Path, tmp_path: Path) -> None:
+    done = run("render", "--root", manifests, "--out", tmp_path / "new/build")
+
+    assert (done.code, done.out, done.err) == (0, "", f"{len(FOLDERS)} files in {tmp_path}/new/build\n")
+    assert {file.name: file.read_text() for file in (tmp_path / "new/build").iterdir()} == {
+        f"{folder.replace('/', '-')}.yaml": kustomize.build(manifests, folder) for folder in FOLDERS
+    }
+
+
+def test_a_folder_that_cannot_be_written_is_named(manifests: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    done = run("render", "--root", manifests, "argocd", "--out", tmp_path / "file")
+
+    assert (done.code, done.out, done.errors) == (1, "", [f"{tmp_path}/file: File exists"])
+
+
+def test_folders_that_render_nothing_are_refused(manifests: Path) -> None:
+    done = run("render", "--root", manifests, "overlays/dev/wine", "argocd", "base")
+
+    assert (done.code, done.out) == (1, "")
+    assert done.errors == [
+        f"{folder}: no kustomization.yaml there; the overlays are {', '.join(FOLDERS)}"
+        for folder in ("overlays/dev/wine", "base")
+    ]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--markdown"],
+        ["--out", "a", "--json"],
+        ["--out", "a", "--changed-since", "b"],
+        ["--json", "--changed-since", "b", "--markdown"],
+    ],
+)
+def test_options_that_exclude_each_other_are_wrong_usage(args: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run("render", *args)
+
+    assert stopped.value.code == 2
+
+
+# --changed-since
+
+
+def test_no_change_is_no_difference(checkout: Checkout) -> None:
+    checkout.replace(HOST, "namespace: ml-prod\n", "# A remark.\nnamespace: 'ml-prod'\n")
+
+    assert checkout.run("render", "--changed-since", "HEAD").out == ""
+    assert checkout.run("render", "--changed-since", "HEAD", "--json").out == "{}\n"
+    assert checkout.run("render", "--changed-since", "HEAD", "--markdown").out == "No rendered manifest changes.\n"
+
+
+def test_a_change_is_shown_where_it_is_rendered(checkout: Checkout) -> None:
+    diff = change_host(checkout)
+
+    assert checkout.run("render", "--changed-since", "HEAD").out == diff
+    assert checkout.run("render", "--changed-since", "HEAD", "overlays/dev/iris-api").out == ""
+    assert json.loads(checkout.run("render", "--changed-since", "HEAD", "--json").out) == {
+        HOST.rpartition("/")[0]: diff
+    }
+    assert checkout.run("render", "--changed-since", "HEAD", "--markdown").out == (
+        f"1 rendered overlay changes.\n\n### overlays/prod/iris-api\n\n```diff\n{diff}```\n"
+    )
+
+
+def test_a_committed_change_of_a_base_is_shown_in_all_its_overlays(checkout: Checkout) -> None:
+    checkout.replace("base/api/service.yaml", "port: 80\n", "port: 81\n")
+    checkout.commit()
+
+    done = checkout.run("render", "--changed-since", "HEAD^", "--markdown")
+
+    assert done.out.startswith("3 rendered overlays change.\n")
+    assert [line for line in done.out.splitlines() if line.startswith("### ")] == [
+        "### overlays/dev/iris-api", "### overlays/staging/iris-api", "### overlays/prod/iris-api",
+    ]  # fmt: skip
+    assert done.out.count("\n-    port: 80\n+    port: 81\n") == 3
+
+
+def test_a_new_overlay_is_all_new_and_a_removed_one_all_gone(checkout: Checkout) -> None:
+    old = kustomize.build(checkout.root, "overlays/dev/iris-sklearn")
+    (checkout.root / "overlays/dev/iris-sklearn").rename(checkout.root / "overlays/dev/iris-v2")
+
+    found = json.loads(checkout.run("render", "--changed-since", "HEAD", "--json").out)
+
+    count = len(old.splitlines())
+    assert found == {
+        "overlays/dev/iris-v2": "--- overlays/dev/iris-v2 before\n+++ overlays/dev/iris-v2 after\n"
+        f"@@ -0,0 +1,{count} @@\n" + "".join(f"+{line}\n" for line in old.splitlines()),
+        "overlays/dev/iris-sklearn": "--- overlays/dev/iris-sklearn before\n+++ overlays/dev/iris-sklearn after\n"
+        f"@@ -1,{count} +0,0 @@\n" + "".join(f"-{line}\n" for line in old.splitlines()),
+    }
+
+
+def test_a_removed_overlay_can_be_asked_for(checkout: Checkout) -> None:
+    shutil.rmtree(checkout.root / "overlays/dev/iris-sklearn")
+
+    done = checkout.run("render", "--changed-since", "HEAD", "overlays/dev/iris-sklearn")
+
+    assert done.code == 0
+    assert done.out.startswith("--- overlays/dev/iris-sklearn before\n")
+
+
+@pytest.mark.parametrize("broken", ["resources: [gone]\n", "resources: [\n"])
+def test_the_repair_of_what_did_not_render_can_be_shown(checkout: Checkout, broken: str) -> None:
+    whole = checkout.read(HOST)
+    checkout.write(HOST, broken)
+    checkout.commit()
+    assert checkout.run("render", "--changed-since", "HEAD^").code == 1
+    checkout.write(HOST, whole)
+
+    done = checkout.run("render", "--changed-since", "HEAD")
+
+    assert (done.code, done.err) == (0, "")
+    assert f"\n-could not be rendered: {HOST}: " in done.out
+    assert "\n+  name: iris-api\n" in done.out
+
+
+def test_what_does_not_render_on_either_side_is_refused(checkout: Checkout) -> None:
+    checkout.write(HOST, "resources: [\n")
+    checkout.commit()
+
+    done = checkout.run("render", "--changed-since", "HEAD")
+
+    assert (done.code, done.out) == (1, "")
+    assert done.errors == [f"{HOST}: line 2: not YAML: did not find expected node content"]
+
+
+def test_an_unknown_commit_is_refused(checkout: Checkout) -> None:
+    done = checkout.run("render", "--changed-since", "origin/nowhere")
+
+    assert (done.code, done.out) == (1, "")
+    assert done.errors == ["--changed-since origin/nowhere: no such commit in this clone; `git fetch` it"]
+
+
+# Markdown
+
+
+LINE = f"+{'ä' * 49}\n"
+
+
+@pytest.mark.parametrize(("overlays", "lines"), [(1, 10_000), (40, 1_000), (3_000, 100)])
+def test_a_summary_stays_below_what_github_shows(overlays: int, lines: int) -> None:
+    text = render.markdown({f"overlays/dev/app-{at}": LINE * lines for at in range(overlays)})
+
+    assert len(text.encode()) < 1 << 20
+    assert text.count("\n```diff\n") == text.count("\n```\n") == overlays
+    assert text.count("... cut here; `python scripts/render.py --changed-since` prints all of it\n") == overlays
+    assert {line for line in text.splitlines() if line.startswith("+")} == {LINE.rstrip("\n")}
+
+
+def test_a_diff_that_fits_is_whole() -> None:
+    diff = LINE * (render.PART // len(LINE.encode()))
+
+    assert render.markdown({"a": diff}) == f"1 rendered overlay changes.\n\n### a\n\n```diff\n{diff}```\n"
+    assert "cut here" in render.markdown({"a": diff + LINE})
