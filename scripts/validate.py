@@ -3,20 +3,25 @@
 Exit code 0 means that everything was checked and nothing found; a missing schema or tool is a failure.
 
   python scripts/validate.py
-  python scripts/validate.py --changed-since origin/cicd    report only on overlays that a change can affect
+  python scripts/validate.py --changed-since origin/cicd    report only on overlays that a change can affect, and check
+                                                            the change itself: order, holds, removals
   python scripts/validate.py --root ../other-checkout --json
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 
-from gitops import cli, kubeconform, kustomize, layout, rules
+from gitops import changes, cli, kubeconform, kustomize, layout, review, rules
+from gitops.apply import tree_of
 from gitops.cli import Refused
 from gitops.git import Git
-from gitops.rules import ARGOCD, Repository
+from gitops.rules import ARGOCD, Finding, Repository
+
+RULES = rules.RULES | review.RULES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,32 +33,64 @@ def main(argv: Sequence[str] | None = None) -> int:
 def validate(args: argparse.Namespace) -> int:
     policy = layout.read_policy(args.root)
     folders = [*layout.overlays(args.root, policy), ARGOCD]
-    concerned = _concerned(args, folders) if args.changed_since else folders
+    git, base = _base(args) if args.changed_since else (None, "")
+    concerned = _concerned(args, git, base, folders) if git else folders
     renders = {f: kustomize.objects(text) for f, text in kustomize.build_all(args.root, folders).items()}
+    repository = Repository(args.root, policy, renders)
     # The rules look at everything, because an object may clash with one of an overlay that did not change.
-    found = rules.check(Repository(args.root, policy, renders))
-    found += kubeconform.check({folder: renders[folder] for folder in concerned})
+    found = check(repository, kubeconform.check({folder: renders[folder] for folder in concerned}))
+    if git:
+        found += changes.check(git, base, args.root, policy, _renders_at(git, base), renders)
     reported = [finding for finding in found if not finding.folders or set(finding.folders) & set(concerned)]
     if args.json:
         cli.print_json([vars(finding) for finding in reported])
     for finding in reported:
         print(f"error: {finding}", file=sys.stderr)
     if not reported and not args.json:
-        objects = sum(len(renders[folder]) for folder in concerned)
-        print(f"{len(concerned)} renders with {objects} objects: schemas and {len(rules.RULES)} rules hold")
+        objects, checked = (
+            sum(len(renders[folder]) for folder in concerned),
+            len(RULES) + (len(changes.RULES) if git else 0),
+        )
+        print(f"{len(concerned)} renders with {objects} objects: schemas and {checked} rules hold")
     return 1 if reported else 0
 
 
-def _concerned(args: argparse.Namespace, folders: list[str]) -> list[str]:
-    """The folders that a change can affect. The rules and schemas themselves are part of a change that touches them."""
+def check(repository: Repository, schema: Sequence[Finding]) -> list[Finding]:
+    """The findings of every rule of a single state of the repository, and those of the schemas.
+
+    What a reviewer asks is not asked of a render whose schema is wrong: a misspelled field would be found missing too.
+    """
+    broken = {folder for finding in schema for folder in finding.folders}
+    found = [finding for rule in rules.RULES.values() for finding in rule(repository)]
+    asked = [finding for rule in review.RULES.values() for finding in rule(repository)]
+    return [*found, *(finding for finding in asked if broken.isdisjoint(finding.folders)), *schema]
+
+
+def _base(args: argparse.Namespace) -> tuple[Git, str]:
     git = Git(args.root)
+    git.require_full_history()
     base = git.commit(args.changed_since)
     if base is None:
         raise Refused(f"--changed-since {args.changed_since}: no such commit in this clone; `git fetch` it")
+    return git, base
+
+
+def _concerned(args: argparse.Namespace, git: Git, base: str, folders: list[str]) -> list[str]:
+    """The folders that a change can affect. The rules and schemas themselves are part of a change that touches them."""
     changed = git.changed(base)
     if any(path.startswith(("scripts/", "tools/")) or path == layout.POLICY_FILE for path in changed):
         return folders
     return kustomize.readers(args.root, folders, changed)
+
+
+def _renders_at(git: Git, base: str) -> dict[str, list[kustomize.Object]]:
+    """What the overlays of a commit render. One that did not render then had nothing that could be lost."""
+    renders = {}
+    with tree_of(git, base) as tree:
+        for folder in layout.overlays(tree, layout.read_policy(tree)):
+            with contextlib.suppress(Refused):
+                renders[folder] = kustomize.objects(kustomize.build(tree, folder))
+    return renders
 
 
 if __name__ == "__main__":

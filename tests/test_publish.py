@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -302,9 +303,12 @@ def bump(version: Version, app: str, *more: str) -> list[str]:
 
 
 def start(checkout: Checkout, *args: str) -> subprocess.Popen[str]:
-    """bump_model.py as a process and a group of its own."""
-    command = [sys.executable, ROOT / "scripts/bump_model.py", "--root", checkout.root, *args]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    """bump_model.py as a process and a group of its own, which Ctrl-C interrupts also where it does not us."""
+    return subprocess.Popen(
+        [sys.executable, ROOT / "scripts/bump_model.py", "--root", checkout.root, *args],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 class Gate:

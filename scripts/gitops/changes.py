@@ -19,14 +19,24 @@ from gitops.rules import Finding
 WORKLOADS = ("Deployment", "InferenceService")
 
 
+RULES = ("order", "hold", "removal")
+
+
 def check(
-    git: Git, base: str, root: Path, policy: Policy, before: Mapping[str, Sequence[Object]],
+    git: Git,
+    base: str,
+    root: Path,
+    policy: Policy,
+    before: Mapping[str, Sequence[Object]],
     after: Mapping[str, Sequence[Object]],
-) -> list[Finding]:  # fmt: skip
+) -> list[Finding]:
     """The findings for the working tree at `root` against the commit `base`, given the renders of both by folder."""
     changed = list(_changed_releases(git, base, root, policy))
-    return [*_order(git, base, policy, changed), *_holds(git, base, root, changed),
-            *_removals(git, base, root, before, after)]  # fmt: skip
+    return [
+        *_order(git, base, policy, changed),
+        *_holds(git, base, root, changed),
+        *_removals(git, base, root, before, after),
+    ]
 
 
 def _changed_releases(git: Git, base: str, root: Path, policy: Policy) -> Iterator[Release]:

@@ -248,7 +248,7 @@ def _folders(root: Path, item: Object) -> Iterator[tuple[str, str]]:
         return  # of a chart, or of several sources
     if item["kind"] == "Application":
         yield path, path
-    for generator in _list(at(item, "spec", "generators")):
+    for generator in listed(at(item, "spec", "generators")):
         for folder in sorted(_found(root, at(generator, "git"))):
             yield _expand(path, folder), folder
 
@@ -258,21 +258,21 @@ def _found(root: Path, generator: Any) -> set[str]:
     chosen: set[str] = set()
     excluded: set[str] = set()
     for field in ("files", "directories"):
-        for entry in _list(at(generator, field)):
-            places = [place for place in _glob(root, at(entry, "path")) if place.is_dir() != (field == "files")]
+        for entry in listed(at(generator, field)):
+            places = [place for place in matching(root, at(entry, "path")) if place.is_dir() != (field == "files")]
             folders = {os.path.relpath(place.parent if field == "files" else place, root) for place in places}
             (excluded if at(entry, "exclude") else chosen).update(folders)
     return chosen - excluded
 
 
-def _glob(root: Path, pattern: Any) -> list[Path]:
+def matching(root: Path, pattern: Any) -> list[Path]:
     try:
         return list(root.glob(str(pattern).strip("/")))
     except ValueError:
         return []  # no pattern, so it finds nothing
 
 
-def _list(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
@@ -300,8 +300,3 @@ RULES: dict[str, Rule] = {
     "release": check_release,
     "generate-paths": check_generate_paths,
 }
-
-
-def check(repository: Repository) -> list[Finding]:
-    """The findings of every rule."""
-    return [finding for rule in RULES.values() for finding in rule(repository)]

@@ -1,0 +1,126 @@
+"""What validate.py asks of a change, as the check of a pull request calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from conftest import IMAGE, Checkout, Version
+
+from gitops import hold
+
+API = "overlays/{}/iris-api/release.yaml"
+
+
+@pytest.fixture
+def released(checkout: Checkout, version: Version) -> Checkout:
+    """A clone whose cicd runs iris-api in dev."""
+    done = checkout.run(
+        "bump_model", "--app", "iris-api", "--env", "dev", "--model-uri", version.uri, "--image", IMAGE, "--push"
+    )
+    assert done.code == 0, done.err
+    return checkout
+
+
+def copy_release(checkout: Checkout, source: str, target: str) -> None:
+    checkout.write(API.format(target), checkout.read(API.format(source)))
+
+
+def errors(checkout: Checkout) -> list[str]:
+    return checkout.run("validate", "--changed-since", "HEAD").errors
+
+
+def test_a_release_may_go_to_the_next_environment(released: Checkout) -> None:
+    copy_release(released, "dev", "staging")
+
+    assert errors(released) == []
+
+
+def test_a_release_may_not_skip_an_environment(released: Checkout, version: Version) -> None:
+    copy_release(released, "dev", "prod")
+
+    assert errors(released) == [
+        f"{API.format('prod')}: {version.version} has never been released in staging, which comes before prod; release"
+        " it there first, then run `python scripts/promote_model.py --app iris-api --to prod` [order]"
+    ]
+
+
+def test_two_environments_at_once_are_one_too_many(released: Checkout) -> None:
+    copy_release(released, "dev", "staging")
+    copy_release(released, "dev", "prod")
+
+    [line] = errors(released)
+
+    assert line.startswith(f"{API.format('prod')}: ")
+    assert line.endswith("[order]")
+
+
+def test_a_comment_in_a_release_file_is_no_release(released: Checkout) -> None:
+    text = released.read(API.format("prod"))
+    released.write(API.format("prod"), b"# ours\n" + text)
+
+    assert errors(released) == []
+
+
+def held(checkout: Checkout) -> bytes:
+    text = hold.write("iris-api", "staging", hold.Hold("a reason", "Test <test@example.org>", "2026-02-01T12:00:00Z"))
+    checkout.write(hold.path("iris-api", "staging"), text)
+    checkout.commit()
+    return text
+
+
+def test_a_held_release_may_not_change_under_its_hold(released: Checkout) -> None:
+    held(released)
+    copy_release(released, "dev", "staging")
+
+    assert errors(released) == [
+        "overlays/staging/iris-api/hold.yaml: held by Test <test@example.org> since 2026-02-01T12:00:00Z: a reason; when"
+        " that is settled, run `python scripts/rollback_model.py --app iris-api --env staging --release-hold` [hold]"
+    ]
+
+
+def removed(checkout: Checkout) -> None:
+    (checkout.root / hold.path("iris-api", "staging")).unlink()
+
+
+def set_anew(checkout: Checkout) -> None:
+    checkout.replace(hold.path("iris-api", "staging"), "a reason", "another reason")
+
+
+@pytest.mark.parametrize("settle", [removed, set_anew])
+def test_a_release_may_change_together_with_its_hold(released: Checkout, settle: Callable[[Checkout], None]) -> None:
+    held(released)
+    copy_release(released, "dev", "staging")
+    settle(released)
+
+    assert errors(released) == []
+
+
+def test_a_service_may_not_disappear_unrecorded(released: Checkout) -> None:
+    """Nor together with its overlay, as an empty render would prune it."""
+    released.write("overlays/dev/iris-api/kustomization.yaml", "resources: []\n")
+
+    lines = errors(released)
+
+    assert (
+        "overlays/dev/iris-api: Deployment.apps ml-dev/iris-api is no longer rendered, and Argo CD would delete it;"
+        " to remove it on purpose, run `python scripts/retire_app.py --app iris-api --env dev` [removal]"
+    ) in lines
+
+
+def test_a_record_of_an_earlier_retirement_does_not_count(released: Checkout) -> None:
+    released.write("overlays/dev/retired.yaml", "- app: iris-api\n")
+    released.commit()
+    released.git("rm", "-rq", "overlays/dev/iris-api")
+
+    assert [line.rpartition("[")[2] for line in errors(released)] == ["removal]"]
+
+
+@pytest.mark.parametrize("text", ["app: iris-api\n", "- iris-api\n", "a: [\n"])
+def test_a_record_that_is_none_is_refused(released: Checkout, text: str) -> None:
+    released.git("rm", "-rq", "overlays/dev/iris-api")
+    released.write("overlays/dev/retired.yaml", text)
+
+    [line] = errors(released)
+
+    assert line.startswith("overlays/dev/retired.yaml: not ")
