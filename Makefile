@@ -20,7 +20,7 @@ validate: ## render every overlay and check it
 	@$(PYTHON) scripts/setup.py validate && .venv/bin/python scripts/validate.py
 
 test: ## everything that CI checks
-	@$(PYTHON) scripts/setup.py test && .venv/bin/python -m pytest && cd model-src && .venv/bin/python -m pytest
+	@$(PYTHON) scripts/setup.py test && .venv/bin/python -m pytest -n auto --dist loadfile && cd model-src && .venv/bin/python -m pytest
 
 bench: ## figures: many writers, one edit, one commit, all checks, each beside another way of doing it
 	@$(PYTHON) scripts/setup.py bench && .venv/bin/python tests/bench/commands.py && .venv/bin/python tests/bench/writers.py
