@@ -75,7 +75,8 @@ def test_a_held_release_may_not_change_under_its_hold(released: Checkout) -> Non
 
     assert errors(released) == [
         "overlays/staging/iris-api/hold.yaml: held by Test <test@example.org> since 2026-02-01T12:00:00Z: a reason;"
-        " when that is settled, run `python scripts/rollback_model.py --app iris-api --env staging --release-hold` [hold]"
+        " when that is settled, run"
+        " `python scripts/rollback_model.py --app iris-api --env staging --release-hold` [hold]"
     ]
 
 
