@@ -70,7 +70,8 @@ def bump(args: argparse.Namespace) -> None:
         publish.require_clean(git)
     first_seen: dict[Request, Release] = {}
     verified: dict[VersionURI, Manifest] = {}
-    changed: list[Release] = []
+    # The change, and the commit that it was checked against.
+    checked: list[tuple[apply.Change, str]] = []
 
     def wanted(tree: Path, current: Callable[[str, str], Release], history: str) -> list[Release]:
         policy = layout.read_policy(tree)
@@ -95,20 +96,24 @@ def bump(args: argparse.Namespace) -> None:
         return releases
 
     def build(base: str) -> str | None:
-        changed[:], files = apply.changes(git, base, wanted)
+        if not checked or not apply.stands(git, *checked[0], base):
+            checked[:] = [(apply.changes(git, base, wanted), base)]
+        change = checked[0][0]
         if args.dry_run:
             return None
-        if not files:
+        if not change.files:
             return base
-        return git.commit_tree(git.tree_with(base, files), base, release.message("Release", changed))
+        return git.commit_tree(git.tree_with(base, change.files), base, release.message("Release", change.releases))
 
     commit = None
     if committing:
         commit = publish.publish(git, build, push=args.push)
+        changed = checked[0][0].releases
     else:
-        changed[:], files = apply.changes(git, None, wanted)
+        change = apply.changes(git, None, wanted)
+        changed = change.releases
         if not args.dry_run:
-            apply.write_files(git, files)
+            apply.write_files(git, change.files)
     if args.json:
         cli.print_json({"commit": commit, "releases": [vars(r) for r in changed], "dry_run": args.dry_run})
         return

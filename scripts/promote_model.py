@@ -41,14 +41,15 @@ def promote(args: argparse.Namespace) -> None:
         policy = layout.read_policy(tree)
         return [_carried(tree, policy, current, app, args.to) for app in apps]
 
-    releases, files = apply.changes(git, base, wanted)
+    change = apply.changes(git, base, wanted)
+    releases = change.releases
     branch = branch_name(args.to, releases) if releases else None
     diff = ""
     if branch:
-        tree = git.tree_with(base, files)
+        tree = git.tree_with(base, change.files)
         overlays = [layout.overlay(r.app, r.environment) for r in releases]
         diff = "".join(rendered_diffs(git, base, tree, overlays).values())
-        made = _made_before(git, base, branch, files, args.push)
+        made = _made_before(git, base, branch, change.files, args.push)
         if not args.dry_run:
             made = made or git.commit_tree(tree, base, release.message("Promote", releases))
             _write(git, branch, made, args.push)

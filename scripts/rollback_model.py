@@ -63,10 +63,11 @@ def roll_back(args: argparse.Namespace) -> None:
     def build(base: str) -> str | None:
         if done_already(git, base, args):
             return base
-        restored[:], files = apply.changes(git, base, wanted)
+        change = apply.changes(git, base, wanted)
+        restored[:] = change.releases
         if args.dry_run:
             return None
-        files[hold.path(args.app, args.env)] = hold.write(args.app, args.env, _hold(git, args.reason))
+        files = change.files | {hold.path(args.app, args.env): hold.write(args.app, args.env, _hold(git, args.reason))}
         text = release.message("Roll back", restored)
         text += f"Rolled-Back-From: {first_seen[0].version}\nReason: {_one_line(args.reason)}\n"
         return git.commit_tree(git.tree_with(base, files), base, text)

@@ -44,9 +44,12 @@ def test_an_interpreter_without_the_packages_is_told_so_in_one_line(command: str
     )
 
 
-def test_output_that_nobody_reads_to_its_end_is_no_traceback(checkout: Checkout) -> None:
+def test_output_that_nobody_reads_to_its_end_is_no_traceback(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # so that the last of it is written at the very end
     with subprocess.Popen(
-        [sys.executable, ROOT / "scripts/releases.py", "--root", checkout.root],
+        [sys.executable, ROOT / "scripts/releases.py", "--root", checkout.root, "--json", "--env", "prod"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None

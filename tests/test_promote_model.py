@@ -148,22 +148,37 @@ def test_the_same_from_another_clone_is_the_branch_that_is_at_origin(
     assert other.git("rev-parse", branch_of(version)) == released.git("rev-parse", branch_of(version))
 
 
-@pytest.mark.parametrize("place", ["here", "origin"])
+@pytest.mark.parametrize(("place", "file"), [("here", FILE), ("here", "README.md"), ("origin", "README.md")])
 def test_a_branch_of_that_name_with_other_content_is_left_to_a_person(
-    released: Checkout, version: Version, place: str
+    released: Checkout, version: Version, place: str, file: str
 ) -> None:
     branch = branch_of(version)
-    released.git("checkout", "-q", "-b", branch)
-    released.write("README.md", "something else")
-    released.commit(push=place == "origin")
+    assert released.run("promote_model", *APP, "--to", "staging").code == 0
+    released.git("checkout", "-q", branch)
+    released.write(file, "something else")
+    released.git("commit", "-qam", "Something else", "--amend")
     released.git("checkout", "-q", "cicd")
     drop = f"git branch -D {branch}"
     if place == "origin":
+        released.git("push", "-q", "origin", branch)
         released.git("branch", "-qD", branch)
         drop = f"git push origin --delete {branch}"
 
     assert refused(released, *APP, "--to", "staging", "--push") == [
         f"branch {branch}: exists with other content; look at it, then drop it with `{drop}`"
+    ]
+
+
+def test_a_branch_that_starts_from_another_release_than_runs_now_is_left_to_a_person(
+    released: Checkout, version: Version
+) -> None:
+    assert released.run("promote_model", *APP, "--to", "staging").code == 0
+    released.replace(FILE, "code-commit: unreleased", "code-commit: another")
+    released.commit("Another release", push=True)
+    branch = branch_of(version)
+
+    assert refused(released, *APP, "--to", "staging") == [
+        f"branch {branch}: exists with other content; look at it, then drop it with `git branch -D {branch}`"
     ]
 
 

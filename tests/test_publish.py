@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import IMAGE, ROOT, S3, Checkout, Version, git, hook, package, wait_until
+from conftest import IMAGE, ROOT, S3, Checkout, Version, git, hook, package, run, wait_until
 
-from gitops import publish
+from gitops import kustomize, publish
 from gitops.cli import Refused
 from gitops.git import Git, GitError
 
@@ -462,3 +462,45 @@ def test_an_interruption_while_the_bytes_are_verified_leaves_everything_as_it_wa
     assert (done.code, done.out) == (130, "")
     assert done.errors == ["interrupted; run the same command again to complete it"]
     assert checkout.state() == before
+
+
+def test_a_writer_that_lost_a_race_to_another_app_does_not_render_again(
+    checkout: Checkout, version: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But does when what it was checked with changed."""
+    others = clone(checkout, "others")
+    renders: list[str] = []
+    build, push = kustomize.build, Git.push
+    monkeypatch.setattr(kustomize, "build", lambda root, folder: renders.append(folder) or build(root, folder))
+
+    def overtaken(change: Callable[[], object]) -> int:
+        """How many renders a bump takes when `change` gets in between."""
+        waiting = [change]
+
+        def late(self: Git, remote: str, commit: str, branch: str) -> None:
+            if waiting:
+                waiting.pop()()
+                renders.clear()
+            push(self, remote, commit, branch)
+
+        monkeypatch.setattr(Git, "push", late)
+        done = checkout.run("bump_model", "--app", "iris-sklearn", "--env", "dev", "--model-uri", uris.pop(), "--push")
+        assert done.code == 0, done.err
+        return len(renders)
+
+    made = package(tmp_path / "second", "second")
+    assert run("upload_model", "--model", "iris", "--artifacts", made.folder).code == 0
+    uris = [version.uri, made.uri]
+
+    def another_app() -> None:
+        others.git("pull", "-q")
+        others.replace(API, "mlflow-run: unreleased", "mlflow-run: none")
+        others.commit(push=True)
+
+    def a_base() -> None:
+        others.git("pull", "-q")
+        others.replace("base/inference-service/poddisruptionbudget.yaml", "maxUnavailable: 1", "maxUnavailable: 2")
+        others.commit(push=True)
+
+    assert overtaken(another_app) == 0
+    assert overtaken(a_base) > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gitops import kustomize, layout, yamledit
+from gitops import hold, kustomize, layout, yamledit
 from gitops.cli import Refused
 from gitops.git import Git
 from gitops.kustomize import Difference, Identity, Object
@@ -70,8 +71,17 @@ def tree_of(git: Git, rev: str | None) -> Iterator[Path]:
 Wanted = Callable[[Path, Callable[[str, str], Release], str], Sequence[Release]]
 
 
-def changes(git: Git, rev: str | None, wanted: Wanted) -> tuple[list[Release], dict[str, bytes]]:
-    """The releases that are new against a commit, or against the working tree (None), and the files that say so.
+@dataclass(frozen=True)
+class Change:
+    """Releases that are new against a commit, the files that say so, and every file that the checks of it read."""
+
+    releases: list[Release]
+    files: dict[str, bytes]
+    reads: frozenset[str]
+
+
+def changes(git: Git, rev: str | None, wanted: Wanted) -> Change:
+    """What changes against a commit, or against the working tree (None), checked.
 
     `wanted(tree, current, rev)` decides the releases: it gets a throw-away tree, a function that gives the release of
     an app and environment as it is now, and the commit whose history counts. Nothing is written outside that tree.
@@ -91,8 +101,20 @@ def changes(git: Git, rev: str | None, wanted: Wanted) -> tuple[list[Release], d
     with tree_of(git, rev) as tree:
         releases = wanted(tree, current, rev or "HEAD")
         originals = {path: original(path) for r in releases if (path := layout.release_path(r.app, r.environment))}
-        files = _apply(tree, releases, originals)
-    return [r for r in releases if layout.release_path(r.app, r.environment) in files], files
+        files, reads = _apply(tree, releases, originals)
+    for r in releases:
+        reads |= {layout.release_path(r.app, r.environment), hold.path(r.app, r.environment)}
+    return Change([r for r in releases if layout.release_path(r.app, r.environment) in files], files, frozenset(reads))
+
+
+_OTHERS = re.compile(r"overlays/[^/]+/[^/]+/(release|hold)\.yaml")
+
+
+def stands(git: Git, change: Change, old: str, new: str) -> bool:
+    """Whether a change that was checked against commit `old` is as good against `new`: between them nothing but
+    releases changed, and none that these checks read. So many writers need not render again for each other."""
+    touched = git.changed(old, new)
+    return change.reads.isdisjoint(touched) and all(_OTHERS.fullmatch(path) for path in touched)
 
 
 def write_files(git: Git, files: Mapping[str, bytes]) -> None:
@@ -105,8 +127,10 @@ def write_files(git: Git, files: Mapping[str, bytes]) -> None:
         new.replace(target)
 
 
-def _apply(tree: Path, releases: Sequence[Release], originals: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Writes releases into `tree` and returns the new bytes of the files that changed.
+def _apply(
+    tree: Path, releases: Sequence[Release], originals: Mapping[str, bytes]
+) -> tuple[dict[str, bytes], set[str]]:
+    """Writes releases into `tree` and returns the new bytes of the files that changed, and what the renders read.
 
     `originals` are the exact bytes of the release files, which a checkout may have converted.
     """
@@ -125,7 +149,7 @@ def _apply(tree: Path, releases: Sequence[Release], originals: Mapping[str, byte
         require_only(folder, kustomize.differences(was, now), owned.get(folder))
         if folder in owned:
             require_effect(folder, now, owned[folder])
-    return changed
+    return changed, set().union(*(kustomize.closure(tree, folder) for folder in readers))
 
 
 @dataclass(frozen=True)

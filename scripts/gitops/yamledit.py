@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -118,6 +119,8 @@ def _not_yaml(error: Exception, file: str) -> Refused:
     return Refused(f"{file}: not YAML: {' '.join(str(error).split())}")
 
 
+# A release file is looked at a dozen times while it is checked; nobody changes the nodes.
+@lru_cache(maxsize=8)
 def _compose(source: str, file: str) -> Node:
     try:
         # None is a document that holds comments alone.
