@@ -4,19 +4,31 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import BUCKET, IMAGE, S3, Checkout, Version, git, hook, package, run
+from conftest import BUCKET, IMAGE, S3, Checkout, Version, git, hook, make_checkout, package, run
+
+from gitops import release, versions
 
 APP = ("--app", "iris-api")
 FILE = "overlays/staging/iris-api/release.yaml"
 
 
+@pytest.fixture(scope="module")
+def released_template(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template with a commit in which dev runs the version of the fixture `version` in both apps."""
+    made = make_checkout(template, tmp_path_factory.mktemp("released"))
+    version = package(made.root.parent / "artifacts")
+    manifest = versions.Manifest(version.data, b"")
+    for app, flavour, image in (("iris-sklearn", "sklearn", None), ("iris-api", "onnx", IMAGE)):
+        path = f"overlays/dev/{app}/release.yaml"
+        new = release.make(app, "dev", f"{version.uri}{flavour}/", manifest, image)
+        made.write(path, release.write(made.read(path), new))
+    made.commit("Release in dev", push=True)
+    return made.remote
+
+
 @pytest.fixture
-def released(checkout: Checkout, version: Version) -> Checkout:
-    """A clone whose dev runs the version in both apps."""
-    both = ("--release", f"iris-sklearn:dev={version.uri}", "--release", f"iris-api:dev={version.uri},{IMAGE}")
-    done = checkout.run("bump_model", *both, "--push")
-    assert done.code == 0, done.err
-    return checkout
+def released(released_template: Path, tmp_path: Path, version: Version) -> Checkout:
+    return make_checkout(released_template, tmp_path)
 
 
 def branch_of(version: Version, env: str = "staging", app: str = "iris-api") -> str:

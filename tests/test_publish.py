@@ -352,22 +352,63 @@ def test_two_bumps_of_two_apps_from_two_clones_at_once_both_land(checkout: Check
         assert f"model.mlops/version: {version.version}" in git(checkout.remote, "show", f"cicd:{file}")
 
 
-def pushed_meanwhile(checkout: Checkout, *args: str) -> Checkout:
+def bumped_meanwhile(checkout: Checkout, *args: str) -> Checkout:
     """Prepares a bump in another clone, which is pushed the moment this clone is about to push."""
     other = clone(checkout, "other")
     done = other.run("bump_model", *args, "--commit")
     assert done.code == 0, done.err
+    push_meanwhile(checkout, other)
+    return other
+
+
+def push_meanwhile(checkout: Checkout, other: Checkout) -> None:
     once = checkout.root / ".git/once"
     hook(
         checkout.root / ".git",
         "pre-push",
         f"test -e {once} && exit 0; touch {once}; git -C {other.root} push -q origin cicd",
     )
-    return other
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "line"),
+    [
+        (
+            "overlays/dev/iris-sklearn/hold.yaml",
+            "reason: wrong answers\nby: Ann\nsince: '2026-02-01T12:00:00Z'\n",
+            "overlays/dev/iris-sklearn/hold.yaml: held by Ann since 2026-02-01T12:00:00Z: wrong answers; ",
+        ),
+        (
+            "overlays/promotion.yaml",
+            "model_bucket: other\nimage_registries: [example.org]\nenvironments: [{name: dev}]\n",
+            "URI: bucket 'mlops-prod'; overlays/promotion.yaml names the model bucket 'other'",
+        ),
+        (
+            "apps/iris-sklearn/flavour.yaml",
+            "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\n"
+            "metadata: {name: model, annotations: {model.mlops/flavour: other}}\n",
+            "URI: has no folder other/, which the app serves; package that flavour too",
+        ),
+    ],
+    ids=["hold", "policy", "app"],
+)
+def test_what_others_changed_meanwhile_is_checked_again(
+    checkout: Checkout, version: Version, path: str, text: str, line: str
+) -> None:
+    other = clone(checkout, "other")
+    other.write(path, text)
+    other.commit()
+    push_meanwhile(checkout, other)
+
+    done = checkout.run("bump_model", *bump(version, "iris-sklearn", "--push"))
+
+    assert (done.code, done.out) == (1, "")
+    assert done.errors[0].startswith(line.replace("URI", version.uri))
+    assert checkout.tip() == other.git("rev-parse", "cicd")
 
 
 def test_the_same_release_changed_meanwhile_is_refused(checkout: Checkout, version: Version, second: Version) -> None:
-    other = pushed_meanwhile(checkout, *bump(second, "iris-sklearn"))
+    other = bumped_meanwhile(checkout, *bump(second, "iris-sklearn"))
 
     done = checkout.run("bump_model", *bump(version, "iris-sklearn", "--push"))
 
@@ -382,7 +423,7 @@ def test_the_same_release_changed_meanwhile_is_refused(checkout: Checkout, versi
 def test_the_same_release_made_meanwhile_by_somebody_else_is_nothing_to_change(
     checkout: Checkout, version: Version, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = pushed_meanwhile(checkout, *bump(version, "iris-sklearn"))
+    other = bumped_meanwhile(checkout, *bump(version, "iris-sklearn"))
     monkeypatch.setenv("GIT_COMMITTER_NAME", "Another")  # or both would make the very same commit
 
     done = checkout.run("bump_model", *bump(version, "iris-sklearn", "--push"))

@@ -13,7 +13,8 @@ from gitops.git import Git, GitError
 BRANCH = "cicd"
 REMOTE = "origin"
 DEPLOYED = ("base", "apps", "overlays", "argocd")
-ATTEMPTS = 20
+# Somebody lands in every round, so a writer among twenty waits some twenty rounds, now and then several times that.
+ATTEMPTS = 100
 # What servers say of a ref that another push holds locked at this moment.
 _LOCKED = ("cannot lock ref", "failed to lock", "failed to update ref", "incorrect old value")
 
