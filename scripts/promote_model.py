@@ -34,7 +34,7 @@ def promote(args: argparse.Namespace) -> None:
     git = Git(args.root)
     git.require_full_history()
     publish.require_clean(git)
-    base = _base(git, args.push)
+    base = publish.base_of_branch(git, push=args.push)
     apps = list(dict.fromkeys(args.app))
 
     def wanted(tree: Path, current: Callable[[str, str], Release], _: str) -> list[Release]:
@@ -66,20 +66,6 @@ def promote(args: argparse.Namespace) -> None:
         cli.say(f"pushed {branch}; next: open a pull request to {publish.BRANCH} and merge it")
     else:
         cli.say(f"made {branch}; next: git push {publish.REMOTE} {branch}, open a pull request to {publish.BRANCH}")
-
-
-def _base(git: Git, push: bool) -> str:
-    """The tip of cicd to promote from. Raises Refused when a pull request would carry more than the promotion."""
-    if push:
-        publish.require_remote(git)
-        git.fetch(publish.REMOTE, publish.BRANCH)
-    base = publish.tip(git)
-    if push and base != git.commit(f"refs/remotes/{publish.REMOTE}/{publish.BRANCH}"):
-        raise Refused(
-            f"branch {publish.BRANCH}: has commits that are not at {publish.REMOTE}, a pull request would carry them"
-            f" along; push them first with `git push {publish.REMOTE} {publish.BRANCH}`"
-        )
-    return base
 
 
 def _carried(tree: Path, policy: layout.Policy, current: Callable[[str, str], Release], app: str, to: str) -> Release:

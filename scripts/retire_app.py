@@ -29,10 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def retire(args: argparse.Namespace) -> None:
     git = Git(args.root)
     publish.require_clean(git)
-    if args.push:
-        publish.require_remote(git)
-        git.fetch(publish.REMOTE, publish.BRANCH)
-    base = publish.tip(git)
+    base = publish.base_of_branch(git, push=args.push)
     folder, record = layout.overlay(args.app, args.env), changes.retired_path(args.env)
     with apply.tree_of(git, base) as tree:
         policy = layout.read_policy(tree)

@@ -52,6 +52,21 @@ def require_remote(git: Git) -> None:
         raise Refused(f"--push: no remote `{REMOTE}`; add one with `git remote add {REMOTE} URL`, or leave --push out")
 
 
+def base_of_branch(git: Git, *, push: bool) -> str:
+    """The tip of the deployed branch, to start a branch for a pull request from. Raises Refused when the pull request
+    would carry more than is on its branch."""
+    if push:
+        require_remote(git)
+        git.fetch(REMOTE, BRANCH)
+    base = tip(git)
+    if push and base != git.commit(f"refs/remotes/{REMOTE}/{BRANCH}"):
+        raise Refused(
+            f"branch {BRANCH}: has commits that are not at {REMOTE}, a pull request would carry them"
+            f" along; push them first with `git push {REMOTE} {BRANCH}`"
+        )
+    return base
+
+
 def publish(git: Git, build: Callable[[str], str | None], *, push: bool) -> str | None:
     """Publishes the commit that `build(tip)` makes on the deployed branch, and returns it; None if it made none.
 
