@@ -289,18 +289,17 @@ def _missing_backends(spec: Mapping[str, Any], items: Sequence[Object]) -> Itera
 
 def check_environment(repository: Repository) -> Iterator[Finding]:
     """Nothing in an environment's render names another environment: its namespace, roles or hosts."""
-    names = repository.policy.environments
+    policy = repository.policy
+    # One bucket and one registry serve every environment, whatever their names say.
+    shared = re.compile("|".join(map(re.escape, (policy.model_bucket, *policy.image_registries))))
     for folder, environment, _, items in repository.overlays():
-        foreign = re.compile(
-            rf"(?<![a-z0-9])({'|'.join(name for name in names if name != environment) or '(?!)'})(?![a-z0-9])"
-        )
-        bucket = repository.policy.model_bucket
+        others = "|".join(name for name in policy.environments if name != environment) or "(?!)"
+        foreign = re.compile(rf"(?<![a-z0-9])({others})(?![a-z0-9])")
         for item in items:
             for path, value in kustomize.leaves(item).items():
-                # The one bucket serves every environment, whatever its name says.
                 if path == "metadata.namespace":
                     continue  # a matter of the rule of namespaces
-                if isinstance(value, str) and (found := foreign.search(value.replace(bucket, ""))):
+                if isinstance(value, str) and (found := foreign.search(shared.sub("", value))):
                     yield finding("environment", folder, item, f"{path}: {value!r} names {found[1]} in {environment};"
                                   " an overlay has its own environment's values")  # fmt: skip
 
