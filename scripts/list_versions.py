@@ -75,8 +75,16 @@ def _row(row: dict[str, Any]) -> dict[str, str]:
         "code": row["code_commit"][:12],
         "data": row["data_digest"].removeprefix("sha256:")[:12],
         "mlflow run": row["mlflow_run"][:12],
-        "runs in": ", ".join(row["runs_in"]) or "-",
+        "runs in": _places(row["runs_in"]) or "-",
     }
+
+
+def _places(listed: Sequence[str]) -> str:
+    """`app in environment, environment; app in environment`."""
+    environments: dict[str, list[str]] = {}
+    for app, _, environment in (place.partition(" in ") for place in listed):
+        environments.setdefault(app, []).append(environment)
+    return "; ".join(f"{app} in {', '.join(names)}" for app, names in environments.items())
 
 
 if __name__ == "__main__":

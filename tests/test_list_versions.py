@@ -48,7 +48,7 @@ def test_every_version_is_a_row_with_metrics_lineage_and_where_it_runs(
     assert [line.split("  ") for line in _squeezed(done.out)] == [
         ["version", "accuracy", "macro_f1", "code", "data", "mlflow run", "runs in"],
         ["-"] * 7,
-        [one.version, "0.9556", "0.9550", "c0dec0dec0de", "d" * 12, "f" * 12, "iris-api in dev, iris-sklearn in dev"],
+        [one.version, "0.9556", "0.9550", "c0dec0dec0de", "d" * 12, "f" * 12, "iris-api in dev; iris-sklearn in dev"],
         [other.version, "1.0000", "0.9877", "beefbeefbeef", "d" * 12, "f" * 12, "-"],
     ]
 
