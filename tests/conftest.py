@@ -114,7 +114,8 @@ def git(folder: Path, *args: str) -> str:
 def copy_checkout(target: Path) -> None:
     """Copies the files of this checkout that git tracks or would track."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        # The checkout may belong to another user, as in a container.
+        ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         capture_output=True,
         text=True,
