@@ -14,12 +14,11 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from gitops import apply, cli, hold, layout, publish, release, store, versions
+from gitops import apply, cli, hold, layout, publish, release, store
 from gitops.cli import Refused
 from gitops.diff import rendered_diffs
 from gitops.git import Git
 from gitops.release import Release
-from gitops.store import Store
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,20 +81,8 @@ def _carried(tree: Path, policy: layout.Policy, current: Callable[[str, str], Re
             f"{layout.release_path(app, source)}: {release.UNRELEASED}; {app} reaches {to} through {source},"
             " release it there first"
         )
-    try:
-        uri = versions.parse_uri(carried.uri.rstrip("/").rpartition("/")[0])
-    except Refused:
-        raise Refused(
-            f"{layout.release_path(app, source)}: {carried.uri!r}: not the folder of a model version;"
-            " release one there with `python scripts/bump_model.py`"
-        ) from None
+    uri, manifest = store.verify_release(carried)
     flavour = apply.require_model(tree, app, to, uri, policy)
-    manifest = store.verify(Store(uri.bucket), uri)
-    if manifest.digest != carried.digest:
-        raise Refused(
-            f"{layout.release_path(app, source)}: digest: {carried.digest}, but {uri} has {manifest.digest};"
-            " the version in the bucket is not the one that was released, do not promote it"
-        )
     return release.make(app, to, flavour, manifest, carried.image)
 
 

@@ -16,12 +16,11 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gitops import apply, cli, hold, layout, publish, release, store, versions
+from gitops import apply, cli, hold, layout, publish, release, store
 from gitops.cli import Refused
 from gitops.git import Git
 from gitops.hold import Hold
 from gitops.release import Release
-from gitops.store import Store
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +56,7 @@ def roll_back(args: argparse.Namespace) -> None:
                 " look at that release, then run the command again"
             )
         chosen = earlier(git, history, now, args.to)
-        verify(chosen)
+        store.verify_release(chosen)
         return [chosen]
 
     def build(base: str) -> str | None:
@@ -74,6 +73,8 @@ def roll_back(args: argparse.Namespace) -> None:
 
     commit = publish.publish(git, build, push=args.push)
     if not first_seen:
+        if args.json:
+            cli.print_json({"commit": None, "from": None, "releases": [], "dry_run": args.dry_run})
         cli.say("nothing to change: rolled back and held for this reason already; to go further back, say why anew")
         return
     if args.json:
@@ -108,14 +109,6 @@ def earlier(git: Git, rev: str, now: Release, version: str | None) -> Release:
             return old
     known = ", ".join(dict.fromkeys(old.version for old in found))
     raise Refused(f"--to {version}: never released as {now.app} in {now.environment}; earlier releases are {known}")
-
-
-def verify(chosen: Release) -> None:
-    """Raises Refused unless the bytes in the bucket are still those of the release."""
-    uri = versions.parse_uri(chosen.uri.rstrip("/").rpartition("/")[0])
-    manifest = store.verify(Store(uri.bucket), uri)
-    if manifest.digest != chosen.digest:
-        raise Refused(f"{uri}: digest: {manifest.digest}, but it was released as {chosen.digest}; do not go back to it")
 
 
 def release_hold(args: argparse.Namespace) -> None:

@@ -264,7 +264,7 @@ def test_bytes_that_were_altered_since_are_not_promoted(released: Checkout, vers
             "DIGEST",
             f"sha256:{'0' * 64}",
             f"digest: sha256:{'0' * 64}, but URI has DIGEST; the version in the bucket is not the one that was"
-            " released, do not promote it",
+            " released, do not release it again",
         ),
         (
             "URIonnx/",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -70,6 +71,7 @@ def test_the_same_rollback_again_changes_nothing(checkout: Checkout, versions: l
     assert (done.code, done.out) == (0, "")
     assert done.err.startswith("nothing to change: rolled back and held for this reason already")
     assert checkout.state() == before
+    assert json.loads(checkout.run("rollback_model", *APP, *WHY, "--json").out)["releases"] == []
 
 
 def test_a_held_release_is_changed_by_nobody_until_the_hold_is_released(

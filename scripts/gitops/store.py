@@ -20,6 +20,7 @@ from botocore.config import Config
 
 from gitops import cli, layout, versions
 from gitops.cli import Refused
+from gitops.release import Release
 from gitops.versions import File, Manifest, VersionURI
 
 _CHUNK = 1 << 20
@@ -180,6 +181,25 @@ def verify(store: Store, uri: VersionURI) -> Manifest:
     if found := file_faults(store, uri, manifest):
         raise Refused(*found)
     return manifest
+
+
+def verify_release(item: Release) -> tuple[VersionURI, Manifest]:
+    """The version that a release names, once every stored byte is known to be what was released; Refused otherwise."""
+    file = layout.release_path(item.app, item.environment)
+    try:
+        uri = versions.parse_uri(item.uri.rstrip("/").rpartition("/")[0])
+    except Refused:
+        raise Refused(
+            f"{file}: {item.uri!r}: not the folder of a model version;"
+            " release one there with `python scripts/bump_model.py`"
+        ) from None
+    manifest = verify(Store(uri.bucket), uri)
+    if manifest.digest != item.digest:
+        raise Refused(
+            f"{file}: digest: {item.digest}, but {uri} has {manifest.digest};"
+            " the version in the bucket is not the one that was released, do not release it again"
+        )
+    return uri, manifest
 
 
 def hash_files(folder: Path) -> list[File]:
