@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import init_fork
 from gitops import cli, layout, publish, tools
 from gitops.cli import Refused
 from gitops.git import Git
@@ -57,9 +57,6 @@ def machine() -> Iterator[Check]:
     for pinned in (tools.KUSTOMIZE, tools.KUBECONFORM):
         yield Check(f"{pinned.name} {pinned.version}", None if pinned.path.is_file() else "run `make setup`")
     yield Check("schemas", None if tools.schema_sources().is_dir() else "run `make setup`")
-    for setting in ("user.name", "user.email"):
-        known = subprocess.run(["git", "config", setting], capture_output=True).returncode == 0
-        yield Check(f"git {setting}", None if known else f'run `git config --global {setting} "..."`')
 
 
 def repository(root: Path) -> Iterator[Check]:
@@ -70,6 +67,9 @@ def repository(root: Path) -> Iterator[Check]:
         yield Check(str(root), "; ".join(refused.lines))
         return
     yield Check(f"policy: {', '.join(policy.environments)}; models in s3://{policy.model_bucket}")
+    for setting in ("user.name", "user.email"):
+        known = git.succeeds("config", setting)
+        yield Check(f"git {setting}", None if known else f'run `git config --global {setting} "..."`')
     there = git.has_remote(publish.REMOTE)
     yield Check(f"remote {publish.REMOTE}", None if there else f"run `git remote add {publish.REMOTE} URL`")
     for name, call in (
@@ -78,11 +78,8 @@ def repository(root: Path) -> Iterator[Check]:
         ("nothing uncommitted in what is deployed", lambda: publish.require_clean(git)),
     ):
         yield _attempt(name, call)
-    ours = subprocess.run(
-        [sys.executable, Path(__file__).with_name("init_fork.py"), "--root", root, "--check"], capture_output=True
-    )
     remedy = "run `python scripts/init_fork.py --check`, and with your values"
-    yield Check("no value of the template is left", remedy if ours.returncode else None)
+    yield Check("no value of the template is left", remedy if init_fork.leftovers(git) else None)
 
 
 def bucket(root: Path) -> Iterator[Check]:

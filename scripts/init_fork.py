@@ -161,10 +161,16 @@ def _files(git: Git) -> list[str]:
     return [path for path in git.files("HEAD") if not path.startswith(LEFT_ALONE) and (git.root / path).is_file()]
 
 
-def check(args: argparse.Namespace) -> int:
-    git = Git(args.root)
+def check(args: argparse.Namespace) -> None:
+    if found := leftovers(Git(args.root)):
+        raise Refused(*found, "`python scripts/init_fork.py --help` tells how to put your values there")
+    print("no value of the template is left")
+
+
+def leftovers(git: Git) -> list[str]:
+    """A line for each value of the template that a file still has."""
     patterns = {name: re.compile(_pattern(name, value)) for name, value in TEMPLATE.items()}
-    left = 0
+    found = []
     for path in _files(git):
         try:
             lines = (git.root / path).read_text().splitlines()
@@ -173,13 +179,8 @@ def check(args: argparse.Namespace) -> int:
         for number, line in enumerate(lines, 1):
             for name, pattern in patterns.items():
                 if pattern.search(line):
-                    left += 1
-                    cli.say(f"error: {path}: line {number}: {name}: {TEMPLATE[name]} is the template's")
-    if left:
-        cli.say("`python scripts/init_fork.py --help` tells how to put your values there")
-        return 1
-    print("no value of the template is left")
-    return 0
+                    found.append(f"{path}: line {number}: {name}: {TEMPLATE[name]} is the template's")
+    return found
 
 
 STEPS = """\

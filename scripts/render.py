@@ -69,9 +69,7 @@ def _chosen(args: argparse.Namespace, known: Sequence[str]) -> list[str]:
 
 def _differences(args: argparse.Namespace, known: Sequence[str]) -> None:
     git = Git(args.root)
-    base = git.commit(args.changed_since)
-    if base is None:
-        raise Refused(f"--changed-since {args.changed_since}: no such commit in this clone; `git fetch` it")
+    base = git.require_commit(args.changed_since, "--changed-since")
     # What a change takes away is of the most interest.
     gone = [folder for folder in _overlays_at(git, base) if folder not in known]
     found = rendered_diffs(git, base, None, _chosen(args, [*known, *gone]))

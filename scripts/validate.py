@@ -69,10 +69,7 @@ def check(repository: Repository, schema: Sequence[Finding]) -> list[Finding]:
 def _base(args: argparse.Namespace) -> tuple[Git, str]:
     git = Git(args.root)
     git.require_full_history()
-    base = git.commit(args.changed_since)
-    if base is None:
-        raise Refused(f"--changed-since {args.changed_since}: no such commit in this clone; `git fetch` it")
-    return git, base
+    return git, git.require_commit(args.changed_since, "--changed-since")
 
 
 def _concerned(args: argparse.Namespace, git: Git, base: str, folders: list[str]) -> list[str]:

@@ -82,7 +82,7 @@ def test_what_is_left_of_the_template_is_listed(fork: Checkout) -> None:
 
     assert done.code == 1
     assert f"overlays/promotion.yaml: line 2: bucket: {TEMPLATE['bucket']} is the template's" in done.errors
-    assert {line.split(": ")[2] for line in done.errors} == set(TEMPLATE)
+    assert {line.split(": ")[2] for line in done.errors[:-1]} == set(TEMPLATE)
 
 
 def test_a_dry_run_lists_the_files_and_changes_nothing(fork: Checkout) -> None:

@@ -75,6 +75,13 @@ class Git:
         done = self._call(["rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}"])
         return done.stdout.decode().strip() or None
 
+    def require_commit(self, rev: str, option: str) -> str:
+        """The full id of the commit that `rev`, given by an option, names."""
+        found = self.commit(rev)
+        if found is None:
+            raise Refused(f"{option} {rev}: no such commit in this clone; `git fetch` it")
+        return found
+
     def branch(self) -> str | None:
         """The branch that is checked out, or None when HEAD is detached."""
         return self._call(["symbolic-ref", "--quiet", "--short", "HEAD"]).stdout.decode().strip() or None
