@@ -15,13 +15,14 @@ import contextlib
 import sys
 from collections.abc import Sequence
 
-from gitops import changes, cli, kubeconform, kustomize, layout, review, rules
+from gitops import argo, changes, cli, kubeconform, kustomize, layout, review, rules
 from gitops.apply import tree_of
 from gitops.cli import Refused
 from gitops.git import Git
 from gitops.rules import ARGOCD, Finding, Repository
 
-RULES = rules.RULES | review.RULES
+REVIEW = review.RULES | argo.RULES
+RULES = rules.RULES | REVIEW
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +63,7 @@ def check(repository: Repository, schema: Sequence[Finding]) -> list[Finding]:
     """
     broken = {folder for finding in schema for folder in finding.folders}
     found = [finding for rule in rules.RULES.values() for finding in rule(repository)]
-    asked = [finding for rule in review.RULES.values() for finding in rule(repository)]
+    asked = [finding for rule in REVIEW.values() for finding in rule(repository)]
     return [*found, *(finding for finding in asked if broken.isdisjoint(finding.folders)), *schema]
 
 

@@ -1,20 +1,17 @@
-"""What a reviewer asks of every workload before it may run in production, and of what Argo CD may do.
+"""What a reviewer asks of every workload before it may run in production.
 
 Rules like those of `rules`: one function a rule, one finding a fault. They look at renders alone.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from gitops import kustomize, layout, release
 from gitops.kustomize import Object
-from gitops.rules import ARGOCD, Finding, Repository, Rule, at, finding, listed, matching
+from gitops.rules import Finding, Repository, Rule, at, finding, listed
 
 _DEFAULT_PORTS = {"InferenceService": (8080,)}  # where KServe's stock servers listen
 
@@ -41,12 +38,12 @@ def _workloads(items: Sequence[Object]) -> Iterator[tuple[Object, str, dict[str,
                 yield item, path, pod, _containers(path, pod)
 
 
-def _mappings(value: Any) -> list[dict[str, Any]]:
+def mappings(value: Any) -> list[dict[str, Any]]:
     """The mappings of a list: whatever else may be there is for the schema to refuse."""
     return [item for item in listed(value) if isinstance(item, dict)]
 
 
-def _mapping(value: Any) -> dict[str, Any]:
+def mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
@@ -54,7 +51,7 @@ def _containers(path: str, pod: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [
         (f"{path}.{field}[{container.get('name')}]", container)
         for field in ("initContainers", "containers")
-        for container in _mappings(pod.get(field))
+        for container in mappings(pod.get(field))
     ]
 
 
@@ -132,13 +129,13 @@ def _pod_faults(path: str, pod: Mapping[str, Any]) -> Iterator[str]:
             yield f"{path}.{field}: the pod would share the node's; remove it"
     if pod.get("automountServiceAccountToken") is not False:
         yield f"{path}.automountServiceAccountToken: not false; nothing here calls the Kubernetes API"
-    for volume in _mappings(pod.get("volumes")):
+    for volume in mappings(pod.get("volumes")):
         if at(volume, "hostPath") is not None:
             yield f"{path}.volumes[{volume.get('name')}].hostPath: reads the node's files; use another kind of volume"
 
 
 def _container_faults(path: str, container: Mapping[str, Any], pod: Mapping[str, Any]) -> Iterator[str]:
-    own, shared = _mapping(at(container, "securityContext")), _mapping(at(pod, "securityContext"))
+    own, shared = mapping(at(container, "securityContext")), mapping(at(pod, "securityContext"))
     if own.get("runAsNonRoot", shared.get("runAsNonRoot")) is not True:
         yield f"{path}.securityContext.runAsNonRoot: not true, nor is the pod's; write runAsNonRoot: true"
     if own.get("runAsUser", shared.get("runAsUser")) == 0:
@@ -149,7 +146,7 @@ def _container_faults(path: str, container: Mapping[str, Any], pod: Mapping[str,
         yield f"{path}.securityContext.allowPrivilegeEscalation: not false; write allowPrivilegeEscalation: false"
     if own.get("privileged"):
         yield f"{path}.securityContext.privileged: true gives the container the node; remove it"
-    capabilities = _mapping(own.get("capabilities"))
+    capabilities = mapping(own.get("capabilities"))
     if "ALL" not in listed(capabilities.get("drop")):
         yield f"{path}.securityContext.capabilities.drop: without ALL; write drop: [ALL]"
     for added in listed(capabilities.get("add")):
@@ -165,7 +162,7 @@ def check_references(repository: Repository) -> Iterator[Finding]:
 
 
 def _dangling(item: Object, items: Sequence[Object]) -> Iterator[str]:
-    kind, spec = item.get("kind"), _mapping(at(item, "spec"))
+    kind, spec = item.get("kind"), mapping(at(item, "spec"))
     names = {(str(other.get("kind")), str(at(other, "metadata", "name"))) for other in items}
     for _, path, pod, containers in _workloads([item]):
         account = pod.get("serviceAccountName")
@@ -173,7 +170,7 @@ def _dangling(item: Object, items: Sequence[Object]) -> Iterator[str]:
             yield f"{path}.serviceAccountName: {account!r}: no such ServiceAccount in this render; give the app its own"
         yield from _missing_sources(path, pod, containers, names)
     if kind == "Deployment":
-        labels = _mapping(at(spec, "template", "metadata", "labels"))
+        labels = mapping(at(spec, "template", "metadata", "labels"))
         if not _selects(at(spec, "selector"), labels):
             yield "spec.selector: does not select the pods of its own template; make the labels equal"
         target = ("Deployment", str(at(item, "metadata", "name")))
@@ -184,7 +181,7 @@ def _dangling(item: Object, items: Sequence[Object]) -> Iterator[str]:
         selected = [ports for labels, ports in pods if _selects({"matchLabels": spec["selector"]}, labels)]
         if not selected:
             yield "spec.selector: selects no pod of this render; use the labels of the workload"
-        for port in _mappings(spec.get("ports")) if selected else []:
+        for port in mappings(spec.get("ports")) if selected else []:
             to = port.get("targetPort", port.get("port"))
             if not any(to in ports for ports in selected):
                 yield f"spec.ports[{port.get('name')}].targetPort: {to!r}: no container of its pods has this port"
@@ -212,13 +209,13 @@ def _pods(items: Sequence[Object]) -> Iterator[tuple[dict[str, Any], list[Any]]]
     for item, _, _, containers in _workloads(items):
         if item.get("kind") == "InferenceService":
             # KServe copies the labels of an InferenceService to its pods.
-            labels = _mapping(at(item, "metadata", "labels"))
+            labels = mapping(at(item, "metadata", "labels"))
         else:
-            labels = _mapping(at(item, "spec", "template", "metadata", "labels"))
+            labels = mapping(at(item, "spec", "template", "metadata", "labels"))
         ports = [
             value
             for _, container in containers
-            for port in _mappings(container.get("ports"))
+            for port in mappings(container.get("ports"))
             for value in (port.get("name"), port.get("containerPort"))
         ]
         yield labels, [*ports, *_DEFAULT_PORTS.get(str(item.get("kind")), ())]
@@ -226,7 +223,7 @@ def _pods(items: Sequence[Object]) -> Iterator[tuple[dict[str, Any], list[Any]]]
 
 def _selects(selector: Any, labels: Mapping[str, Any]) -> bool:
     """Whether a label selector selects these labels; an empty one would select everything, and counts as none."""
-    wanted, expressions = _mapping(at(selector, "matchLabels")), listed(at(selector, "matchExpressions"))
+    wanted, expressions = mapping(at(selector, "matchLabels")), listed(at(selector, "matchExpressions"))
     if not wanted and not expressions:
         return False
     if any(labels.get(key) != value for key, value in wanted.items()):
@@ -249,14 +246,14 @@ def _missing_sources(
     path: str, pod: Mapping[str, Any], containers: Sequence[tuple[str, Any]], names: set[tuple[str, str]]
 ) -> Iterator[str]:
     """ConfigMaps that are not rendered. Secrets are made in the cluster, where no render can look."""
-    used = [(f"{path}.volumes[{v.get('name')}]", at(v, "configMap", "name")) for v in _mappings(pod.get("volumes"))]
+    used = [(f"{path}.volumes[{v.get('name')}]", at(v, "configMap", "name")) for v in mappings(pod.get("volumes"))]
     for name, container in containers:
         used += [
-            (f"{name}.envFrom", at(source, "configMapRef", "name")) for source in _mappings(container.get("envFrom"))
+            (f"{name}.envFrom", at(source, "configMapRef", "name")) for source in mappings(container.get("envFrom"))
         ]
         used += [
             (f"{name}.env[{variable.get('name')}]", at(variable, "valueFrom", "configMapKeyRef", "name"))
-            for variable in _mappings(container.get("env"))
+            for variable in mappings(container.get("env"))
         ]
     for where, wanted in used:
         if wanted is not None and ("ConfigMap", str(wanted)) not in names:
@@ -266,15 +263,15 @@ def _missing_sources(
 def _missing_backends(spec: Mapping[str, Any], items: Sequence[Object]) -> Iterator[str]:
     services = {
         str(at(item, "metadata", "name")): [
-            value for port in _mappings(at(item, "spec", "ports")) for value in (port.get("name"), port.get("port"))
+            value for port in mappings(at(item, "spec", "ports")) for value in (port.get("name"), port.get("port"))
         ]
         for item in items
         if item.get("kind") == "Service"
     }
     backends = [("spec.defaultBackend", spec.get("defaultBackend"))] + [
         (f"spec.rules[{rule.get('host')}].http.paths[{path.get('path')}].backend", path.get("backend"))
-        for rule in _mappings(spec.get("rules"))
-        for path in _mappings(at(rule, "http", "paths"))
+        for rule in mappings(spec.get("rules"))
+        for path in mappings(at(rule, "http", "paths"))
     ]
     for where, backend in backends:
         name = at(backend, "service", "name")
@@ -304,113 +301,6 @@ def check_environment(repository: Repository) -> Iterator[Finding]:
                                   " an overlay has its own environment's values")  # fmt: skip
 
 
-# What Argo CD may do
-
-
-def check_projects(repository: Repository) -> Iterator[Finding]:
-    """Each environment has a project that allows its own namespace, this repository and the rendered kinds; nothing
-    has a wildcard, and no Application is in the project `default`, which allows everything."""
-    items = repository.renders.get(ARGOCD, [])
-    projects = {str(at(item, "metadata", "name")): item for item in items if item.get("kind") == "AppProject"}
-    for item in projects.values():
-        for path, value in kustomize.leaves(_mapping(at(item, "spec"))).items():
-            if isinstance(value, str) and "*" in value:
-                yield finding("projects", ARGOCD, item, f"spec.{path}: {value!r}: a wildcard; list what is allowed")
-    for item in items:
-        spec = {"Application": at(item, "spec"), "ApplicationSet": at(item, "spec", "template", "spec")}
-        name = at(spec.get(str(item.get("kind"))), "project")
-        if name is not None and "{{" not in str(name) and str(name) not in projects:
-            yield finding("projects", ARGOCD, item, f"spec.project: {name!r}: no AppProject of argocd/; use one of"
-                          f" {', '.join(sorted(projects))}")  # fmt: skip
-    for environment in repository.policy.environments:
-        project = projects.get(environment)
-        if project is None:
-            yield Finding("projects", ARGOCD, f"no AppProject {environment}; each environment of {layout.POLICY_FILE}"
-                          " has one", (ARGOCD,))  # fmt: skip
-            continue
-        namespace = layout.namespace(environment)
-        for target in _mappings(at(project, "spec", "destinations")):
-            if at(target, "namespace") != namespace:
-                yield finding("projects", ARGOCD, project, f"spec.destinations: namespace {at(target, 'namespace')!r};"
-                              f" the project of {environment} allows {namespace} alone")  # fmt: skip
-        yield from _unallowed(repository, environment, project)
-
-
-def _unallowed(repository: Repository, environment: str, project: Object) -> Iterator[Finding]:
-    allowed = {
-        (scope, str(at(entry, "group")), str(at(entry, "kind")))
-        for scope in ("clusterResourceWhitelist", "namespaceResourceWhitelist")
-        for entry in _mappings(at(project, "spec", scope))
-    }
-    for folder, found, _, items in repository.overlays():
-        for item in items if found == environment else []:
-            what = kustomize.identity(item)
-            if not what.namespace and what.kind != "Namespace":
-                continue  # the rule of namespaces refuses it
-            scope = "clusterResourceWhitelist" if what.kind == "Namespace" else "namespaceResourceWhitelist"
-            if (scope, what.group, what.kind) not in allowed:
-                yield finding("projects", folder, item, f"kind: {what.kind}: not in {scope} of the AppProject"
-                              f" {environment}; Argo CD would refuse it", ARGOCD)  # fmt: skip
-
-
-_TEMPLATE = re.compile(r"\{\{-?\s*(.*?)\s*-?\}\}")
-
-
-def check_applications(repository: Repository) -> Iterator[Finding]:
-    """Applications sync this repository's deployed branch by themselves and by server-side apply, templates use what
-    every generator gives, and nothing that is unreleased has an Application."""
-    for item in repository.renders.get(ARGOCD, []):
-        if item.get("kind") == "Application":
-            spec, path = at(item, "spec"), "spec"
-        elif item.get("kind") == "ApplicationSet":
-            spec, path = at(item, "spec", "template", "spec"), "spec.template.spec"
-            yield from _template_faults(item)
-            yield from _unreleased(repository, item)
-        else:
-            continue
-        for field, wanted in (
-            (("source", "targetRevision"), "cicd"),
-            (("syncPolicy", "automated", "selfHeal"), True),
-        ):
-            if (found := at(spec, *field)) != wanted:
-                name = ".".join(field)
-                yield finding("applications", ARGOCD, item, f"{path}.{name}: {json.dumps(found)}; write"
-                              f" {json.dumps(wanted)}")  # fmt: skip
-        if "ServerSideApply=true" not in listed(at(spec, "syncPolicy", "syncOptions")):
-            yield finding("applications", ARGOCD, item, f"{path}.syncPolicy.syncOptions: without ServerSideApply=true;"
-                          " add it")  # fmt: skip
-
-
-def _template_faults(item: Object) -> Iterator[Finding]:
-    if at(item, "spec", "goTemplate") is not True:
-        yield finding("applications", ARGOCD, item, "spec.goTemplate: not true; a value that is missing would be empty")
-    if "missingkey=error" not in listed(at(item, "spec", "goTemplateOptions")):
-        yield finding("applications", ARGOCD, item, "spec.goTemplateOptions: without missingkey=error; add it")
-    for path, value in kustomize.leaves(_mapping(at(item, "spec", "template"))).items():
-        for action in _TEMPLATE.findall(value) if isinstance(value, str) else []:
-            if action != ".path.path" and not re.fullmatch(r"index \.path\.segments [0-9]+", action):
-                yield finding("applications", ARGOCD, item, f"spec.template.{path}: {{{{ {action} }}}}: use .path.path"
-                              " and .path.segments alone")  # fmt: skip
-
-
-def _unreleased(repository: Repository, item: Object) -> Iterator[Finding]:
-    """Every generator that finds a release file leaves out those that say `unreleased`."""
-    for generator in _mappings(at(item, "spec", "generators")):
-        for file in _mappings(at(generator, "git", "files")):
-            for found in sorted(matching(repository.root, at(file, "path"))):
-                folder = found.parent.relative_to(repository.root).as_posix()
-                if folder not in repository.renders or found.name != layout.RELEASE_FILE:
-                    continue
-                flat = {
-                    path: str(value) for path, value in kustomize.leaves(yaml.safe_load(found.read_bytes())).items()
-                }
-                version = flat.get(f"metadata.annotations.{release.ANNOTATION}version")
-                expressions = _mappings(at(generator, "selector", "matchExpressions"))
-                if version == release.UNRELEASED and all(matches(expression, flat) for expression in expressions):
-                    yield finding("applications", ARGOCD, item, f"spec.generators: {folder} is unreleased and gets an"
-                                  " Application; select on model.mlops/version NotIn [unreleased]", folder)  # fmt: skip
-
-
 RULES: dict[str, Rule] = {
     "image": check_images,
     "probes": check_probes,
@@ -418,6 +308,4 @@ RULES: dict[str, Rule] = {
     "security": check_security,
     "references": check_references,
     "environment": check_environment,
-    "projects": check_projects,
-    "applications": check_applications,
 }

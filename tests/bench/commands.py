@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from writers import ROOT, conftest, make_template, name
+from writers import ROOT, ground, make_template, name
 
 from gitops import layout, schemas, tools
 from gitops.cli import table
@@ -28,15 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--apps", type=int, default=300, help="how many releases in one commit")
     args = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        work = Path(folder)
-        environment = conftest.isolated(work)
-        with conftest.s3_running(work / "s3", environment) as s3:
-            os.environ.update(environment | s3.variables)
-            uris = [s3.upload(conftest.package(work / word, word)) for word in ("one", "two")]
-            edits(work, uris, args.runs)
-            commits(work, uris, args.apps)
-        checks(args.runs)
+    with ground() as (work, uris):
+        edits(work, uris, args.runs)
+        commits(work, uris, args.apps)
+    checks(args.runs)
     return 0
 
 

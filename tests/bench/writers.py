@@ -10,6 +10,7 @@ their change has landed or they give up. Prints how many landed and how long eac
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,19 +36,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=20)
     parser.add_argument("--changes", type=int, default=50, help="changes of each process")
     args = parser.parse_args(argv)
+    with ground() as (work, uris):
+        template = make_template(work / "template", args.processes)
+        rows = [
+            measure(kind, call, template, work / kind, args, uris)
+            for kind, call in (("bump_model.py", bump), ("pull --rebase, push", naive))
+        ]
+    print(table(rows))
+    return 0
+
+
+@contextlib.contextmanager
+def ground() -> Iterator[tuple[Path, list[str]]]:
+    """A folder to work in and the URIs of two versions, in an S3 server to which this process's environment leads."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         work = Path(folder)
         environment = conftest.isolated(work)
         with conftest.s3_running(work / "s3", environment) as s3:
             os.environ.update(environment | s3.variables)
-            uris = [s3.upload(conftest.package(work / name, name)) for name in ("one", "two")]
-            template = make_template(work / "template", args.processes)
-            rows = [
-                measure(kind, call, template, work / kind, args, uris)
-                for kind, call in (("bump_model.py", bump), ("pull --rebase, push", naive))
-            ]
-    print(table(rows))
-    return 0
+            yield work, [s3.upload(conftest.package(work / word, word)) for word in ("one", "two")]
 
 
 def make_template(folder: Path, apps: int) -> Path:

@@ -1,0 +1,124 @@
+"""What Argo CD may do, and how it syncs: rules like those of `review`, for the objects of argocd/."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import yaml
+
+from gitops import kustomize, layout, publish, release
+from gitops.kustomize import Object
+from gitops.review import mapping, mappings, matches
+from gitops.rules import ARGOCD, Finding, Repository, Rule, at, finding, listed, matching
+
+
+def check_projects(repository: Repository) -> Iterator[Finding]:
+    """Each environment has a project that allows its own namespace, this repository and the rendered kinds; nothing
+    has a wildcard, and no Application is in the project `default`, which allows everything."""
+    items = repository.renders.get(ARGOCD, [])
+    projects = {str(at(item, "metadata", "name")): item for item in items if item.get("kind") == "AppProject"}
+    for item in projects.values():
+        for path, value in kustomize.leaves(mapping(at(item, "spec"))).items():
+            if isinstance(value, str) and "*" in value:
+                yield finding("projects", ARGOCD, item, f"spec.{path}: {value!r}: a wildcard; list what is allowed")
+    for item in items:
+        spec = {"Application": at(item, "spec"), "ApplicationSet": at(item, "spec", "template", "spec")}
+        name = at(spec.get(str(item.get("kind"))), "project")
+        if name is not None and "{{" not in str(name) and str(name) not in projects:
+            yield finding("projects", ARGOCD, item, f"spec.project: {name!r}: no AppProject of argocd/; use one of"
+                          f" {', '.join(sorted(projects))}")  # fmt: skip
+    for environment in repository.policy.environments:
+        project = projects.get(environment)
+        if project is None:
+            yield Finding("projects", ARGOCD, f"no AppProject {environment}; each environment of {layout.POLICY_FILE}"
+                          " has one", (ARGOCD,))  # fmt: skip
+            continue
+        namespace = layout.namespace(environment)
+        for target in mappings(at(project, "spec", "destinations")):
+            if at(target, "namespace") != namespace:
+                yield finding("projects", ARGOCD, project, f"spec.destinations: namespace {at(target, 'namespace')!r};"
+                              f" the project of {environment} allows {namespace} alone")  # fmt: skip
+        yield from _unallowed(repository, environment, project)
+
+
+def _unallowed(repository: Repository, environment: str, project: Object) -> Iterator[Finding]:
+    allowed = {
+        (scope, str(at(entry, "group")), str(at(entry, "kind")))
+        for scope in ("clusterResourceWhitelist", "namespaceResourceWhitelist")
+        for entry in mappings(at(project, "spec", scope))
+    }
+    for folder, found, _, items in repository.overlays():
+        for item in items if found == environment else []:
+            what = kustomize.identity(item)
+            if not what.namespace and what.kind != "Namespace":
+                continue  # the rule of namespaces refuses it
+            scope = "clusterResourceWhitelist" if what.kind == "Namespace" else "namespaceResourceWhitelist"
+            if (scope, what.group, what.kind) not in allowed:
+                yield finding("projects", folder, item, f"kind: {what.kind}: not in {scope} of the AppProject"
+                              f" {environment}; Argo CD would refuse it", ARGOCD)  # fmt: skip
+
+
+_TEMPLATE = re.compile(r"\{\{-?\s*(.*?)\s*-?\}\}")
+
+
+def check_applications(repository: Repository) -> Iterator[Finding]:
+    """Applications sync this repository's deployed branch by themselves and by server-side apply, templates use what
+    every generator gives, and nothing that is unreleased has an Application."""
+    for item in repository.renders.get(ARGOCD, []):
+        if item.get("kind") == "Application":
+            spec, path = at(item, "spec"), "spec"
+        elif item.get("kind") == "ApplicationSet":
+            spec, path = at(item, "spec", "template", "spec"), "spec.template.spec"
+            yield from _template_faults(item)
+            yield from _unreleased(repository, item)
+        else:
+            continue
+        for field, wanted in (
+            (("source", "targetRevision"), publish.BRANCH),
+            (("syncPolicy", "automated", "selfHeal"), True),
+        ):
+            if (found := at(spec, *field)) != wanted:
+                name = ".".join(field)
+                yield finding("applications", ARGOCD, item, f"{path}.{name}: {json.dumps(found)}; write"
+                              f" {json.dumps(wanted)}")  # fmt: skip
+        if "ServerSideApply=true" not in listed(at(spec, "syncPolicy", "syncOptions")):
+            yield finding("applications", ARGOCD, item, f"{path}.syncPolicy.syncOptions: without ServerSideApply=true;"
+                          " add it")  # fmt: skip
+
+
+def _template_faults(item: Object) -> Iterator[Finding]:
+    if at(item, "spec", "goTemplate") is not True:
+        yield finding("applications", ARGOCD, item, "spec.goTemplate: not true; a value that is missing would be empty")
+    if "missingkey=error" not in listed(at(item, "spec", "goTemplateOptions")):
+        yield finding("applications", ARGOCD, item, "spec.goTemplateOptions: without missingkey=error; add it")
+    for path, value in kustomize.leaves(mapping(at(item, "spec", "template"))).items():
+        for action in _TEMPLATE.findall(value) if isinstance(value, str) else []:
+            if action != ".path.path" and not re.fullmatch(r"index \.path\.segments [0-9]+", action):
+                yield finding("applications", ARGOCD, item, f"spec.template.{path}: {{{{ {action} }}}}: use .path.path"
+                              " and .path.segments alone")  # fmt: skip
+
+
+def _unreleased(repository: Repository, item: Object) -> Iterator[Finding]:
+    """Every generator that finds a release file leaves out those that say `unreleased`."""
+    for generator in mappings(at(item, "spec", "generators")):
+        for file in mappings(at(generator, "git", "files")):
+            for found in sorted(matching(repository.root, at(file, "path"))):
+                folder = found.parent.relative_to(repository.root).as_posix()
+                if folder not in repository.renders or found.name != layout.RELEASE_FILE:
+                    continue
+                flat = {
+                    path: str(value) for path, value in kustomize.leaves(yaml.safe_load(found.read_bytes())).items()
+                }
+                version = flat.get(f"metadata.annotations.{release.ANNOTATION}version")
+                expressions = mappings(at(generator, "selector", "matchExpressions"))
+                if version == release.UNRELEASED and all(matches(expression, flat) for expression in expressions):
+                    yield finding("applications", ARGOCD, item, f"spec.generators: {folder} is unreleased and gets an"
+                                  " Application; select on model.mlops/version NotIn [unreleased]", folder)  # fmt: skip
+
+
+RULES: dict[str, Rule] = {
+    "projects": check_projects,
+    "applications": check_applications,
+}
