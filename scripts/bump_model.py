@@ -8,32 +8,34 @@ change in the fields of the release and nowhere else. Without --commit only the 
   python scripts/bump_model.py --app iris-api --env dev --model-uri s3://BUCKET/models/iris/VERSION/ \\
       --image REGISTRY/iris-api@sha256:DIGEST --commit --push
   python scripts/bump_model.py --release iris-api:dev=URI,IMAGE --release iris-sklearn:dev=URI --push
+  python scripts/bump_model.py --app iris-sklearn --env dev --canary next --model-uri URI --push
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from gitops import apply, cli, hold, layout, publish, release, store, versions
+from gitops.apply import Tree
 from gitops.cli import Refused
 from gitops.git import Git
-from gitops.release import Release
+from gitops.release import Release, Target
 from gitops.store import Store
 from gitops.versions import Manifest, VersionURI
 
-_REQUEST = re.compile(r"(?P<app>[^:=,]+):(?P<environment>[^:=,]+)=(?P<uri>[^,]+)(?:,(?P<image>.+))?")
+_REQUEST = re.compile(
+    r"(?P<app>[^:=,]+):(?P<environment>[^:=,]+)(?::(?P<canary>[^:=,]+))?=(?P<uri>[^,]+)(?:,(?P<image>.+))?"
+)
 
 
 @dataclass(frozen=True)
 class Request:
     """One release that was asked for."""
 
-    app: str
-    env: str
+    target: Target
     uri: VersionURI
     image: str | None
 
@@ -43,19 +45,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--app", help="the app, a folder of apps/")
     parser.add_argument("--env", help="the environment: dev, staging or prod")
     parser.add_argument("--model-uri", metavar="URI", help="the version, as upload_model.py printed it")
+    parser.add_argument("--canary", metavar="NAME", help="the canary of that name instead of what most callers get")
     parser.add_argument("--image", metavar="IMAGE", help="NAME@sha256:DIGEST or NAME:TAG, for apps that have an image")
     parser.add_argument(
-        "--release", action="append", default=[], metavar="APP:ENV=URI[,IMAGE]", help="several releases in one commit"
+        "--release",
+        action="append",
+        default=[],
+        metavar="APP:ENV[:CANARY]=URI[,IMAGE]",
+        help="several releases in one commit",
     )
     parser.add_argument("--commit", action="store_true", help="commit to the branch cicd")
     parser.add_argument("--push", action="store_true", help="commit, and push cicd to origin")
     args = parser.parse_args(argv)
     single = [args.app, args.env, args.model_uri]
-    if any(single) == bool(args.release) or (any(single) and not all(single)) or (args.release and args.image):
-        parser.error("give either --app, --env and --model-uri (and --image), or one --release or more")
+    more = args.image or args.canary
+    if any(single) == bool(args.release) or (any(single) and not all(single)) or (args.release and more):
+        parser.error("give either --app, --env and --model-uri (and --canary, --image), or one --release or more")
     for text in args.release:
         if not _REQUEST.fullmatch(text):
-            parser.error(f"--release {text!r}: write it as APP:ENV=URI or APP:ENV=URI,IMAGE")
+            parser.error(f"--release {text!r}: write it as APP:ENV=URI or APP:ENV:CANARY=URI,IMAGE")
     return cli.run(bump, args)
 
 
@@ -73,25 +81,22 @@ def bump(args: argparse.Namespace) -> None:
     # The change, and the commit that it was checked against.
     checked: list[tuple[apply.Change, str]] = []
 
-    def wanted(tree: Path, current: Callable[[str, str], Release], history: str) -> list[Release]:
-        policy = layout.read_policy(tree)
+    def wanted(tree: Tree, history: str) -> list[Release]:
+        current = {request: tree.release(request.target) for request in requests}
+        tree.render(layout.overlay(now.app, now.environment) for now in current.values())  # side by side
         releases = []
-        for request in requests:
-            layout.require_app(tree, policy, request.app, request.env)
-            hold.require_none(tree, request.app, request.env)
-            now = current(request.app, request.env)
-            flavour = apply.require_model(tree, request.app, request.env, request.uri, policy)
+        for request, now in current.items():
+            hold.require_none(tree.root, now.app, now.environment)
+            flavour = tree.require_model(request.target, request.uri)
             if request.uri not in verified:
                 verified[request.uri] = store.verify(Store(request.uri.bucket), request.uri)
             apply.require_flavour(str(request.uri), verified[request.uri], flavour)
-            image = _image(request, now, policy)
-            new = release.make(request.app, request.env, flavour, verified[request.uri], image)
+            new = release.make(now, flavour, verified[request.uri], _image(request, now, tree.policy))
             if now not in (first_seen.setdefault(request, now), new):
                 raise Refused(
-                    f"{layout.release_path(request.app, request.env)}: changed meanwhile, to {now.version};"
-                    " look at that release, then run the command again"
+                    f"{now.file}: changed meanwhile, to {now.version}; look at that release, then run the command again"
                 )
-            release.require_order(git, history, policy, new)
+            release.require_order(git, history, tree.policy, new)
             releases.append(new)
         return releases
 
@@ -120,38 +125,35 @@ def bump(args: argparse.Namespace) -> None:
     if not changed:
         cli.say("nothing to change: this is what is released already")
     for item in changed:
-        cli.say(f"{'would release' if args.dry_run else 'released'} {item.version} as {item.app} in {item.environment}")
+        cli.say(f"{'would release' if args.dry_run else 'released'} {item.version} as {item.target}")
     if commit:
         print(commit)
 
 
 def _requests(args: argparse.Namespace) -> list[Request]:
     if args.app:
-        requests = [Request(args.app, args.env, versions.parse_uri(args.model_uri), args.image)]
-    else:
-        matches = [m for text in args.release if (m := _REQUEST.fullmatch(text))]
-        requests = [Request(m["app"], m["environment"], versions.parse_uri(m["uri"]), m["image"]) for m in matches]
-    targets = [(request.app, request.env) for request in requests]
+        return [Request(Target(args.app, args.env, args.canary), versions.parse_uri(args.model_uri), args.image)]
+    matches = [m for text in args.release if (m := _REQUEST.fullmatch(text))]
+    requests = [
+        Request(Target(m["app"], m["environment"], m["canary"]), versions.parse_uri(m["uri"]), m["image"])
+        for m in matches
+    ]
+    targets = [request.target for request in requests]
     if twice := dict.fromkeys(target for target in targets if targets.count(target) > 1):
-        raise Refused(
-            *[f"--release {app}:{env}: given twice; name each app and environment once" for app, env in twice]
-        )
+        raise Refused(*[f"--release: {target}: given twice; name each app and environment once" for target in twice])
     return requests
 
 
 def _image(request: Request, now: Release, policy: layout.Policy) -> str | None:
     if now.image is None:
         if request.image:
-            raise Refused(f"--image {request.image}: {request.app} runs a stock model server and has no image to set")
+            raise Refused(f"--image {request.image}: {now.app} runs a stock model server and has no image to set")
         return None
     if request.image:
         release.require_image(request.image, policy)
         return request.image
     if now.image == release.UNRELEASED:
-        raise Refused(
-            f"{layout.release_path(request.app, request.env)}: no image yet; the first release of"
-            f" {request.app} needs --image"
-        )
+        raise Refused(f"{now.file}: no image yet; the first release of {now.app} needs --image")
     return now.image
 
 

@@ -34,7 +34,10 @@ PATTERNS = {
     "account": (r"[0-9]{12}", "the 12 digits of an AWS account"),
     "region": (r"[a-z]{2}(-[a-z]+)+-[0-9]", "an AWS region such as eu-west-1"),
     "domain": (r"([a-z0-9-]+\.)+[a-z]{2,}", "a domain such as ml.example.com"),
-    "registry": (r"[a-z0-9][a-z0-9.:/_-]*[a-z0-9]", "a registry without a scheme"),
+    "registry": (
+        r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*",
+        "a registry without a scheme",
+    ),
 }
 # The two files that have to know the template's values, and the model code, which is changed on main alone.
 LEFT_ALONE = ("scripts/init_fork.py", "tests/test_init_fork.py", "model-src/")

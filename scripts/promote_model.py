@@ -5,26 +5,28 @@ will change in the rendered manifests is printed, and the next command. Merging 
 
   python scripts/promote_model.py --app iris-sklearn --to staging
   python scripts/promote_model.py --app iris-sklearn --app iris-api --to prod --push
+  python scripts/promote_model.py --app iris-sklearn --to prod --canary next --push
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from gitops import apply, cli, hold, layout, publish, release, store
+from gitops.apply import Tree
 from gitops.cli import Refused
 from gitops.diff import rendered_diffs
 from gitops.git import Git
-from gitops.release import Release
+from gitops.release import Release, Target
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, dry_run=True, as_json=True)
     parser.add_argument("--app", action="append", required=True, help="the app; may be given several times")
     parser.add_argument("--to", required=True, metavar="ENV", help="the environment to promote to")
+    parser.add_argument("--canary", metavar="NAME", help="to the canary of that name there")
     parser.add_argument("--push", action="store_true", help="push the branch to origin")
     return cli.run(promote, parser.parse_args(argv))
 
@@ -36,9 +38,8 @@ def promote(args: argparse.Namespace) -> None:
     base = publish.base_of_branch(git, push=args.push)
     apps = list(dict.fromkeys(args.app))
 
-    def wanted(tree: Path, current: Callable[[str, str], Release], _: str) -> list[Release]:
-        policy = layout.read_policy(tree)
-        return [_carried(tree, policy, current, app, args.to) for app in apps]
+    def wanted(tree: Tree, _: str) -> list[Release]:
+        return [_carried(tree, Target(app, args.to, args.canary)) for app in apps]
 
     change = apply.changes(git, base, wanted)
     releases = change.releases
@@ -67,29 +68,28 @@ def promote(args: argparse.Namespace) -> None:
         cli.say(f"made {branch}; next: git push {publish.REMOTE} {branch}, open a pull request to {publish.BRANCH}")
 
 
-def _carried(tree: Path, policy: layout.Policy, current: Callable[[str, str], Release], app: str, to: str) -> Release:
-    """The release that the environment before `to` runs, verified, as a release of `to`."""
-    layout.require_app(tree, policy, app, to)
-    hold.require_none(tree, app, to)
-    source = policy.before(to)
+def _carried(tree: Tree, target: Target) -> Release:
+    """The release that the environment before the target's runs, verified, as a release of the target. A canary gets
+    what all callers get there: what ran as a canary only is not promoted."""
+    app, to = target.app, target.environment
+    now = tree.release(target)
+    hold.require_none(tree.root, app, to)
+    source = tree.policy.before(to)
     if source is None:
         raise Refused(f"--to {to}: the first environment; releases come to it by `python scripts/bump_model.py`")
-    layout.require_app(tree, policy, app, source)
-    carried = current(app, source)
+    carried = tree.release(Target(app, source))
     if not carried.released:
         raise Refused(
-            f"{layout.release_path(app, source)}: {release.UNRELEASED}; {app} reaches {to} through {source},"
-            " release it there first"
+            f"{carried.file}: {release.UNRELEASED}; {app} reaches {to} through {source}, release it there first"
         )
     uri, manifest = store.verify_release(carried)
-    flavour = apply.require_model(tree, app, to, uri, policy)
-    return release.make(app, to, flavour, manifest, carried.image)
+    return release.make(now, tree.require_model(target, uri), manifest, carried.image)
 
 
 def branch_name(environment: str, releases: Sequence[Release]) -> str:
     """One name per content, so that the same promotion asked for twice is one branch."""
     if len(releases) == 1:
-        name = f"{releases[0].app}-{releases[0].version}"
+        name = "-".join(filter(None, [releases[0].app, releases[0].canary, releases[0].version]))
     else:
         words = "\n".join(line for r in releases for line in r.trailers())
         name = f"{len(releases)}-apps-{hashlib.sha256(words.encode()).hexdigest()[:12]}"

@@ -38,7 +38,7 @@ def show(args: argparse.Namespace) -> None:
     shown = [
         {
             "environment": row["environment"],
-            "app": row["app"],
+            "app": row["app"] if row["canary"] is None else f"{row['app']} (canary {row['canary']})",
             "version": row["version"],
             "since": row["since"] or "-",
             "commit": row["commit"][:12] if row["since"] else "-",

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 
 from gitops import apply, changes, cli, kustomize, layout, publish, release
 from gitops.cli import Refused
 from gitops.git import Git
+from gitops.release import Release
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,13 +37,13 @@ def retire(args: argparse.Namespace) -> None:
         policy = layout.read_policy(tree)
         layout.require_app(tree, policy, args.app, args.env)
         gone = [str(kustomize.identity(item)) for item in kustomize.objects(kustomize.build(tree, folder))]
-    if later := [e for e in policy.environments[policy.environments.index(args.env) + 1 :] if _has(git, base, args, e)]:
+    after = policy.environments[policy.environments.index(args.env) + 1 :]
+    if later := [e for e in after if any(r.released for r in _releases(git, base, args.app, e))]:
         raise Refused(
             f"{folder}: {args.app} is in {', '.join(later)} too, which {args.env} comes before;"
             f" retire it there first, or nothing could reach {later[0]} any more"
         )
-    text = git.show(base, layout.release_path(args.app, args.env)) or b""
-    running = release.read(text, args.app, args.env).version
+    running = next((r.version for r in _releases(git, base, args.app, args.env)), release.UNRELEASED)
     reason = " ".join(args.reason.split())
     by, since = git.author()
     entry = {
@@ -80,9 +82,8 @@ def retire(args: argparse.Namespace) -> None:
         cli.say(f"made {branch}; next: git push {publish.REMOTE} {branch}, open a pull request to {publish.BRANCH}")
 
 
-def _has(git: Git, base: str, args: argparse.Namespace, environment: str) -> bool:
-    text = git.show(base, layout.release_path(args.app, environment))
-    return text is not None and release.read(text, args.app, environment).released
+def _releases(git: Git, base: str, app: str, environment: str) -> list[Release]:
+    return release.read_all(partial(git.show, base), app, environment)
 
 
 if __name__ == "__main__":

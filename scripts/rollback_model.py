@@ -13,27 +13,30 @@ rollback, for another reason, brings the later release back.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 from gitops import apply, cli, hold, layout, publish, release, store
+from gitops.apply import Tree
 from gitops.cli import Refused
 from gitops.git import Git
 from gitops.hold import Hold
-from gitops.release import Release
+from gitops.release import Release, Target
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, dry_run=True, as_json=True)
     parser.add_argument("--app", required=True, help="the app, a folder of apps/")
     parser.add_argument("--env", required=True, help="the environment")
+    parser.add_argument("--canary", metavar="NAME", help="its canary of that name; the hold is on the app all the same")
     parser.add_argument("--to", metavar="VERSION", help="the version to restore (default: the release before this one)")
     parser.add_argument("--reason", help="why; written into the hold and the commit")
     parser.add_argument("--release-hold", action="store_true", help="remove the hold, and change nothing else")
     parser.add_argument("--push", action="store_true", help="push cicd to origin")
     args = parser.parse_args(argv)
-    if args.release_hold == bool(args.reason) or (args.release_hold and args.to):
-        parser.error("give either --reason (and --to), or --release-hold")
+    if args.release_hold == bool(args.reason) or (args.release_hold and (args.to or args.canary)):
+        parser.error("give either --reason (and --canary, --to), or --release-hold")
     return cli.run(release_hold if args.release_hold else roll_back, args)
 
 
@@ -44,16 +47,13 @@ def roll_back(args: argparse.Namespace) -> None:
     first_seen: list[Release] = []
     restored: list[Release] = []
 
-    def wanted(tree: Path, current: Callable[[str, str], Release], history: str) -> list[Release]:
-        policy = layout.read_policy(tree)
-        layout.require_app(tree, policy, args.app, args.env)
-        now = current(args.app, args.env)
+    def wanted(tree: Tree, history: str) -> list[Release]:
+        now = tree.release(_target(args))
         if not first_seen:
             first_seen.append(now)
         if first_seen[0] != now:
             raise Refused(
-                f"{layout.release_path(args.app, args.env)}: changed meanwhile, to {now.version};"
-                " look at that release, then run the command again"
+                f"{now.file}: changed meanwhile, to {now.version}; look at that release, then run the command again"
             )
         chosen = earlier(git, history, now, args.to)
         store.verify_release(chosen)
@@ -66,9 +66,10 @@ def roll_back(args: argparse.Namespace) -> None:
         restored[:] = change.releases
         if args.dry_run:
             return None
-        files = change.files | {hold.path(args.app, args.env): hold.write(args.app, args.env, _hold(git, args.reason))}
+        held = hold.write(args.app, args.env, Hold(_reason(args), *git.author()))
+        files = change.files | {hold.path(args.app, args.env): held}
         text = release.message("Roll back", restored)
-        text += f"Rolled-Back-From: {first_seen[0].version}\nReason: {_one_line(args.reason)}\n"
+        text += f"Rolled-Back-From: {first_seen[0].version}\nReason: {_reason(args)}\n"
         return git.commit_tree(git.tree_with(base, files), base, text)
 
     commit = publish.publish(git, build, push=args.push)
@@ -82,7 +83,7 @@ def roll_back(args: argparse.Namespace) -> None:
         cli.print_json({"commit": commit, "from": vars(first_seen[0]), "releases": rows, "dry_run": args.dry_run})
         return
     verb = "would roll back" if args.dry_run else "rolled back and held"
-    cli.say(f"{verb} {args.app} in {args.env}, from {first_seen[0].version} to {restored[0].version}")
+    cli.say(f"{verb} {_target(args)}, from {first_seen[0].version} to {restored[0].version}")
     if commit:
         print(commit)
 
@@ -92,23 +93,30 @@ def done_already(git: Git, base: str, args: argparse.Namespace) -> bool:
     back its own rollback."""
     path = hold.path(args.app, args.env)
     text = git.show(base, path)
-    if text is None or hold.parse(text, path).reason != _one_line(args.reason):
+    if text is None or hold.parse(text, path).reason != _reason(args):
         return False
-    running = release.read(git.show(base, layout.release_path(args.app, args.env)) or b"", args.app, args.env)
-    return args.to in (None, running.version)
+    if args.to is None:
+        return True
+    found = release.find(partial(git.show, base), args.app, args.env)
+    return found is not None and release.read(found[1], _target(args), found[0]).version == args.to
 
 
 def earlier(git: Git, rev: str, now: Release, version: str | None) -> Release:
     """The newest release of the history that is another one than `now` and, if given, of this version."""
-    path = layout.release_path(now.app, now.environment)
-    found = [old for _, old in release.history(git, rev, now.app, now.environment) if old.released and old != now]
+    found = [old for _, old in release.history(git, rev, now.target) if old.released and old != now]
     if not found:
-        raise Refused(f"{path}: no earlier release in the history of {publish.BRANCH}; there is nothing to go back to")
+        raise Refused(
+            f"{now.file}: no earlier release in the history of {publish.BRANCH}; there is nothing to go back to"
+        )
     for old in found:
         if version in (None, old.version):
-            return old
+            return replace(old, file=now.file)
     known = ", ".join(dict.fromkeys(old.version for old in found))
-    raise Refused(f"--to {version}: never released as {now.app} in {now.environment}; earlier releases are {known}")
+    raise Refused(f"--to {version}: never released as {now.target}; earlier releases are {known}")
+
+
+def _target(args: argparse.Namespace) -> Target:
+    return Target(args.app, args.env, args.canary)
 
 
 def release_hold(args: argparse.Namespace) -> None:
@@ -135,12 +143,9 @@ def release_hold(args: argparse.Namespace) -> None:
         print(commit)
 
 
-def _hold(git: Git, reason: str) -> Hold:
-    return Hold(_one_line(reason), *git.author())
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _reason(args: argparse.Namespace) -> str:
+    """One line; it tells whether a rollback was done already, so that of a canary says which."""
+    return " ".join([*([f"canary {args.canary}:"] if args.canary else []), *args.reason.split()])
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import BUCKET, IMAGE, REGISTRY, S3, Checkout, Version, make_checkout, package, run
+from conftest import BUCKET, IMAGE, REGISTRY, S3, Checkout, Version, make_checkout, package, run, write_release
 
-from gitops import release, versions
+from gitops import versions
+from gitops.release import Target
 
 API = ("--app", "iris-api", "--env", "dev")
 SKLEARN = ("--app", "iris-sklearn", "--env", "dev")
@@ -153,6 +154,8 @@ def test_json_tells_the_commit_and_the_releases(local: Checkout, version: Versio
                 "mlflow_run": version.data["mlflow_run"],
                 "uri": f"{version.uri}onnx/",
                 "image": IMAGE,
+                "canary": None,
+                "file": "overlays/dev/iris-api/release.yaml",
             }
         ],
         "dry_run": "--dry-run" in option,
@@ -238,9 +241,8 @@ STYLES: dict[str, Callable[[str], str]] = {
 def test_a_bump_there_and_back_is_the_same_tree_and_each_changes_one_file(
     local: Checkout, version: Version, second: Version, style: str
 ) -> None:
-    one = release.make("iris-sklearn", "dev", f"{version.uri}sklearn/", versions.Manifest(version.data, b""), None)
-    styled = STYLES[style](local.read(SKLEARN_FILE).decode()).encode()
-    local.write(SKLEARN_FILE, release.write(styled, one))
+    local.write(SKLEARN_FILE, STYLES[style](local.read(SKLEARN_FILE).decode()))
+    write_release(local.root, Target("iris-sklearn", "dev"), version, "sklearn")
     local.commit(style)
 
     bump(local, *SKLEARN, "--model-uri", second.uri, "--commit")
@@ -445,7 +447,7 @@ def test_a_link_in_the_place_of_the_file_is_refused(
         ),
         (
             ("--release", f"iris-api:dev={URI}", "--release", f"iris-api:dev={URI}"),
-            "--release iris-api:dev: given twice; name each app and environment once",
+            "--release: iris-api in dev: given twice; name each app and environment once",
         ),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from gitops import kustomize, layout
+from gitops import kustomize, layout, rules
 
 POLICY = layout.read_policy(ROOT)
 OVERLAYS = layout.overlays(ROOT, POLICY)
@@ -466,8 +466,8 @@ def test_the_repository_and_branch_are_the_same_everywhere(renders: Objects) -> 
     leaves = [pair for item in renders["argocd"] for pair in kustomize.leaves(item).items()]
 
     assert {value for path, value in leaves if "repo" in path.lower()} == {REPOSITORY}
-    # Two generators, two templates and the root.
-    assert [value for path, value in leaves if path.lower().endswith("revision")] == ["cicd"] * 5
+    # Three generators, two templates and the root.
+    assert [value for path, value in leaves if path.lower().endswith("revision")] == ["cicd"] * 6
     assert {item["metadata"]["namespace"] for item in renders["argocd"]} == {"argocd"}
 
 
@@ -542,18 +542,17 @@ def test_the_root_keeps_the_folder_that_it_is_in(renders: Objects) -> None:
 
 def generated(renders: Objects, root: Path) -> Iterator[str]:
     """The overlays that the generator of apps makes Applications of, as Argo CD's post-selector decides it."""
-    [generator] = next(
+    generators = next(
         item["spec"]["generators"]
         for item in renders["argocd"]
         if item["kind"] == "ApplicationSet" and item["metadata"]["name"] == "apps"
     )
-    [expression], [pattern] = generator["selector"]["matchExpressions"], generator["git"]["files"]
-    assert expression["operator"] == "NotIn"
-    for file in sorted(root.glob(pattern["path"])):
-        # The parameters of a file are its fields, flattened.
-        value = kustomize.leaves(yaml.safe_load(file.read_text()))[expression["key"]]
-        if value not in expression["values"]:
-            yield file.parent.relative_to(root).as_posix()
+    for generator in generators:
+        expressions, [pattern] = generator["selector"]["matchExpressions"], generator["git"]["files"]
+        for file in sorted(root.glob(pattern["path"])):
+            values = rules.parameters(file.read_bytes())
+            if all(rules.matches(expression, values) for expression in expressions):
+                yield file.parent.relative_to(root).as_posix()
 
 
 def test_an_app_has_an_application_from_its_first_release_on(renders: Objects, manifests: Path, tmp_path: Path) -> None:

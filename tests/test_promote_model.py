@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import BUCKET, IMAGE, S3, Checkout, Version, git, hook, make_checkout, package, run
+from conftest import BUCKET, IMAGE, S3, Checkout, Version, git, hook, make_checkout, package, run, write_release
 
-from gitops import release, versions
+from gitops.release import Target
 
 APP = ("--app", "iris-api")
 FILE = "overlays/staging/iris-api/release.yaml"
@@ -17,11 +17,8 @@ def released_template(template: Path, tmp_path_factory: pytest.TempPathFactory) 
     """The template with a commit in which dev runs the version of the fixture `version` in both apps."""
     made = make_checkout(template, tmp_path_factory.mktemp("released"))
     version = package(made.root.parent / "artifacts")
-    manifest = versions.Manifest(version.data, b"")
     for app, flavour, image in (("iris-sklearn", "sklearn", None), ("iris-api", "onnx", IMAGE)):
-        path = f"overlays/dev/{app}/release.yaml"
-        new = release.make(app, "dev", f"{version.uri}{flavour}/", manifest, image)
-        made.write(path, release.write(made.read(path), new))
+        write_release(made.root, Target(app, "dev"), version, flavour, image)
     made.commit("Release in dev", push=True)
     return made.remote
 

@@ -9,9 +9,10 @@ from gitops import release
 from gitops.cli import Refused
 from gitops.git import Git
 from gitops.layout import Policy
-from gitops.release import Release
+from gitops.release import Release, Target
 
 POLICY = Policy("mlops-prod", (REGISTRY,), ("dev", "staging", "prod"))
+TARGET = Target("app", "dev")
 FILE = "overlays/dev/app/release.yaml"
 SERVICE = """\
 kind: InferenceService
@@ -56,7 +57,8 @@ spec:
 def numbered(number: int, environment: str = "dev") -> Release:
     """A release of an InferenceService whose every field has this number."""
     words = [f"{word}{number}" for word in ("version", "digest", "code", "data", "run")]
-    return Release("app", environment, *words, uri=f"s3://b/{number}/", image=None)
+    file = f"overlays/{environment}/app/release.yaml"
+    return Release("app", environment, *words, uri=f"s3://b/{number}/", image=None, file=file)
 
 
 # The file
@@ -101,7 +103,7 @@ def numbered(number: int, environment: str = "dev") -> Release:
 )
 def test_a_file_that_is_no_release_is_refused_with_its_field(text: str, line: str) -> None:
     with pytest.raises(Refused) as refused:
-        release.read(text.encode(), "app", "dev")
+        release.read(text.encode(), TARGET, FILE)
 
     assert refused.value.lines == (f"{FILE}: {line}",)
 
@@ -122,15 +124,15 @@ def test_a_file_that_is_no_release_is_refused_with_its_field(text: str, line: st
 )
 def test_a_file_of_any_shape_is_refused_and_never_a_crash(text: str, value: str) -> None:
     with pytest.raises(Refused):
-        release.read(text.replace("VALUE", value).encode(), "app", "dev")
+        release.read(text.replace("VALUE", value).encode(), TARGET, FILE)
 
 
 def test_what_is_written_is_what_is_read() -> None:
-    new = replace(release.read(DEPLOYMENT.encode(), "app", "dev"), version="v2", digest="sha256:2", image=IMAGE)
+    new = replace(release.read(DEPLOYMENT.encode(), TARGET, FILE), version="v2", digest="sha256:2", image=IMAGE)
 
     text = release.write(DEPLOYMENT.encode(), new)
 
-    assert release.read(text, "app", "dev") == new
+    assert release.read(text, TARGET, FILE) == new
     assert text.count(b"sha256:2") == 2
     assert b"image: proxy:1" in text
 
@@ -210,8 +212,7 @@ def history(plain: Checkout) -> Checkout:
 
 
 def commit_release(checkout: Checkout, new: Release) -> str:
-    file = f"overlays/{new.environment}/app/release.yaml"
-    checkout.write(file, release.write(SERVICE.encode(), new))
+    checkout.write(new.file, release.write(SERVICE.encode(), new))
     return checkout.commit(f"{new.environment} {new.version}")
 
 
@@ -222,7 +223,7 @@ def test_what_a_merged_branch_tried_on_its_way_never_ran(history: Checkout) -> N
     history.git("checkout", "-q", "cicd")
     history.git("merge", "-q", "--no-ff", "-m", "Merge", "topic")
 
-    found = list(release.history(Git(history.root), "cicd", "app", "dev"))
+    found = list(release.history(Git(history.root), "cicd", TARGET))
 
     assert [item.version for _, item in found] == ["version3", "version1", "unreleased"]
     assert found[0][0] == history.git("rev-parse", "cicd")
@@ -273,6 +274,6 @@ def test_a_file_that_was_no_release_once_hides_no_other_release(history: Checkou
     history.commit()
     commit_release(history, numbered(2))
 
-    found = [item.version for _, item in release.history(Git(history.root), "cicd", "app", "dev")]
+    found = [item.version for _, item in release.history(Git(history.root), "cicd", TARGET)]
 
     assert found == ["version2", "version1", "unreleased"]

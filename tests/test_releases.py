@@ -70,6 +70,8 @@ def test_json_tells_every_field(released: Checkout, version: Version) -> None:
                 "mlflow_run": version.data["mlflow_run"],
                 "uri": f"{version.uri}onnx/",
                 "image": IMAGE,
+                "canary": None,
+                "file": "overlays/staging/iris-api/release.yaml",
                 "since": released.git("show", "-s", "--format=%cI", tip),
                 "commit": tip,
                 "by": "Test",

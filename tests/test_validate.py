@@ -5,72 +5,27 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import corpus
 import pytest
-import yaml
-from conftest import IMAGE, ROOT, Checkout, package, run
+from conftest import IMAGE, ROOT, Checkout, package, run, write_release
+from corpus import DEPLOYED, FIXTURES, Fixture, Verdict
 
 import validate
-from gitops import kubeconform, kustomize, layout, release, rules, schemas, tools, versions
-from gitops.rules import ARGOCD, Finding, Repository
+from gitops import kustomize, layout, rules, schemas, tools
+from gitops.release import Target
+from gitops.rules import ARGOCD, Repository
 
-DEPLOYED = ("base", "apps", "overlays", "argocd")
 FOLDERS = [*layout.overlays(ROOT, layout.read_policy(ROOT)), ARGOCD]
 
 
 def count(root: Path) -> int:
     """The number of rendered objects."""
     return sum(len(kustomize.objects(text)) for text in kustomize.build_all(root, FOLDERS).values())
-
-
-@dataclass(frozen=True)
-class Fixture:
-    """One edit of the repository, the rule or rules that it breaks, and what validate.py has to say."""
-
-    name: str
-    rules: frozenset[str]
-    file: str
-    errors: list[str]
-    content: str | None
-    old: str
-    new: str
-
-    @contextlib.contextmanager
-    def applied(self, root: Path) -> Iterator[None]:
-        """The repository with the edit, while the block runs."""
-        file = root / self.file
-        before = file.read_bytes() if file.is_file() else None
-        if self.content is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(self.content)
-        else:
-            text = file.read_text()
-            assert text.count(self.old) == 1, f"{self.name}: {self.old!r} stands {text.count(self.old)} times"
-            file.write_text(text.replace(self.old, self.new))
-        yield
-        if before is not None:
-            file.write_bytes(before)
-        else:
-            file.unlink()
-            for parent in file.parents:
-                if parent == root or any(parent.iterdir()):
-                    break
-                parent.rmdir()
-
-
-def read(file: Path) -> Fixture:
-    text = file.read_text()
-    named = frozenset(text.removeprefix("# ").partition(":")[0].split(", "))
-    data: dict[str, Any] = yaml.safe_load(text)
-    edit = {"content": None, "old": "", "new": ""} | {key: data[key] for key in data if key != "errors"}
-    return Fixture(file.stem, named, errors=data["errors"].splitlines(), **edit)
-
-
-FIXTURES = [read(file) for file in sorted((Path(__file__).parent / "invalid").glob("*.yaml"))]
 
 
 @pytest.fixture
@@ -82,42 +37,27 @@ def root(manifests: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def findings(manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """What the functions of which validate.py is made find for each fixture.
-
-    An edit is rendered where closure() says that it can matter (tests/test_kustomize.py proves that it is right), and
-    all objects of all fixtures go to kubeconform together: it spends its time on reading schemas, not on objects.
-    """
+def verdicts(manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Verdict]:
     root = tmp_path_factory.mktemp("fixtures")
-    for name in DEPLOYED:
-        shutil.copytree(manifests / name, root / name)
-    policy = layout.read_policy(root)
-    before = {folder: kustomize.objects(text) for folder, text in kustomize.build_all(root, FOLDERS).items()}
-    renders: dict[str, dict[str, list[kustomize.Object]]] = {}
-    objects = {}
-    for fixture in FIXTURES:
-        with fixture.applied(root):
-            changed = kustomize.build_all(root, kustomize.readers(root, FOLDERS, [fixture.file]))
-        changes = {folder: kustomize.objects(text) for folder, text in changed.items()}
-        renders[fixture.name] = before | changes
-        objects |= {f"{fixture.name}!{folder}": items for folder, items in changes.items()}
-    schema: dict[str, list[Finding]] = {fixture.name: [] for fixture in FIXTURES}
-    for finding in kubeconform.check(objects):
-        name, _, where = finding.where.partition("!")
-        folders = tuple(folder.partition("!")[2] for folder in finding.folders)
-        schema[name].append(replace(finding, where=where, folders=folders))
-    found = {}
-    for fixture in FIXTURES:
-        with fixture.applied(root):
-            repository = Repository(root, policy, renders[fixture.name])
-            found[fixture.name] = [str(finding) for finding in validate.check(repository, schema[fixture.name])]
-    return found
+    corpus.copy(manifests, root)
+    return corpus.verdicts(root)
 
 
 @pytest.mark.parametrize("fixture", FIXTURES, ids=lambda fixture: fixture.name)
-def test_every_fault_is_found_and_nothing_else(findings: dict[str, list[str]], fixture: Fixture) -> None:
-    assert findings[fixture.name] == fixture.errors
-    assert {line.rpartition("[")[2].rstrip("]") for line in fixture.errors} == fixture.rules
+def test_every_fault_is_found_by_its_catcher_and_by_no_other(verdicts: dict[str, Verdict], fixture: Fixture) -> None:
+    assert verdicts[fixture.name].all == fixture.errors
+    assert {corpus.catcher(fixture, line) for line in fixture.errors} == fixture.catchers
+
+
+@pytest.mark.parametrize(
+    "fixture", [f for f in FIXTURES if "kustomize" not in f.catchers], ids=lambda fixture: fixture.name
+)
+def test_without_its_catcher_a_fault_is_found_by_none_but_those_that_are_named(
+    verdicts: dict[str, Verdict], fixture: Fixture
+) -> None:
+    found = {corpus.catcher(fixture, line) for line in verdicts[fixture.name].without}
+
+    assert sorted(found) == fixture.also
 
 
 def test_the_command_reports_the_faults_of_all_rules_and_exits_with_1(root: Path) -> None:
@@ -133,16 +73,16 @@ def test_the_command_reports_the_faults_of_all_rules_and_exits_with_1(root: Path
 
     assert (done.code, done.out) == (1, "")
     assert sorted(done.errors) == sorted(line for fixture in fixtures for line in fixture.errors)
-    assert frozenset().union(*(fixture.rules for fixture in fixtures)) >= {*rules.RULES, "schema"}
+    assert frozenset().union(*(fixture.catchers for fixture in fixtures)) >= {*rules.RULES, "schema"}
 
 
-@pytest.mark.parametrize("rule", [*validate.RULES, "schema"])
-def test_every_rule_has_fixtures(rule: str) -> None:
-    assert sum(rule in fixture.rules for fixture in FIXTURES) >= 2
+@pytest.mark.parametrize("catcher", corpus.CATCHERS)
+def test_every_catcher_has_fixtures(catcher: str) -> None:
+    assert sum(catcher in fixture.catchers for fixture in FIXTURES) >= 2
 
 
-def test_a_fixture_names_rules_that_there_are() -> None:
-    assert frozenset().union(*(fixture.rules for fixture in FIXTURES)) <= {*validate.RULES, "schema"}
+def test_a_fixture_names_catchers_that_there_are() -> None:
+    assert frozenset().union(*(fixture.catchers for fixture in FIXTURES)) <= {*corpus.CATCHERS}
 
 
 def test_the_untouched_repository_passes(root: Path) -> None:
@@ -155,12 +95,8 @@ def test_the_untouched_repository_passes(root: Path) -> None:
 
 def test_released_apps_pass_and_no_finding_is_an_empty_list_in_json(root: Path, tmp_path: Path) -> None:
     made = package(tmp_path / "artifacts")
-    manifest = versions.parse_manifest((made.folder / versions.MANIFEST).read_bytes(), made.uri)
-    uri = made.uri.rstrip("/")
-    for app, flavour in (("iris-api", "onnx"), ("iris-sklearn", "sklearn")):
-        file = root / layout.release_path(app, "prod")
-        released = release.make(app, "prod", f"{uri}/{flavour}/", manifest, IMAGE)
-        file.write_bytes(release.write(file.read_bytes(), released))
+    for app, flavour, image in (("iris-api", "onnx", IMAGE), ("iris-sklearn", "sklearn", None)):
+        write_release(root, Target(app, "prod"), made, flavour, image)
 
     done = run("validate", "--root", root, "--json")
 

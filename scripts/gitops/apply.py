@@ -6,46 +6,66 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from gitops import hold, kustomize, layout, yamledit
+from gitops import effect, hold, kustomize, layout, release
 from gitops.cli import Refused
+from gitops.effect import Effect
 from gitops.git import Git
-from gitops.kustomize import Difference, Identity, Object
-from gitops.layout import Policy
+from gitops.kustomize import Difference, Object
 from gitops.publish import DEPLOYED
-from gitops.release import FLAVOUR_ANNOTATION, MODEL_LABEL, Release, fields, read, write
+from gitops.release import Release, Target
 from gitops.versions import Manifest, VersionURI
 
 
-def declared(root: Path, app: str, environment: str) -> tuple[str, str]:
-    """The model and the flavour that an app declares on its workload."""
-    folder = layout.overlay(app, environment)
-    for item in kustomize.objects(kustomize.build(root, folder)):
-        metadata = item.get("metadata") or {}
-        model = (metadata.get("labels") or {}).get(MODEL_LABEL)
-        flavour = (metadata.get("annotations") or {}).get(FLAVOUR_ANNOTATION)
-        if model and flavour:
-            return model, flavour
-    raise Refused(
-        f"apps/{app}: no workload with the label {MODEL_LABEL} and the annotation {FLAVOUR_ANNOTATION};"
-        " they say which model and which folder of a version the app serves"
-    )
+class Tree:
+    """A throw-away copy of what is deployed, as it was before the change."""
 
+    def __init__(self, git: Git, rev: str | None, root: Path) -> None:
+        self._git, self._rev, self.root = git, rev, root
+        self.policy = layout.read_policy(root)
+        self._rendered: dict[str, list[Object]] = {}
 
-def require_model(root: Path, app: str, environment: str, uri: VersionURI, policy: Policy) -> str:
-    """The URI that the app gets for this version. Raises Refused for a foreign bucket or another model's version."""
-    if uri.bucket != policy.model_bucket:
-        raise Refused(
-            f"{uri}: bucket {uri.bucket!r}; {layout.POLICY_FILE} names the model bucket {policy.model_bucket!r}"
-        )
-    model, flavour = declared(root, app, environment)
-    if uri.model != model:
-        raise Refused(f"{uri}: a version of the model {uri.model!r}; {app} serves {model!r}")
-    return uri.flavour(flavour)
+    def read(self, path: str) -> bytes | None:
+        """The exact bytes of a file, which a checkout may have converted."""
+        if self._rev:
+            return self._git.show(self._rev, path)
+        file = self._git.root / path
+        if file.is_symlink():
+            raise Refused(f"{path}: a symbolic link; put a file in its place, every release is written to its own")
+        return file.read_bytes() if file.is_file() else None
+
+    def release(self, target: Target) -> Release:
+        """What a target runs. Raises Refused for names that are not in the repository."""
+        layout.require_app(self.root, self.policy, target.app, target.environment)
+        found = release.find(self.read, target.app, target.environment)
+        if found is None:
+            own, kustomization = layout.release_paths(target.app, target.environment)
+            raise Refused(
+                f"{own}: missing, and {kustomization} has no images; CONTRIBUTING.md tells where a release can be"
+            )
+        return release.read(found[1], target, found[0])
+
+    def render(self, folders: Iterable[str]) -> dict[str, list[Object]]:
+        """The objects of these overlays, each of them rendered once."""
+        asked = list(dict.fromkeys(folders))
+        new = kustomize.build_all(self.root, [folder for folder in asked if folder not in self._rendered])
+        self._rendered |= {folder: kustomize.objects(text) for folder, text in new.items()}
+        return {folder: self._rendered[folder] for folder in asked}
+
+    def require_model(self, target: Target, uri: VersionURI) -> str:
+        """The URI that the app gets for this version. Raises Refused for a foreign bucket or another model's."""
+        if uri.bucket != self.policy.model_bucket:
+            bucket = self.policy.model_bucket
+            raise Refused(f"{uri}: bucket {uri.bucket!r}; {layout.POLICY_FILE} names the model bucket {bucket!r}")
+        folder = layout.overlay(target.app, target.environment)
+        model, flavour = effect.declared(effect.workload(target.app, self.render([folder])[folder]))
+        if uri.model != model:
+            raise Refused(f"{uri}: a version of the model {uri.model!r}; {target.app} serves {model!r}")
+        return uri.flavour(str(flavour))
 
 
 def require_flavour(uri: str, manifest: Manifest, flavour_uri: str) -> None:
@@ -68,7 +88,7 @@ def tree_of(git: Git, rev: str | None) -> Iterator[Path]:
         yield tree
 
 
-Wanted = Callable[[Path, Callable[[str, str], Release], str], Sequence[Release]]
+Wanted = Callable[[Tree, str], Sequence[Release]]
 
 
 @dataclass(frozen=True)
@@ -83,28 +103,17 @@ class Change:
 def changes(git: Git, rev: str | None, wanted: Wanted) -> Change:
     """What changes against a commit, or against the working tree (None), checked.
 
-    `wanted(tree, current, rev)` decides the releases: it gets a throw-away tree, a function that gives the release of
-    an app and environment as it is now, and the commit whose history counts. Nothing is written outside that tree.
-    Raises Refused if the renders would change in anything but the fields of the releases.
+    `wanted(tree, rev)` decides the releases: it gets what is deployed now, and the commit whose history counts.
+    Nothing is written outside the throw-away tree. Raises Refused if the renders would change in anything but the
+    fields of the releases.
     """
-
-    def original(path: str) -> bytes:
-        if rev is None and (git.root / path).is_symlink():
-            raise Refused(f"{path}: a symbolic link; put a file in its place, every release is written to its own")
-        text = git.show(rev, path) if rev else (git.root / path).read_bytes()
-        assert text is not None, path  # require_app found the file in the tree
-        return text
-
-    def current(app: str, environment: str) -> Release:
-        return read(original(layout.release_path(app, environment)), app, environment)
-
-    with tree_of(git, rev) as tree:
-        releases = wanted(tree, current, rev or "HEAD")
-        originals = {path: original(path) for r in releases if (path := layout.release_path(r.app, r.environment))}
-        files, reads = _apply(tree, releases, originals)
+    with tree_of(git, rev) as root:
+        tree = Tree(git, rev, root)
+        releases = [r for r in wanted(tree, rev or "HEAD") if r != tree.release(r.target)]
+        files, reads = _apply(tree, releases)
     for r in releases:
-        reads |= {layout.release_path(r.app, r.environment), hold.path(r.app, r.environment)}
-    return Change([r for r in releases if layout.release_path(r.app, r.environment) in files], files, frozenset(reads))
+        reads |= {*layout.release_paths(r.app, r.environment), hold.path(r.app, r.environment)}
+    return Change(releases, files, frozenset(reads))
 
 
 _OTHERS = re.compile(r"overlays/[^/]+/[^/]+/(release|hold)\.yaml")
@@ -127,50 +136,31 @@ def write_files(git: Git, files: Mapping[str, bytes]) -> None:
         new.replace(target)
 
 
-def _apply(
-    tree: Path, releases: Sequence[Release], originals: Mapping[str, bytes]
-) -> tuple[dict[str, bytes], set[str]]:
-    """Writes releases into `tree` and returns the new bytes of the files that changed, and what the renders read.
-
-    `originals` are the exact bytes of the release files, which a checkout may have converted.
-    """
-    policy = layout.read_policy(tree)
-    files = {layout.release_path(r.app, r.environment): r for r in releases}
-    new = {file: write(originals[file], release) for file, release in files.items()}
-    changed = {file: data for file, data in new.items() if data != originals[file]}
-    readers = kustomize.readers(tree, layout.overlays(tree, policy), changed)
-    before = kustomize.build_all(tree, readers)
+def _apply(tree: Tree, releases: Sequence[Release]) -> tuple[dict[str, bytes], set[str]]:
+    """Writes releases into the tree and returns the new bytes of the files that changed, and what the renders read."""
+    changed: dict[str, bytes] = {}
+    effects: dict[str, list[Effect]] = {}
+    for item in releases:
+        text = changed.get(item.file) or tree.read(item.file)
+        assert text is not None, item.file  # the release that was there was read from it
+        changed[item.file] = release.write(text, item)
+        folder = layout.overlay(item.app, item.environment)
+        effects.setdefault(folder, []).append(effect.of(item, text, tree.render([folder])[folder]))
+    readers = kustomize.readers(tree.root, layout.overlays(tree.root, tree.policy), changed)
+    before = tree.render(readers)
     for file, data in changed.items():
-        (tree / file).write_bytes(data)
-    after = kustomize.build_all(tree, readers)
-    owned = {layout.overlay(r.app, r.environment): _owned(r, originals[f]) for f, r in files.items() if f in changed}
+        (tree.root / file).write_bytes(data)
+    after = kustomize.build_all(tree.root, readers)
     for folder in readers:
-        was, now = kustomize.objects(before[folder]), kustomize.objects(after[folder])
-        require_only(folder, kustomize.differences(was, now), owned.get(folder))
-        if folder in owned:
-            require_effect(folder, now, owned[folder])
-    return changed, set().union(*(kustomize.closure(tree, folder) for folder in readers))
+        now, mine = kustomize.objects(after[folder]), effects.get(folder, [])
+        require_only(folder, kustomize.differences(before[folder], now), mine)
+        require_effect(folder, now, mine)
+    return changed, set().union(*(kustomize.closure(tree.root, folder) for folder in readers))
 
 
-@dataclass(frozen=True)
-class Owned:
-    """The fields of one object that a release sets when rendered, and their values."""
-
-    identity: Identity
-    values: dict[str, str]
-
-
-def _owned(release: Release, text: bytes) -> Owned:
-    found = kustomize.identity(yamledit.load(text, layout.release_path(release.app, release.environment)))
-    return Owned(
-        replace(found, namespace=layout.namespace(release.environment)),
-        {yamledit.show(path): value for path, value in fields(text, release).items()},
-    )
-
-
-def require_only(folder: str, found: Sequence[Difference], owned: Owned | None) -> None:
-    """Raises Refused for every rendered change of an overlay outside the fields of its release."""
-    foreign = [d for d in found if owned is None or d.identity != owned.identity or d.path not in owned.values]
+def require_only(folder: str, found: Sequence[Difference], effects: Sequence[Effect]) -> None:
+    """Raises Refused for every rendered change of an overlay outside the fields of its releases."""
+    foreign = [d for d in found if not any(one.covers(d) for one in effects)]
     if foreign:
         raise Refused(
             *[
@@ -181,15 +171,7 @@ def require_only(folder: str, found: Sequence[Difference], owned: Owned | None) 
         )
 
 
-def require_effect(folder: str, after: Sequence[Object], owned: Owned) -> None:
+def require_effect(folder: str, after: Sequence[Object], effects: Sequence[Effect]) -> None:
     """Raises Refused when a release is written but the render does not carry it: another patch overrides it."""
-    rendered = {kustomize.identity(item): kustomize.leaves(item) for item in after}.get(owned.identity, {})
-    wrong = {path: value for path, value in owned.values.items() if rendered.get(path) != value}
-    if wrong:
-        raise Refused(
-            *[
-                f"{folder}: {owned.identity}: {path}: renders as {rendered.get(path)!r}, not {value!r};"
-                " another patch overrides the release"
-                for path, value in wrong.items()
-            ]
-        )
+    if wrong := [f"{folder}: {e.identity}: {path}: {fault}" for e in effects for path, fault in e.overridden(after)]:
+        raise Refused(*wrong)

@@ -6,12 +6,10 @@ import json
 import re
 from collections.abc import Iterator
 
-import yaml
-
 from gitops import kustomize, layout, publish, release
 from gitops.kustomize import Object
-from gitops.review import mapping, mappings, matches
-from gitops.rules import ARGOCD, Finding, Repository, Rule, at, finding, listed, matching
+from gitops.review import mapping, mappings
+from gitops.rules import ARGOCD, Finding, Repository, Rule, at, finding, listed, matches, matching, parameters
 
 
 def check_projects(repository: Repository) -> Iterator[Finding]:
@@ -100,20 +98,22 @@ def _template_faults(item: Object) -> Iterator[Finding]:
                               " and .path.segments alone")  # fmt: skip
 
 
+# In a patch, and in a kustomization.
+_VERSIONS = [f"{place}.{release.ANNOTATION}version" for place in ("metadata.annotations", "commonAnnotations")]
+
+
 def _unreleased(repository: Repository, item: Object) -> Iterator[Finding]:
     """Every generator that finds a release file leaves out those that say `unreleased`."""
     for generator in mappings(at(item, "spec", "generators")):
+        expressions = mappings(at(generator, "selector", "matchExpressions"))
         for file in mappings(at(generator, "git", "files")):
             for found in sorted(matching(repository.root, at(file, "path"))):
                 folder = found.parent.relative_to(repository.root).as_posix()
-                if folder not in repository.renders or found.name != layout.RELEASE_FILE:
+                values = parameters(found.read_bytes())
+                versions = [values.get(key) for key in _VERSIONS]
+                if folder not in repository.renders or release.UNRELEASED not in versions:
                     continue
-                flat = {
-                    path: str(value) for path, value in kustomize.leaves(yaml.safe_load(found.read_bytes())).items()
-                }
-                version = flat.get(f"metadata.annotations.{release.ANNOTATION}version")
-                expressions = mappings(at(generator, "selector", "matchExpressions"))
-                if version == release.UNRELEASED and all(matches(expression, flat) for expression in expressions):
+                if all(matches(expression, values) for expression in expressions):
                     yield finding("applications", ARGOCD, item, f"spec.generators: {folder} is unreleased and gets an"
                                   " Application; select on model.mlops/version NotIn [unreleased]", folder)  # fmt: skip
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -40,19 +42,19 @@ def check(
 
 
 def _changed_releases(git: Git, base: str, root: Path, policy: Policy) -> Iterator[Release]:
-    for environment in policy.environments:
-        for file in sorted((root / "overlays" / environment).glob(f"*/{layout.RELEASE_FILE}")):
-            app = file.parent.name
-            path = layout.release_path(app, environment)
-            old, new = git.show(base, path), file.read_bytes()
-            if old != new:
-                now = release.read(new, app, environment)
-                try:
-                    same = old is not None and release.read(old, app, environment) == now
-                except Refused:  # what it was before could not be read; then it is new
-                    same = False
-                if not same:
-                    yield now
+    def here(path: str) -> bytes | None:
+        return (root / path).read_bytes() if (root / path).is_file() else None
+
+    there = partial(git.show, base)
+
+    for folder in layout.overlays(root, policy):
+        _, environment, app = folder.split("/")
+        if all(here(path) == there(path) for path in layout.release_paths(app, environment)):
+            continue
+        before: list[Release] = []
+        with contextlib.suppress(Refused):  # what could not be read is new
+            before = release.read_all(there, app, environment)
+        yield from (item for item in release.read_all(here, app, environment) if item not in before)
 
 
 def _order(git: Git, base: str, policy: Policy, changed: Sequence[Release]) -> Iterator[Finding]:

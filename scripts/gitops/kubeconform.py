@@ -18,8 +18,9 @@ from gitops.kustomize import Object
 from gitops.rules import Finding
 
 
-def check(renders: Mapping[str, Sequence[Object]]) -> list[Finding]:
-    """What kubeconform says against the objects of these folders, one finding a fault.
+def check(renders: Mapping[str, Sequence[Object]], closed: Path | None = None) -> list[Finding]:
+    """What kubeconform says against the objects of these folders, one finding a fault; `closed` is the folder of the
+    schemas, those of this repository if it is not given.
 
     Raises Refused when kubeconform did not look at every object: a check that was skipped is a failure.
     """
@@ -27,6 +28,7 @@ def check(renders: Mapping[str, Sequence[Object]]) -> list[Finding]:
         program = tools.KUBECONFORM.require()
     except tools.ToolError as error:
         raise Refused(str(error)) from None
+    closed = closed or schemas.folder()
     items = [(folder, item) for folder, listed in renders.items() for item in listed]
     with tempfile.TemporaryDirectory(prefix="gitops-kubeconform-") as work:
         for number, (_, item) in enumerate(items):
@@ -34,7 +36,7 @@ def check(renders: Mapping[str, Sequence[Object]]) -> list[Finding]:
         # One after the other: most of the time goes into compiling schemas, and each worker would compile its own.
         done = subprocess.run(
             [program, "-n", "1", "-strict", "-verbose", "-output", "json", "-schema-location",
-             f"{schemas.folder()}/{schemas.LOCATION}", work],
+             f"{closed}/{schemas.LOCATION}", work],
             capture_output=True, text=True,
         )  # fmt: skip
     try:
@@ -49,18 +51,18 @@ def check(renders: Mapping[str, Sequence[Object]]) -> list[Finding]:
         if result["status"] != "statusValid":
             folder, item = items[int(Path(result["filename"]).stem)]
             where = f"{folder}: {kustomize.identity(item)}"
-            for fault in _faults(item) or [result["msg"]]:
+            for fault in _faults(item, closed) or [result["msg"]]:
                 found.append(Finding("schema", where, " ".join(fault.split()), (folder,)))
     return sorted(found)
 
 
-def _faults(item: Object) -> list[str]:
+def _faults(item: Object, closed: Path) -> list[str]:
     """`field: fault` for every fault of an object that kubeconform refused; its own words end where faults part ways.
 
     Empty when only kubeconform sees one.
     """
     group, _, version = str(item.get("apiVersion")).rpartition("/")
-    file = schemas.folder() / schemas.name(group, version, str(item.get("kind")))
+    file = closed / schemas.name(group, version, str(item.get("kind")))
     if not file.is_file():
         return [
             f"apiVersion: {item.get('apiVersion')}: has no such kind in the versions that tools/schemas/go.mod pins"

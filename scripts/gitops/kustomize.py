@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,10 +41,41 @@ def build(root: Path, folder: str) -> str:
         raise Refused(*faults)
     done = subprocess.run([program, "build", folder], cwd=root, capture_output=True, text=True)
     if done.returncode:
-        said = done.stderr.replace(f"{root}/", "").replace(str(root), ".")
-        words = said.strip().splitlines() or ["kustomize gave no reason"]
-        raise Refused(*[f"{folder}: {line.removeprefix('Error: ')}" for line in words])
+        # Of files that are not YAML kustomize does not say where.
+        raise Refused(*(_not_yaml(root, folder) or [f"{folder}: {line}" for line in _said(done.stderr, root)]))
     return done.stdout
+
+
+_FROM = re.compile(
+    r"accumulating resources: accumulation err='accumulating resources from '[^']*': '[^']*' must resolve to a file': "
+    r"(?:recursed accumulation of path|couldn't make target for path) '([^']*)': "
+)
+
+
+def _said(stderr: str, root: Path) -> list[str]:
+    """Kustomize's words, without what it tried and how it got there."""
+    text = stderr.replace(f"{root}/", "").replace(str(root), ".").strip().removeprefix("Error: ")
+    return _FROM.sub(r"\1: ", text).splitlines() or ["kustomize gave no reason"]
+
+
+def _not_yaml(root: Path, folder: str) -> list[str]:
+    found = []
+    for name in sorted(closure(root, folder)):
+        if name.endswith((".yaml", ".yml")) and (root / name).is_file():
+            try:
+                for _ in yaml.parse((root / name).read_bytes(), _LOADER):
+                    pass
+            except yaml.YAMLError as error:
+                found.append(f"{name}: {_fault(error)}")
+    return found
+
+
+def _fault(error: yaml.YAMLError) -> str:
+    mark, what = (
+        getattr(error, "problem_mark", None),
+        getattr(error, "problem", None) or getattr(error, "reason", ""),
+    )
+    return f"{f'line {mark.line + 1}: ' if mark else ''}not YAML: {what}"
 
 
 def build_all(root: Path, folders: Iterable[str]) -> dict[str, str]:
@@ -120,11 +152,7 @@ def _collect(root: Path, folder: Path, found: dict[str, Any]) -> None:
     try:
         found[name] = _documents(file.read_bytes())
     except yaml.YAMLError as error:
-        mark, what = (
-            getattr(error, "problem_mark", None),
-            getattr(error, "problem", None) or getattr(error, "reason", ""),
-        )
-        raise Refused(f"{name}: {f'line {mark.line + 1}: ' if mark else ''}not YAML: {what}") from None
+        raise Refused(f"{name}: {_fault(error)}") from None
     _follow(root, folder, found[name], found)
 
 
@@ -240,12 +268,13 @@ def differences(before: Iterable[Object], after: Iterable[Object]) -> list[Diffe
 
 
 def leaves(value: Any, path: str = "") -> dict[str, Any]:
-    """Scalars by path. Items of a list go by their `name` where each has one of its own, else by position."""
+    """Scalars by path. Items of a list go by their `name`, or their predictor's, where each has one of its own, else
+    by position."""
     items: list[tuple[str, Any]]
     if isinstance(value, dict) and value:
         items = [(f"{path}.{key}" if path else str(key), item) for key, item in value.items()]
     elif isinstance(value, list) and value:
-        names = [item.get("name") if isinstance(item, dict) else None for item in value]
+        names = [_name(item) for item in value]
         by_name = all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
         items = [(f"{path}[{names[at] if by_name else at}]", item) for at, item in enumerate(value)]
     else:
@@ -254,3 +283,10 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
     for name, item in items:
         found |= leaves(item, name)
     return found
+
+
+def _name(item: Any) -> Any:
+    if not isinstance(item, dict):
+        return None
+    predictor = item.get("predictor")
+    return item.get("name", predictor.get("name") if isinstance(predictor, dict) else None)

@@ -10,7 +10,7 @@ from typing import Any
 
 import jsonschema
 
-from gitops import yamledit
+from gitops import kustomize, yamledit
 from gitops.cli import Refused
 
 NAMESPACE_PREFIX = "ml-"
@@ -41,8 +41,11 @@ def overlay(app: str, environment: str) -> str:
     return f"overlays/{environment}/{app}"
 
 
-def release_path(app: str, environment: str) -> str:
-    return f"{overlay(app, environment)}/{RELEASE_FILE}"
+def release_paths(app: str, environment: str) -> tuple[str, str]:
+    """Where an app's release can be: in a file of its own or, if there is none, in what the overlay's kustomization
+    says of images."""
+    folder = overlay(app, environment)
+    return f"{folder}/{RELEASE_FILE}", f"{folder}/{kustomize.FILE}"
 
 
 def read_policy(root: Path) -> Policy:
@@ -107,8 +110,8 @@ def require_app(root: Path, policy: Policy, app: str, environment: str) -> None:
         raise Refused(f"{POLICY_FILE}: environments: no {environment!r}; the environments are {known}")
     if app not in apps(root):
         raise Refused(f"apps/{app}: no such app; the apps are {', '.join(apps(root))}")
-    if not (root / release_path(app, environment)).is_file():
+    paths = release_paths(app, environment)
+    if not any((root / path).is_file() for path in paths):
         raise Refused(
-            f"{release_path(app, environment)}: missing; {app} has no overlay in {environment},"
-            " CONTRIBUTING.md tells how to add one"
+            f"{paths[0]}: missing; {app} has no overlay in {environment}, CONTRIBUTING.md tells how to add one"
         )

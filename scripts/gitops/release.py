@@ -1,10 +1,17 @@
-"""Releases: what `release.yaml` says, and how a command writes one."""
+"""Releases: what `release.yaml` says, and how a command writes one.
+
+A release file is a patch of a Deployment or of an InferenceService. An InferenceService may have canaries, and each of
+them is a release of its own in the same file. An overlay without that file can keep its release in what its
+kustomization says of images; the model is then in annotations, which `replacements` carry to the environment of the
+container.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from gitops import layout, yamledit
@@ -12,7 +19,7 @@ from gitops.cli import Refused
 from gitops.git import Git
 from gitops.layout import Policy
 from gitops.versions import Manifest
-from gitops.yamledit import Named
+from gitops.yamledit import Named, Path
 
 UNRELEASED = "unreleased"
 UNRELEASED_URI = f"s3://{UNRELEASED}/"
@@ -26,8 +33,20 @@ _IMAGE = re.compile(
 
 
 @dataclass(frozen=True)
+class Target:
+    """What a release is for: an app in an environment, or one of its canaries there."""
+
+    app: str
+    environment: str
+    canary: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.app} in {self.environment}{f', canary {self.canary}' if self.canary else ''}"
+
+
+@dataclass(frozen=True)
 class Release:
-    """What one app runs in one environment. `image` is None for apps whose model server is not chosen by releases."""
+    """What one target runs. `image` is None for apps whose model server is not chosen by releases."""
 
     app: str
     environment: str
@@ -38,6 +57,13 @@ class Release:
     mlflow_run: str
     uri: str
     image: str | None
+    canary: str | None = None
+    file: str = field(default="", compare=False)
+    """Where it says so."""
+
+    @property
+    def target(self) -> Target:
+        return Target(self.app, self.environment, self.canary)
 
     @property
     def released(self) -> bool:
@@ -45,12 +71,13 @@ class Release:
 
     def same_as(self, other: Release) -> bool:
         """Whether both run the same model version with the same image, wherever."""
-        return replace(self, environment=other.environment) == other
+        return replace(self, environment=other.environment, canary=other.canary) == other
 
     def trailers(self) -> list[str]:
         """The lines of a commit message that trace this release."""
         return [
             f"Release: {self.app} {self.environment}",
+            *([f"Canary: {self.canary}"] if self.canary else []),
             f"Model-Version: {self.version}",
             f"Model-Digest: {self.digest}",
             f"Code-Commit: {self.code_commit}",
@@ -62,47 +89,124 @@ class Release:
 
 @dataclass(frozen=True)
 class Form:
-    """Where a kind of workload keeps the fields of a release."""
+    """Where a file, or a rendered object, keeps the fields of a release."""
 
-    kind: str
-    uri: yamledit.Path
-    digest: yamledit.Path | None = None
-    image: yamledit.Path | None = None
+    lineage: Path
+    """Where the annotations are."""
+    uri: Path
+    digest: Path | None = None
+    image: tuple[Path, ...] = ()
+    """The image as one value, or its name and what follows `joint`."""
+    joint: str = ""
+
+    def annotation(self, name: str) -> Path:
+        return (*self.lineage, f"{ANNOTATION}{name}")
+
+    def values(self, release: Release, file: str) -> dict[Path, str]:
+        """The fields that a release owns, and their values in this one. Raises Refused for an image that this form
+        cannot name."""
+        lineage = (release.version, release.digest, release.code_commit, release.data_digest, release.mlflow_run)
+        found = dict(zip(map(self.annotation, _LINEAGE), lineage, strict=True)) | {self.uri: release.uri}
+        if self.digest:
+            found[self.digest] = release.digest
+        if self.image and release.image:
+            found |= dict(zip(self.image, self._parts(release.image, file), strict=True))
+        return found
+
+    def _parts(self, image: str, file: str) -> list[str]:
+        if len(self.image) == 1:
+            return [image]
+        match = _IMAGE.fullmatch(image)
+        parts = [match["name"], match["digest" if self.joint == "@" else "tag"]] if match else []
+        if not parts or not all(parts):
+            has, wants = ("digest", "newTag") if self.joint == "@" else ("newTag", "digest")
+            raise Refused(
+                f"{file}: {yamledit.show(self.image[-1])}: {image} cannot be written as a {has}; name the image so,"
+                f" or put `{wants}` in the place of `{has}`"
+            )
+        return parts
 
 
-def _annotation(name: str) -> yamledit.Path:
-    return ("metadata", "annotations", f"{ANNOTATION}{name}")
+def form(data: Any, file: str, canary: str | None = None) -> Form:
+    """The form of a release file that holds this data, or of a rendered object.
 
-
-def form(text: bytes, file: str) -> Form:
-    """The form of a release file. Raises Refused for kinds and shapes that commands do not write."""
-    data = _mapping(yamledit.load(text, file))
+    Raises Refused for kinds and shapes that commands do not write, and for a canary that is not there.
+    """
+    data = _mapping(data)
     kind, spec = data.get("kind"), _mapping(data.get("spec"))
+    annotations = ("metadata", "annotations")
     if kind == "InferenceService":
-        for name, part in _mapping(spec.get("predictor")).items():
-            if name != "model" and isinstance(part, dict) and "storageUri" in part:
-                raise Refused(
-                    f"{file}: spec.predictor.{name}.storageUri: a change of it never reaches the running model under"
-                    f" server-side apply; write spec.predictor.model.storageUri and"
-                    f" spec.predictor.model.modelFormat.name: {name}"
-                )
-            if name == "storageUris":
-                raise Refused(
-                    f"{file}: spec.predictor.storageUris: one model per release; write spec.predictor.model.storageUri"
-                )
-        return Form(kind, uri=("spec", "predictor", "model", "storageUri"))
+        return _model(spec, file, canary, annotations)
+    if canary:
+        raise Refused(f"{file}: kind: {kind!r}: no canary {canary!r}; only an InferenceService has canaries")
     if kind == "Deployment":
         container = ("spec", "template", "spec", "containers", Named(_container(spec, file)))
+        variables = (*container, "env")
         return Form(
-            kind,
-            uri=(*container, "env", Named("MODEL_URI"), "value"),
-            digest=(*container, "env", Named("MODEL_DIGEST"), "value"),
-            image=(*container, "image"),
+            annotations,
+            uri=(*variables, Named("MODEL_URI"), "value"),
+            digest=(*variables, Named("MODEL_DIGEST"), "value"),
+            image=((*container, "image"),),
         )
+    if kind == "Kustomization":
+        return _images(data, file)
     raise Refused(f"{file}: kind: {kind!r}: a release is written for a Deployment or an InferenceService")
 
 
-def _container(spec: dict[str, Any], file: str) -> str:
+def _model(spec: Mapping[str, Any], file: str, canary: str | None, annotations: Path) -> Form:
+    predictor = _mapping(spec.get("predictor"))
+    path: Path = ("spec", "predictor")
+    if canary:
+        entries = _canaries(spec)
+        if canary not in entries:
+            known = f"the canaries are {', '.join(entries)}" if entries else "there is none"
+            raise Refused(
+                f"{file}: spec.canary: no entry whose predictor.name is {canary!r}; {known}, a pull request adds one"
+            )
+        predictor = entries[canary]
+        path = ("spec", "canary", Named(canary, ("predictor", "name")), "predictor")
+        annotations = (*path, "annotations")
+    for name, part in predictor.items():
+        if name != "model" and isinstance(part, dict) and "storageUri" in part:
+            raise Refused(
+                f"{file}: {yamledit.show(path)}.{name}.storageUri: a change of it never reaches the running model under"
+                f" server-side apply; write {yamledit.show(path)}.model.storageUri and"
+                f" {yamledit.show(path)}.model.modelFormat.name: {name}"
+            )
+        if name == "storageUris":
+            raise Refused(
+                f"{file}: {yamledit.show(path)}.storageUris: one model per release;"
+                f" write {yamledit.show(path)}.model.storageUri"
+            )
+    return Form(annotations, uri=(*path, "model", "storageUri"))
+
+
+def _canaries(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The predictors of the canaries, by name."""
+    predictors = [_mapping(item.get("predictor")) for item in _mappings(spec.get("canary"))]
+    return {str(predictor.get("name")): predictor for predictor in predictors}
+
+
+def _images(data: Mapping[str, Any], file: str) -> Form:
+    entries = _mappings(data.get("images"))
+    if len(entries) != 1:
+        raise Refused(
+            f"{file}: images: {len(entries)} entries; without a {layout.RELEASE_FILE} beside it, it has exactly one,"
+            " the image of the app"
+        )
+    entry: Path = ("images", Named(str(entries[0].get("name"))))
+    given = [name for name in ("newTag", "digest") if name in entries[0]]
+    if len(given) != 1:
+        raise Refused(f"{file}: {yamledit.show(entry)}: needs `digest` or `newTag`, and not both")
+    return Form(
+        ("commonAnnotations",),
+        uri=("commonAnnotations", f"{ANNOTATION}uri"),
+        image=((*entry, "newName"), (*entry, given[0])),
+        joint="@" if given == ["digest"] else ":",
+    )
+
+
+def _container(spec: Mapping[str, Any], file: str) -> str:
     pod = _mapping(_mapping(spec.get("template")).get("spec"))
     names = [
         str(container.get("name"))
@@ -125,50 +229,75 @@ def _mappings(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def read(text: bytes, app: str, environment: str) -> Release:
-    """Raises Refused when a field of the release is missing."""
-    file = layout.release_path(app, environment)
-    where = form(text, file)
+def unreleased(value: Any) -> bool:
+    """Whether a field still says so; in the place of an image's tag or digest as well."""
+    return value == UNRELEASED or (isinstance(value, str) and value.endswith((f":{UNRELEASED}", f"@{UNRELEASED}")))
 
-    def field(path: yamledit.Path) -> str:
-        value = yamledit.get(text, path, file)
-        if not value:
+
+# Reading and writing
+
+
+def find(show: Callable[[str], bytes | None], app: str, environment: str) -> tuple[str, bytes] | None:
+    """The release file of an app in an environment, as (path, bytes); `show` gives the bytes of a path, if any.
+
+    None where the overlay has none: no `release.yaml`, and no `images:` in its kustomization.
+    """
+    own, kustomization = layout.release_paths(app, environment)
+    if (text := show(own)) is not None:
+        return own, text
+    text = show(kustomization)
+    return (kustomization, text) if text is not None and keeps_images(text, kustomization) else None
+
+
+def keeps_images(text: bytes, kustomization: str) -> bool:
+    """Whether a kustomization, where no other file is, is the release file."""
+    return "images" in _mapping(yamledit.load(text, kustomization))
+
+
+def read(text: bytes, target: Target, file: str) -> Release:
+    """Raises Refused when a field of the release is missing, or the canary is not there."""
+    where = form(yamledit.load(text, file), file, target.canary)
+
+    def value(path: Path) -> str:
+        found = yamledit.get(text, path, file)
+        if not found:
             raise Refused(f"{file}: {yamledit.show(path)}: missing; a release has this field")
-        return value
+        return found
 
-    version, digest, code, data, run = (field(_annotation(name)) for name in _LINEAGE)
-    image = field(where.image) if where.image else None
-    if where.digest and field(where.digest) != digest:
+    version, digest, code, data, run = (value(where.annotation(name)) for name in _LINEAGE)
+    parts = [value(path) for path in where.image]
+    image = UNRELEASED if UNRELEASED in parts else where.joint.join(parts) or None
+    if where.digest and value(where.digest) != digest:
         raise Refused(
-            f"{file}: {yamledit.show(where.digest)}: {field(where.digest)} differs from the annotation {digest}"
+            f"{file}: {yamledit.show(where.digest)}: {value(where.digest)} differs from the annotation {digest}"
         )
-    return Release(app, environment, version, digest, code, data, run, field(where.uri), image)
-
-
-def make(app: str, environment: str, uri: str, manifest: Manifest, image: str | None) -> Release:
-    """The release of a verified version; `uri` is the URI of the app's flavour."""
-    data = manifest.data
     return Release(
-        app, environment, manifest.version, manifest.digest, data["code_commit"], data["data_digest"],
-        data["mlflow_run"], uri, image,
+        target.app, target.environment, version, digest, code, data, run, value(where.uri), image, target.canary, file
+    )
+
+
+def read_all(show: Callable[[str], bytes | None], app: str, environment: str) -> list[Release]:
+    """The release of the app and those of its canaries; none where the overlay has no release file."""
+    if not (found := find(show, app, environment)):
+        return []
+    file, text = found
+    spec = _mapping(_mapping(yamledit.load(text, file)).get("spec"))
+    return [read(text, Target(app, environment, name), file) for name in (None, *_canaries(spec))]
+
+
+def make(now: Release, uri: str, manifest: Manifest, image: str | None) -> Release:
+    """The release of a verified version in the place of `now`; `uri` is the URI of the app's flavour."""
+    data = manifest.data
+    return replace(
+        now, version=manifest.version, digest=manifest.digest, code_commit=data["code_commit"],
+        data_digest=data["data_digest"], mlflow_run=data["mlflow_run"], uri=uri, image=image,
     )  # fmt: skip
-
-
-def fields(text: bytes, release: Release) -> dict[yamledit.Path, str]:
-    """The fields of a release file that a release owns, and their values in this release."""
-    where = form(text, layout.release_path(release.app, release.environment))
-    values = (release.version, release.digest, release.code_commit, release.data_digest, release.mlflow_run)
-    found = dict(zip(map(_annotation, _LINEAGE), values, strict=True)) | {where.uri: release.uri}
-    if where.digest:
-        found[where.digest] = release.digest
-    if where.image and release.image:
-        found[where.image] = release.image
-    return found
 
 
 def write(text: bytes, release: Release) -> bytes:
     """The bytes of the release file with the release's fields set, and nothing else changed."""
-    return yamledit.edit(text, fields(text, release), layout.release_path(release.app, release.environment))
+    where = form(yamledit.load(text, release.file), release.file, release.canary)
+    return yamledit.edit(text, where.values(release, release.file), release.file)
 
 
 def require_image(image: str, policy: Policy) -> None:
@@ -185,45 +314,44 @@ def require_image(image: str, policy: Policy) -> None:
         )
 
 
-def history(git: Git, rev: str, app: str, environment: str) -> Iterator[tuple[str, Release]]:
-    """(commit, release) for every release that this app had in this environment up to `rev`, newest first.
+def history(git: Git, rev: str, target: Target) -> Iterator[tuple[str, Release]]:
+    """(commit, release) for every release that this target had up to `rev`, newest first.
 
     What a merged branch tried on its way never ran: a merge counts as one commit, the one in which it arrived.
     """
-    path = layout.release_path(app, environment)
-    for commit in git.text("log", "--first-parent", "--format=%H", rev, "--", path).split():
-        text = git.show(commit, path)
-        if text is None:
-            continue
+    paths = layout.release_paths(target.app, target.environment)
+    for commit in git.text("log", "--first-parent", "--format=%H", rev, "--", *paths).split():
         try:
-            yield commit, read(text, app, environment)
+            if found := find(partial(git.show, commit), target.app, target.environment):
+                yield commit, read(found[1], target, found[0])
         except Refused:
             continue  # an older form of the file; it names no release that could be compared
 
 
 def require_order(git: Git, rev: str, policy: Policy, release: Release) -> None:
-    """Raises Refused when a release has never run in the environment before its own."""
+    """Raises Refused when a release has never run in the environment before its own, and not as a canary only."""
     previous = policy.before(release.environment)
     if previous is None:
         return
-    for _, earlier in history(git, rev, release.app, previous):
+    for _, earlier in history(git, rev, Target(release.app, previous)):
         if earlier.released and earlier.same_as(release):
             return
+    canary = f" --canary {release.canary}" if release.canary else ""
     raise Refused(
-        f"{layout.release_path(release.app, release.environment)}: {release.version} has never been released in"
+        f"{release.file}: {release.version} has never been released in"
         f" {previous}, which comes before {release.environment}; release it there first, then run"
-        f" `python scripts/promote_model.py --app {release.app} --to {release.environment}`"
+        f" `python scripts/promote_model.py --app {release.app} --to {release.environment}{canary}`"
     )
 
 
 def all_at(git: Git, rev: str) -> list[Release]:
     """Every release that a commit names, unreleased ones included, in the order of the environments."""
     policy = layout.parse_policy(git.show(rev, layout.POLICY_FILE))
+    overlays = dict.fromkeys(tuple(path.split("/")[1:3]) for path in git.files(rev, "overlays") if path.count("/") == 3)
     found = []
-    for path in git.files(rev, "overlays"):
-        parts = path.split("/")
-        if len(parts) == 4 and parts[3] == layout.RELEASE_FILE and parts[1] in policy.environments:
-            found.append(read(git.show(rev, path) or b"", parts[2], parts[1]))
+    for environment, app in overlays:
+        if environment in policy.environments:
+            found += read_all(partial(git.show, rev), app, environment)
     return sorted(found, key=lambda r: (policy.environments.index(r.environment), r.app))
 
 
@@ -239,7 +367,7 @@ class Since:
 def since(git: Git, rev: str, release: Release) -> Since:
     """Since when `release` is what `rev` names. A commit that changed something else of its file does not count."""
     arrived = rev
-    for commit, earlier in history(git, rev, release.app, release.environment):
+    for commit, earlier in history(git, rev, release.target):
         if earlier != release:
             break
         arrived = commit
@@ -249,11 +377,11 @@ def since(git: Git, rev: str, release: Release) -> Since:
 def subject(verb: str, releases: Sequence[Release]) -> str:
     first = releases[0]
     more = f" and {len(releases) - 1} more" if len(releases) > 1 else ""
-    return f"{verb} {first.app} in {first.environment} to {first.version}{more}"
+    return f"{verb} {first.target} to {first.version}{more}"
 
 
 def message(verb: str, releases: Sequence[Release]) -> str:
     """The commit message: a subject, what changes for whom, and a block of trailers for each release."""
-    listed = [f"- {r.app} in {r.environment}: {r.uri}" for r in releases]
+    listed = [f"- {r.target}: {r.uri}" for r in releases]
     trailers = [line for r in releases for line in r.trailers()]
     return "\n".join([subject(verb, releases), "", *listed, "", *trailers]) + "\n"

@@ -11,7 +11,7 @@ from typing import Any
 
 from gitops import kustomize, layout, release
 from gitops.kustomize import Object
-from gitops.rules import Finding, Repository, Rule, at, finding, listed
+from gitops.rules import Finding, Repository, Rule, at, canaries, finding, listed, matches
 
 _DEFAULT_PORTS = {"InferenceService": (8080,)}  # where KServe's stock servers listen
 
@@ -21,10 +21,9 @@ def _workloads(items: Sequence[Object]) -> Iterator[tuple[Object, str, dict[str,
     for item in items:
         kind, spec = item.get("kind"), at(item, "spec")
         if kind == "InferenceService":
-            for part in ("predictor", "transformer", "explainer"):
-                pod = at(spec, part)
+            parts = [(f"spec.{part}", at(spec, part)) for part in ("predictor", "transformer", "explainer")]
+            for path, pod in [*parts, *canaries(item)]:
                 if isinstance(pod, dict):
-                    path = f"spec.{part}"
                     containers = [(f"{path}.model", pod["model"])] if isinstance(pod.get("model"), dict) else []
                     yield item, path, pod, containers + _containers(path, pod)
         elif kind in ("Deployment", "StatefulSet", "DaemonSet", "Job"):
@@ -64,7 +63,7 @@ def check_images(repository: Repository) -> Iterator[Finding]:
                 image = container.get("image")
                 if image is None and path.endswith(".model"):
                     continue  # the serving runtime names it
-                if image == release.UNRELEASED:
+                if release.unreleased(image):
                     continue  # a matter of the rule of releases
                 if not isinstance(image, str) or not any(image.startswith(f"{name}/") for name in registries):
                     known = ", ".join(registries)
@@ -229,17 +228,6 @@ def _selects(selector: Any, labels: Mapping[str, Any]) -> bool:
     if any(labels.get(key) != value for key, value in wanted.items()):
         return False
     return all(matches(expression, labels) for expression in expressions)
-
-
-def matches(expression: Any, labels: Mapping[str, Any]) -> bool:
-    """Whether labels satisfy one of a selector's matchExpressions, as Kubernetes defines them."""
-    key, values = str(at(expression, "key")), listed(at(expression, "values"))
-    return {
-        "In": labels.get(key) in values,
-        "NotIn": labels.get(key) not in values,
-        "Exists": key in labels,
-        "DoesNotExist": key not in labels,
-    }.get(str(at(expression, "operator")), False)
 
 
 def _missing_sources(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gitops import kustomize, layout, release, versions
+import yaml
+
+from gitops import effect, kustomize, layout, release, versions
 from gitops.cli import Refused
 from gitops.kustomize import Object
 from gitops.layout import Policy
@@ -107,84 +109,131 @@ def check_model_form(repository: Repository) -> Iterator[Finding]:
         for item in items:
             if item.get("kind") != "InferenceService":
                 continue
-            predictor = at(item, "spec", "predictor")
-            for name in FRAMEWORKS:
-                if at(predictor, name) is not None:
-                    message = (
-                        f"spec.predictor.{name}: write spec.predictor.model with modelFormat.name: {name};"
-                        " a later change of this form never reaches the running model"
-                    )
-                    yield finding("model-form", folder, item, message)
-            for path in (("storageUris",), ("model", "storage")):
-                if at(predictor, *path) is not None:
-                    message = (
-                        f"spec.predictor.{'.'.join(path)}: write the one model into spec.predictor.model.storageUri"
-                    )
-                    yield finding("model-form", folder, item, message)
+            for path, predictor in [("spec.predictor", at(item, "spec", "predictor")), *canaries(item)]:
+                for name in FRAMEWORKS:
+                    if at(predictor, name) is not None:
+                        message = (
+                            f"{path}.{name}: write {path}.model with modelFormat.name: {name};"
+                            " a later change of this form never reaches the running model"
+                        )
+                        yield finding("model-form", folder, item, message)
+                for field in (("storageUris",), ("model", "storage")):
+                    if at(predictor, *field) is not None:
+                        message = f"{path}.{'.'.join(field)}: write the one model into {path}.model.storageUri"
+                        yield finding("model-form", folder, item, message)
 
 
 def check_release(repository: Repository) -> Iterator[Finding]:
-    """A workload names an immutable version in the model bucket, and says the same thing in all its fields."""
-    for folder, _, _, items in repository.overlays():
-        for item in items:
-            if item.get("kind") in ("Deployment", "InferenceService"):
-                for field, message in _release_faults(item, repository.policy):
-                    yield finding("release", folder, item, f"{field}: {message}")
+    """A workload names an immutable version in the model bucket, and says the same thing in all its fields, which is
+    what the one release file of its overlay says."""
+    formless = {folder for found in check_model_form(repository) for folder in found.folders}
+    for folder, environment, app, items in repository.overlays():
+        faults = [
+            finding("release", folder, item, f"{field}: {message}")
+            for item in items
+            if item.get("kind") in ("Deployment", "InferenceService")
+            for field, message in _release_faults(item, repository.policy)
+        ]
+        yield from faults
+        if not faults and folder not in formless:
+            for where, message in _file_faults(repository.root, app, environment, items):
+                yield Finding("release", where, message, (folder,))
 
 
-_VERSION, _DIGEST = (f"metadata.annotations.{release.ANNOTATION}{name}" for name in ("version", "digest"))
+_FIRST = "before the first release; write {}, bump_model.py sets it"
 _SHA256 = re.compile("sha256:[0-9a-f]{64}")
 
 
+def canaries(item: Object) -> list[tuple[str, Any]]:
+    """(path, predictor) of every canary of an InferenceService."""
+    entries = listed(at(item, "spec", "canary"))
+    return [(f"spec.canary[{at(entry, 'predictor', 'name')}].predictor", at(entry, "predictor")) for entry in entries]
+
+
 def _release_faults(item: Object, policy: Policy) -> Iterator[tuple[str, str]]:
+    """Faults of what most callers get, and of each canary, which says in its predictor's annotations what it is."""
     model = at(item, "metadata", "labels", release.MODEL_LABEL)
-    annotations = at(item, "metadata", "annotations")
-    flavour = at(annotations, release.FLAVOUR_ANNOTATION)
-    version = at(annotations, f"{release.ANNOTATION}version")
-    digest = at(annotations, f"{release.ANNOTATION}digest")
+    flavour = at(item, "metadata", "annotations", release.FLAVOUR_ANNOTATION)
+    stable = {path: value for path, value in kustomize.leaves(item).items() if not path.startswith("spec.canary[")}
+    parts = {"metadata": stable} | {path: kustomize.leaves(predictor, path) for path, predictor in canaries(item)}
     declared = {
         f"metadata.labels.{release.MODEL_LABEL}": (model, "the app declares which model it serves"),
         f"metadata.annotations.{release.FLAVOUR_ANNOTATION}": (flavour, "the app declares which flavour it serves"),
-        _VERSION: (version, "release.yaml says what the app runs"),
-        _DIGEST: (digest, "release.yaml says what the app runs"),
     }
+    for path, fields in parts.items():
+        for name in ("version", "digest"):
+            field = f"{path}.annotations.{release.ANNOTATION}{name}"
+            declared[field] = fields.get(field), "the release file says what the app runs"
     missing = {field: why for field, (value, why) in declared.items() if not value}
     yield from ((field, f"missing; {why}") for field, why in missing.items())
     if missing:
         return
-    fields = kustomize.leaves(item)
+    for path, fields in parts.items():
+        yield from _part_faults(path, fields, model, flavour, policy)
+    released = {path: fields[f"{path}.annotations.{release.ANNOTATION}version"] for path, fields in parts.items()}
+    for path in released if released["metadata"] != release.UNRELEASED else ():
+        if released[path] == release.UNRELEASED:
+            why = "beside a release: KServe would start it; start from the release's own values"
+            yield f"{path}.annotations.{release.ANNOTATION}version", f"{release.UNRELEASED!r} {why}"
+
+
+def _part_faults(
+    path: str, fields: Mapping[str, Any], model: str, flavour: str, policy: Policy
+) -> Iterator[tuple[str, str]]:
+    annotation = f"{path}.annotations.{release.ANNOTATION}"
+    version, digest = fields[f"{annotation}version"], fields[f"{annotation}digest"]
     uris = {path: value for path, value in fields.items() if path.endswith(("storageUri", "env[MODEL_URI].value"))}
     digests = {path: value for path, value in fields.items() if path.endswith("env[MODEL_DIGEST].value")}
     if not uris:
-        yield "spec", "names no model: neither a storageUri nor the variable MODEL_URI"
-    for path in uris:
-        beside = path.replace("env[MODEL_URI]", "env[MODEL_DIGEST]")
-        if beside != path and beside not in digests:
+        yield path if path != "metadata" else "spec", "names no model: neither a storageUri nor the variable MODEL_URI"
+    for place in uris:
+        beside = place.replace("env[MODEL_URI]", "env[MODEL_DIGEST]")
+        if beside != place and beside not in digests:
             yield beside, "missing; the service compares the model with it before it serves"
     if version == release.UNRELEASED:
-        for path, value in uris.items():
+        for place, value in uris.items():
             if value != release.UNRELEASED_URI:
-                yield path, f"{value!r} before the first release; write {release.UNRELEASED_URI}, bump_model.py sets it"
+                yield place, f"{value!r} {_FIRST.format(release.UNRELEASED_URI)}"
         if digest != release.UNRELEASED:
-            yield _DIGEST, f"{digest!r} before the first release; write {release.UNRELEASED}, bump_model.py sets it"
+            yield f"{annotation}digest", f"{digest!r} {_FIRST.format(release.UNRELEASED)}"
     else:
         try:
             uri = versions.parse_uri(f"s3://{policy.model_bucket}/models/{model}/{version}/").flavour(flavour)
         except Refused:
-            yield _VERSION, f"{version!r}: no version, which is YYYY-MM-DD-DIGEST12; only bump_model.py writes it"
+            why = "no version, which is YYYY-MM-DD-DIGEST12; only bump_model.py writes it"
+            yield f"{annotation}version", f"{version!r}: {why}"
             return
-        for path, value in uris.items():
+        for place, value in uris.items():
             if value != uri:
                 why = f"which {layout.POLICY_FILE}, the app and the annotation of the version give"
-                yield path, f"{value!r}: not {uri}, {why}; only bump_model.py writes it"
+                yield place, f"{value!r}: not {uri}, {why}; only bump_model.py writes it"
         if not _SHA256.fullmatch(digest) or digest.removeprefix("sha256:")[:12] != version[-12:]:
-            yield _DIGEST, f"{digest!r}: not the digest of version {version}; only bump_model.py writes either"
-        for path, value in fields.items():
-            if value == release.UNRELEASED and path != _DIGEST and path not in digests:
-                yield path, f"{value!r}, but the version is {version}; only bump_model.py writes either"
-    for path, value in digests.items():
+            why = f"not the digest of version {version}; only bump_model.py writes either"
+            yield f"{annotation}digest", f"{digest!r}: {why}"
+        for place, value in fields.items():
+            if release.unreleased(value) and place != f"{annotation}digest" and place not in digests:
+                yield place, f"{value!r}, but the version is {version}; only bump_model.py writes either"
+    for place, value in digests.items():
         if value != digest:
-            yield path, f"{value!r}: differs from the annotation {digest!r}; only bump_model.py writes either"
+            yield place, f"{value!r}: differs from the annotation {digest!r}; only bump_model.py writes either"
+
+
+def _file_faults(root: Path, app: str, environment: str, items: list[Object]) -> Iterator[tuple[str, str]]:
+    """No other patch, and no `images:` of a kustomization beside the release file, has a say in what runs."""
+
+    def show(path: str) -> bytes | None:
+        return (root / path).read_bytes() if (root / path).is_file() else None
+
+    own, kustomization = layout.release_paths(app, environment)
+    try:
+        if show(own) is not None and release.keeps_images(show(kustomization) or b"", kustomization):
+            yield kustomization, f"images: beside {own}, which names the image; an overlay has one of them"
+        for item in release.read_all(show, app, environment):
+            for path, fault in effect.of(item, show(item.file) or b"", items).overridden(items):
+                yield item.file, f"{path}: {fault}"
+    except Refused as refused:
+        where, _, message = refused.lines[0].partition(": ")
+        yield where, message
 
 
 # manifest-generate-paths: Argo CD renders an Application again only when a file below one of these paths changes.
@@ -249,20 +298,59 @@ def _folders(root: Path, item: Object) -> Iterator[tuple[str, str]]:
     if item["kind"] == "Application":
         yield path, path
     for generator in listed(at(item, "spec", "generators")):
-        for folder in sorted(_found(root, at(generator, "git"))):
+        for folder in sorted(_found(root, generator)):
             yield _expand(path, folder), folder
 
 
 def _found(root: Path, generator: Any) -> set[str]:
-    """The folders that a git generator finds: those of its files and its directories, less the excluded ones."""
+    """The folders that a generator finds by git: those of its files and its directories, less the excluded ones.
+
+    What a selector leaves out for being unreleased is found all the same: it will be, with its first release.
+    """
+    expressions = listed(at(generator, "selector", "matchExpressions"))
+    selected = [each for each in expressions if at(each, "values") != [release.UNRELEASED]]
     chosen: set[str] = set()
     excluded: set[str] = set()
     for field in ("files", "directories"):
-        for entry in listed(at(generator, field)):
+        for entry in listed(at(generator, "git", field)):
             places = [place for place in matching(root, at(entry, "path")) if place.is_dir() != (field == "files")]
+            if field == "files" and selected:
+                places = [p for p in places if all(matches(each, parameters(p.read_bytes())) for each in selected)]
             folders = {os.path.relpath(place.parent if field == "files" else place, root) for place in places}
             (excluded if at(entry, "exclude") else chosen).update(folders)
     return chosen - excluded
+
+
+def parameters(text: bytes) -> dict[str, str]:
+    """What a generator of files makes of a file: its scalars by their keys and positions, joined by dots.
+
+    Source: https://argo-cd.readthedocs.io/en/stable/operator-manual/applicationset/Generators-Git/
+    """
+    found: dict[str, str] = {}
+
+    def add(value: Any, path: str) -> None:
+        pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+        if pairs is None:
+            found[path] = str(value)
+        for key, item in pairs or ():
+            add(item, f"{path}.{key}" if path else str(key))
+
+    try:
+        add(yaml.safe_load(text), "")
+    except yaml.YAMLError:
+        return {}  # kustomize says so
+    return found
+
+
+def matches(expression: Any, labels: Mapping[str, Any]) -> bool:
+    """Whether labels satisfy one of a selector's matchExpressions, as Kubernetes defines them."""
+    key, values = str(at(expression, "key")), listed(at(expression, "values"))
+    return {
+        "In": labels.get(key) in values,
+        "NotIn": labels.get(key) not in values,
+        "Exists": key in labels,
+        "DoesNotExist": key not in labels,
+    }.get(str(at(expression, "operator")), False)
 
 
 def matching(root: Path, pattern: Any) -> list[Path]:

@@ -82,16 +82,22 @@ def _custom(sources: Path) -> Iterator[tuple[str, Schema]]:
     core = json.loads((sources / "k8s.io/kubernetes/api/openapi-spec/v3/api__v1_openapi.json").read_text())
     closed = _closed(core["components"]["schemas"])
     metadata = _inlined(closed[_META], closed)
-    for file in sorted([*sources.glob("github.com/kserve/**/*.yaml"), *sources.glob("github.com/argoproj/**/*.yaml")]):
-        for document in yaml.load_all(file.read_text(), _LOADER):
-            if not document or document.get("kind") != "CustomResourceDefinition":
-                continue
-            group, kind = document["spec"]["group"], document["spec"]["names"]["kind"]
-            for version in document["spec"]["versions"]:
-                schema = close(version["schema"]["openAPIV3Schema"], custom=True)
-                # Controllers' own types leave it open, and API servers check it all the same.
-                schema["properties"]["metadata"] = metadata
-                yield name(group, version["name"], kind), _object(schema, group, version["name"], kind)
+    kserve = sources.glob("github.com/kserve/kserve/config/crd/full/**/*.yaml")
+    for file in sorted([*kserve, *sources.glob("github.com/argoproj/**/*.yaml")]):
+        yield from of_definitions(file, metadata)
+
+
+def of_definitions(file: Path, metadata: Schema) -> Iterator[tuple[str, Schema]]:
+    """(file, closed schema) of every kind and version that the CRDs in a file define."""
+    for document in yaml.load_all(file.read_text(), _LOADER):
+        if not document or document.get("kind") != "CustomResourceDefinition":
+            continue
+        group, kind = document["spec"]["group"], document["spec"]["names"]["kind"]
+        for version in document["spec"]["versions"]:
+            schema = close(version["schema"]["openAPIV3Schema"], custom=True)
+            # Controllers' own types leave it open, and API servers check it all the same.
+            schema["properties"]["metadata"] = metadata
+            yield name(group, version["name"], kind), _object(schema, group, version["name"], kind)
 
 
 def _closed(definitions: dict[str, Schema]) -> dict[str, Schema]:

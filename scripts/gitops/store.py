@@ -185,7 +185,7 @@ def verify(store: Store, uri: VersionURI) -> Manifest:
 
 def verify_release(item: Release) -> tuple[VersionURI, Manifest]:
     """The version that a release names, once every stored byte is known to be what was released; Refused otherwise."""
-    file = layout.release_path(item.app, item.environment)
+    file = item.file
     try:
         uri = versions.parse_uri(item.uri.rstrip("/").rpartition("/")[0])
     except Refused:

@@ -23,9 +23,10 @@ from gitops.cli import Refused
 
 @dataclass(frozen=True)
 class Named:
-    """A step of a path into a list: the item whose `name` is this."""
+    """A step of a path into a list: the item whose `name`, or whatever `key` leads to, is this."""
 
     name: str
+    key: tuple[str, ...] = ("name",)
 
 
 Step = str | Named
@@ -162,7 +163,7 @@ def _find(node: Node | None, path: Path, file: str) -> Node | None:
     for position, step in enumerate(path, 1):
         if isinstance(step, Named):
             items = node.value if isinstance(node, SequenceNode) else []
-            named = [item for item in items if _name(item) == step.name]
+            named = [item for item in items if _name(item, step.key) == step.name]
             if len(named) > 1:
                 raise Refused(f"{file}: {show(path[:position])}: stands {len(named)} times; remove all but one")
             node = named[0] if named else None
@@ -171,8 +172,10 @@ def _find(node: Node | None, path: Path, file: str) -> Node | None:
     return node
 
 
-def _name(item: Node) -> str | None:
-    name = _value(item, "name")
+def _name(item: Node, key: tuple[str, ...]) -> str | None:
+    name: Node | None = item
+    for step in key:
+        name = _value(name, step)
     return str(name.value) if isinstance(name, ScalarNode) else None
 
 

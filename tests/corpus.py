@@ -1,0 +1,168 @@
+"""The corpus of faults: edits of the repository, one a fixture, each with its catcher and what that has to say.
+
+The first line of a fixture names its catcher: a rule of validate.py, `schema` for kubeconform with this repository's
+schemas, `promotion` and `manifest` for the schemas of promotion.yaml and manifest.json, or `kustomize`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import yaml
+from conftest import package
+
+import validate
+from gitops import kubeconform, kustomize, layout, rules, versions
+from gitops.cli import Refused
+from gitops.rules import ARGOCD, Finding, Repository
+
+DEPLOYED = ("base", "apps", "overlays", "argocd")
+MANIFEST = versions.MANIFEST
+# Where a catcher looks up what it checks with; kustomize is none of ours.
+SCHEMAS = {"promotion": layout, "manifest": versions}
+CATCHERS = (*validate.RULES, "schema", *SCHEMAS, "kustomize")
+
+
+@dataclass(frozen=True)
+class Fixture:
+    """One edit, the catchers that it has, and what they say. `also` are those that say something without them."""
+
+    name: str
+    catchers: frozenset[str]
+    title: str
+    file: str
+    errors: list[str]
+    content: str | None
+    old: str
+    new: str
+    also: list[str]
+
+    @contextlib.contextmanager
+    def applied(self, root: Path) -> Iterator[None]:
+        """The repository with the edit, while the block runs."""
+        file = root / self.file
+        before = file.read_bytes() if file.is_file() else None
+        if self.content is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(self.content)
+        else:
+            text = file.read_text()
+            assert text.count(self.old) == 1, f"{self.name}: {self.old!r} stands {text.count(self.old)} times"
+            file.write_text(text.replace(self.old, self.new))
+        try:
+            yield
+        finally:
+            if before is not None:
+                file.write_bytes(before)
+            else:
+                file.unlink()
+                for parent in file.parents:
+                    if parent == root or any(parent.iterdir()):
+                        break
+                    parent.rmdir()
+
+
+def read(file: Path) -> Fixture:
+    text = file.read_text()
+    catchers, _, title = text.splitlines()[0].removeprefix("# ").partition(": ")
+    data: dict[str, Any] = yaml.safe_load(text)
+    edit = {"content": None, "old": "", "new": "", "also": []} | {key: data[key] for key in data if key != "errors"}
+    return Fixture(file.stem, frozenset(catchers.split(", ")), title, errors=data["errors"].splitlines(), **edit)
+
+
+FIXTURES = [read(file) for file in sorted((Path(__file__).parent / "invalid").glob("*.yaml"))]
+
+
+def copy(source: Path, target: Path) -> None:
+    """A checkout's manifests, and the manifest of a model, for the edits."""
+    for name in DEPLOYED:
+        shutil.copytree(source / name, target / name)
+    shutil.copy(package(target / "artifacts").folder / MANIFEST, target / MANIFEST)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of an edit: by all catchers, and with those of the fixture switched off."""
+
+    all: list[str]
+    without: list[str]
+    schema: list[str]
+    """What kubeconform says by itself."""
+
+
+def verdicts(root: Path, closed: Path | None = None) -> dict[str, Verdict]:
+    """What the functions of which validate.py is made find for each fixture in a copy of the repository.
+
+    An edit is rendered where closure() says that it can matter (tests/test_kustomize.py proves that it is right), and
+    all objects of all fixtures go to kubeconform together: it spends its time on reading schemas, not on objects.
+    """
+    folders = [*layout.overlays(root, layout.read_policy(root)), ARGOCD]
+    before = {folder: kustomize.objects(text) for folder, text in kustomize.build_all(root, folders).items()}
+    found: dict[str, Verdict] = {}
+    renders: dict[str, dict[str, list[kustomize.Object]]] = {}
+    objects = {}
+    for fixture in FIXTURES:
+        with fixture.applied(root):
+            try:
+                changes = _render(root, folders, fixture)
+            except Refused as refused:
+                found[fixture.name] = Verdict(list(refused.lines), _without_schema(root, folders, fixture), [])
+                continue
+        renders[fixture.name] = before | changes
+        objects |= {f"{fixture.name}!{folder}": items for folder, items in changes.items()}
+    schema: dict[str, list[Finding]] = {name: [] for name in renders}
+    for finding in kubeconform.check(objects, closed):
+        name, _, where = finding.where.partition("!")
+        own = tuple(folder.partition("!")[2] for folder in finding.folders)
+        schema[name].append(replace(finding, where=where, folders=own))
+    for fixture in FIXTURES:
+        if fixture.name in renders:
+            with fixture.applied(root):
+                repository = Repository(root, layout.read_policy(root), renders[fixture.name])
+                mine = schema[fixture.name]
+                everything = validate.check(repository, mine)
+                with _off(fixture.catchers):
+                    without = validate.check(repository, [] if "schema" in fixture.catchers else mine)
+            found[fixture.name] = Verdict(*(list(map(str, listed)) for listed in (everything, without, mine)))
+    return found
+
+
+def _render(root: Path, folders: list[str], fixture: Fixture) -> dict[str, list[kustomize.Object]]:
+    """The renders that an edit can change. Raises Refused where a file is refused before any rule is asked."""
+    if fixture.file == MANIFEST:
+        versions.parse_manifest((root / MANIFEST).read_bytes(), MANIFEST)
+    layout.read_policy(root)
+    changed = kustomize.build_all(root, kustomize.readers(root, folders, [fixture.file]))
+    return {folder: kustomize.objects(text) for folder, text in changed.items()}
+
+
+def _without_schema(root: Path, folders: list[str], fixture: Fixture) -> list[str]:
+    with contextlib.ExitStack() as stack:
+        for name in fixture.catchers & SCHEMAS.keys():
+            stack.enter_context(mock.patch.object(SCHEMAS[name], "schema_faults", return_value=[]))
+        try:
+            _render(root, folders, fixture)
+        except Refused as refused:
+            return list(refused.lines)
+    return []
+
+
+@contextlib.contextmanager
+def _off(catchers: frozenset[str]) -> Iterator[None]:
+    with mock.patch.dict(rules.RULES), mock.patch.dict(validate.REVIEW):
+        for name in catchers:
+            rules.RULES.pop(name, None)
+            validate.REVIEW.pop(name, None)
+        yield
+
+
+def catcher(fixture: Fixture, line: str) -> str:
+    """Which catcher a line is from; those before the rules do not say it in the line."""
+    name = line.rpartition("[")[2].rstrip("]")
+    return name if line.endswith("]") and name in CATCHERS else next(iter(fixture.catchers - set(validate.RULES)), "")

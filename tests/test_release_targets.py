@@ -1,0 +1,478 @@
+"""What a release can be written into besides a workload's own patch: canaries, and `images:` of a kustomization."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import IMAGE, REGISTRY, Checkout, Version, make_checkout, package, write_release
+
+from gitops import kustomize
+from gitops.release import Target
+
+SKLEARN = ("--app", "iris-sklearn")
+FILE = "overlays/{}/iris-sklearn/release.yaml"
+KUSTOMIZATION = "overlays/{}/iris-api/kustomization.yaml"
+# What a person adds to a release file by pull request; it starts with the values of the release beside it.
+CANARY = """\
+  canary:
+    - trafficPercent: 10 # of the callers
+      predictor:
+        name: next
+        annotations:
+          model.mlops/version: {version}
+          model.mlops/digest: {digest}
+          model.mlops/code-commit: {code_commit}
+          model.mlops/data-digest: {data_digest}
+          model.mlops/mlflow-run: {mlflow_run}
+        serviceAccountName: iris-sklearn
+        automountServiceAccountToken: false
+        securityContext:
+          runAsNonRoot: true
+          runAsUser: 1000
+          seccompProfile:
+            type: RuntimeDefault
+        model:
+          name: kserve-container
+          modelFormat:
+            name: sklearn
+          runtime: kserve-sklearnserver
+          protocolVersion: v2
+          storageUri: {uri}sklearn/
+          resources:
+            requests:
+              cpu: 250m
+              memory: 512Mi
+            limits:
+              memory: 1Gi
+          securityContext:
+            allowPrivilegeEscalation: false
+            capabilities:
+              drop: [ALL]
+"""
+
+
+@pytest.fixture
+def second(tmp_path: Path, s3: object) -> Version:
+    made = package(tmp_path / "second", "two")
+    assert s3.upload(made) == made.uri  # type: ignore[attr-defined]
+    return made
+
+
+# Canaries
+
+
+@pytest.fixture(scope="module")
+def with_canaries(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A remote in which every environment runs one version, and has a canary of the same."""
+    made = make_checkout(template, tmp_path_factory.mktemp("canaries"))
+    version = package(made.root.parent / "artifacts")
+    for environment in ("dev", "staging", "prod"):
+        write_release(made.root, Target("iris-sklearn", environment), version, "sklearn")
+        text = made.read(FILE.format(environment)).decode()
+        made.write(FILE.format(environment), text + CANARY.format(**version.data, uri=version.uri))
+    made.commit("Release everywhere", push=True)
+    return made.remote
+
+
+@pytest.fixture
+def canaries(with_canaries: Path, tmp_path: Path, version: Version) -> Checkout:
+    return make_checkout(with_canaries, tmp_path)
+
+
+def bump(checkout: Checkout, environment: str, version: Version, *options: str) -> None:
+    done = checkout.run(
+        "bump_model", *SKLEARN, "--env", environment, "--model-uri", version.uri, "--push", *options
+    )  # fmt: skip
+    assert done.code == 0, done.err
+
+
+def served(checkout: Checkout, environment: str, commit: str = "cicd") -> list[str]:
+    """The URIs of what most callers get and of the canary."""
+    spec = yaml.safe_load(checkout.git("show", f"{commit}:{FILE.format(environment)}"))["spec"]
+    return [part["model"]["storageUri"] for part in (spec["predictor"], spec["canary"][0]["predictor"])]
+
+
+def test_a_bump_of_a_canary_changes_its_lines_and_nothing_else(
+    canaries: Checkout, version: Version, second: Version
+) -> None:
+    bump(canaries, "dev", second, "--canary", "next")
+
+    assert served(canaries, "dev") == [f"{version.uri}sklearn/", f"{second.uri}sklearn/"]
+    stat = canaries.git("diff", "--numstat", "cicd^", "cicd")
+    assert stat == f"3\t3\t{FILE.format('dev')}"  # the lineage of both versions is the same
+    body = canaries.git("log", "-1", "--format=%B", "cicd").splitlines()
+    assert body[0] == f"Release iris-sklearn in dev, canary next to {second.version}"
+    assert body[4:6] == ["Release: iris-sklearn dev", "Canary: next"]
+
+
+def test_a_canary_and_what_most_callers_get_are_released_in_one_commit(
+    canaries: Checkout, version: Version, second: Version
+) -> None:
+    done = canaries.run(
+        "bump_model", "--release", f"iris-sklearn:dev={second.uri}", "--release", f"iris-sklearn:dev:next={second.uri}",
+        "--commit", "--json",
+    )  # fmt: skip
+
+    assert done.code == 0, done.err
+    assert [item["canary"] for item in json.loads(done.out)["releases"]] == [None, "next"]
+    assert served(canaries, "dev") == [f"{second.uri}sklearn/"] * 2
+
+
+def test_a_canary_there_and_back_is_the_same_tree(canaries: Checkout, version: Version, second: Version) -> None:
+    before = canaries.git("rev-parse", "cicd^{tree}")
+
+    bump(canaries, "dev", second, "--canary", "next")
+    bump(canaries, "dev", version, "--canary", "next")
+
+    assert canaries.git("rev-parse", "cicd^{tree}") == before
+
+
+@pytest.mark.parametrize(
+    ("app", "canary", "line"),
+    [
+        (
+            "iris-sklearn",
+            "other",
+            f"{FILE.format('dev')}: spec.canary: no entry whose predictor.name is 'other'; the canaries are next,"
+            " a pull request adds one",
+        ),
+        (
+            "iris-api",
+            "next",
+            "overlays/dev/iris-api/release.yaml: kind: 'Deployment': no canary 'next'; only an InferenceService has"
+            " canaries",
+        ),
+    ],
+)
+def test_a_canary_that_is_not_there_is_refused(
+    canaries: Checkout, version: Version, app: str, canary: str, line: str
+) -> None:
+    before = canaries.state()
+
+    done = canaries.run(
+        "bump_model", "--app", app, "--env", "dev", "--canary", canary, "--model-uri", version.uri, "--push"
+    )  # fmt: skip
+
+    assert (done.code, done.errors) == (1, [line])
+    assert canaries.state() == before
+
+
+def test_what_an_environment_runs_is_promoted_to_a_canary_of_the_next_and_then_to_all(
+    canaries: Checkout, version: Version, second: Version
+) -> None:
+    old, new = f"{version.uri}sklearn/", f"{second.uri}sklearn/"
+    bump(canaries, "dev", second)
+
+    for option, expected in ((("--canary", "next"), [old, new]), ((), [new, new])):
+        done = canaries.run("promote_model", *SKLEARN, "--to", "staging", *option, "--push", "--json")
+        assert done.code == 0, done.err
+        told = json.loads(done.out)
+        assert told["branch"] == f"promote/staging/iris-sklearn{'-next' if option else ''}-{second.version}"
+        assert told["diff"].count("\n+") == 4  # the file's name, and three fields
+        canaries.merge(told["branch"])
+        assert served(canaries, "staging") == expected
+
+
+def test_what_ran_as_a_canary_only_is_no_release_of_the_next_environment(
+    canaries: Checkout, version: Version, second: Version
+) -> None:
+    bump(canaries, "dev", second, "--canary", "next")
+
+    done = canaries.run(
+        "bump_model", *SKLEARN, "--env", "staging", "--canary", "next", "--model-uri", second.uri, "--push"
+    )  # fmt: skip
+
+    assert (done.code, done.errors) == (
+        1,
+        [
+            f"{FILE.format('staging')}: {second.version} has never been released in dev, which comes before staging;"
+            " release it there first, then run"
+            " `python scripts/promote_model.py --app iris-sklearn --to staging --canary next`"
+        ],
+    )
+
+
+def test_a_pull_request_that_slips_a_canary_past_the_order_is_refused(
+    canaries: Checkout, version: Version, second: Version
+) -> None:
+    write_release(canaries.root, Target("iris-sklearn", "prod", "next"), second, "sklearn")
+
+    done = canaries.run("validate", "--changed-since", "origin/cicd")
+
+    assert done.code == 1
+    assert [line.rpartition(" [")[2] for line in done.errors] == ["order]"]
+    assert f"{FILE.format('prod')}: {second.version} has never been released in staging" in done.errors[0]
+
+
+def test_a_canary_is_rolled_back_by_itself_and_the_app_is_held(
+    canaries: Checkout, version: Version, second: Version
+) -> None:
+    bump(canaries, "dev", second, "--canary", "next")
+    rollback = ("rollback_model", *SKLEARN, "--env", "dev", "--canary", "next", "--reason", "worse", "--push")
+
+    done = canaries.run(*rollback)
+    again = canaries.run(*rollback)
+
+    assert (done.code, again.code) == (0, 0), done.err
+    assert served(canaries, "dev", "origin/cicd") == [f"{version.uri}sklearn/"] * 2
+    assert "nothing to change" in again.err
+    refused = canaries.run("bump_model", *SKLEARN, "--env", "dev", "--model-uri", second.uri, "--push")
+    assert refused.code == 1
+    assert "canary next: worse" in refused.errors[0]
+
+
+def test_the_same_reason_for_the_app_and_for_its_canary_is_two_rollbacks(
+    canaries: Checkout, version: Version, second: Version
+) -> None:
+    bump(canaries, "dev", second)
+    bump(canaries, "dev", second, "--canary", "next")
+
+    for option in ((), ("--canary", "next")):
+        done = canaries.run("rollback_model", *SKLEARN, "--env", "dev", "--reason", "worse", "--push", *option)
+        assert done.code == 0, done.err
+
+    assert served(canaries, "dev", "origin/cicd") == [f"{version.uri}sklearn/"] * 2
+
+
+def test_releases_lists_canaries_with_the_commit_that_brought_them(
+    canaries: Checkout, version: Version, second: Version
+) -> None:
+    bump(canaries, "dev", second, "--canary", "next")
+
+    done = canaries.run("releases", "--env", "dev", *SKLEARN, "--json")
+
+    rows = json.loads(done.out)["releases"]
+    assert [(row["canary"], row["version"]) for row in rows] == [(None, version.version), ("next", second.version)]
+    assert rows[1]["commit"] == canaries.git("rev-parse", "cicd")
+    assert "iris-sklearn (canary next)" in canaries.run("releases", "--env", "dev").out
+
+
+def test_an_app_with_canaries_passes_every_check(canaries: Checkout) -> None:
+    done = canaries.run("validate")
+
+    assert (done.code, done.err) == (0, "")
+
+
+# images: of a kustomization
+
+IMAGES = """
+commonAnnotations:
+  model.mlops/version: unreleased
+  model.mlops/digest: unreleased
+  model.mlops/code-commit: unreleased
+  model.mlops/data-digest: unreleased
+  model.mlops/mlflow-run: unreleased
+  model.mlops/uri: s3://unreleased/
+
+images:
+  - name: unreleased
+    newName: {registry}/iris-api
+    {field}: unreleased
+
+replacements:
+  - source:
+      kind: Deployment
+      fieldPath: metadata.annotations.[model.mlops/uri]
+    targets:
+      - select:
+          kind: Deployment
+        fieldPaths:
+          - spec.template.spec.containers.[name=api].env.[name=MODEL_URI].value
+  - source:
+      kind: Deployment
+      fieldPath: metadata.annotations.[model.mlops/digest]
+    targets:
+      - select:
+          kind: Deployment
+        fieldPaths:
+          - spec.template.spec.containers.[name=api].env.[name=MODEL_DIGEST].value
+"""
+BY = {"digest": IMAGE, "newTag": f"{REGISTRY}/iris-api:1.2.3"}
+
+
+def keep_in_images(checkout: Checkout, environment: str, field: str = "digest") -> None:
+    """Moves the release of iris-api into the overlay's kustomization, as CONTRIBUTING.md tells it."""
+    checkout.git("rm", "-q", f"overlays/{environment}/iris-api/release.yaml")
+    checkout.replace(KUSTOMIZATION.format(environment), "  - path: release.yaml\n", "")
+    text = checkout.read(KUSTOMIZATION.format(environment)).decode()
+    checkout.write(KUSTOMIZATION.format(environment), text + IMAGES.format(registry=REGISTRY, field=field))
+
+
+@pytest.fixture
+def images(template: Path, tmp_path: Path, version: Version) -> Iterator[Checkout]:
+    made = make_checkout(template, tmp_path)
+    for environment in ("dev", "staging", "prod"):
+        keep_in_images(made, environment)
+    made.commit("Keep releases in images", push=True)
+    yield made
+
+
+API = ("--app", "iris-api")
+
+
+def test_an_overlay_that_keeps_its_release_in_images_passes_every_check(images: Checkout) -> None:
+    done = images.run("validate")
+
+    assert (done.code, done.err) == (0, "")
+
+
+@pytest.mark.parametrize("field", BY)
+def test_a_bump_writes_the_image_and_the_model_into_the_kustomization(
+    checkout: Checkout, version: Version, field: str
+) -> None:
+    keep_in_images(checkout, "dev", field)
+    before = checkout.read(KUSTOMIZATION.format("dev")).decode()
+    checkout.commit(push=True)
+
+    done = checkout.run(
+        "bump_model", *API, "--env", "dev", "--model-uri", version.uri, "--image", BY[field], "--commit"
+    )  # fmt: skip
+
+    assert done.code == 0, done.err
+    after = checkout.git("show", f"cicd:{KUSTOMIZATION.format('dev')}")
+    data = yaml.safe_load(after)
+    joint = "@" if field == "digest" else ":"
+    assert data["images"] == [
+        {"name": "unreleased", "newName": f"{REGISTRY}/iris-api", field: BY[field].partition(joint)[2]}
+    ]
+    assert data["commonAnnotations"]["model.mlops/uri"] == f"{version.uri}onnx/"
+    changed = [line for line, old in zip(after.splitlines(), before.splitlines(), strict=True) if line != old]
+    assert len(changed) == 7
+    checkout.git("checkout", "-q", "cicd")
+    checkout.git("reset", "-q", "--hard", "cicd")
+    [deployment] = [
+        item
+        for item in kustomize.objects(kustomize.build(checkout.root, "overlays/dev/iris-api"))
+        if item["kind"] == "Deployment"
+    ]
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    variables = {item["name"]: item.get("value") for item in container["env"]}
+    assert container["image"] == BY[field]
+    assert (variables["MODEL_URI"], variables["MODEL_DIGEST"]) == (f"{version.uri}onnx/", version.digest)
+    assert checkout.run("validate").code == 0
+
+
+def test_a_release_in_images_is_promoted_and_rolled_back_like_any_other(
+    images: Checkout, version: Version, second: Version
+) -> None:
+    for made in (version, second):
+        done = images.run(
+            "bump_model", *API, "--env", "dev", "--model-uri", made.uri, "--image", IMAGE, "--push"
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        told = images.run("promote_model", *API, "--to", "staging", "--push", "--json")
+        assert told.code == 0, told.err
+        images.merge(json.loads(told.out)["branch"])
+
+    done = images.run("rollback_model", *API, "--env", "staging", "--reason", "worse", "--push")
+
+    assert done.code == 0, done.err
+    assert images.git("diff", "--name-only", "origin/cicd^", "origin/cicd").splitlines() == [
+        "overlays/staging/iris-api/hold.yaml",
+        KUSTOMIZATION.format("staging"),
+    ]
+    rows = json.loads(images.run("releases", *API, "--json").out)["releases"]
+    assert [row["version"] for row in rows] == [second.version, version.version, "unreleased"]
+
+
+def test_a_release_file_can_become_images_without_losing_its_history(
+    checkout: Checkout, version: Version, second: Version
+) -> None:
+    for made in (version, second):
+        done = checkout.run(
+            "bump_model", *API, "--env", "dev", "--model-uri", made.uri, "--image", IMAGE, "--push"
+        )  # fmt: skip
+        assert done.code == 0, done.err
+    checkout.git("pull", "-q")
+    keep_in_images(checkout, "dev")
+    write_release(checkout.root, Target("iris-api", "dev"), second, "onnx", IMAGE)
+    checkout.commit(push=True)
+
+    done = checkout.run("rollback_model", *API, "--env", "dev", "--reason", "worse", "--push")
+
+    assert done.code == 0, done.err
+    assert f"{version.uri}onnx/" in checkout.git("show", f"origin/cicd:{KUSTOMIZATION.format('dev')}")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "image", "line"),
+    [
+        (
+            "digest: unreleased\n\nrepl",
+            "newTag: unreleased\n\nrepl",
+            IMAGE,
+            f"images[unreleased].newTag: {IMAGE} cannot be written as a newTag; name the image so, or put `digest` in"
+            " the place of `newTag`",
+        ),
+        (
+            "digest: unreleased\n\nrepl",
+            "digest: unreleased\n    newTag: '1'\n\nrepl",
+            IMAGE,
+            "images[unreleased]: needs `digest` or `newTag`, and not both",
+        ),
+        (
+            "images:\n",
+            "images:\n  - name: proxy\n    newTag: '1'\n",
+            IMAGE,
+            "images: 2 entries; without a release.yaml beside it, it has exactly one, the image of the app",
+        ),
+        (
+            "  model.mlops/uri: s3://unreleased/\n",
+            "",
+            IMAGE,
+            "commonAnnotations.model.mlops/uri: missing; a release has this field",
+        ),
+    ],
+)
+def test_images_that_cannot_hold_the_release_are_refused(
+    checkout: Checkout, version: Version, old: str, new: str, image: str, line: str
+) -> None:
+    keep_in_images(checkout, "dev")
+    checkout.replace(KUSTOMIZATION.format("dev"), old, new)
+    checkout.commit(push=True)
+
+    done = checkout.run("bump_model", *API, "--env", "dev", "--model-uri", version.uri, "--image", image, "--push")
+
+    assert (done.code, done.errors) == (1, [f"{KUSTOMIZATION.format('dev')}: {line}"])
+
+
+def test_a_release_that_no_replacement_carries_to_the_container_is_refused(
+    checkout: Checkout, version: Version
+) -> None:
+    keep_in_images(checkout, "dev")
+    text = checkout.read(KUSTOMIZATION.format("dev")).decode()
+    checkout.write(KUSTOMIZATION.format("dev"), text[: text.index("replacements:")])
+    checkout.commit(push=True)
+
+    done = checkout.run("bump_model", *API, "--env", "dev", "--model-uri", version.uri, "--image", IMAGE, "--push")
+
+    where = "overlays/dev/iris-api: Deployment.apps ml-dev/iris-api: spec.template.spec.containers[api].env"
+    assert (done.code, done.errors) == (
+        1,
+        [
+            f"{where}[MODEL_URI].value: renders as 's3://unreleased/', not '{version.uri}onnx/';"
+            " another patch overrides the release",
+            f"{where}[MODEL_DIGEST].value: renders as 'unreleased', not '{version.digest}';"
+            " another patch overrides the release",
+        ],
+    )
+
+
+def test_an_overlay_with_neither_a_release_file_nor_images_is_refused(checkout: Checkout, version: Version) -> None:
+    checkout.git("rm", "-q", "overlays/dev/iris-api/release.yaml")
+    checkout.replace(KUSTOMIZATION.format("dev"), "  - path: release.yaml\n", "")
+    checkout.commit(push=True)
+
+    done = checkout.run("bump_model", *API, "--env", "dev", "--model-uri", version.uri, "--image", IMAGE, "--push")
+
+    assert (done.code, done.errors) == (
+        1,
+        [
+            "overlays/dev/iris-api/release.yaml: missing, and overlays/dev/iris-api/kustomization.yaml has no images;"
+            " CONTRIBUTING.md tells where a release can be"
+        ],
+    )
