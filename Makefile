@@ -2,13 +2,16 @@
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve validate test bench lock
+.PHONY: help setup init demo serve validate test bench lock
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 
 setup: ## what the commands and the checks need, in .venv
 	@$(PYTHON) scripts/setup.py validate
+
+init: ## your team's values in the place of the template's: make init ARGS="--repo ... --bucket ..."
+	@$(PYTHON) scripts/setup.py validate && .venv/bin/python scripts/init_fork.py $(ARGS)
 
 demo: ## from training data to a served model in production, by commits, on this machine
 	@$(PYTHON) scripts/setup.py demo && .venv/bin/python scripts/demo.py
@@ -22,8 +25,8 @@ validate: ## render every overlay and check it
 test: ## everything that CI checks
 	@$(PYTHON) scripts/setup.py test && .venv/bin/python -m pytest -n auto --dist loadfile && cd model-src && .venv/bin/python -m pytest
 
-bench: ## figures: many writers, one edit, one commit, all checks, each beside another way of doing it
-	@$(PYTHON) scripts/setup.py bench && .venv/bin/python tests/bench/commands.py && .venv/bin/python tests/bench/writers.py
+bench: ## figures: what finds which fault, one edit, one commit, all checks, many writers; each beside another way
+	@$(PYTHON) scripts/setup.py bench && for bench in corpus_table commands writers; do .venv/bin/python tests/bench/$$bench.py || exit 1; done
 
 lock: ## the locks again, after a dependency was changed
 	@$(PYTHON) scripts/setup.py test && .venv/bin/python scripts/lock.py

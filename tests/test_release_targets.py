@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import IMAGE, REGISTRY, Checkout, Version, make_checkout, package, write_release
+from conftest import IMAGE, REGISTRY, ROOT, Checkout, Version, make_checkout, package, write_release
 
 from gitops import kustomize
 from gitops.release import Target
@@ -16,43 +17,12 @@ from gitops.release import Target
 SKLEARN = ("--app", "iris-sklearn")
 FILE = "overlays/{}/iris-sklearn/release.yaml"
 KUSTOMIZATION = "overlays/{}/iris-api/kustomization.yaml"
-# What a person adds to a release file by pull request; it starts with the values of the release beside it.
-CANARY = """\
-  canary:
-    - trafficPercent: 10 # of the callers
-      predictor:
-        name: next
-        annotations:
-          model.mlops/version: {version}
-          model.mlops/digest: {digest}
-          model.mlops/code-commit: {code_commit}
-          model.mlops/data-digest: {data_digest}
-          model.mlops/mlflow-run: {mlflow_run}
-        serviceAccountName: iris-sklearn
-        automountServiceAccountToken: false
-        securityContext:
-          runAsNonRoot: true
-          runAsUser: 1000
-          seccompProfile:
-            type: RuntimeDefault
-        model:
-          name: kserve-container
-          modelFormat:
-            name: sklearn
-          runtime: kserve-sklearnserver
-          protocolVersion: v2
-          storageUri: {uri}sklearn/
-          resources:
-            requests:
-              cpu: 250m
-              memory: 512Mi
-            limits:
-              memory: 1Gi
-          securityContext:
-            allowPrivilegeEscalation: false
-            capabilities:
-              drop: [ALL]
-"""
+
+
+def example(name: str) -> str:
+    """A block of CONTRIBUTING.md."""
+    _, _, rest = (ROOT / "CONTRIBUTING.md").read_text().partition(f"<!-- {name} -->\n```yaml\n")
+    return rest.partition("```\n")[0]
 
 
 @pytest.fixture
@@ -65,6 +35,15 @@ def second(tmp_path: Path, s3: object) -> Version:
 # Canaries
 
 
+def like(canary: str, text: str) -> str:
+    """A canary with the values of the release beside it, by which it starts."""
+    for field in re.findall(r"(model\.mlops/[a-z-]+|storageUri): ", canary):
+        value = re.search(rf"{field}: (.*)", text)
+        assert value
+        canary = re.sub(rf"{field}: .*", f"{field}: {value[1]}", canary)
+    return canary
+
+
 @pytest.fixture(scope="module")
 def with_canaries(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A remote in which every environment runs one version, and has a canary of the same."""
@@ -73,7 +52,7 @@ def with_canaries(template: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     for environment in ("dev", "staging", "prod"):
         write_release(made.root, Target("iris-sklearn", environment), version, "sklearn")
         text = made.read(FILE.format(environment)).decode()
-        made.write(FILE.format(environment), text + CANARY.format(**version.data, uri=version.uri))
+        made.write(FILE.format(environment), text + like(example("canary"), text))
     made.commit("Release everywhere", push=True)
     return made.remote
 
@@ -259,38 +238,6 @@ def test_an_app_with_canaries_passes_every_check(canaries: Checkout) -> None:
 
 # images: of a kustomization
 
-IMAGES = """
-commonAnnotations:
-  model.mlops/version: unreleased
-  model.mlops/digest: unreleased
-  model.mlops/code-commit: unreleased
-  model.mlops/data-digest: unreleased
-  model.mlops/mlflow-run: unreleased
-  model.mlops/uri: s3://unreleased/
-
-images:
-  - name: unreleased
-    newName: {registry}/iris-api
-    {field}: unreleased
-
-replacements:
-  - source:
-      kind: Deployment
-      fieldPath: metadata.annotations.[model.mlops/uri]
-    targets:
-      - select:
-          kind: Deployment
-        fieldPaths:
-          - spec.template.spec.containers.[name=api].env.[name=MODEL_URI].value
-  - source:
-      kind: Deployment
-      fieldPath: metadata.annotations.[model.mlops/digest]
-    targets:
-      - select:
-          kind: Deployment
-        fieldPaths:
-          - spec.template.spec.containers.[name=api].env.[name=MODEL_DIGEST].value
-"""
 BY = {"digest": IMAGE, "newTag": f"{REGISTRY}/iris-api:1.2.3"}
 
 
@@ -299,7 +246,8 @@ def keep_in_images(checkout: Checkout, environment: str, field: str = "digest") 
     checkout.git("rm", "-q", f"overlays/{environment}/iris-api/release.yaml")
     checkout.replace(KUSTOMIZATION.format(environment), "  - path: release.yaml\n", "")
     text = checkout.read(KUSTOMIZATION.format(environment)).decode()
-    checkout.write(KUSTOMIZATION.format(environment), text + IMAGES.format(registry=REGISTRY, field=field))
+    added = example("images").replace("    digest: ", f"    {field}: ")
+    checkout.write(KUSTOMIZATION.format(environment), f"{text}\n{added}")
 
 
 @pytest.fixture
