@@ -270,8 +270,7 @@ def test_faults_of_all_folders_are_reported_each_with_its_folder_and_no_path_of_
     missing = f"base/inference-service/kustomization.yaml: resources: 'serviceaccount.yaml': {OUTSIDE}"
     assert not [line for line in lines if str(tmp_path) in line]
     assert [line.partition(": ")[0] for line in lines if line != missing] == [
-        "overlays/dev/environment", "overlays/dev/iris-api", "overlays/staging/environment",
-        "overlays/prod/environment", "overlays/prod/iris-api",
+        "base/environment/limitrange.yaml", "overlays/dev/iris-api", "overlays/prod/iris-api",
     ]  # fmt: skip
     assert lines.count(missing) == 1
     assert "overlays/dev/iris-api: no resource matches strategic merge patch" in lines[1]

@@ -90,7 +90,10 @@ def test_a_missing_policy_is_refused(tmp_path: Path) -> None:
         (
             "ghcr.io/team",
             "https://ghcr.io/",
-            [r"image_registries.1: 'https://ghcr.io/' does not match '^[a-z0-9][a-z0-9.:/_-]*[a-z0-9]\\Z'"],
+            [
+                "image_registries.1: 'https://ghcr.io/' does not match"
+                r" '^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*\\Z'"
+            ],
         ),
         (
             "model_bucket: mlops-prod",
