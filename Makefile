@@ -2,7 +2,7 @@
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup init demo serve validate test bench lock
+.PHONY: help setup init demo serve validate cluster bootstrap cluster-down test test-cluster bench bench-cluster lock
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -22,11 +22,26 @@ serve: ## train a model and serve it on port 5001, without Git, S3 or Kubernetes
 validate: ## render every overlay and check it
 	@$(PYTHON) scripts/setup.py validate && .venv/bin/python scripts/validate.py
 
+cluster: ## Kubernetes, KServe and Argo CD on this machine, without Docker; the first time it builds them, in 15 minutes
+	@$(PYTHON) scripts/setup.py cluster && .venv/bin/python scripts/local_cluster.py up
+
+bootstrap: ## hand the cluster that your kubeconfig names over to Git: make bootstrap ARGS="--context NAME"
+	@$(PYTHON) scripts/setup.py status && .venv/bin/python scripts/bootstrap.py $(ARGS)
+
+cluster-down: ## stop it and remove what it kept
+	@.venv/bin/python scripts/local_cluster.py reset
+
 test: ## everything that CI checks
 	@$(PYTHON) scripts/setup.py test && .venv/bin/python -m pytest -n auto --dist loadfile && cd model-src && .venv/bin/python -m pytest
 
+test-cluster: ## the same repository on a real API server, KServe and Argo CD
+	@$(PYTHON) scripts/setup.py test && $(PYTHON) scripts/setup.py cluster && .venv/bin/python -m pytest -m cluster tests/cluster
+
 bench: ## figures: what finds which fault, one edit, one commit, all checks, many writers; each beside another way
 	@$(PYTHON) scripts/setup.py bench && for bench in corpus_table commands writers; do .venv/bin/python tests/bench/$$bench.py || exit 1; done
+
+bench-cluster: ## figures: from a merge to the live object, with a refresh and by Argo CD's own polling
+	@$(PYTHON) scripts/setup.py test && $(PYTHON) scripts/setup.py cluster && .venv/bin/python tests/bench/merge_to_live.py
 
 lock: ## the locks again, after a dependency was changed
 	@$(PYTHON) scripts/setup.py test && .venv/bin/python scripts/lock.py

@@ -21,11 +21,13 @@ ROOT = Path(__file__).resolve().parents[1]
 # (folder of the project, its lock, what is locked, the larger lock that it is a part of)
 LOCKS = (
     (".", "requirements-test.txt", ["pyproject.toml", "--group", "test"], None),
-    (".", "requirements.txt", ["pyproject.toml"], "requirements-test.txt"),
+    (".", "requirements-cluster.txt", ["pyproject.toml", "--group", "cluster"], "requirements-test.txt"),
+    (".", "requirements.txt", ["pyproject.toml"], "requirements-cluster.txt"),
     ("model-src", "requirements-test.txt", ["--group", "test"], None),
     ("model-src", "requirements-train.txt", ["--group", "train"], "requirements-test.txt"),
     ("model-src", "requirements-serve.txt", ["--group", "serve"], "requirements-train.txt"),
     ("tools", "requirements.txt", ["requirements.in"], None),
+    ("tools", "redis/requirements.txt", ["redis/requirements.in", "--no-deps"], None),
 )
 
 

@@ -43,7 +43,7 @@ def show(args: argparse.Namespace) -> None:
             "since": row["since"] or "-",
             "commit": row["commit"][:12] if row["since"] else "-",
             "code": row["code_commit"][:12] if row["since"] else "-",
-            "image": _short(row["image"]),
+            "image": release.short_image(row["image"]),
         }
         for row in rows
     ]
@@ -59,15 +59,6 @@ def _chosen(listed: Sequence[Release], args: argparse.Namespace) -> Sequence[Rel
             raise Refused(f"{option} {name}: nothing of that name on {publish.BRANCH}; there is {', '.join(known)}")
         listed = [item for item in listed if name in (None, getattr(item, field))]
     return listed
-
-
-def _short(image: str | None) -> str:
-    """An image without its registry, its digest cut: enough to recognise it in a table."""
-    if image in (None, release.UNRELEASED):
-        return "-"
-    name = str(image).rpartition("/")[2]
-    name, at, digest = name.partition("@sha256:")
-    return f"{name}@{digest[:12]}" if at else name
 
 
 if __name__ == "__main__":

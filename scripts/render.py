@@ -1,6 +1,6 @@
 """Print what kustomize makes of the overlays: what Argo CD will apply.
 
-python scripts/render.py                                  every overlay, and argocd/
+python scripts/render.py                                  every overlay, argocd/ and argocd/platform/
 python scripts/render.py overlays/prod/iris-api           one of them
 python scripts/render.py --out build/                     one file per overlay
 python scripts/render.py --changed-since origin/cicd      the rendered differences against a commit
@@ -13,11 +13,10 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gitops import cli, kustomize, layout
+from gitops import cli, kustomize, layout, rules
 from gitops.cli import Refused
 from gitops.diff import rendered_diffs
 from gitops.git import Git
-from gitops.rules import ARGOCD
 
 # Bytes. GitHub drops a step's summary of more than 1 MiB, and nobody reads more than a screen or two of one overlay.
 SUMMARY, PART = 900_000, 60_000
@@ -40,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def render(args: argparse.Namespace) -> None:
-    known = [*layout.overlays(args.root, layout.read_policy(args.root)), ARGOCD]
+    known = rules.folders(args.root, layout.read_policy(args.root))
     if args.changed_since:
         _differences(args, known)
         return

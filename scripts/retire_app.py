@@ -1,31 +1,44 @@
 """Retire: remove an app from an environment on purpose, as a branch for a pull request to cicd.
 
 The branch removes overlays/<env>/<app>/ and records the removal in overlays/<env>/retired.yaml; validate.py refuses
-every other disappearance of a service. What Argo CD will delete is printed. Merging the branch is the confirmation.
+every other disappearance of a service. What will be deleted is printed. Argo CD takes nothing away by itself: after the
+merge the service still runs, until --finish deletes its Application with all that it made.
 
   python scripts/retire_app.py --app iris-sklearn --env dev --reason "iris-api replaces it"
   python scripts/retire_app.py --app iris-sklearn --env dev --reason "iris-api replaces it" --push
+  python scripts/retire_app.py --app iris-sklearn --env dev --finish
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from gitops import apply, changes, cli, kustomize, layout, publish, release
 from gitops.cli import Refused
 from gitops.git import Git
 from gitops.release import Release
+from gitops.rules import at
+
+APPLICATION = ("argoproj.io/v1alpha1", "Application")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, dry_run=True, as_json=True)
     parser.add_argument("--app", required=True, help="the app, a folder of apps/")
     parser.add_argument("--env", required=True, help="the environment to remove it from")
-    parser.add_argument("--reason", required=True, help="why; written into the record and the commit")
+    parser.add_argument("--reason", help="why; written into the record and the commit")
     parser.add_argument("--push", action="store_true", help="push the branch to origin")
-    return cli.run(retire, parser.parse_args(argv))
+    parser.add_argument("--finish", action="store_true", help="after the merge: delete it from the cluster")
+    parser.add_argument("--kubeconfig", type=Path, help="for --finish; default: $KUBECONFIG, or ~/.kube/config")
+    parser.add_argument("--context", help="for --finish; default: the kubeconfig's current one")
+    args = parser.parse_args(argv)
+    if args.finish == bool(args.reason) or (args.finish and args.push):
+        parser.error("give either --reason (and --push), or --finish")
+    return cli.run(finish if args.finish else retire, args)
 
 
 def retire(args: argparse.Namespace) -> None:
@@ -75,11 +88,52 @@ def retire(args: argparse.Namespace) -> None:
     for identity in gone:
         print(f"- {identity}")
     if args.dry_run:
-        cli.say(f"would make the branch {branch}, whose merge deletes these")
+        cli.say(f"would make the branch {branch}, which takes these out of Git")
     elif args.push:
-        cli.say(f"pushed {branch}; merging its pull request to {publish.BRANCH} deletes these")
+        cli.say(f"pushed {branch}; next: merge its pull request to {publish.BRANCH}, then run this with --finish")
     else:
         cli.say(f"made {branch}; next: git push {publish.REMOTE} {branch}, open a pull request to {publish.BRANCH}")
+
+
+def finish(args: argparse.Namespace) -> None:
+    """Deletes what Argo CD made of an app whose retirement is merged."""
+    from gitops.kube import Cluster  # the rest of this command needs no cluster
+
+    git = Git(args.root)
+    if git.has_remote(publish.REMOTE):
+        git.fetch(publish.REMOTE, publish.BRANCH)
+    tip = publish.tip(git)
+    folder, record = layout.overlay(args.app, args.env), changes.retired_path(args.env)
+    if git.files(tip, folder):
+        raise Refused(f"{folder}: still on {publish.BRANCH}; merge its retirement first")
+    if not changes.read_retired(git.show(tip, record), record)[args.app]:
+        raise Refused(f"{record}: no retirement of {args.app}; only what was retired is deleted")
+    cluster = Cluster(args.kubeconfig, args.context)
+    name = f"{args.app}-{args.env}"
+    found = cluster.get(*APPLICATION, name, "argocd")
+    gone = [
+        f"{item.get('kind')} {item.get('namespace')}/{item.get('name')}"
+        for item in at(found, "status", "resources") or []
+    ]
+    if found is not None and not args.dry_run:
+        # Without it the Application goes alone.
+        change = {"metadata": {"finalizers": ["resources-finalizer.argocd.argoproj.io"]}}
+        cluster.patch(*APPLICATION, name, "argocd", change)
+        cluster.delete(*APPLICATION, name, "argocd")
+        end = time.monotonic() + 300
+        while cluster.get(*APPLICATION, name, "argocd") is not None:
+            if time.monotonic() > end:
+                raise Refused(f"Application {name}: not gone after 300 s; look at it in Argo CD")
+            time.sleep(0.2)
+    if args.json:
+        cli.print_json({"application": name if found else None, "deletes": gone, "dry_run": args.dry_run})
+        return
+    for line in gone:
+        print(f"- {line}")
+    if found is None:
+        cli.say(f"nothing to delete: there is no Application {name}")
+    else:
+        cli.say(f"{'would delete' if args.dry_run else 'deleted'} the Application {name} with these")
 
 
 def _releases(git: Git, base: str, app: str, environment: str) -> list[Release]:

@@ -7,6 +7,8 @@ what is there already is left alone, and an interrupted set-up is completed by t
   python scripts/setup.py serve      what training and serving a model need
   python scripts/setup.py commands   what the commands need, `validate.py` excepted
   python scripts/setup.py validate   what all commands need
+  python scripts/setup.py status     what the commands that look at a cluster need
+  python scripts/setup.py cluster    what `make cluster` and `make test-cluster` need
   python scripts/setup.py bench      what `make bench` needs
   python scripts/setup.py test       everything
 """
@@ -64,7 +66,9 @@ class Environment:
 
 
 TEST_LOCK, MODEL_TEST_LOCK = ROOT / "requirements-test.txt", ROOT / "model-src/requirements-test.txt"
-COMMANDS = Environment(ROOT / ".venv", ROOT / "requirements.txt", 20, 0.2, (TEST_LOCK,))
+CLUSTER_LOCK = ROOT / "requirements-cluster.txt"
+COMMANDS = Environment(ROOT / ".venv", ROOT / "requirements.txt", 20, 0.2, (CLUSTER_LOCK, TEST_LOCK))
+COMMANDS_CLUSTER = Environment(ROOT / ".venv", CLUSTER_LOCK, 40, 0.3, (TEST_LOCK,))
 COMMANDS_TEST = Environment(ROOT / ".venv", TEST_LOCK, 70, 0.4)
 MODEL = Environment(ROOT / "model-src/.venv", ROOT / "model-src/requirements-train.txt", 230, 1.5, (MODEL_TEST_LOCK,))
 MODEL_TEST = Environment(ROOT / "model-src/.venv", MODEL_TEST_LOCK, 250, 1.5)
@@ -73,7 +77,7 @@ MODEL_TEST = Environment(ROOT / "model-src/.venv", MODEL_TEST_LOCK, 250, 1.5)
 @dataclass(frozen=True)
 class Profile:
     environments: tuple[Environment, ...]
-    programs: tuple[tools.Program, ...] = ()
+    programs: tuple[tools.Program | tools.Wheel, ...] = ()
     schemas: bool = False
 
 
@@ -86,6 +90,10 @@ PROFILES = {
         (COMMANDS_TEST, MODEL_TEST),
         (tools.KUSTOMIZE, tools.KUBECONFORM, tools.ACTIONLINT, tools.VERSITYGW),
         schemas=True,
+    ),
+    "status": Profile((COMMANDS_CLUSTER,), (tools.KUSTOMIZE,)),
+    "cluster": Profile(
+        (COMMANDS_CLUSTER,), (tools.KUSTOMIZE, tools.KUBECONFORM, tools.VERSITYGW, *tools.CLUSTER), schemas=True
     ),
     "bench": Profile((COMMANDS_TEST,), (tools.KUSTOMIZE, tools.KUBECONFORM, tools.VERSITYGW, tools.YQ), schemas=True),
 }
@@ -115,7 +123,7 @@ def set_up(profile: Profile) -> None:
     link(profile.programs)
 
 
-def link(programs: Sequence[tools.Program]) -> None:
+def link(programs: Sequence[tools.Program | tools.Wheel]) -> None:
     """Puts the pinned programs beside the commands, in .venv/bin, where an activated environment finds them."""
     for program in programs:
         name = COMMANDS.folder / "bin" / program.name
@@ -126,14 +134,15 @@ def link(programs: Sequence[tools.Program]) -> None:
             new.replace(name)
 
 
-def _fetch(environments: list[Environment], programs: list[tools.Program], schemas: bool) -> None:
+def _fetch(environments: list[Environment], programs: Sequence[tools.Program | tools.Wheel], schemas: bool) -> None:
     python = _python()
     plan: list[tuple[str, int, float]] = [
         (f"{e.folder.relative_to(ROOT)} from {e.lock.relative_to(ROOT)}", e.fetch_mb, e.minutes) for e in environments
     ]
     if programs or schemas:
         plan.append((f"Go toolchain, removed again when {tools.cache()} is filled", tools.TOOLCHAIN_MB, 0.2))
-    plan += [(f"{p.name} {p.version}, built from source", p.fetch_mb, p.minutes) for p in programs]
+    how = {tools.Program: "built from source", tools.Wheel: "from a wheel"}
+    plan += [(f"{p.name} {p.version}, {how[type(p)]}", p.fetch_mb, p.minutes) for p in programs]
     if schemas:
         plan += [(f"schemas of {m.path} {m.version}", m.fetch_mb, 0.2) for m in tools.SCHEMA_MODULES]
     print(f"Setting up with {python}. This is done once, and fetches:", file=sys.stderr)

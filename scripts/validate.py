@@ -19,7 +19,7 @@ from gitops import argo, changes, cli, kubeconform, kustomize, layout, review, r
 from gitops.apply import tree_of
 from gitops.cli import Refused
 from gitops.git import Git
-from gitops.rules import ARGOCD, Finding, Repository
+from gitops.rules import Finding, Repository
 
 REVIEW = review.RULES | argo.RULES
 RULES = rules.RULES | REVIEW
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def validate(args: argparse.Namespace) -> int:
     policy = layout.read_policy(args.root)
-    folders = [*layout.overlays(args.root, policy), ARGOCD]
+    folders = rules.folders(args.root, policy)
     git, base = _base(args) if args.changed_since else (None, "")
     concerned = _concerned(args, git, base, folders) if git else folders
     renders = {f: kustomize.objects(text) for f, text in kustomize.build_all(args.root, folders).items()}

@@ -20,7 +20,7 @@ from conftest import package
 import validate
 from gitops import kubeconform, kustomize, layout, rules, versions
 from gitops.cli import Refused
-from gitops.rules import ARGOCD, Finding, Repository
+from gitops.rules import Finding, Repository
 
 DEPLOYED = ("base", "apps", "overlays", "argocd")
 MANIFEST = versions.MANIFEST
@@ -102,7 +102,7 @@ def verdicts(root: Path, closed: Path | None = None) -> dict[str, Verdict]:
     An edit is rendered where closure() says that it can matter (tests/test_kustomize.py proves that it is right), and
     all objects of all fixtures go to kubeconform together: it spends its time on reading schemas, not on objects.
     """
-    folders = [*layout.overlays(root, layout.read_policy(root)), ARGOCD]
+    folders = rules.folders(root, layout.read_policy(root))
     before = {folder: kustomize.objects(text) for folder, text in kustomize.build_all(root, folders).items()}
     found: dict[str, Verdict] = {}
     renders: dict[str, dict[str, list[kustomize.Object]]] = {}

@@ -400,7 +400,7 @@ def test_a_base_names_no_model_version_or_environment(manifests: Path) -> None:
 
 
 def test_every_file_is_read_by_a_render(manifests: Path) -> None:
-    read = set().union(*(kustomize.closure(manifests, folder) for folder in [*OVERLAYS, "argocd"]))
+    read = set().union(*(kustomize.closure(manifests, folder) for folder in rules.folders(manifests, POLICY)))
     files = {
         file.relative_to(manifests).as_posix()
         for folder in ("base", "apps", "overlays", "argocd")
@@ -459,7 +459,8 @@ def test_no_project_has_a_wildcard(renders: Objects) -> None:
     projects = [item for item in renders["argocd"] if item["kind"] == "AppProject"]
 
     assert {project["metadata"]["name"] for project in projects} == {*POLICY.environments, "platform"}
-    assert not [value for project in projects for value in kustomize.leaves(project).values() if "*" in str(value)]
+    fields = [pair for project in projects for pair in kustomize.leaves(project).items()]
+    assert not [value for path, value in fields if "*" in str(value) and not path.endswith(".schedule")]
 
 
 def test_the_repository_and_branch_are_the_same_everywhere(renders: Objects) -> None:
@@ -491,14 +492,14 @@ def test_templates_use_the_path_alone(renders: Objects) -> None:
     assert used == {".path.path", "index .path.segments 1", "index .path.segments 2"}
 
 
-def test_argo_cd_heals_by_itself_prunes_apps_and_never_an_environment(renders: Objects) -> None:
+def test_argo_cd_heals_by_itself_and_takes_nothing_away(renders: Objects) -> None:
     policies = {name: app["spec"]["syncPolicy"] for name, app in applications(renders).items()}
 
     assert {name: policy["automated"] for name, policy in policies.items()} == {
-        "apps": {"prune": True, "selfHeal": True},
-        "environments": {"prune": False, "selfHeal": True},
-        "root": {"prune": True, "selfHeal": True},
+        name: {"prune": False, "selfHeal": True} for name in ("apps", "environments", "root")
     }
+    sets = [item["spec"]["syncPolicy"] for item in renders["argocd"] if item["kind"] == "ApplicationSet"]
+    assert sets == [{"applicationsSync": "create-update", "preserveResourcesOnDeletion": True}] * 2
     assert all(policy["syncOptions"] == ["ServerSideApply=true"] for policy in policies.values())
     backoff = {"duration": "10s", "factor": 2, "maxDuration": "5m"}
     assert all(policy["retry"] == {"limit": 10, "refresh": True, "backoff": backoff} for policy in policies.values())

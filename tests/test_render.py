@@ -11,9 +11,9 @@ import yaml
 from conftest import ROOT, Checkout, run
 
 import render
-from gitops import kustomize, layout
+from gitops import kustomize, layout, rules
 
-FOLDERS = [*layout.overlays(ROOT, layout.read_policy(ROOT)), "argocd"]
+FOLDERS = rules.folders(ROOT, layout.read_policy(ROOT))
 HOST = "overlays/prod/iris-api/kustomization.yaml"
 HOST_DIFF = """\
 --- overlays/prod/iris-api before

@@ -23,7 +23,7 @@ def test_an_app_is_removed_by_a_branch_and_its_removal_recorded(released: Checko
 
     assert done.code == 0, done.err
     assert "- InferenceService.serving.kserve.io ml-dev/iris-sklearn\n" in done.out
-    assert done.err == f"pushed {BRANCH}; merging its pull request to cicd deletes these\n"
+    assert done.err == f"pushed {BRANCH}; next: merge its pull request to cicd, then run this with --finish\n"
     assert released.tip() == before
     assert released.git("diff", "--name-status", "cicd", BRANCH).split("\n") == [
         "D\toverlays/dev/iris-sklearn/kustomization.yaml",
@@ -87,7 +87,7 @@ def test_a_dry_run_changes_nothing(released: Checkout) -> None:
 
     done = released.run("retire_app", *APP, *WHY, "--dry-run")
 
-    assert (done.code, done.err) == (0, f"would make the branch {BRANCH}, whose merge deletes these\n")
+    assert (done.code, done.err) == (0, f"would make the branch {BRANCH}, which takes these out of Git\n")
     assert released.state() == before
 
 

@@ -21,6 +21,7 @@ from gitops.tools import Go, Program, ToolError
 PROGRAMS = sorted({program for name in setup.PROFILES for program in setup.PROFILES[name].programs}, key=str)
 LOCKS = [
     "requirements-test.txt",
+    "requirements-cluster.txt",
     "requirements.txt",
     "model-src/requirements-test.txt",
     "model-src/requirements-train.txt",
@@ -267,7 +268,7 @@ def test_a_command_that_fails_is_named_after_its_own_words_with_a_remedy(
 
     done = subprocess.run(command, cwd=ROOT / "scripts", capture_output=True, text=True)
 
-    pip = f"-m pip install --disable-pip-version-check --quiet --require-hashes -r {copy.root}/{LOCKS[3]}"
+    pip = f"-m pip install --disable-pip-version-check --quiet --require-hashes -r {copy.root}/{LOCKS[4]}"
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-2:] == [
         "unreachable",
@@ -297,7 +298,8 @@ def test_every_package_of_a_lock_has_a_version_and_hashes_and_no_host(lock: str)
 @pytest.mark.parametrize(
     ("part", "whole"),
     [
-        ("requirements.txt", "requirements-test.txt"),
+        ("requirements.txt", "requirements-cluster.txt"),
+        ("requirements-cluster.txt", "requirements-test.txt"),
         ("model-src/requirements-train.txt", "model-src/requirements-test.txt"),
         ("model-src/requirements-serve.txt", "model-src/requirements-train.txt"),
     ],
@@ -357,12 +359,31 @@ def pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
-def test_every_program_has_its_version_and_its_checksums(program: Program) -> None:
+def test_every_program_has_its_version_and_its_checksums(program: Program | tools.Wheel) -> None:
+    if isinstance(program, tools.Wheel):
+        assert program.version == "6.2.912183"
+        assert "--hash=sha256:" in program.lock.read_text()
+        return
     sums = (program.folder / "go.sum").read_text()
 
     assert re.fullmatch(r"v\d+\.\d+\.\d+", program.version)
-    assert re.search(rf"^\S+ {re.escape(program.version)} h1:", sums, re.M)
-    assert program.package.startswith(("github.com/", "sigs.k8s.io/"))
+    assert re.search(rf"^{re.escape(program.module[0])} {re.escape(program.version)} h1:", sums, re.M)
+    assert program.package.startswith(program.module[0])
+
+
+def test_programs_that_share_a_module_are_built_from_their_own_part_of_it() -> None:
+    packages = [program.package for program in (tools.APISERVER, tools.CONTROLLER_MANAGER, tools.SCHEDULER)]
+
+    assert packages == [
+        f"k8s.io/kubernetes/cmd/kube-{name}" for name in ("apiserver", "controller-manager", "scheduler")
+    ]
+
+
+def test_what_runs_here_is_what_the_schemas_are_made_of() -> None:
+    versions = {module.path: module.version for module in tools.SCHEMA_MODULES}
+
+    for program in (tools.APISERVER, tools.KSERVE, tools.ARGOCD):
+        assert versions[program.module[0]] == program.version
 
 
 @pytest.mark.parametrize("module", tools.SCHEMA_MODULES, ids=lambda module: module.path)
@@ -385,7 +406,7 @@ def test_the_one_line_form_of_require_is_read_too(pinned: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("module t\n", "thing/go.mod: nothing matches ^tool (\\S+)$"),
+        ("module t\n", "thing/go.mod: nothing matches ^(?:tool |\\t)(\\S+)$"),
         ("module t\n\ntool example.org/thing\n", "thing/go.mod: no version of example.org/thing"),
     ],
 )

@@ -20,7 +20,7 @@ from gitops import kustomize, layout, rules, schemas, tools
 from gitops.release import Target
 from gitops.rules import ARGOCD, Repository
 
-FOLDERS = [*layout.overlays(ROOT, layout.read_policy(ROOT)), ARGOCD]
+FOLDERS = rules.folders(ROOT, layout.read_policy(ROOT))
 
 
 def count(root: Path) -> int:
@@ -224,7 +224,7 @@ def what_an_environment_shares(checkout: Checkout) -> None:
 
 
 def the_policy(checkout: Checkout) -> None:
-    checkout.replace("overlays/promotion.yaml", "mlops-prod", "mlops-models")
+    checkout.replace("overlays/promotion.yaml", "model_bucket:", "# Ours.\nmodel_bucket:")
 
 
 def the_scripts(checkout: Checkout) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from gitops import kustomize, layout, publish, release
 from gitops.kustomize import Object
 from gitops.review import mapping, mappings
-from gitops.rules import ARGOCD, Finding, Repository, Rule, at, finding, listed, matches, matching, parameters
+from gitops.rules import ARGOCD, PLATFORM, Finding, Repository, Rule, at, finding, listed, matches, matching, parameters
 
 
 def check_projects(repository: Repository) -> Iterator[Finding]:
@@ -19,7 +19,7 @@ def check_projects(repository: Repository) -> Iterator[Finding]:
     projects = {str(at(item, "metadata", "name")): item for item in items if item.get("kind") == "AppProject"}
     for item in projects.values():
         for path, value in kustomize.leaves(mapping(at(item, "spec"))).items():
-            if isinstance(value, str) and "*" in value:
+            if isinstance(value, str) and "*" in value and not path.endswith(".schedule"):
                 yield finding("projects", ARGOCD, item, f"spec.{path}: {value!r}: a wildcard; list what is allowed")
     for item in items:
         spec = {"Application": at(item, "spec"), "ApplicationSet": at(item, "spec", "template", "spec")}
@@ -118,7 +118,31 @@ def _unreleased(repository: Repository, item: Object) -> Iterator[Finding]:
                                   " Application; select on model.mlops/version NotIn [unreleased]", folder)  # fmt: skip
 
 
+def check_admission(repository: Repository) -> Iterator[Finding]:
+    """What the cluster refuses by itself is what this repository would refuse: the same bucket, registries and
+    namespaces."""
+    policy = repository.policy
+    registries = " ".join(policy.image_registries)
+    for item in repository.renders.get(PLATFORM, []):
+        wanted: dict[tuple[str, ...], object] = {}
+        if item.get("kind") == "ConfigMap" and at(item, "metadata", "name") == "model-policy":
+            wanted = {("data", "model-bucket"): policy.model_bucket, ("data", "image-registries"): registries}
+        elif item.get("kind") == "ClusterStorageContainer":
+            wanted = {("spec", "supportedUriFormats"): [{"prefix": f"s3://{policy.model_bucket}/models/"}]}
+        for path, value in wanted.items():
+            if (found := at(item, *path)) != value:
+                yield finding("admission", PLATFORM, item, f"{'.'.join(path)}: {json.dumps(found)};"
+                              f" {layout.POLICY_FILE} gives {json.dumps(value)}")  # fmt: skip
+        if item.get("kind") == "ValidatingAdmissionPolicyBinding":
+            expressions = listed(at(item, "spec", "matchResources", "namespaceSelector", "matchExpressions"))
+            spaces = [layout.namespace(environment) for environment in policy.environments]
+            if [at(expression, "values") for expression in expressions] != [spaces]:
+                yield finding("admission", PLATFORM, item, "spec.matchResources.namespaceSelector: not the namespaces"
+                              f" {', '.join(spaces)} of the environments")  # fmt: skip
+
+
 RULES: dict[str, Rule] = {
     "projects": check_projects,
     "applications": check_applications,
+    "admission": check_admission,
 }

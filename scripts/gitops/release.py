@@ -314,6 +314,14 @@ def require_image(image: str, policy: Policy) -> None:
         )
 
 
+def short_image(image: str | None) -> str:
+    """An image without its registry, its digest cut: enough to recognise it in a table."""
+    if image in (None, UNRELEASED):
+        return "-"
+    name, at, digest = str(image).rpartition("/")[2].partition("@sha256:")
+    return f"{name}@{digest[:12]}" if at else name
+
+
 def history(git: Git, rev: str, target: Target) -> Iterator[tuple[str, Release]]:
     """(commit, release) for every release that this target had up to `rev`, newest first.
 

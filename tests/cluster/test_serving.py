@@ -1,0 +1,103 @@
+"""What the live pods say is started as it stands, and answers with the released version."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import IMAGE, ROOT, run, wait_until
+
+from .conftest import World
+
+MODEL_PYTHON = ROOT / "model-src/.venv/bin/python"
+SAMPLE = {"features": [5.3, 3.5, 1.4, 0.2]}
+
+
+@pytest.fixture
+def trained(world: World, environment: dict[str, str]) -> str:
+    """The URI of a model that was really trained, and that both apps run in dev."""
+    folder = world.plane.clone / "model-src"
+    for module in ("iris.generate_data", "iris.train"):
+        subprocess.run([MODEL_PYTHON, "-m", module], cwd=folder, env=environment, check=True, capture_output=True)
+    uploaded = run(
+        "upload_model", "--model", "iris", "--artifacts", folder / "artifacts/iris", "--bucket", "s3://mlops-prod"
+    )  # fmt: skip
+    assert uploaded.code == 0, uploaded.err
+    uri = uploaded.out.strip()
+    world.done(
+        "bump_model", "--release", f"iris-api:dev={uri},{IMAGE}", "--release", f"iris-sklearn:dev={uri}", "--push"
+    )  # fmt: skip
+    world.pull()
+    for app in ("iris-api", "iris-sklearn"):
+        world.live(app, "dev")
+    return uri
+
+
+def pod(world: World, app: str) -> dict[str, Any]:
+    found = world.cluster.list("v1", "Pod", "ml-dev", f"app.kubernetes.io/name={app}")
+    return max(found, key=lambda item: str(item["metadata"]["creationTimestamp"]))
+
+
+def test_our_service_answers_as_the_live_pod_says(
+    world: World, trained: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    [container] = pod(world, "iris-api")["spec"]["containers"]
+    # What differs from a pod: where it listens, and which S3 it reads with which credentials.
+    env = environment | {item["name"]: item["value"] for item in container["env"]} | world.variables
+    command = [str(MODEL_PYTHON), *container["command"][1:]]
+    log = tmp_path / "log"
+    with log.open("w") as out, subprocess.Popen(
+        command, cwd=ROOT / "model-src", env=env | {"HOST": "127.0.0.1", "PORT": "0"}, stderr=out
+    ) as process:  # fmt: skip
+        try:
+            wait_until(lambda: "listening on " in log.read_text(), "the service listens")
+            url = log.read_text().partition("listening on ")[2].split()[0]
+            wait_until(lambda: answers(f"{url}/readyz"), "the service is ready")
+            asked = urllib.request.Request(
+                f"{url}/predict", json.dumps(SAMPLE).encode(), {"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(asked, timeout=10) as answer:
+                said = json.load(answer)
+        finally:
+            process.terminate()
+
+    assert (said["prediction"], said["model_version"]) == ("setosa", trained.rstrip("/").rpartition("/")[2])
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def test_what_the_live_pod_fetches_is_loaded_by_stock_scikit_learn(
+    world: World, trained: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    live = pod(world, "iris-sklearn")
+    [container] = [item for item in live["spec"]["initContainers"] if item["name"] == "storage-initializer"]
+    [digest] = [item for item in container["env"] if item["name"] == "MODEL_DIGEST"]
+    assert digest["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.annotations['model.mlops/digest']"
+    uri, folder = container["args"]
+    assert (uri, folder) == (f"{trained}sklearn/", "/mnt/models")
+
+    env = environment | world.variables | {"MODEL_DIGEST": live["metadata"]["annotations"]["model.mlops/digest"]}
+    fetched = subprocess.run(
+        [sys.executable, *container["command"][1:], uri, tmp_path], env=env, capture_output=True, text=True
+    )  # fmt: skip
+    assert fetched.returncode == 0, fetched.stderr
+    code = "import joblib, sys, sklearn; print(sklearn.__version__)\n"
+    code += "print(joblib.load(sys.argv[1]).predict([[5.3, 3.5, 1.4, 0.2]])[0])"
+    loaded = subprocess.run(
+        [MODEL_PYTHON, "-c", code, tmp_path / "model.joblib"], env=environment, capture_output=True, text=True
+    )
+    assert loaded.returncode == 0, loaded.stderr
+    version, said = loaded.stdout.split()
+    assert version.startswith("1.5.")
+    assert said in ("setosa", "0")

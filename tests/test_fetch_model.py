@@ -1,0 +1,130 @@
+"""The container that fetches models for stock KServe servers, as a process, from a real S3 server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import BUCKET, ROOT, S3, Version
+
+from gitops import kustomize
+
+
+def script() -> str:
+    """What the rendered container runs."""
+    [container] = [
+        item["spec"]["container"]
+        for item in kustomize.objects(kustomize.build(ROOT, "argocd/platform"))
+        if item["kind"] == "ClusterStorageContainer"
+    ]
+    assert container["command"][:2] == ["python", "-c"]
+    return str(container["command"][2])
+
+
+def fetch(uri: str, folder: Path, digest: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    folder.mkdir(exist_ok=True)
+    return subprocess.run(
+        [sys.executable, "-c", script(), uri, folder],
+        env=environment | {"MODEL_DIGEST": digest}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def variables(s3: S3, environment: dict[str, str]) -> dict[str, str]:
+    return environment | s3.variables
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_the_files_of_the_flavour_are_fetched(
+    version: Version, variables: dict[str, str], tmp_path: Path, slash: str
+) -> None:
+    done = fetch(f"{version.uri}sklearn{slash}", tmp_path / "models", version.digest, variables)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["model.joblib"]
+    expected = (version.folder / "sklearn/model.joblib").read_bytes()
+    assert (tmp_path / "models/model.joblib").read_bytes() == expected
+
+
+def tampered(s3: S3, version: Version) -> None:
+    key = f"{version.uri.removeprefix(f's3://{BUCKET}/')}sklearn/model.joblib"
+    s3.client.put_object(Bucket=BUCKET, Key=key, Body=b"evil")
+
+
+def swapped_manifest(s3: S3, version: Version) -> None:
+    key = f"{version.uri.removeprefix(f's3://{BUCKET}/')}manifest.json"
+    text = (version.folder / "manifest.json").read_text()
+    s3.client.put_object(Bucket=BUCKET, Key=key, Body=text.replace('"sha256": "', '"sha256": "0', 1).encode())
+
+
+def missing(s3: S3, version: Version) -> None:
+    s3.client.delete_object(Bucket=BUCKET, Key=f"{version.uri.removeprefix(f's3://{BUCKET}/')}sklearn/model.joblib")
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (tampered, "sklearn/model.joblib: sha256 "),
+        (swapped_manifest, "was released"),
+        (missing, "NoSuchKey"),
+    ],
+)
+def test_other_bytes_than_those_that_were_released_are_refused_and_nothing_is_left(
+    s3: S3,
+    version: Version,
+    variables: dict[str, str],
+    tmp_path: Path,
+    harm: Callable[[S3, Version], None],
+    words: str,
+) -> None:
+    harm(s3, version)
+
+    done = fetch(f"{version.uri}sklearn/", tmp_path / "models", version.digest, variables)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert words in done.stderr
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "digest", "line"),
+    [
+        ("sklearn/", "", "MODEL_DIGEST: '': no digest; the annotation model.mlops/digest of the pod names it"),
+        (
+            "sklearn/",
+            "unreleased",
+            "MODEL_DIGEST: 'unreleased': no digest; the annotation model.mlops/digest of the pod",
+        ),
+        ("tensorflow/", None, "the version has no such folder"),
+        ("", None, "not the folder of a model version"),
+    ],
+)
+def test_what_names_no_released_model_is_refused(
+    version: Version, variables: dict[str, str], tmp_path: Path, folder: str, digest: str | None, line: str
+) -> None:
+    given = version.digest if digest is None else digest
+
+    done = fetch(f"{version.uri}{folder}", tmp_path / "models", given, variables)
+
+    assert done.returncode == 1
+    assert line in done.stderr
+
+
+def test_inference_services_ask_for_this_container_and_run_where_pods_are_restricted() -> None:
+    [container] = [
+        item
+        for item in kustomize.objects(kustomize.build(ROOT, "argocd/platform"))
+        if item["kind"] == "ClusterStorageContainer"
+    ]
+    base = yaml.safe_load((ROOT / "base/inference-service/inferenceservice.yaml").read_text())
+
+    assert base["spec"]["predictor"]["storageContainerName"] == container["metadata"]["name"]
+    assert container["spec"]["container"]["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+    }

@@ -1,0 +1,196 @@
+"""status.py: what is said of an app, from what Git, Argo CD and the cluster have. On a real cluster: tests/cluster."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Checkout
+
+import status
+from status import Seen
+
+VERSION = "2026-02-01-3f2a9c1b7d10"
+URI = f"s3://mlops-prod/models/iris/{VERSION}/onnx/"
+OTHER = "s3://mlops-prod/models/iris/2026-01-01-aaaaaaaaaaaa/onnx/"
+WORKLOAD: dict[str, Any] = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "iris-api", "generation": 2, "annotations": {"model.mlops/version": VERSION}},
+    "spec": {
+        "replicas": 2,
+        "template": {
+            "spec": {
+                "containers": [
+                    {"name": "api", "image": "registry/iris-api@sha256:1", "env": [{"name": "MODEL_URI", "value": URI}]}
+                ]
+            }
+        },
+    },
+    "status": {"readyReplicas": 2, "updatedReplicas": 2, "observedGeneration": 2},
+}
+APPLICATION: dict[str, Any] = {
+    "status": {"sync": {"status": "Synced", "revision": "c1"}, "health": {"status": "Healthy"}, "resources": []}
+}
+
+
+def a_pod(uri: str, ready: str = "True") -> dict[str, Any]:
+    return {
+        "metadata": {"name": "iris-api-1"},
+        "spec": {"containers": [{"env": [{"name": "MODEL_URI", "value": uri}]}]},
+        "status": {"conditions": [{"type": "Ready", "status": ready}]},
+    }
+
+
+def fine() -> Seen:
+    live = copy.deepcopy(WORKLOAD)
+    return Seen(copy.deepcopy(APPLICATION), live, live, [a_pod(URI)], [])
+
+
+def faults(seen: Seen, behind: bool = False) -> list[str]:
+    return status.row("iris-api", "dev", WORKLOAD, seen, behind).faults
+
+
+def test_an_app_in_which_all_agree_is_fine() -> None:
+    row = status.row("iris-api", "dev", WORKLOAD, fine(), False)
+
+    assert row.faults == []
+    assert (row.version, row.live, row.sync, row.health, row.pods) == (VERSION, VERSION, "Synced", "Healthy", "2/2")
+
+
+def out_of_sync(seen: Seen) -> None:
+    assert seen.application
+    seen.application["status"]["sync"]["status"] = "OutOfSync"
+
+
+def unhealthy(seen: Seen) -> None:
+    assert seen.application
+    seen.application["status"] |= {
+        "health": {"status": "Degraded"},
+        "resources": [
+            {"kind": "InferenceService", "name": "iris", "health": {"status": "Degraded", "message": "no such\n file"}}
+        ],
+    }
+
+
+def failed_sync(seen: Seen) -> None:
+    assert seen.application
+    seen.application["status"]["operationState"] = {
+        "phase": "Failed",
+        "message": "one or more objects failed to apply",
+        "syncResult": {
+            "resources": [
+                {"kind": "Deployment", "name": "iris-api", "status": "SyncFailed", "message": "is invalid"},
+                {"kind": "Service", "name": "iris-api", "status": "Synced", "message": "created"},
+            ]
+        },
+    }
+
+
+def comparison_error(seen: Seen) -> None:
+    assert seen.application
+    seen.application["status"]["conditions"] = [
+        {"type": "ComparisonError", "message": "no such folder"},
+        {"type": "SharedResourceWarning", "message": "never mind"},
+    ]
+
+
+def another_model(seen: Seen) -> None:
+    assert seen.live
+    seen.live["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"] = OTHER
+
+
+def an_old_pod(seen: Seen) -> None:
+    seen.pods.append(a_pod(OTHER))
+
+
+def an_old_pod_on_its_way_out(seen: Seen) -> None:
+    seen.pods.append(a_pod(OTHER, ready="False"))
+
+
+def a_rollout_under_way(seen: Seen) -> None:
+    assert seen.deployment
+    seen.deployment["status"] |= {"readyReplicas": 1, "updatedReplicas": 1}
+    for kind, at, message in (
+        ("ReplicaSet", "2026-01-01T00:00:01Z", "old news"),
+        ("ReplicaSet", "2026-01-01T00:00:02Z", 'serviceaccount "nobody" not found'),
+        ("HorizontalPodAutoscaler", "2026-01-01T00:00:03Z", "no metrics"),
+    ):
+        involved = {"kind": kind, "name": "iris-api-5c446d7fd5"}
+        seen.events.append({"type": "Warning", "involvedObject": involved, "lastTimestamp": at, "message": message})
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (out_of_sync, ["Argo CD: OutOfSync"]),
+        (unhealthy, ["Argo CD: Degraded: InferenceService iris: no such file"]),
+        (
+            failed_sync,
+            ["Argo CD: sync Failed: one or more objects failed to apply", "Argo CD: Deployment iris-api: is invalid"],
+        ),
+        (comparison_error, ["Argo CD: ComparisonError: no such folder"]),
+        (
+            another_model,
+            [f"template.spec.containers[api].env[MODEL_URI].value: the cluster has {OTHER}, Git says {URI}"],
+        ),
+        (an_old_pod, [f"pod iris-api-1 still runs {OTHER}"]),
+        (an_old_pod_on_its_way_out, []),
+        (a_rollout_under_way, ['1 of 2 pods are ready, 1 of them new: serviceaccount "nobody" not found']),
+    ],
+)
+def test_what_is_wrong_is_named(change: Callable[[Seen], None], expected: list[str]) -> None:
+    seen = fine()
+    change(seen)
+
+    assert faults(seen) == expected
+
+
+def test_a_commit_that_argo_cd_has_not_seen_is_named_before_what_it_would_say_of_it() -> None:
+    seen = fine()
+    out_of_sync(seen)
+
+    assert faults(seen, behind=True) == ["Argo CD has yet to look at this commit; it knows c1"]
+
+
+def test_an_app_that_the_cluster_does_not_have_is_named() -> None:
+    assert faults(Seen(None, None, None, [], [])) == [
+        "no Application yet; Argo CD has not looked at this commit, or its ApplicationSet fails"
+    ]
+    assert faults(Seen(copy.deepcopy(APPLICATION), None, None, [], [])) == ["Deployment iris-api is not in the cluster"]
+
+
+def test_what_is_not_released_has_no_application() -> None:
+    blank = copy.deepcopy(WORKLOAD)
+    blank["metadata"]["annotations"]["model.mlops/version"] = "unreleased"
+
+    assert status.row("iris-api", "dev", blank, Seen(None, None, None, [], []), False).faults == []
+    assert status.row("iris-api", "dev", blank, fine(), False).faults == [
+        "Git says unreleased, and there is an Application"
+    ]
+
+
+def test_a_kubeconfig_that_leads_nowhere_is_refused_in_one_line(checkout: Checkout) -> None:
+    missing = checkout.run("status", "--kubeconfig", "/nowhere/config")
+
+    assert missing.code == 1
+    [line] = missing.errors
+    assert line.startswith("/nowhere/config: ")
+    assert line.endswith("; set KUBECONFIG, or run `make cluster`")
+
+
+def test_a_server_that_does_not_answer_is_refused_in_one_line(checkout: Checkout, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(
+        "apiVersion: v1\nkind: Config\ncurrent-context: x\ncontexts: [{name: x, context: {cluster: x, user: x}}]\n"
+        "clusters: [{name: x, cluster: {server: 'https://127.0.0.1:1'}}]\nusers: [{name: x, user: {token: t}}]\n"
+    )
+
+    done = checkout.run("status", "--kubeconfig", config)
+
+    assert done.code == 1
+    [line] = done.errors
+    assert line.startswith("https://127.0.0.1:1: cannot be reached (")
