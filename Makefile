@@ -22,7 +22,7 @@ serve: ## train a model and serve it on port 5001, without Git, S3 or Kubernetes
 validate: ## render every overlay and check it
 	@$(PYTHON) scripts/setup.py validate && .venv/bin/python scripts/validate.py
 
-cluster: ## Kubernetes, KServe and Argo CD on this machine, without Docker; the first time it builds them, in 15 minutes
+cluster: ## Kubernetes, KServe and Argo CD on this machine, without Docker; the first time it builds them, in 13 minutes
 	@$(PYTHON) scripts/setup.py cluster && .venv/bin/python scripts/local_cluster.py up
 
 bootstrap: ## hand the cluster that your kubeconfig names over to Git: make bootstrap ARGS="--context NAME"

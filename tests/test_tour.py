@@ -175,3 +175,10 @@ def test_the_readme_says_how_much_the_demo_fetches() -> None:
 
     assert f"fetches before it starts: {megabytes} MB and five minutes for `make demo`" in README
     assert 4 < minutes <= 5
+
+
+def test_the_readme_says_how_much_a_control_plane_fetches() -> None:
+    megabytes = sum(program.fetch_mb for program in tools.CLUSTER) + tools.TOOLCHAIN_MB
+    minutes = sum(program.minutes for program in tools.CLUSTER)
+
+    assert f"{round(megabytes, -1)} MB and {minutes + 0.4:.0f} minutes on two cores" in README
