@@ -36,6 +36,8 @@ class World:
         self.plane = plane
         self.checkout = Checkout(plane.clone, plane.remote)
         self.cluster: Cluster = plane.cluster
+        self.baseline = ""
+        """The commit whose files the remote has again after the test."""
 
     @property
     def variables(self) -> dict[str, str]:
@@ -164,9 +166,9 @@ def world(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worl
     for name, value in made.variables.items():
         monkeypatch.setenv(name, value)
     made.pull()
-    before = made.checkout.tip()
+    made.baseline = made.checkout.tip()
     yield made
-    made.restore(before)
+    made.restore(made.baseline)
 
 
 @pytest.fixture(scope="session")
@@ -201,6 +203,7 @@ def released(world: World, versions: Callable[[str], Version]) -> Version:
             world.promote(app, environment)
         for environment in ("dev", "staging", "prod"):
             world.live(app, environment)
+    world.baseline = world.checkout.tip()
     return version
 
 
