@@ -12,6 +12,7 @@ is 1.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -67,7 +68,7 @@ def show(args: argparse.Namespace) -> int:
     tip = publish.tip(git)
     if args.refresh:
         refresh(cluster)
-    look = partial(rows, git, tip, cluster, args)
+    look = partial(rows, git, tip, cluster, expected(git, tip, args))
     if args.watch:
         return watch(look)
     found = look()
@@ -112,7 +113,19 @@ def refresh(cluster: Cluster) -> None:
             cluster.patch("argoproj.io/v1alpha1", kind, item["metadata"]["name"], ARGOCD, change)
 
 
-def rows(git: Git, tip: str, cluster: Cluster, args: argparse.Namespace) -> list[Row]:
+@dataclass(frozen=True)
+class Expected:
+    """One app in one environment as Git has it: the workload that serves its model, and the files of its render."""
+
+    app: str
+    environment: str
+    workload: Object
+    files: set[str]
+
+
+def expected(git: Git, tip: str, args: argparse.Namespace) -> list[Expected]:
+    """What a commit wants of the apps that were asked for. Raises Refused when there is no such app."""
+    found = []
     with apply.tree_of(git, tip) as tree:
         policy = layout.read_policy(tree)
         folders = [
@@ -120,20 +133,24 @@ def rows(git: Git, tip: str, cluster: Cluster, args: argparse.Namespace) -> list
             for folder in layout.overlays(tree, policy)
             if args.env in (None, folder.split("/")[1]) and args.app in (None, folder.split("/")[2])
         ]
-        renders = {folder: kustomize.objects(text) for folder, text in kustomize.build_all(tree, folders).items()}
-        reads = {folder: kustomize.closure(tree, folder) for folder in folders}
-    found = []
-    for folder, objects in renders.items():
-        _, environment, app = folder.split("/")
-        wanted = next((item for item in objects if all(effect.declared(item))), None)
-        if wanted is None:
-            continue
-        seen = Seen.by(cluster, app, environment, wanted)
-        revision = str(at(seen.application, "status", "sync", "revision") or "")
-        behind = not git.commit(revision) or not reads[folder].isdisjoint(git.changed(revision, tip))
-        found.append(row(app, environment, wanted, seen, behind))
+        for folder, text in kustomize.build_all(tree, folders).items():
+            _, environment, app = folder.split("/")
+            workloads = [item for item in kustomize.objects(text) if all(effect.declared(item))]
+            found += [Expected(app, environment, item, kustomize.closure(tree, folder)) for item in workloads[:1]]
+        known = ", ".join(layout.apps(tree))
     if not found:
-        raise Refused(f"no app of that name on {publish.BRANCH}; the apps are {', '.join(layout.apps(args.root))}")
+        raise Refused(f"no app of that name on {publish.BRANCH}; the apps are {known}")
+    return found
+
+
+def rows(git: Git, tip: str, cluster: Cluster, wanted: Sequence[Expected]) -> list[Row]:
+    """What the cluster has of each app now."""
+    found = []
+    for item in wanted:
+        seen = Seen.by(cluster, item.app, item.environment, item.workload)
+        revision = str(at(seen.application, "status", "sync", "revision") or "")
+        behind = not git.commit(revision) or not item.files.isdisjoint(git.changed(revision, tip))
+        found.append(row(item.app, item.environment, item.workload, seen, behind))
     return found
 
 
@@ -212,7 +229,9 @@ def _argocd_faults(application: Object, behind: bool) -> Iterator[str]:
     if behind:
         yield f"Argo CD has yet to look at this commit; it knows {str(at(status, 'sync', 'revision'))[:12]}"
     elif (sync := at(status, "sync", "status")) != "Synced":
-        yield f"Argo CD: {sync}"
+        gone = [item for item in status.get("resources") or [] if item.get("requiresPruning")]
+        names = ", ".join(f"{item.get('kind')} {item.get('name')}" for item in gone)
+        yield f"Argo CD: {sync}" + (f": no longer in Git and not pruned: {names}" if gone else "")
     if (health := at(status, "health", "status")) != "Healthy":
         because = [
             f"{item.get('kind')} {item.get('name')}: {at(item, 'health', 'message')}"
@@ -250,8 +269,8 @@ def _why(seen: Seen) -> str:
 
 def _models(item: Object) -> dict[str, Any]:
     """Every field of a workload that names a model or an image."""
-    ends = ("storageUri", "env[MODEL_URI].value", "env[MODEL_DIGEST].value", "containers[api].image")
-    return {path: value for path, value in kustomize.leaves(item.get("spec") or {}).items() if path.endswith(ends)}
+    named = re.compile(r"storageUri\Z|env\[MODEL_(URI|DIGEST)\]\.value\Z|[cC]ontainers\[[^]]+\]\.image\Z")
+    return {path: value for path, value in kustomize.leaves(item.get("spec") or {}).items() if named.search(path)}
 
 
 def _started_with(pod: Object) -> set[str]:

@@ -66,6 +66,12 @@ def out_of_sync(seen: Seen) -> None:
     seen.application["status"]["sync"]["status"] = "OutOfSync"
 
 
+def something_left(seen: Seen) -> None:
+    out_of_sync(seen)
+    assert seen.application
+    seen.application["status"]["resources"] = [{"kind": "ConfigMap", "name": "left", "requiresPruning": True}]
+
+
 def unhealthy(seen: Seen) -> None:
     assert seen.application
     seen.application["status"] |= {
@@ -127,6 +133,7 @@ def a_rollout_under_way(seen: Seen) -> None:
     ("change", "expected"),
     [
         (out_of_sync, ["Argo CD: OutOfSync"]),
+        (something_left, ["Argo CD: OutOfSync: no longer in Git and not pruned: ConfigMap left"]),
         (unhealthy, ["Argo CD: Degraded: InferenceService iris: no such file"]),
         (
             failed_sync,
