@@ -30,7 +30,7 @@ def fetch(uri: str, folder: Path, digest: str) -> None:
         raise Refused(f"{uri}: not the folder of a model version")
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
         raise Refused(f"MODEL_DIGEST: {digest!r}: no digest; the annotation model.mlops/digest of the pod names it")
-    s3 = boto3.client("s3", endpoint_url=os.environ.get("AWS_ENDPOINT_URL") or None)
+    s3 = boto3.client("s3")
 
     def body(path: str):  # type: ignore[no-untyped-def]
         return s3.get_object(Bucket=match["bucket"], Key=match["version"] + path)["Body"]
