@@ -28,8 +28,8 @@ cluster: ## Kubernetes, KServe and Argo CD on this machine, without Docker; the 
 bootstrap: ## hand the cluster that your kubeconfig names over to Git: make bootstrap ARGS="--context NAME"
 	@$(PYTHON) scripts/setup.py status && .venv/bin/python scripts/bootstrap.py $(ARGS)
 
-cluster-down: ## stop it and remove what it kept
-	@.venv/bin/python scripts/local_cluster.py reset
+cluster-down: ## stop it; `make cluster` goes on where it was
+	@.venv/bin/python scripts/local_cluster.py down
 
 test: ## everything that CI checks
 	@$(PYTHON) scripts/setup.py test && .venv/bin/python -m pytest -n auto --dist loadfile && cd model-src && .venv/bin/python -m pytest

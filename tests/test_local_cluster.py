@@ -9,8 +9,9 @@ import pytest
 from conftest import Checkout
 
 from gitops import tools
-from gitops.control_plane import ORDER, PORTS, ControlPlane, make_remote
+from gitops.control_plane import ORDER, PORTS, ControlPlane
 from gitops.git import Git
+from gitops.installed import make_remote
 
 
 def test_what_is_not_built_is_named_with_what_builds_it(

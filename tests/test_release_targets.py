@@ -14,7 +14,7 @@ from conftest import IMAGE, REGISTRY, ROOT, Checkout, Version, make_checkout, pa
 from gitops import kustomize
 from gitops.release import Target
 
-SKLEARN = ("--app", "iris-sklearn")
+SKLEARN, API = ("--app", "iris-sklearn"), ("--app", "iris-api")
 FILE = "overlays/{}/iris-sklearn/release.yaml"
 KUSTOMIZATION = "overlays/{}/iris-api/kustomization.yaml"
 
@@ -62,10 +62,8 @@ def canaries(with_canaries: Path, tmp_path: Path, version: Version) -> Checkout:
     return make_checkout(with_canaries, tmp_path)
 
 
-def bump(checkout: Checkout, environment: str, version: Version, *options: str) -> None:
-    done = checkout.run(
-        "bump_model", *SKLEARN, "--env", environment, "--model-uri", version.uri, "--push", *options
-    )  # fmt: skip
+def bump(checkout: Checkout, environment: str, version: Version, *options: str, app: tuple[str, ...] = SKLEARN) -> None:
+    done = checkout.run("bump_model", *app, "--env", environment, "--model-uri", version.uri, "--push", *options)
     assert done.code == 0, done.err
 
 
@@ -259,9 +257,6 @@ def images(template: Path, tmp_path: Path, version: Version) -> Iterator[Checkou
     yield made
 
 
-API = ("--app", "iris-api")
-
-
 def test_an_overlay_that_keeps_its_release_in_images_passes_every_check(images: Checkout) -> None:
     done = images.run("validate")
 
@@ -308,10 +303,7 @@ def test_a_release_in_images_is_promoted_and_rolled_back_like_any_other(
     images: Checkout, version: Version, second: Version
 ) -> None:
     for made in (version, second):
-        done = images.run(
-            "bump_model", *API, "--env", "dev", "--model-uri", made.uri, "--image", IMAGE, "--push"
-        )  # fmt: skip
-        assert done.code == 0, done.err
+        bump(images, "dev", made, "--image", IMAGE, app=API)
         told = images.run("promote_model", *API, "--to", "staging", "--push", "--json")
         assert told.code == 0, told.err
         images.merge(json.loads(told.out)["branch"])
@@ -331,10 +323,7 @@ def test_a_release_file_can_become_images_without_losing_its_history(
     checkout: Checkout, version: Version, second: Version
 ) -> None:
     for made in (version, second):
-        done = checkout.run(
-            "bump_model", *API, "--env", "dev", "--model-uri", made.uri, "--image", IMAGE, "--push"
-        )  # fmt: skip
-        assert done.code == 0, done.err
+        bump(checkout, "dev", made, "--image", IMAGE, app=API)
     checkout.git("pull", "-q")
     keep_in_images(checkout, "dev")
     write_release(checkout.root, Target("iris-api", "dev"), second, "onnx", IMAGE)

@@ -10,7 +10,6 @@ import base64
 import contextlib
 import http.client
 import json
-import re
 import secrets
 import shutil
 import socket
@@ -25,14 +24,12 @@ from typing import Any
 
 import yaml
 
-from gitops import apply, certificates, kube, kustomize, publish, rules, tools
+from gitops import apply, certificates, installed, kube, kustomize, publish, tools
 from gitops.cli import ROOT, Refused, progress
 from gitops.git import Git
 from gitops.kube import Cluster
-from gitops.kustomize import Object
 from gitops.processes import Process, Processes
 
-STANDINS = Path(__file__).parent / "standins"
 LOCALHOST = "127.0.0.1"
 INSTALLER = "local-cluster"
 # One for each server; the names are those of the processes, some of which have several.
@@ -102,16 +99,19 @@ class ControlPlane:
 
     def up(self) -> None:
         """Starts what does not run, installs what is not installed, and waits until all of it is ready."""
+        self.start(*ORDER[: ORDER.index("kserve")])
+        self._install()
+        self.start(*ORDER[ORDER.index("kserve") :])
+        # KServe's own webhook has to look at it.
+        self.cluster.apply(installed.serving_runtime(), manager=INSTALLER)
+        self._bootstrap()
+
+    def start(self, *names: str) -> None:
+        """Starts some of the processes, in this order, and waits until each is ready."""
         require_programs()
         self._prepare()
-        for name in ORDER:
-            process = self.process(name)
-            if name == "kserve":
-                self._install()
-            self.processes.start(process)
-        # KServe's own webhook has to look at it.
-        self.cluster.apply(_serving_runtime(), manager=INSTALLER)
-        self._bootstrap()
+        for name in names:
+            self.processes.start(self.process(name))
 
     def down(self) -> None:
         """Stops everything, the last first. Data stays."""
@@ -159,7 +159,7 @@ class ControlPlane:
         self.kubeconfig.chmod(0o600)
         (self.folder / "tokens.csv").write_text(f'{self.settings["token"]},admin,admin,"system:masters"\n')
         stages = kustomize.build(tools.KWOK.files / "kustomize", "stage/fast")
-        (self.folder / "stages.yaml").write_text(stages + "---\n" + (STANDINS / "ingress-stage.yaml").read_text())
+        (self.folder / "stages.yaml").write_text(f"{stages}---\n{installed.ingress_stage()}")
         home = self.folder / "argocd"
         for name in ("tls", "ssh", "gpg/source", "gpg/keys", "plugins", "bin", "home", "tmp"):
             (home / name).mkdir(parents=True, exist_ok=True)
@@ -212,27 +212,22 @@ class ControlPlane:
 
     def _kube_controller_manager(self) -> Process:
         keys = self.folder / "certificates"
-        command = [
-            str(tools.CONTROLLER_MANAGER.require()), f"--kubeconfig={self.kubeconfig}", "--leader-elect=false",
-            f"--bind-address={LOCALHOST}", f"--secure-port={self.port('kube-controller-manager')}",
-            f"--tls-cert-file={keys / 'server.crt'}", f"--tls-private-key-file={keys / 'server.key'}",
-            f"--service-account-private-key-file={keys / 'accounts.key'}", f"--root-ca-file={keys / 'ca.crt'}",
-        ]  # fmt: skip
-        return self._secured("kube-controller-manager", command, "/healthz")
+        return self._beside_apiserver(
+            tools.CONTROLLER_MANAGER, f"--service-account-private-key-file={keys / 'accounts.key'}",
+            f"--root-ca-file={keys / 'ca.crt'}",
+        )  # fmt: skip
 
     def _kube_scheduler(self) -> Process:
-        keys = self.folder / "certificates"
-        command = [
-            str(tools.SCHEDULER.require()), f"--kubeconfig={self.kubeconfig}", "--leader-elect=false",
-            f"--bind-address={LOCALHOST}", f"--secure-port={self.port('kube-scheduler')}",
-            f"--tls-cert-file={keys / 'server.crt'}", f"--tls-private-key-file={keys / 'server.key'}",
-        ]  # fmt: skip
-        return self._secured("kube-scheduler", command, "/healthz")
+        return self._beside_apiserver(tools.SCHEDULER)
 
-    def _secured(self, name: str, command: list[str], path: str) -> Process:
-        url = f"https://{self.address(name)}{path}"
-        authority = self.folder / "certificates/ca.crt"
-        return Process(name, command, lambda: _answers(url, authority))
+    def _beside_apiserver(self, program: tools.Program, *options: str) -> Process:
+        keys, name = self.folder / "certificates", program.name
+        command = [
+            str(program.require()), f"--kubeconfig={self.kubeconfig}", "--leader-elect=false",
+            f"--bind-address={LOCALHOST}", f"--secure-port={self.port(name)}",
+            f"--tls-cert-file={keys / 'server.crt'}", f"--tls-private-key-file={keys / 'server.key'}", *options,
+        ]  # fmt: skip
+        return Process(name, command, lambda: _answers(f"https://{self.address(name)}/healthz", keys / "ca.crt"))
 
     def _kwok(self) -> Process:
         command = [
@@ -321,8 +316,8 @@ class ControlPlane:
         """KServe, Argo CD and a node, as their own manifests say, applied again whenever the cluster is started."""
         authority = (self.folder / "certificates/ca.crt").read_bytes()
         progress("installing KServe and Argo CD")
-        objects = [*_kserve_objects(self.port("kserve-webhook"), authority), *_argocd_objects()]
-        objects += yaml.safe_load_all((STANDINS / "node.yaml").read_text())
+        webhooks = f"https://{self.address('kserve-webhook')}"
+        objects = [*installed.kserve(webhooks, authority), *installed.argocd(), installed.node()]
         # By another name than the repository's own, which adds to the same ConfigMap.
         kube.apply_all(self.cluster, objects, manager=INSTALLER)
         progress("")
@@ -330,7 +325,7 @@ class ControlPlane:
     def _bootstrap(self) -> None:
         """Makes the remote if there is none, and lets its own argocd/ start itself, as one does on any cluster."""
         if not self.clone.is_dir():
-            make_remote(self.root, self.remote, self.clone)
+            installed.make_remote(self.root, self.remote, self.clone)
         git = Git(self.clone)
         git.fetch(publish.REMOTE, publish.BRANCH)
         with apply.tree_of(git, f"refs/remotes/{publish.REMOTE}/{publish.BRANCH}") as tree:
@@ -344,77 +339,6 @@ def require_programs() -> None:
             program.require()
     except tools.ToolError as error:
         raise Refused(str(error).replace("make setup", "python scripts/setup.py cluster")) from None
-
-
-def _kserve_objects(port: int, authority: bytes) -> list[Object]:
-    """KServe as its manifests say, with a controller that is a process, and webhooks that are called where it
-    listens. Nothing here routes requests, so it makes no Ingress."""
-    files = tools.KSERVE.files
-    objects = []
-    for item in kustomize.objects(kustomize.build(files, "config/overlays/standalone/kserve")):
-        if item["kind"] in ("Certificate", "Issuer", "Deployment"):
-            continue
-        for webhook in item.get("webhooks", ()):
-            path = webhook["clientConfig"]["service"]["path"]
-            webhook["clientConfig"] = {
-                "url": f"https://{LOCALHOST}:{port}{path}",
-                "caBundle": base64.b64encode(authority).decode(),
-            }
-        if item["kind"] == "ConfigMap" and item["metadata"]["name"] == "inferenceservice-config":
-            for key, changed in (
-                ("deploy", {"defaultDeploymentMode": "Standard"}), ("ingress", {"disableIngressCreation": True}),
-            ):  # fmt: skip
-                item["data"][key] = json.dumps(json.loads(item["data"][key]) | changed)
-        objects.append(item)
-    return objects
-
-
-def _serving_runtime() -> Object:
-    """The stock server that apps of this repository use."""
-    files = tools.KSERVE.files
-    runtime: Object = yaml.safe_load((files / "config/runtimes/kserve-sklearnserver.yaml").read_text())
-    runtime["spec"]["containers"][0]["image"] = f"kserve/sklearnserver:{tools.KSERVE.version}"
-    return runtime
-
-
-def _argocd_objects() -> list[Object]:
-    """Argo CD's kinds and its configuration."""
-    files = tools.ARGOCD.files / "manifests"
-    objects = [yaml.safe_load(file.read_text()) for file in sorted((files / "crds").glob("*-crd.yaml"))]
-    objects.append({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "argocd"}})
-    for item in kustomize.objects(kustomize.build(files, "base/config")):
-        item["metadata"]["namespace"] = "argocd"
-        if item["metadata"]["name"] == "argocd-cm":
-            item["data"] |= yaml.safe_load((STANDINS / "argocd-cm.yaml").read_text())["data"]
-        objects.append(item)
-    return objects
-
-
-def make_remote(root: Path, remote: Path, clone: Path) -> None:
-    """A bare repository whose branches start at this checkout's commit, with an argocd/ on cicd that watches this very
-    repository, and a clone of it. Raises Refused for a shallow clone. Changes that are not committed are left out."""
-    here = Git(root)
-    here.require_full_history()
-    shutil.rmtree(remote, ignore_errors=True)
-    here.text("init", "-q", "--bare", f"--initial-branch={publish.BRANCH}", str(remote))
-    here.text("push", "-q", str(remote), "HEAD:refs/heads/main", f"HEAD:refs/heads/{publish.BRANCH}")
-    new = clone.with_name(f"{clone.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    here.text("clone", "-q", str(remote), str(new))
-    there = Git(new)
-    for name, value in {"user.name": "Local", "user.email": "local@example.com", "commit.gpgsign": "false"}.items():
-        there.text("config", name, value)
-    base = there.text("rev-parse", "HEAD")
-    files: dict[str, bytes | None] = {}
-    for path in there.files(base, rules.ARGOCD):
-        text = there.show(base, path) or b""
-        changed = re.sub(rb"(repoURL: |sourceRepos:\n    - )\S+", rb"\g<1>" + remote.as_uri().encode(), text)
-        if changed != text:
-            files[path] = changed
-    made = there.commit_tree(there.tree_with(base, files), base, "Let Argo CD watch this machine's remote\n")
-    there.push(publish.REMOTE, made, publish.BRANCH)
-    there.advance(publish.BRANCH, base, made)
-    new.rename(clone)
 
 
 # Small things

@@ -73,7 +73,7 @@ class Cluster:
             return _plain(done)
 
     def get(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> Object | None:
-        """An object, or None if there is no such object, or no such kind."""
+        """An object, or None if there is no such object."""
         with self._translated(f"{kind} {name}"):
             try:
                 return _plain(self._kind(api_version, kind).get(name=name, namespace=namespace))
@@ -107,19 +107,21 @@ class Cluster:
 
     def has(self, api_version: str, kind: str) -> bool:
         """Whether the server knows a kind."""
-        try:
-            self._kind(api_version, kind)
-        except Refused:
-            return False
-        return True
+        with self._translated(kind):
+            return self._resource(api_version, kind) is not None
 
     def _kind(self, api_version: str, kind: str) -> Any:
+        if (found := self._resource(api_version, kind)) is None:
+            raise Refused(
+                f"{kind}: {self.server} has no such kind in {api_version}; install its CustomResourceDefinition first"
+            )
+        return found
+
+    def _resource(self, api_version: str, kind: str) -> Any:
         try:
             return self._dynamic.resources.get(api_version=api_version, kind=kind)
         except dynamic.exceptions.ResourceNotFoundError:
-            raise Refused(
-                f"{kind}: {self.server} has no such kind in {api_version}; install its CustomResourceDefinition first"
-            ) from None
+            return None
 
     @contextlib.contextmanager
     def _translated(self, what: str) -> Iterator[None]:

@@ -24,7 +24,6 @@ class Process:
     command: Sequence[str]
     ready: Callable[[], bool]
     env: Mapping[str, str] = field(default_factory=dict)
-    stop: signal.Signals = signal.SIGTERM
 
 
 class Processes:

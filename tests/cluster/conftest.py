@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import IMAGE, Checkout, Result, Version, package, wait_until
+from conftest import IMAGE, Checkout, Result, Version, package, run, wait_until
 
 from gitops.control_plane import ControlPlane
 from gitops.kube import Cluster
 from gitops.release import Target
 
 APPLICATION = ("argoproj.io/v1alpha1", "Application")
+SET = ("argoproj.io/v1alpha1", "ApplicationSet")
 SERVICE = ("serving.kserve.io/v1beta1", "InferenceService")
 DEPLOYMENT = ("apps/v1", "Deployment")
 FLAVOURS = {"iris-api": "onnx", "iris-sklearn": "sklearn"}
@@ -130,6 +131,10 @@ class World:
 
         wait_until(compared, f"Argo CD compares {name} with {commit}", 60)
 
+    def log(self, name: str) -> str:
+        """All that a program has written."""
+        return (self.plane.processes.folder / f"{name}.log").read_text(errors="replace")
+
     def served(self, app: str, environment: str) -> str | None:
         """The model that the live object names."""
         if app == "iris-api":
@@ -152,8 +157,12 @@ def plane(
         made.up()
         print(f"\nready after {time.monotonic() - began:.0f} s")
         spaces = [f"ml-{environment}" for environment in ("dev", "staging", "prod")]
-        there = lambda: all(made.cluster.get("v1", "ResourceQuota", "environment", space) for space in spaces)  # noqa: E731
-        wait_until(there, "Argo CD makes the environments", 60)
+        for space in spaces:
+            wait_until(
+                lambda space=space: made.cluster.get("v1", "ResourceQuota", "environment", space) is not None,  # type: ignore[misc]
+                f"Argo CD makes {space}",
+                60,
+            )
         yield made
     finally:
         made.down()
@@ -180,8 +189,6 @@ def versions(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> C
         if word not in made:
             made[word] = package(tmp_path_factory.mktemp("artifacts"), word)
             bucket = f"s3://{yaml.safe_load((plane.root / 'overlays/promotion.yaml').read_text())['model_bucket']}"
-            from conftest import run
-
             done = run("upload_model", "--model", "iris", "--artifacts", made[word].folder, "--bucket", bucket)
             assert done.code == 0, done.err
         return made[word]
@@ -211,5 +218,5 @@ def uri(version: Version, app: str) -> str:
     return f"{version.uri}{FLAVOURS[app]}/"
 
 
-def targets(environments: Sequence[str] = ("dev", "staging", "prod")) -> list[Target]:
-    return [Target(app, environment) for environment in environments for app in FLAVOURS]
+def targets() -> list[Target]:
+    return [Target(app, environment) for environment in ("dev", "staging", "prod") for app in FLAVOURS]

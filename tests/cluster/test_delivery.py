@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from conftest import IMAGE, Version, wait_until, write_release
 
 from gitops import kustomize, layout
+from gitops.control_plane import ControlPlane
 from gitops.release import Target
+from gitops.rules import at
 
-from .conftest import APPLICATION, FLAVOURS, SERVICE, World, targets, uri
+from .conftest import APPLICATION, FLAVOURS, SERVICE, SET, World, targets, uri
 
 
 def state(item: dict[str, object]) -> tuple[object, object]:
@@ -84,6 +86,21 @@ def test_a_rollback_is_live_too(world: World, released: Version, versions: Calla
 
     assert world.live("iris-sklearn", "dev")["live"] == released.version
     world.done("rollback_model", "--app", "iris-sklearn", "--env", "dev", "--release-hold", "--push")
+
+
+def test_a_request_to_look_again_is_no_difference_to_what_git_says(world: World, released: Version) -> None:
+    asked = "argocd.argoproj.io/application-set-refresh"
+    world.status("--refresh")
+    wait_until(lambda: asked not in application_set(world)["metadata"].get("annotations", {}), "it was looked at")
+    assert "template" in application_set(world)["spec"]["generators"][0]["git"]
+
+    world.looked("root", world.checkout.tip())
+
+    assert state(world.application("root")) == ("Synced", "Healthy")
+
+
+def application_set(world: World) -> dict[str, Any]:
+    return world.cluster.get(*SET, "apps", "argocd") or {}
 
 
 def test_a_change_by_hand_is_undone(world: World, released: Version) -> None:
@@ -154,40 +171,47 @@ def alive(world: World, released: Version) -> bool:
     return all(world.served(t.app, t.environment) == uri(released, t.app) for t in targets())
 
 
-@pytest.mark.parametrize(
-    ("name", "old", "new"),
-    [
-        ("an emptied generator", "overlays/*/*/release.yaml", "overlays/*/*/nothing.yaml"),
-        ("a broken address", "        repoURL: file://", "        repoURL: file:///nowhere"),
-    ],
-)
-def test_a_generator_that_finds_nothing_takes_no_service_away(
-    world: World, released: Version, name: str, old: str, new: str
-) -> None:
+def test_an_emptied_generator_takes_no_service_away(world: World, released: Version) -> None:
     before = set(world.applications())
     file = world.plane.clone / "argocd/applicationset-apps.yaml"
-    file.write_text(file.read_text().replace(old, new))
-    commit = world.force(name)
+    file.write_text(file.read_text().replace("overlays/*/*/release.yaml", "overlays/*/*/nothing.yaml"))
 
-    world.looked("root", commit)
-    sign = new.rpartition("/")[2]
-    wait_until(lambda: sign in json.dumps(world.cluster.list("argoproj.io/v1alpha1", "ApplicationSet", "argocd")), name)
-    time.sleep(3)  # long enough for what must not happen: the set is looked at as soon as it changes
+    world.looked("root", world.force("An emptied generator"))
+    wait_until(lambda: "nothing.yaml" in json.dumps(application_set(world)), "the set is changed")
+    # Its controller takes the request away when it is done with it.
+    asked = "argocd.argoproj.io/application-set-refresh"
+    world.cluster.patch(*SET, "apps", "argocd", {"metadata": {"annotations": {asked: "true"}}})
+    wait_until(lambda: asked not in application_set(world)["metadata"].get("annotations", {}), "it was looked at")
+
+    assert set(world.applications()) == before
+    assert alive(world, released)
+
+
+def test_a_generator_that_fails_takes_no_service_away(world: World, released: Version) -> None:
+    before = set(world.applications())
+    file = world.plane.clone / "argocd/applicationset-apps.yaml"
+    file.write_text(file.read_text().replace("        repoURL: file://", "        repoURL: file:///nowhere"))
+
+    world.looked("root", world.force("A broken address"))
+    wait_until(
+        lambda: any(
+            condition["type"] == "ErrorOccurred" and condition["status"] == "True"
+            for condition in application_set(world).get("status", {}).get("conditions", [])
+        ),
+        "the generator fails",
+        60,
+    )
 
     assert set(world.applications()) == before
     assert alive(world, released)
 
 
 def test_a_deleted_application_set_takes_no_service_away_and_comes_back(world: World, released: Version) -> None:
-    world.cluster.delete("argoproj.io/v1alpha1", "ApplicationSet", "apps", "argocd")
+    old = application_set(world)["metadata"]["uid"]
+    world.cluster.delete(*SET, "apps", "argocd")
 
     wait_until(
-        lambda: (
-            (found := world.cluster.get("argoproj.io/v1alpha1", "ApplicationSet", "apps", "argocd")) is not None
-            and not found["metadata"].get("deletionTimestamp")
-        ),
-        "the root makes it again",
-        60,
+        lambda: application_set(world).get("metadata", {}).get("uid") not in (None, old), "the root makes it again", 60
     )
 
     assert alive(world, released)
@@ -201,9 +225,10 @@ def test_a_deleted_application_set_takes_no_service_away_and_comes_back(world: W
 
 
 def test_an_overlay_that_renders_almost_nothing_takes_no_service_away(world: World, released: Version) -> None:
-    file = world.plane.clone / "apps/iris-api/kustomization.yaml"
-    file.write_text(
-        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nconfigMapGenerator:\n  - name: left\n"
+    app = world.plane.clone / "apps/iris-api"
+    (app / "left.yaml").write_text("apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: left\n")
+    (app / "kustomization.yaml").write_text(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [left.yaml]\n"
     )
     for environment in ("dev", "staging", "prod"):
         overlay = world.plane.clone / f"overlays/{environment}/iris-api/kustomization.yaml"
@@ -211,10 +236,19 @@ def test_an_overlay_that_renders_almost_nothing_takes_no_service_away(world: Wor
     commit = world.force("Almost nothing")
 
     world.looked("iris-api-prod", commit)
-    wait_until(lambda: state(world.application("iris-api-prod"))[0] == "OutOfSync", "Argo CD sees what is gone", 60)
-    time.sleep(3)  # long enough for what must not happen
+
+    def applied() -> bool:
+        operation = at(world.application("iris-api-prod"), "status", "operationState")
+        return (at(operation, "phase"), at(operation, "syncResult", "revision")) == ("Succeeded", commit)
+
+    wait_until(applied, "Argo CD has applied what is left", 60)
 
     assert alive(world, released)
+    world.restore(world.baseline)
+    said = world.status("--app", "iris-api", "--env", "prod", "--refresh", "--wait", "5")
+    assert said.errors == ["iris-api in prod: Argo CD: OutOfSync: no longer in Git and not pruned: ServiceAccount left"]
+    for environment in ("dev", "staging", "prod"):
+        world.cluster.delete("v1", "ServiceAccount", "left", f"ml-{environment}")
 
 
 def test_only_a_finished_retirement_takes_a_service_away(world: World, released: Version) -> None:
@@ -222,8 +256,12 @@ def test_only_a_finished_retirement_takes_a_service_away(world: World, released:
     early = world.run("retire_app", *app, "--finish", "--kubeconfig", world.plane.kubeconfig)
     told = json.loads(world.done("retire_app", *app, "--reason", "replaced", "--push", "--json").out)
     commit = world.checkout.merge(told["branch"])
-    world.looked("root", commit)
-    time.sleep(2)  # long enough for what must not happen
+
+    def missed() -> bool:
+        world.refresh("iris-sklearn-prod")
+        return "app path does not exist" in json.dumps(world.application("iris-sklearn-prod")["status"])
+
+    wait_until(missed, f"Argo CD looks for the overlay in {commit}", 60)
     assert world.served("iris-sklearn", "prod") == uri(released, "iris-sklearn")
 
     world.done("retire_app", *app, "--finish", "--kubeconfig", world.plane.kubeconfig)
@@ -242,6 +280,7 @@ def test_a_killed_program_that_is_started_again_catches_up(
     world: World, released: Version, versions: Callable[[str], Version], name: str
 ) -> None:
     world.release("iris-sklearn", "dev", versions("two"))
+    world.refresh("iris-sklearn-dev")
 
     world.plane.processes.stop(name, signal.SIGKILL)
     world.plane.up()
@@ -302,9 +341,12 @@ def test_a_closed_window_keeps_production_as_it_is_and_lets_a_person_roll_back(
     write_release(world.plane.clone, Target("iris-sklearn", "prod"), second, "sklearn")
     commit = world.force("A release on a weekend")
 
+    prevented = "Sync prevented by sync window"
+    before = world.log("argocd-application-controller").count(prevented)
     world.looked("iris-sklearn-prod", commit)
-    wait_until(lambda: state(world.application("iris-sklearn-prod"))[0] == "OutOfSync", "Argo CD sees it", 60)
-    time.sleep(2)  # long enough for what must not happen
+    wait_until(
+        lambda: world.log("argocd-application-controller").count(prevented) > before, "Argo CD keeps to the window", 60
+    )
     assert world.served("iris-sklearn", "prod") == uri(released, "iris-sklearn")
 
     operation = {"operation": {"initiatedBy": {"username": "on-call"}, "sync": {"revision": commit}}}
@@ -325,7 +367,41 @@ def test_a_missing_service_account_is_named_by_status(world: World, released: Ve
     assert world.served("iris-api", "dev") == uri(released, "iris-api")
 
 
-def test_yaml_of_the_repository_is_what_the_cluster_was_started_with(world: World) -> None:
+def test_handing_a_cluster_over_again_changes_nothing(world: World, released: Version) -> None:
+    def generations() -> dict[str, int]:
+        """They grow with every change of what is asked for."""
+        kinds = [
+            ("argoproj.io/v1alpha1", "AppProject"),
+            ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"),
+        ]
+        found = [item["metadata"] for kind in kinds for item in world.cluster.list(*kind)]
+        return {item["name"]: item["generation"] for item in found}
+
+    before = generations()
+
+    done = world.run("bootstrap", "--kubeconfig", world.plane.kubeconfig, "--wait", "60")
+
+    assert done.code == 0, done.err
+    assert generations() == before
+    assert alive(world, released)
+
+
+def test_a_cluster_without_argo_cd_and_kserve_is_not_handed_over(world: World, tmp_path: Path) -> None:
+    bare = ControlPlane(world.plane.root, tmp_path / "bare")
+    try:
+        bare.start("etcd", "kube-apiserver")
+
+        done = world.run("bootstrap", "--kubeconfig", bare.kubeconfig)
+    finally:
+        bare.down()
+
+    assert (done.code, done.errors) == (
+        1,
+        [f"{bare.cluster.server}: {name} is not installed; install it first" for name in ("Argo CD", "KServe")],
+    )
+
+
+def test_admission_has_the_policys_values(world: World) -> None:
     found = world.cluster.get("v1", "ConfigMap", "model-policy", "argocd")
     policy = yaml.safe_load((world.plane.clone / "overlays/promotion.yaml").read_text())
 

@@ -1,0 +1,100 @@
+"""What is installed on a control plane of this machine: KServe and Argo CD as their own manifests say, what stands in
+for what is not there, and the repository that Argo CD watches."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from pathlib import Path
+
+import yaml
+
+from gitops import kustomize, publish, rules, tools
+from gitops.git import Git
+from gitops.kustomize import Object
+
+_STANDINS = Path(__file__).parent / "standins"
+
+
+def kserve(address: str, authority: bytes) -> list[Object]:
+    """KServe as its manifests say, with a controller that is a process, and webhooks that are called at `address`,
+    whose certificate is by this authority. Nothing here routes requests, so it makes no Ingress."""
+    files = tools.KSERVE.files
+    objects = []
+    for item in kustomize.objects(kustomize.build(files, "config/overlays/standalone/kserve")):
+        if item["kind"] in ("Certificate", "Issuer", "Deployment"):
+            continue
+        for webhook in item.get("webhooks", ()):
+            path = webhook["clientConfig"]["service"]["path"]
+            webhook["clientConfig"] = {
+                "url": f"{address}{path}",
+                "caBundle": base64.b64encode(authority).decode(),
+            }
+        if item["kind"] == "ConfigMap" and item["metadata"]["name"] == "inferenceservice-config":
+            for key, changed in (
+                ("deploy", {"defaultDeploymentMode": "Standard"}), ("ingress", {"disableIngressCreation": True}),
+            ):  # fmt: skip
+                item["data"][key] = json.dumps(json.loads(item["data"][key]) | changed)
+        objects.append(item)
+    return objects
+
+
+def serving_runtime() -> Object:
+    """The stock server that apps of this repository use."""
+    files = tools.KSERVE.files
+    runtime: Object = yaml.safe_load((files / "config/runtimes/kserve-sklearnserver.yaml").read_text())
+    runtime["spec"]["containers"][0]["image"] = f"kserve/sklearnserver:{tools.KSERVE.version}"
+    return runtime
+
+
+def argocd() -> list[Object]:
+    """Argo CD's kinds and its configuration."""
+    files = tools.ARGOCD.files / "manifests"
+    objects = [yaml.safe_load(file.read_text()) for file in sorted((files / "crds").glob("*-crd.yaml"))]
+    objects.append({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "argocd"}})
+    for item in kustomize.objects(kustomize.build(files, "base/config")):
+        item["metadata"]["namespace"] = "argocd"
+        if item["metadata"]["name"] == "argocd-cm":
+            item["data"] |= yaml.safe_load((_STANDINS / "argocd-cm.yaml").read_text())["data"]
+        objects.append(item)
+    return objects
+
+
+def node() -> Object:
+    """The one node, which kwok plays."""
+    found: Object = yaml.safe_load((_STANDINS / "node.yaml").read_text())
+    return found
+
+
+def ingress_stage() -> str:
+    """What kwok does in the place of a controller that makes load balancers."""
+    return (_STANDINS / "ingress-stage.yaml").read_text()
+
+
+def make_remote(root: Path, remote: Path, clone: Path) -> None:
+    """A bare repository whose branches start at this checkout's commit, with an argocd/ on cicd that watches this very
+    repository, and a clone of it. Raises Refused for a shallow clone. Changes that are not committed are left out."""
+    here = Git(root)
+    here.require_full_history()
+    shutil.rmtree(remote, ignore_errors=True)
+    here.text("init", "-q", "--bare", f"--initial-branch={publish.BRANCH}", str(remote))
+    here.text("push", "-q", str(remote), "HEAD:refs/heads/main", f"HEAD:refs/heads/{publish.BRANCH}")
+    new = clone.with_name(f"{clone.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    here.text("clone", "-q", str(remote), str(new))
+    there = Git(new)
+    for name, value in {"user.name": "Local", "user.email": "local@example.com", "commit.gpgsign": "false"}.items():
+        there.text("config", name, value)
+    base = there.text("rev-parse", "HEAD")
+    files: dict[str, bytes | None] = {}
+    for path in there.files(base, rules.ARGOCD):
+        text = there.show(base, path) or b""
+        changed = re.sub(rb"(repoURL: |sourceRepos:\n    - )\S+", rb"\g<1>" + remote.as_uri().encode(), text)
+        if changed != text:
+            files[path] = changed
+    made = there.commit_tree(there.tree_with(base, files), base, "Let Argo CD watch this machine's remote\n")
+    there.push(publish.REMOTE, made, publish.BRANCH)
+    there.advance(publish.BRANCH, base, made)
+    new.rename(clone)
