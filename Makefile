@@ -35,7 +35,7 @@ test: ## everything that CI checks
 	@$(PYTHON) scripts/setup.py test && .venv/bin/python -m pytest -n auto --dist loadfile && cd model-src && .venv/bin/python -m pytest
 
 test-cluster: ## the same repository on a real API server, KServe and Argo CD
-	@$(PYTHON) scripts/setup.py test && $(PYTHON) scripts/setup.py cluster && .venv/bin/python -m pytest -m cluster tests/cluster
+	@$(PYTHON) scripts/setup.py test && $(PYTHON) scripts/setup.py test-cluster && .venv/bin/python -m pytest -m cluster tests/cluster
 
 bench: ## figures: what finds which fault, one edit, one commit, all checks, many writers; each beside another way
 	@$(PYTHON) scripts/setup.py bench && for bench in corpus_table commands writers; do .venv/bin/python tests/bench/$$bench.py || exit 1; done

@@ -1,10 +1,10 @@
 """Hand a cluster over to Git: apply argocd/ once, and wait until Argo CD has taken over.
 
-The cluster has Argo CD, KServe and a controller for Ingress already. Everything is applied on the server, so running it
-again changes nothing but what somebody else has changed.
+The cluster has Argo CD already, and gets everything else from argocd/platform/. What is applied is applied on the
+server, so running it again changes nothing but what somebody else has changed.
 
   python scripts/bootstrap.py
-  python scripts/bootstrap.py --context my-cluster --wait 600
+  python scripts/bootstrap.py --context my-cluster --wait 1800
 """
 
 from __future__ import annotations
@@ -14,46 +14,60 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from gitops import cli, kube
+from gitops import cli, kube, kustomize, rules
 from gitops.cli import Refused
 from gitops.kube import Cluster
 from gitops.rules import at
 
-KINDS = {
-    "Argo CD": ("argoproj.io/v1alpha1", "Application"),
-    "KServe": ("serving.kserve.io/v1beta1", "InferenceService"),
-}
+APPLICATION = ("argoproj.io/v1alpha1", "Application")
+PROJECTS = ("platform", "addons")
+INSTALL = "kubectl create namespace argocd; kubectl apply --server-side -n argocd -k '{source}?ref={version}'"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--kubeconfig", type=Path, help="default: $KUBECONFIG, or ~/.kube/config")
     parser.add_argument("--context", help="default: the kubeconfig's current one")
-    parser.add_argument("--wait", type=float, default=300, metavar="SECONDS", help="at most so long (%(default)s)")
+    parser.add_argument("--wait", type=float, default=900, metavar="SECONDS", help="at most so long (%(default)s)")
     return cli.run(bootstrap, parser.parse_args(argv))
 
 
 def bootstrap(args: argparse.Namespace) -> None:
     cluster = Cluster(args.kubeconfig, args.context)
     cli.say(f"{cluster.server}: Kubernetes {cluster.version()}")
-    if missing := [name for name, kind in KINDS.items() if not cluster.has(*kind)]:
-        raise Refused(*[f"{cluster.server}: {name} is not installed; install it first" for name in missing])
-    kube.bootstrap(cluster, args.root)
+    if not cluster.has(*APPLICATION):
+        raise Refused(f"{cluster.server}: Argo CD is not installed; run `{_install(args.root)}`")
+    kube.apply_all(cluster, kustomize.objects(kustomize.build(args.root, rules.ARGOCD)))
     end = time.monotonic() + args.wait
-    while (said := _state(cluster)) != "Synced, Healthy":
+    while left := _unsettled(cluster):
         if time.monotonic() > end:
-            raise Refused(f"Application root: {said} after {args.wait:.0f} s")
-        cli.progress(f"Application root: {said}")
+            raise Refused(*[f"{line}, after {args.wait:.0f} s" for line in left])
+        cli.progress(left[0])
         time.sleep(0.5)
     cli.progress("")
     cli.say("Argo CD keeps argocd/, the environments and every release in step with Git from now on")
 
 
-def _state(cluster: Cluster) -> str:
-    """What Argo CD says of the Application that keeps all others."""
-    status = (cluster.get("argoproj.io/v1alpha1", "Application", "root", "argocd") or {}).get("status") or {}
-    faults = [str(c.get("message")) for c in status.get("conditions") or [] if str(c.get("type")).endswith("Error")]
-    return ": ".join([f"{at(status, 'sync', 'status')}, {at(status, 'health', 'status')}", *faults])
+def _install(root: Path) -> str:
+    """The command that installs the version that Argo CD will keep itself at."""
+    addons = kustomize.objects(kustomize.build(root, rules.PLATFORM))
+    source = next(at(item, "spec", "source") for item in addons if item["metadata"]["name"] == "argo-cd")
+    folder = f"{source['repoURL'].removesuffix('.git')}/{source['path']}"
+    return INSTALL.format(source=folder, version=source["targetRevision"])
+
+
+def _unsettled(cluster: Cluster) -> list[str]:
+    """What Argo CD says of the Applications that keep the others, and of the add-ons, as long as it is not what it
+    should be."""
+    found = [item for item in cluster.list(*APPLICATION, "argocd") if at(item, "spec", "project") in PROJECTS]
+    lines = {} if any(at(item, "metadata", "name") == "root" for item in found) else {"root": "not there"}
+    for item in found:
+        status = item.get("status") or {}
+        said = f"{at(status, 'sync', 'status') or 'not compared'}, {at(status, 'health', 'status') or 'not known'}"
+        faults = [str(c.get("message")) for c in status.get("conditions") or [] if str(c.get("type")).endswith("Error")]
+        if said != "Synced, Healthy" or faults:
+            lines[str(at(item, "metadata", "name"))] = ": ".join([said, *faults])
+    return [f"Application {name}: {said}" for name, said in sorted(lines.items())]
 
 
 if __name__ == "__main__":

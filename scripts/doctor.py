@@ -56,7 +56,7 @@ def machine() -> Iterator[Check]:
         yield Check(program, None if shutil.which(program) else f"install {program}")
     for pinned in (tools.KUSTOMIZE, tools.KUBECONFORM):
         yield Check(f"{pinned.name} {pinned.version}", None if pinned.path.is_file() else "run `make setup`")
-    yield Check("schemas", None if tools.schema_sources().is_dir() else "run `make setup`")
+    yield Check("schemas", None if tools.SCHEMAS.path.is_dir() else "run `make setup`")
 
 
 def repository(root: Path) -> Iterator[Check]:

@@ -198,8 +198,10 @@ What is left to do by hand:
     An IAM role for the pipeline that GitHub's OIDC may take on for the environment dev: puts and gets in that bucket.
     IAM roles ml-dev-model-reader, ml-staging-model-reader, ml-prod-model-reader for the service accounts: gets alone.
     Certificates in ACM and a zone in Route 53 for *.{domain}.
-  The cluster, once Argo CD and KServe run there
-    kubectl apply --server-side -k argocd
+    IAM roles aws-load-balancer-controller, external-dns, external-secrets for the add-ons of argocd/platform/aws/.
+  The cluster
+    Its name instead of mlops in argocd/platform/aws/aws-load-balancer-controller.yaml and external-dns.yaml.
+    python scripts/bootstrap.py
 """
 
 

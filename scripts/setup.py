@@ -8,9 +8,10 @@ what is there already is left alone, and an interrupted set-up is completed by t
   python scripts/setup.py commands   what the commands need, `validate.py` excepted
   python scripts/setup.py validate   what all commands need
   python scripts/setup.py status     what the commands that look at a cluster need
-  python scripts/setup.py cluster    what `make cluster` and `make test-cluster` need
+  python scripts/setup.py cluster    what `make cluster` needs
   python scripts/setup.py bench      what `make bench` needs
-  python scripts/setup.py test       everything
+  python scripts/setup.py test       everything that `make test` needs
+  python scripts/setup.py test-cluster   what `make test-cluster` needs beside that
 """
 
 from __future__ import annotations
@@ -78,24 +79,29 @@ MODEL_TEST = Environment(ROOT / "model-src/.venv", MODEL_TEST_LOCK, 250, 1.5)
 class Profile:
     environments: tuple[Environment, ...]
     programs: tuple[tools.Program | tools.Wheel, ...] = ()
-    schemas: bool = False
+    sources: tuple[tools.Sources, ...] = ()
 
 
 PROFILES = {
     "demo": Profile((COMMANDS, MODEL), (tools.KUSTOMIZE, tools.VERSITYGW)),
     "serve": Profile((MODEL,)),
     "commands": Profile((COMMANDS,), (tools.KUSTOMIZE,)),
-    "validate": Profile((COMMANDS,), (tools.KUSTOMIZE, tools.KUBECONFORM), schemas=True),
+    "validate": Profile((COMMANDS,), (tools.KUSTOMIZE, tools.KUBECONFORM), sources=(tools.SCHEMAS,)),
     "test": Profile(
         (COMMANDS_TEST, MODEL_TEST),
         (tools.KUSTOMIZE, tools.KUBECONFORM, tools.ACTIONLINT, tools.VERSITYGW),
-        schemas=True,
+        sources=(tools.SCHEMAS,),
     ),
     "status": Profile((COMMANDS_CLUSTER,), (tools.KUSTOMIZE,)),
     "cluster": Profile(
-        (COMMANDS_CLUSTER,), (tools.KUSTOMIZE, tools.KUBECONFORM, tools.VERSITYGW, *tools.CLUSTER), schemas=True
+        (COMMANDS_CLUSTER,),
+        (tools.KUSTOMIZE, tools.KUBECONFORM, tools.VERSITYGW, *tools.CLUSTER),
+        sources=(tools.SCHEMAS,),
     ),
-    "bench": Profile((COMMANDS_TEST,), (tools.KUSTOMIZE, tools.KUBECONFORM, tools.VERSITYGW, tools.YQ), schemas=True),
+    "test-cluster": Profile((COMMANDS_TEST,), (tools.HELM, *tools.CLUSTER), sources=(tools.CHARTS,)),
+    "bench": Profile(
+        (COMMANDS_TEST,), (tools.KUSTOMIZE, tools.KUBECONFORM, tools.VERSITYGW, tools.YQ), sources=(tools.SCHEMAS,)
+    ),
 }
 
 
@@ -117,9 +123,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def set_up(profile: Profile) -> None:
     environments = [environment for environment in profile.environments if not environment.ready]
     programs = tools.missing_programs(profile.programs)
-    schemas = profile.schemas and not tools.schema_sources().is_dir()
-    if environments or programs or schemas:
-        _fetch(environments, programs, schemas)
+    sources = tools.missing_sources(profile.sources)
+    if environments or programs or sources:
+        _fetch(environments, programs, sources)
     link(profile.programs)
 
 
@@ -134,17 +140,20 @@ def link(programs: Sequence[tools.Program | tools.Wheel]) -> None:
             new.replace(name)
 
 
-def _fetch(environments: list[Environment], programs: Sequence[tools.Program | tools.Wheel], schemas: bool) -> None:
+def _fetch(
+    environments: list[Environment],
+    programs: Sequence[tools.Program | tools.Wheel],
+    sources: Sequence[tools.Sources],
+) -> None:
     python = _python()
     plan: list[tuple[str, int, float]] = [
         (f"{e.folder.relative_to(ROOT)} from {e.lock.relative_to(ROOT)}", e.fetch_mb, e.minutes) for e in environments
     ]
-    if programs or schemas:
+    if programs or sources:
         plan.append((f"Go toolchain, removed again when {tools.cache()} is filled", tools.TOOLCHAIN_MB, 0.2))
     how = {tools.Program: "built from source", tools.Wheel: "from a wheel"}
     plan += [(f"{p.name} {p.version}, {how[type(p)]}", p.fetch_mb, p.minutes) for p in programs]
-    if schemas:
-        plan += [(f"schemas of {m.path} {m.version}", m.fetch_mb, 0.2) for m in tools.SCHEMA_MODULES]
+    plan += [(f"{s.name} of {m.path} {s.version(m)}", m.fetch_mb, 0.2) for s in sources for m in s.modules]
     print(f"Setting up with {python}. This is done once, and fetches:", file=sys.stderr)
     for what, megabytes, minutes in plan:
         print(f"  {megabytes:4d} MB  {minutes:4.1f} min  {what}", file=sys.stderr)
@@ -153,7 +162,7 @@ def _fetch(environments: list[Environment], programs: Sequence[tools.Program | t
     for environment in environments:
         print(f"  installing {environment.folder.relative_to(ROOT)}", file=sys.stderr, flush=True)
         environment.install(python)
-    tools.build(programs, schemas)
+    tools.build(programs, sources)
 
 
 def _python() -> str:

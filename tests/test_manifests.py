@@ -27,7 +27,7 @@ Objects = dict[str, list[dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def renders(manifests: Path) -> Objects:
-    texts = kustomize.build_all(manifests, [*OVERLAYS, "argocd"])
+    texts = kustomize.build_all(manifests, [*OVERLAYS, "argocd", "argocd/platform"])
     return {folder: kustomize.objects(text) for folder, text in texts.items()}
 
 
@@ -408,7 +408,10 @@ def test_every_file_is_read_by_a_render(manifests: Path) -> None:
         if file.is_file()
     }
 
-    assert files - read == {layout.POLICY_FILE}
+    optional = {
+        file for file in files if file.startswith(("argocd/platform/knative/", "base/inference-service/knative/"))
+    }
+    assert files - read == {layout.POLICY_FILE} | optional
 
 
 def test_a_file_holds_one_object_and_is_called_after_its_kind(manifests: Path) -> None:
@@ -417,7 +420,8 @@ def test_a_file_holds_one_object_and_is_called_after_its_kind(manifests: Path) -
     for file in sorted((manifests / "base").rglob("*.yaml")):
         if not file.name.startswith("kustom"):
             [item] = yaml.safe_load_all(file.read_text())
-            if not re.fullmatch(rf"{item['kind'].lower()}(-[a-z-]+)?", file.stem):
+            # A list is a patch by operations.
+            if isinstance(item, dict) and not re.fullmatch(rf"{item['kind'].lower()}(-[a-z-]+)?", file.stem):
                 misnamed.append(file.name)
 
     assert misnamed == []
@@ -444,21 +448,25 @@ def test_a_project_allows_the_kinds_that_its_environment_renders_and_no_other(re
     assert spec["destinations"] == [{"server": "https://kubernetes.default.svc", "namespace": f"ml-{env}"}]
 
 
-def test_the_platform_project_allows_what_its_application_renders_and_nothing_of_the_cluster(renders: Objects) -> None:
+def test_the_platform_project_allows_what_its_applications_render_and_what_knative_adds(renders: Objects) -> None:
     [project] = [p for p in renders["argocd"] if p["kind"] == "AppProject" and p["metadata"]["name"] == "platform"]
 
     spec = project["spec"]
-    assert {(kind["group"], kind["kind"]) for kind in spec["namespaceResourceWhitelist"]} == {
-        (kustomize.identity(item).group, item["kind"]) for item in renders["argocd"]
-    }
-    assert "clusterResourceWhitelist" not in spec
-    assert spec["destinations"] == [{"server": "https://kubernetes.default.svc", "namespace": "argocd"}]
+    found = [kustomize.identity(item) for folder in ("argocd", "argocd/platform") for item in renders[folder]]
+    for scope, of_scope in (
+        ("namespaceResourceWhitelist", {("operator.knative.dev", "KnativeServing")}),
+        ("clusterResourceWhitelist", {("", "Namespace")}),
+    ):
+        inside = scope.startswith("namespace")
+        rendered = {(what.group, what.kind) for what in found if bool(what.namespace) == inside}
+        assert {(kind["group"], kind["kind"]) for kind in spec[scope]} == rendered | of_scope
+    assert {target["namespace"] for target in spec["destinations"]} == {"argocd", "knative-serving"}
 
 
 def test_no_project_has_a_wildcard(renders: Objects) -> None:
     projects = [item for item in renders["argocd"] if item["kind"] == "AppProject"]
 
-    assert {project["metadata"]["name"] for project in projects} == {*POLICY.environments, "platform"}
+    assert {project["metadata"]["name"] for project in projects} == {*POLICY.environments, "platform", "addons"}
     fields = [pair for project in projects for pair in kustomize.leaves(project).items()]
     assert not [value for path, value in fields if "*" in str(value) and not path.endswith(".schedule")]
 
@@ -466,9 +474,10 @@ def test_no_project_has_a_wildcard(renders: Objects) -> None:
 def test_the_repository_and_branch_are_the_same_everywhere(renders: Objects) -> None:
     leaves = [pair for item in renders["argocd"] for pair in kustomize.leaves(item).items()]
 
-    assert {value for path, value in leaves if "repo" in path.lower()} == {REPOSITORY}
-    # Three generators, two templates and the root.
-    assert [value for path, value in leaves if path.lower().endswith("revision")] == ["cicd"] * 6
+    others = next(item for item in renders["argocd"] if item["metadata"]["name"] == "addons")["spec"]["sourceRepos"]
+    assert {value for path, value in leaves if "repo" in path.lower()} - set(others) == {REPOSITORY}
+    # Three generators, two templates, the platform and the root.
+    assert [value for path, value in leaves if path.lower().endswith("revision")] == ["cicd"] * 7
     assert {item["metadata"]["namespace"] for item in renders["argocd"]} == {"argocd"}
 
 
@@ -496,11 +505,11 @@ def test_argo_cd_heals_by_itself_and_takes_nothing_away(renders: Objects) -> Non
     policies = {name: app["spec"]["syncPolicy"] for name, app in applications(renders).items()}
 
     assert {name: policy["automated"] for name, policy in policies.items()} == {
-        name: {"prune": False, "selfHeal": True} for name in ("apps", "environments", "root")
+        name: {"prune": False, "selfHeal": True} for name in ("apps", "environments", "platform", "root")
     }
     sets = [item["spec"]["syncPolicy"] for item in renders["argocd"] if item["kind"] == "ApplicationSet"]
     assert sets == [{"applicationsSync": "create-update", "preserveResourcesOnDeletion": True}] * 2
-    assert all(policy["syncOptions"] == ["ServerSideApply=true"] for policy in policies.values())
+    assert all("ServerSideApply=true" in policy["syncOptions"] for policy in policies.values())
     backoff = {"duration": "10s", "factor": 2, "maxDuration": "5m"}
     assert all(policy["retry"] == {"limit": 10, "refresh": True, "backoff": backoff} for policy in policies.values())
 
@@ -529,6 +538,7 @@ def test_applications_are_called_after_app_and_environment(renders: Objects) -> 
     assert names == {
         "apps": "{{ index .path.segments 2 }}-{{ index .path.segments 1 }}",
         "environments": "environment-{{ index .path.segments 1 }}",
+        "platform": "platform",
         "root": "root",
     }
     assert {app["metadata"]["namespace"] for app in applications(renders).values()} == {"argocd"}

@@ -267,7 +267,7 @@ schemas.folder()
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache with a few of the sources, of which schemas are made quickly."""
-    sources = tools.schema_sources()
+    sources = tools.SCHEMAS.path
     for name in SMALL:
         (tmp_path / sources.name / name).parent.mkdir(parents=True)
         (tmp_path / sources.name / name).symlink_to(sources / name)
@@ -283,7 +283,7 @@ def start(code: str) -> subprocess.Popen[str]:
 
 def names(cache: Path) -> list[str]:
     """What is in the cache besides the sources and the lock."""
-    return sorted(p.name for p in cache.iterdir() if p.name not in ("schemas.lock", tools.schema_sources().name))
+    return sorted(p.name for p in cache.iterdir() if p.name not in ("schemas.lock", tools.SCHEMAS.path.name))
 
 
 def test_processes_that_make_the_schemas_at_once_make_them_once(small: Path) -> None:
@@ -313,7 +313,7 @@ def test_a_killed_making_leaves_nothing_that_counts_and_the_next_one_clears_it_a
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sources = tools.schema_sources()
+    sources = tools.SCHEMAS.path
     monkeypatch.setenv("MODEL_GITOPS_CACHE", str(tmp_path))
     (tmp_path / sources.name).symlink_to(sources)
     (tmp_path / "schemas.lock").mkdir()

@@ -50,12 +50,12 @@ class Copy:
             python.unlink(missing_ok=True)
             python.symlink_to(sys.executable)
 
-    def build(self, programs: list[Program], schemas: bool) -> None:
+    def build(self, programs: list[Program], sources: list[tools.Sources]) -> None:
         for program in programs:
             program.path.parent.mkdir(parents=True, exist_ok=True)
             program.path.write_text(program.name)
-        if schemas:
-            tools.schema_sources().mkdir()
+        for wanted in sources:
+            wanted.path.mkdir()
 
     def set_up(self, profile: str) -> Result:
         return run(self.module.__name__, profile)
@@ -96,7 +96,7 @@ def test_what_will_be_fetched_is_said_first_with_sizes_times_and_their_sum(copy:
         "model-src/.venv from model-src/requirements-test.txt",
         f"Go toolchain, removed again when {copy.root}/cache is filled",
         *[f"{program.name} {program.version}, built from source" for program in setup.PROFILES["test"].programs],
-        *[f"schemas of {module.path} {module.version}" for module in tools.SCHEMA_MODULES],
+        *[f"schemas of {module.path} {tools.SCHEMAS.version(module)}" for module in tools.SCHEMAS.modules],
         "in all, on two cores",
     ]
     assert int(plan[-1][1]) == sum(int(match[1]) for match in plan[:-1])
@@ -380,17 +380,18 @@ def test_programs_that_share_a_module_are_built_from_their_own_part_of_it() -> N
 
 
 def test_what_runs_here_is_what_the_schemas_are_made_of() -> None:
-    versions = {module.path: module.version for module in tools.SCHEMA_MODULES}
+    versions = {module.path: tools.SCHEMAS.version(module) for module in tools.SCHEMAS.modules}
 
     for program in (tools.APISERVER, tools.KSERVE, tools.ARGOCD):
         assert versions[program.module[0]] == program.version
 
 
-@pytest.mark.parametrize("module", tools.SCHEMA_MODULES, ids=lambda module: module.path)
-def test_every_module_of_schemas_has_its_checksum(module: tools.Module) -> None:
-    sums = (ROOT / "tools/schemas/go.sum").read_text()
+@pytest.mark.parametrize("sources", [tools.SCHEMAS, tools.CHARTS], ids=lambda sources: sources.name)
+def test_every_module_of_which_files_are_kept_has_its_checksum(sources: tools.Sources) -> None:
+    sums = (sources.folder / "go.sum").read_text()
 
-    assert re.search(rf"^{re.escape(module.path)} {re.escape(module.version)} h1:\S+$", sums, re.M)
+    for module in sources.modules:
+        assert re.search(rf"^{re.escape(module.path)} {re.escape(sources.version(module))} h1:\S+$", sums, re.M)
 
 
 def test_package_and_version_of_a_program_are_those_of_its_go_mod(pinned: Path) -> None:
@@ -489,9 +490,9 @@ def left() -> list[str]:
 def test_a_program_is_built_once_and_nothing_of_the_build_is_left(
     toolchain: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tools.build([THING], schemas=False)
+    tools.build([THING])
     first = capsys.readouterr().err
-    tools.build([THING], schemas=False)
+    tools.build([THING])
 
     assert THING.require().stat().st_mode & 0o111
     assert left() == ["bin", "build.lock"]
@@ -503,7 +504,7 @@ def test_a_program_that_does_not_build_is_reported_and_is_not_there(toolchain: P
     (toolchain / "fail").touch()
 
     with pytest.raises(ToolError) as caught:
-        tools.build([THING], schemas=False)
+        tools.build([THING])
 
     assert str(caught.value) == "thing could not be built:\none\none.go:1: does not compile"
     assert left() == ["build.lock"]
@@ -512,36 +513,33 @@ def test_a_program_that_does_not_build_is_reported_and_is_not_there(toolchain: P
 def test_what_an_interrupted_build_left_is_removed_by_the_next(toolchain: Path) -> None:
     (tools.cache() / "build-killed/mod").mkdir(parents=True)
 
-    tools.build([THING], schemas=False)
+    tools.build([THING])
 
     assert left() == ["bin", "build.lock"]
 
 
-def schemas_module(monkeypatch: pytest.MonkeyPatch, keep: str) -> None:
-    module = tools.Module("k8s.io/kubernetes", 20, (keep,))
-    monkeypatch.setattr(tools, "SCHEMA_MODULES", (module,))
+def kubernetes(keep: str) -> tools.Sources:
+    return tools.Sources("schemas", (tools.Module("k8s.io/kubernetes", 20, (keep,)),))
 
 
-def test_the_kept_files_of_a_module_with_the_committed_checksum_are_unpacked(
-    toolchain: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    schemas_module(monkeypatch, "*.json")
-    version = tools.SCHEMA_MODULES[0].version
+def test_the_kept_files_of_a_module_with_the_committed_checksum_are_unpacked(toolchain: Path) -> None:
+    sources = kubernetes("*.json")
+    version = sources.version(sources.modules[0])
     (toolchain / "tools/schemas/go.sum").write_text(f"k8s.io/kubernetes {version} h1:k8s.io/kubernetes\n")
 
-    tools.build([], schemas=True)
+    tools.build([], [sources])
 
-    assert (tools.schema_sources() / "k8s.io/kubernetes/schema.json").read_text() == "{}\n"
-    assert left() == ["build.lock", tools.schema_sources().name]
+    assert (sources.path / "k8s.io/kubernetes/schema.json").read_text() == "{}\n"
+    assert left() == ["build.lock", sources.path.name]
 
 
-def test_a_module_with_another_checksum_is_refused(toolchain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    schemas_module(monkeypatch, "*.json")
-    version = tools.SCHEMA_MODULES[0].version
+def test_a_module_with_another_checksum_is_refused(toolchain: Path) -> None:
+    sources = kubernetes("*.json")
+    version = sources.version(sources.modules[0])
     (toolchain / "tools/schemas/go.sum").write_text(f"k8s.io/kubernetes {version} h1:committed\n")
 
     with pytest.raises(ToolError) as caught:
-        tools.build([], schemas=True)
+        tools.build([], [sources])
 
     assert str(caught.value) == (
         f"tools/schemas/go.sum: k8s.io/kubernetes {version}: downloaded h1:k8s.io/kubernetes, committed h1:committed"
@@ -549,13 +547,13 @@ def test_a_module_with_another_checksum_is_refused(toolchain: Path, monkeypatch:
     assert left() == ["build.lock"]
 
 
-def test_a_module_without_the_files_that_are_kept_is_refused(toolchain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    schemas_module(monkeypatch, "api/*.yaml")
-    version = tools.SCHEMA_MODULES[0].version
+def test_a_module_without_the_files_that_are_kept_is_refused(toolchain: Path) -> None:
+    sources = kubernetes("api/*.yaml")
+    version = sources.version(sources.modules[0])
     (toolchain / "tools/schemas/go.sum").write_text(f"k8s.io/kubernetes {version} h1:k8s.io/kubernetes\n")
 
     with pytest.raises(ToolError, match=rf"^k8s\.io/kubernetes {version}: no file matches api/\*\.yaml$"):
-        tools.build([], schemas=True)
+        tools.build([], [sources])
     assert left() == ["build.lock"]
 
 
@@ -563,7 +561,7 @@ def test_a_second_build_waits_for_the_first_and_finds_its_work_done(toolchain: P
     """The second is a process of its own, as a lock is not in its own process's way."""
     code = (
         "import pathlib; from gitops import tools; tools.TOOLS = pathlib.Path({!r});"
-        " tools.build([tools.Program('thing', 1, 1)], False)"
+        " tools.build([tools.Program('thing', 1, 1)])"
     ).format(str(toolchain / "tools"))
     tools.cache().mkdir()
     with (tools.cache() / "build.lock").open("w") as lock:

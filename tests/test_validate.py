@@ -300,7 +300,7 @@ class Cache:
 
 
 KUSTOMIZE, KUBECONFORM = (f"bin/{program.path.name}" for program in (tools.KUSTOMIZE, tools.KUBECONFORM))
-SOURCES = tools.schema_sources().name
+SOURCES = tools.SCHEMAS.path.name
 
 
 @pytest.fixture

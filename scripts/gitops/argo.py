@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -21,12 +22,22 @@ def check_projects(repository: Repository) -> Iterator[Finding]:
         for path, value in kustomize.leaves(mapping(at(item, "spec"))).items():
             if isinstance(value, str) and "*" in value and not path.endswith(".schedule"):
                 yield finding("projects", ARGOCD, item, f"spec.{path}: {value!r}: a wildcard; list what is allowed")
-    for item in items:
-        spec = {"Application": at(item, "spec"), "ApplicationSet": at(item, "spec", "template", "spec")}
-        name = at(spec.get(str(item.get("kind"))), "project")
-        if name is not None and "{{" not in str(name) and str(name) not in projects:
-            yield finding("projects", ARGOCD, item, f"spec.project: {name!r}: no AppProject of argocd/; use one of"
+    for folder, item, path, spec in _applications(repository):
+        name = str(at(spec, "project"))
+        if "{{" in name:
+            continue
+        if (project := projects.get(name)) is None:
+            yield finding("projects", folder, item, f"{path}.project: {name!r}: no AppProject of argocd/; use one of"
                           f" {', '.join(sorted(projects))}")  # fmt: skip
+            continue
+        namespaces = [at(target, "namespace") for target in mappings(at(project, "spec", "destinations"))]
+        for field, allowed in (
+            (("source", "repoURL"), listed(at(project, "spec", "sourceRepos"))),
+            (("destination", "namespace"), namespaces),
+        ):
+            if (found := at(spec, *field)) not in allowed:
+                yield finding("projects", folder, item, f"{path}.{'.'.join(field)}: {found!r}: not allowed by the"
+                              f" AppProject {name}; Argo CD would refuse it", ARGOCD)  # fmt: skip
     for environment in repository.policy.environments:
         project = projects.get(environment)
         if project is None:
@@ -38,51 +49,73 @@ def check_projects(repository: Repository) -> Iterator[Finding]:
             if at(target, "namespace") != namespace:
                 yield finding("projects", ARGOCD, project, f"spec.destinations: namespace {at(target, 'namespace')!r};"
                               f" the project of {environment} allows {namespace} alone")  # fmt: skip
-        yield from _unallowed(repository, environment, project)
+        for folder, found, _, rendered in repository.overlays():
+            if found == environment:
+                # What else is in no namespace is refused by the rule of namespaces.
+                known = [kustomize.identity(item).namespace or item.get("kind") == "Namespace" for item in rendered]
+                yield from _unallowed(project, folder, list(itertools.compress(rendered, known)))
+    if "platform" in projects:
+        for folder in (ARGOCD, PLATFORM):
+            yield from _unallowed(projects["platform"], folder, repository.renders.get(folder, []))
 
 
-def _unallowed(repository: Repository, environment: str, project: Object) -> Iterator[Finding]:
+def _unallowed(project: Object, folder: str, items: list[Object]) -> Iterator[Finding]:
+    """The objects of a render that Argo CD would not apply for an Application of the project."""
     allowed = {
         (scope, str(at(entry, "group")), str(at(entry, "kind")))
         for scope in ("clusterResourceWhitelist", "namespaceResourceWhitelist")
         for entry in mappings(at(project, "spec", scope))
     }
-    for folder, found, _, items in repository.overlays():
-        for item in items if found == environment else []:
-            what = kustomize.identity(item)
-            if not what.namespace and what.kind != "Namespace":
-                continue  # the rule of namespaces refuses it
-            scope = "clusterResourceWhitelist" if what.kind == "Namespace" else "namespaceResourceWhitelist"
-            if (scope, what.group, what.kind) not in allowed:
-                yield finding("projects", folder, item, f"kind: {what.kind}: not in {scope} of the AppProject"
-                              f" {environment}; Argo CD would refuse it", ARGOCD)  # fmt: skip
+    for item in items:
+        what = kustomize.identity(item)
+        scope = "namespaceResourceWhitelist" if what.namespace else "clusterResourceWhitelist"
+        if (scope, what.group, what.kind) not in allowed:
+            yield finding("projects", folder, item, f"kind: {what.kind}: not in {scope} of the AppProject"
+                          f" {at(project, 'metadata', 'name')}; Argo CD would refuse it", ARGOCD)  # fmt: skip
 
 
+def _applications(repository: Repository) -> Iterator[tuple[str, Object, str, object]]:
+    """(folder, object, path, spec) of every Application that is written out or is the template of many."""
+    for folder in (ARGOCD, PLATFORM):
+        for item in repository.renders.get(folder, []):
+            if item.get("kind") == "Application":
+                yield folder, item, "spec", at(item, "spec")
+            elif item.get("kind") == "ApplicationSet":
+                yield folder, item, "spec.template.spec", at(item, "spec", "template", "spec")
+
+
+_VERSION = r"v?[0-9]+\.[0-9]+\.[0-9]+"
 _TEMPLATE = re.compile(r"\{\{-?\s*(.*?)\s*-?\}\}")
 
 
 def check_applications(repository: Repository) -> Iterator[Finding]:
-    """Applications sync this repository's deployed branch by themselves and by server-side apply, templates use what
-    every generator gives, and nothing that is unreleased has an Application."""
-    for item in repository.renders.get(ARGOCD, []):
-        if item.get("kind") == "Application":
-            spec, path = at(item, "spec"), "spec"
-        elif item.get("kind") == "ApplicationSet":
-            spec, path = at(item, "spec", "template", "spec"), "spec.template.spec"
+    """Applications sync this repository's deployed branch, or others' charts at one exact version, by themselves and by
+    server-side apply, and take nothing away; templates use what every generator gives, and nothing that is unreleased
+    has an Application."""
+    applications = list(_applications(repository))
+    # That of the Application which keeps all others.
+    own = next((at(spec, "source", "repoURL") for _, item, _, spec in applications
+                if at(item, "metadata", "name") == "root"), None)  # fmt: skip
+    for folder, item, path, spec in applications:
+        if item.get("kind") == "ApplicationSet":
             yield from _template_faults(item)
             yield from _unreleased(repository, item)
-        else:
-            continue
-        for field, wanted in (
-            (("source", "targetRevision"), publish.BRANCH),
+        wanted: list[tuple[tuple[str, ...], object]] = [
             (("syncPolicy", "automated", "selfHeal"), True),
-        ):
-            if (found := at(spec, *field)) != wanted:
-                name = ".".join(field)
-                yield finding("applications", ARGOCD, item, f"{path}.{name}: {json.dumps(found)}; write"
-                              f" {json.dumps(wanted)}")  # fmt: skip
+            (("syncPolicy", "automated", "prune"), False),
+        ]
+        revision = at(spec, "source", "targetRevision")
+        if at(spec, "source", "repoURL") in (own, None):
+            wanted.append((("source", "targetRevision"), publish.BRANCH))
+        elif not re.fullmatch(_VERSION, str(revision)):
+            yield finding("applications", folder, item, f"{path}.source.targetRevision: {json.dumps(revision)}: not one"
+                          " exact version, such as 1.2.3; what is not ours would change by itself")  # fmt: skip
+        for field, value in wanted:
+            if (found := at(spec, *field)) != value:
+                yield finding("applications", folder, item, f"{path}.{'.'.join(field)}: {json.dumps(found)}; write"
+                              f" {json.dumps(value)}")  # fmt: skip
         if "ServerSideApply=true" not in listed(at(spec, "syncPolicy", "syncOptions")):
-            yield finding("applications", ARGOCD, item, f"{path}.syncPolicy.syncOptions: without ServerSideApply=true;"
+            yield finding("applications", folder, item, f"{path}.syncPolicy.syncOptions: without ServerSideApply=true;"
                           " add it")  # fmt: skip
 
 

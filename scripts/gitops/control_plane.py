@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from gitops import apply, certificates, installed, kube, kustomize, publish, tools
+from gitops import apply, certificates, installed, kube, kustomize, publish, rules, tools
 from gitops.cli import ROOT, Refused, progress
 from gitops.git import Git
 from gitops.kube import Cluster
@@ -329,7 +329,8 @@ class ControlPlane:
         git = Git(self.clone)
         git.fetch(publish.REMOTE, publish.BRANCH)
         with apply.tree_of(git, f"refs/remotes/{publish.REMOTE}/{publish.BRANCH}") as tree:
-            kube.bootstrap(self.cluster, tree)
+            kube.apply_all(self.cluster, installed.policies(tree))
+            kube.apply_all(self.cluster, kustomize.objects(kustomize.build(tree, rules.ARGOCD)))
 
 
 def require_programs() -> None:

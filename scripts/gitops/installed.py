@@ -62,6 +62,14 @@ def argocd() -> list[Object]:
     return objects
 
 
+def policies(root: Path) -> list[Object]:
+    """What a cluster of this repository refuses, verifies and tells Argo CD by itself: argocd/platform/ without its
+    add-ons, and the settings that Argo CD would give itself."""
+    objects = kustomize.objects(kustomize.build(root, rules.PLATFORM))
+    settings: Object = yaml.safe_load((root / rules.PLATFORM / "argocd-cm.yaml").read_text())
+    return [settings, *(item for item in objects if item["kind"] != "Application")]
+
+
 def node() -> Object:
     """The one node, which kwok plays."""
     found: Object = yaml.safe_load((_STANDINS / "node.yaml").read_text())
@@ -75,7 +83,8 @@ def ingress_stage() -> str:
 
 def make_remote(root: Path, remote: Path, clone: Path) -> None:
     """A bare repository whose branches start at this checkout's commit, with an argocd/ on cicd that watches this very
-    repository, and a clone of it. Raises Refused for a shallow clone. Changes that are not committed are left out."""
+    repository and has no add-ons, whose charts could not be fetched or would have nothing to run on, and a clone of it.
+    Raises Refused for a shallow clone. Changes that are not committed are left out."""
     here = Git(root)
     here.require_full_history()
     shutil.rmtree(remote, ignore_errors=True)
@@ -88,10 +97,13 @@ def make_remote(root: Path, remote: Path, clone: Path) -> None:
     for name, value in {"user.name": "Local", "user.email": "local@example.com", "commit.gpgsign": "false"}.items():
         there.text("config", name, value)
     base = there.text("rev-parse", "HEAD")
+    [source] = re.findall(rb"repoURL: (\S+)", there.show(base, f"{rules.ARGOCD}/root.yaml") or b"")
     files: dict[str, bytes | None] = {}
     for path in there.files(base, rules.ARGOCD):
         text = there.show(base, path) or b""
-        changed = re.sub(rb"(repoURL: |sourceRepos:\n    - )\S+", rb"\g<1>" + remote.as_uri().encode(), text)
+        changed = text.replace(source, remote.as_uri().encode())
+        if path == f"{rules.ARGOCD}/{kustomize.FILE}":
+            changed = changed.replace(b"  - platform.yaml\n", b"")
         if changed != text:
             files[path] = changed
     made = there.commit_tree(there.tree_with(base, files), base, "Let Argo CD watch this machine's remote\n")

@@ -16,7 +16,7 @@ try:
 except ModuleNotFoundError:
     raise SystemExit("error: the Kubernetes client is not installed: run `python scripts/setup.py status`") from None
 
-from gitops import kustomize, rules
+from gitops import kustomize
 from gitops.cli import Refused
 from gitops.kustomize import Object
 
@@ -145,13 +145,6 @@ def apply_all(cluster: Cluster, objects: Iterable[Object], manager: str = MANAGE
             faults += refused.lines
     if faults:
         raise Refused(*faults)
-
-
-def bootstrap(cluster: Cluster, root: Path) -> None:
-    """Tells a cluster, with Argo CD and KServe in it, of this repository: what the cluster itself has to know, and
-    what keeps the rest in step with Git."""
-    for folder in (rules.PLATFORM, rules.ARGOCD):
-        apply_all(cluster, kustomize.objects(kustomize.build(root, folder)))
 
 
 def _plain(answer: Any) -> Object:

