@@ -2,7 +2,7 @@
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup init demo serve validate cluster bootstrap cluster-down test test-cluster bench bench-cluster lock
+.PHONY: help setup init demo serve validate cluster bootstrap cluster-ui cluster-down test test-cluster bench bench-cluster lock
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -27,6 +27,9 @@ cluster: ## Kubernetes, KServe and Argo CD on this machine, without Docker; the 
 
 bootstrap: ## hand the cluster that your kubeconfig names over to Git: make bootstrap ARGS="--context NAME"
 	@$(PYTHON) scripts/setup.py status && .venv/bin/python scripts/bootstrap.py $(ARGS)
+
+cluster-ui: ## what its Argo CD says of its Applications, in the browser
+	@.venv/bin/python scripts/local_cluster.py ui
 
 cluster-down: ## stop it; `make cluster` goes on where it was
 	@.venv/bin/python scripts/local_cluster.py down

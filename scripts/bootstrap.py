@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from gitops import cli, kube, kustomize, rules
+from gitops import cli, installed, kube, kustomize, rules
 from gitops.cli import Refused
 from gitops.kube import Cluster
 from gitops.rules import at
@@ -37,7 +37,9 @@ def bootstrap(args: argparse.Namespace) -> None:
     cli.say(f"{cluster.server}: Kubernetes {cluster.version()}")
     if not cluster.has(*APPLICATION):
         raise Refused(f"{cluster.server}: Argo CD is not installed; run `{_install(args.root)}`")
-    kube.apply_all(cluster, kustomize.objects(kustomize.build(args.root, rules.ARGOCD)))
+    # Its settings first: without them it would not wait for one wave of add-ons before the next.
+    objects = kustomize.objects(kustomize.build(args.root, rules.ARGOCD))
+    kube.apply_all(cluster, [installed.settings(args.root), *objects])
     end = time.monotonic() + args.wait
     while left := _unsettled(cluster):
         if time.monotonic() > end:

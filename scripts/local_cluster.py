@@ -6,6 +6,7 @@ played by kwok: they become ready and run nothing. All state is in .cluster/, an
   python scripts/local_cluster.py up        start what does not run, and wait until it is ready
   python scripts/local_cluster.py status    what runs, and whether it does its work
   python scripts/local_cluster.py logs kserve
+  python scripts/local_cluster.py ui        open what Argo CD's API says of its Applications
   python scripts/local_cluster.py down      stop everything; `up` goes on where it was
   python scripts/local_cluster.py reset     stop everything and remove it
 """
@@ -13,7 +14,9 @@ played by kwok: they become ready and run nothing. All state is in .cluster/, an
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +27,7 @@ from gitops.control_plane import ORDER, ControlPlane
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, as_json=True)
-    parser.add_argument("action", choices=("up", "down", "status", "logs", "reset"))
+    parser.add_argument("action", choices=("up", "down", "status", "logs", "ui", "reset"))
     parser.add_argument("process", nargs="?", help="for logs: one of " + ", ".join(ORDER))
     parser.add_argument("--folder", type=Path, help="where it keeps its state (default: .cluster)")
     parser.add_argument("--lines", type=int, default=40, help="for logs: how many (%(default)s)")
@@ -44,6 +47,8 @@ def act(args: argparse.Namespace) -> int | None:
         if args.process not in ORDER:
             raise Refused(f"{args.process}: no such process; there are {', '.join(ORDER)}")
         print(*plane.processes.tail(args.process, args.lines), sep="\n")
+    elif args.action == "ui":
+        ui(plane)
     elif args.action == "down":
         plane.down()
         cli.say("stopped; `up` goes on where it was, `reset` removes it")
@@ -60,6 +65,17 @@ def up(plane: ControlPlane) -> None:
     cli.say(f"Argo CD's API: http://{plane.address('argocd-server')}; its remote: {plane.remote}")
     cli.say(f"work in {plane.clone}")
     print(f"export KUBECONFIG={plane.kubeconfig}")
+
+
+def ui(plane: ControlPlane) -> None:
+    name = "argocd-server"
+    if plane.processes.find(name) is None or not plane.process(name).ready():
+        raise Refused(f"{name}: not running; run `make cluster`")
+    # Its web pages are not in the module that it is built from.
+    url = f"http://{plane.address(name)}/api/v1/applications"
+    print(url)
+    if sys.stdout.isatty():
+        webbrowser.open(url)
 
 
 def status(plane: ControlPlane, as_json: bool) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import Checkout
 
-from gitops import tools
+from gitops import control_plane, tools
 from gitops.control_plane import ORDER, PORTS, ControlPlane
 from gitops.git import Git
 from gitops.installed import make_remote
@@ -36,6 +36,12 @@ def test_nothing_runs_before_it_is_started_and_nothing_has_to_be_stopped(checkou
     assert down.code == 0
 
 
+def test_there_is_nothing_to_open_before_it_is_started(checkout: Checkout, tmp_path: Path) -> None:
+    done = checkout.run("local_cluster", "ui", "--folder", tmp_path / "state")
+
+    assert (done.code, done.errors) == (1, ["argocd-server: not running; run `make cluster`"])
+
+
 def test_the_log_of_what_there_is_not_is_refused(checkout: Checkout, tmp_path: Path) -> None:
     done = checkout.run("local_cluster", "logs", "kubelet", "--folder", tmp_path / "state")
 
@@ -48,14 +54,56 @@ def test_ports_are_chosen_once_and_again_when_something_else_has_taken_one(check
     file = tmp_path / "state/settings.json"
     file.write_text(json.dumps(first | {"ports": first["ports"] | {"etcd": 1}}))  # nobody but root can listen there
     taken = ControlPlane(checkout.root, tmp_path / "state").settings
-    older = first | {"ports": {"etcd": first["ports"]["etcd"]}}
-    file.write_text(json.dumps(older))
+    fewer = first | {"ports": {"etcd": first["ports"]["etcd"]}}
+    file.write_text(json.dumps(fewer))
     completed = ControlPlane(checkout.root, tmp_path / "state").settings
 
     assert again == first
     assert len(set(first["ports"].values())) == len(PORTS)
     assert taken["token"] == completed["token"] == first["token"]
     assert set(completed["ports"]) == set(PORTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"made_by"', "settings.json: not what a control plane of this version keeps"),
+        ("[]", "settings.json: not what a control plane of this version keeps"),
+        ('{"token": "of a time before"}', "settings.json: not what a control plane of this version keeps"),
+        ('{"made_by": {"etcd": "v3.5.0"}}', ": made by etcd v3.5.0, and this is another version"),
+    ],
+)
+def test_a_state_that_cannot_be_gone_on_with_is_named_with_what_removes_it(
+    text: str, said: str, checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_plane, "require_programs", lambda: None)
+    folder = tmp_path / "state"
+    folder.mkdir()
+    (folder / "settings.json").write_text(text)
+
+    done = checkout.run("local_cluster", "up", "--folder", folder)
+    reset = checkout.run("local_cluster", "reset", "--folder", folder)
+
+    remedy = f"`python scripts/local_cluster.py reset --folder {folder}` removes it"
+    where = f"{folder}/{said}" if said.startswith("settings") else f"{folder}{said}"
+    assert (done.code, done.errors) == (1, [f"{where}; {remedy}"])
+    assert reset.code == 0
+    assert not folder.exists()
+
+
+def test_a_disk_without_room_is_named_before_anything_starts(
+    checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_plane, "require_programs", lambda: None)
+    monkeypatch.setattr(control_plane, "ROOM_MB", 10**9)
+
+    done = checkout.run("local_cluster", "up", "--folder", tmp_path / "state")
+
+    [error] = done.errors
+    assert done.code == 1
+    assert error.startswith(f"{tmp_path}/state: ")
+    assert error.endswith(" MB are free there, and a control plane wants 1000000000 MB; make room")
+    assert list((tmp_path / "state").iterdir()) == []
 
 
 def test_the_remote_has_the_checkouts_commit_and_an_argocd_that_watches_the_remote(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import importlib.util
 import re
@@ -54,6 +55,8 @@ class Copy:
         for program in programs:
             program.path.parent.mkdir(parents=True, exist_ok=True)
             program.path.write_text(program.name)
+            if isinstance(program, Program) and program.keep:
+                program.files.mkdir()
         for wanted in sources:
             wanted.path.mkdir()
 
@@ -508,6 +511,13 @@ def test_a_program_that_does_not_build_is_reported_and_is_not_there(toolchain: P
 
     assert str(caught.value) == "thing could not be built:\none\none.go:1: does not compile"
     assert left() == ["build.lock"]
+
+
+def test_a_program_without_the_files_that_are_kept_beside_it_is_not_built(toolchain: Path) -> None:
+    tools.build([THING])
+
+    assert THING.built
+    assert not dataclasses.replace(THING, keep=("charts/*",)).built
 
 
 def test_what_an_interrupted_build_left_is_removed_by_the_next(toolchain: Path) -> None:

@@ -32,6 +32,8 @@ from gitops.processes import Process, Processes
 
 LOCALHOST = "127.0.0.1"
 INSTALLER = "local-cluster"
+# All tests of tests/cluster leave up to 230 MB.
+ROOM_MB = 500
 # One for each server; the names are those of the processes, some of which have several.
 PORTS = (
     "etcd", "etcd-peer", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "redis",
@@ -78,15 +80,24 @@ class ControlPlane:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The ports and the token, chosen once. Ports that something else has taken since are chosen again, as long
-        as nothing of this control plane runs."""
+        """The ports and the token, chosen once, and what made the data. Ports that something else has taken since are
+        chosen again, as long as nothing of this control plane runs. Raises Refused for what cannot be gone on with."""
         file = self.folder / "settings.json"
-        found = json.loads(file.read_text()) if file.is_file() else {}
+        remedy = f"`python scripts/local_cluster.py reset --folder {self.folder}` removes it"
+        try:
+            found = json.loads(file.read_text()) if file.is_file() else {"made_by": _owners()}
+            made_by, ports = dict(found["made_by"]), dict(found.get("ports", {}))
+        except (ValueError, KeyError, TypeError):
+            raise Refused(f"{file}: not what a control plane of this version keeps; {remedy}") from None
+        if other := [f"{name} {version}" for name, version in made_by.items() if _owners().get(name) != version]:
+            raise Refused(f"{self.folder}: made by {', '.join(other)}, and this is another version; {remedy}")
         idle = not any(self.processes.find(name) for name in ORDER)
-        if set(found.get("ports", ())) != set(PORTS) or (idle and not all(map(_free, found["ports"].values()))):
-            found = {"token": found.get("token") or secrets.token_urlsafe(24), "ports": dict(_ports())}
+        if set(ports) != set(PORTS) or (idle and not all(map(_free, ports.values()))):
+            found |= {"token": found.get("token") or secrets.token_urlsafe(24), "ports": dict(_ports())}
             self.folder.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(found, indent=2))
+            new = file.with_suffix(".new")
+            new.write_text(json.dumps(found, indent=2))
+            new.replace(file)
         return dict(found)
 
     def port(self, name: str) -> int:
@@ -109,6 +120,9 @@ class ControlPlane:
     def start(self, *names: str) -> None:
         """Starts some of the processes, in this order, and waits until each is ready."""
         require_programs()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if (free := shutil.disk_usage(self.folder).free // 2**20) < ROOM_MB:
+            raise Refused(f"{self.folder}: {free} MB are free there, and a control plane wants {ROOM_MB} MB; make room")
         self._prepare()
         for name in names:
             self.processes.start(self.process(name))
@@ -348,6 +362,11 @@ def require_programs() -> None:
 def _link(name: Path, target: Path) -> None:
     name.unlink(missing_ok=True)
     name.symlink_to(target)
+
+
+def _owners() -> dict[str, str]:
+    """The programs whose data outlives them, with their versions."""
+    return {program.name: program.version for program in (tools.ETCD, tools.APISERVER)}
 
 
 def _ports() -> Iterator[tuple[str, int]]:

@@ -66,8 +66,13 @@ def policies(root: Path) -> list[Object]:
     """What a cluster of this repository refuses, verifies and tells Argo CD by itself: argocd/platform/ without its
     add-ons, and the settings that Argo CD would give itself."""
     objects = kustomize.objects(kustomize.build(root, rules.PLATFORM))
-    settings: Object = yaml.safe_load((root / rules.PLATFORM / "argocd-cm.yaml").read_text())
-    return [settings, *(item for item in objects if item["kind"] != "Application")]
+    return [settings(root), *(item for item in objects if item["kind"] != "Application")]
+
+
+def settings(root: Path) -> Object:
+    """What Argo CD has to know of the kinds that it syncs, as a part of its own ConfigMap."""
+    found: Object = yaml.safe_load((root / rules.PLATFORM / "argocd-cm.yaml").read_text())
+    return found
 
 
 def node() -> Object:

@@ -85,6 +85,11 @@ class Program:
         """The folder of the kept files, by their paths in the module."""
         return self.path.with_name(f"{self.path.name}.files")
 
+    @property
+    def built(self) -> bool:
+        """Whether it is there, with the files that are needed beside it."""
+        return self.path.is_file() and (not self.keep or self.files.is_dir())
+
     def require(self) -> Path:
         """The built program, or ToolError with the command that builds it."""
         return _require(self)
@@ -114,12 +119,16 @@ class Wheel:
     def path(self) -> Path:
         return cache() / "bin" / f"{self.name}-{self.version}-{_key(self.lock)}"
 
+    @property
+    def built(self) -> bool:
+        return self.path.is_file()
+
     def require(self) -> Path:
         return _require(self)
 
 
 def _require(program: Program | Wheel) -> Path:
-    if not program.path.is_file():
+    if not program.built:
         raise ToolError(f"{program.name} {program.version} is not built yet: run `make setup`")
     return program.path
 
@@ -205,7 +214,7 @@ CHARTS = Sources(
 
 
 def missing_programs(programs: Sequence[Program | Wheel]) -> list[Program | Wheel]:
-    return [program for program in programs if not program.path.is_file()]
+    return [program for program in programs if not program.built]
 
 
 def missing_sources(sources: Sequence[Sources]) -> list[Sources]:

@@ -423,6 +423,14 @@ def test_a_cluster_without_argo_cd_is_not_handed_over(world: World, tmp_path: Pa
     )  # fmt: skip
 
 
+def test_argo_cds_api_is_where_the_command_says(world: World, released: Version) -> None:
+    done = world.done("local_cluster", "ui", "--folder", world.plane.folder)
+
+    with urllib.request.urlopen(done.out.strip()) as answer:
+        listed = {item["metadata"]["name"] for item in json.load(answer)["items"]}
+    assert listed == set(world.applications())
+
+
 def test_admission_has_the_policys_values(world: World) -> None:
     found = world.cluster.get("v1", "ConfigMap", "model-policy", "argocd")
     policy = yaml.safe_load((world.plane.clone / "overlays/promotion.yaml").read_text())
