@@ -22,7 +22,11 @@ from pathlib import Path
 
 from gitops import cli
 from gitops.cli import Refused
-from gitops.control_plane import ORDER, ControlPlane
+
+try:
+    from gitops.control_plane import ORDER, ControlPlane
+except ModuleNotFoundError as error:
+    raise SystemExit(f"error: {error.name} is not installed: run `python scripts/setup.py cluster`") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
