@@ -8,6 +8,7 @@ import pytest
 import yaml
 from conftest import ROOT, Checkout
 
+import bootstrap
 from gitops import kustomize, rules, tools
 
 ADDONS = {
@@ -35,6 +36,32 @@ def test_argo_cd_keeps_its_settings_as_they_are_written(tmp_path: Path) -> None:
     [patch] = ADDONS["argo-cd"]["source"]["kustomize"]["patches"]
 
     assert yaml.safe_load(patch["patch"]) == yaml.safe_load((ROOT / "argocd/platform/argocd-cm.yaml").read_text())
+
+
+def application(name: str, project: str, sync: str | None, health: str | None) -> kustomize.Object:
+    status = {"sync": {"status": sync}, "health": {"status": health}} if sync else {}
+    return {"metadata": {"name": name}, "spec": {"project": project}, "status": status}
+
+
+def test_a_cluster_is_handed_over_when_its_add_ons_are_there_and_not_before() -> None:
+    class Seen:
+        def __init__(self, *found: kustomize.Object) -> None:
+            self.found = found
+
+        def list(self, *kind: str) -> tuple[kustomize.Object, ...]:
+            return self.found
+
+    root = application("root", "platform", "Synced", "Healthy")
+    others = application("iris-api-dev", "dev", "OutOfSync", "Degraded")
+
+    assert bootstrap._unsettled(Seen()) == ["Application root: not there"]  # type: ignore[arg-type]
+    assert bootstrap._unsettled(Seen(root, application("platform", "platform", None, None))) == [  # type: ignore[arg-type]
+        "Application platform: not compared, not known"
+    ]
+    assert bootstrap._unsettled(Seen(root, application("kserve", "addons", "Synced", "Progressing"))) == [  # type: ignore[arg-type]
+        "Application kserve: Synced, Progressing"
+    ]
+    assert bootstrap._unsettled(Seen(root, others)) == []  # type: ignore[arg-type]
 
 
 def with_knative(checkout: Checkout) -> None:

@@ -272,7 +272,7 @@ def check_generate_paths(repository: Repository) -> Iterator[Finding]:
                 what = "missing; without it every commit renders every Application again"
             yield finding(rule, ARGOCD, item, f"{'.'.join(_PATHS)}: {what}", *folders)
     for folder in repository.renders:
-        if folder not in rendered and folder != PLATFORM:  # which is applied once, with what has to be there first
+        if folder not in rendered and folder != PLATFORM:  # whose Application a control plane of one machine leaves out
             message = "no Application renders it; a generator in argocd/ has to match it, or the overlay has to go"
             yield Finding(rule, folder, message, (ARGOCD, folder))
 

@@ -56,6 +56,34 @@ def test_a_released_repository_is_admitted(world: World, released_root: Path) ->
     assert verdict(world, released_root, folders(released_root)) == []
 
 
+@pytest.mark.parametrize(
+    ("api_version", "kind", "admitted"),
+    [
+        ("serving.kserve.io/v1beta1", "InferenceService", True),
+        ("serving.knative.dev/v1", "Revision", True),
+        ("apps/v1", "ReplicaSet", False),
+    ],
+)
+def test_what_is_made_of_an_inference_service_is_not_asked_again(
+    world: World, released_root: Path, api_version: str, kind: str, admitted: bool
+) -> None:
+    [item] = [
+        item
+        for item in kustomize.objects(kustomize.build(released_root, "overlays/prod/iris-api"))
+        if item["kind"] == "Deployment"
+    ]
+    item["metadata"]["name"] = "made"
+    item["metadata"]["ownerReferences"] = [{"apiVersion": api_version, "kind": kind, "name": "any", "uid": "any"}]
+    del item["metadata"]["annotations"]
+    item["spec"]["template"]["spec"]["containers"][0]["image"] = "anything:latest"
+
+    if admitted:
+        world.cluster.apply(item, dry_run=True)
+    else:
+        with pytest.raises(Refused, match="ValidatingAdmissionPolicy"):
+            world.cluster.apply(item, dry_run=True)
+
+
 def applicable(fixture: Fixture) -> bool:
     asked = fixture.catchers <= {"schema", "release", "image"} and not fixture.name.startswith(OTHERWISE)
     # Nothing is unreleased in the repository that is edited here.
