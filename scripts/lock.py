@@ -24,6 +24,8 @@ LOCKS = (
     (".", "requirements-cluster.txt", ["pyproject.toml", "--group", "cluster"], "requirements-test.txt"),
     (".", "requirements.txt", ["pyproject.toml"], "requirements-cluster.txt"),
     ("model-src", "requirements-test.txt", ["--group", "test"], None),
+    ("model-src", "requirements-kubeflow.txt", ["--group", "kubeflow"], "requirements-test.txt"),
+    ("model-src", "requirements-monitor.txt", ["--group", "monitor"], "requirements-test.txt"),
     ("model-src", "requirements-train.txt", ["--group", "train"], "requirements-test.txt"),
     ("model-src", "requirements-serve.txt", ["--group", "serve"], "requirements-train.txt"),
     ("tools", "requirements.txt", ["requirements.in"], None),

@@ -68,9 +68,9 @@ class Environment:
 
 TEST_LOCK, MODEL_TEST_LOCK = ROOT / "requirements-test.txt", ROOT / "model-src/requirements-test.txt"
 CLUSTER_LOCK = ROOT / "requirements-cluster.txt"
-COMMANDS = Environment(ROOT / ".venv", ROOT / "requirements.txt", 20, 0.2, (CLUSTER_LOCK, TEST_LOCK))
-COMMANDS_CLUSTER = Environment(ROOT / ".venv", CLUSTER_LOCK, 40, 0.3, (TEST_LOCK,))
-COMMANDS_TEST = Environment(ROOT / ".venv", TEST_LOCK, 70, 0.4)
+COMMANDS = Environment(ROOT / ".venv", ROOT / "requirements.txt", 35, 0.3, (CLUSTER_LOCK, TEST_LOCK))
+COMMANDS_CLUSTER = Environment(ROOT / ".venv", CLUSTER_LOCK, 50, 0.4, (TEST_LOCK,))
+COMMANDS_TEST = Environment(ROOT / ".venv", TEST_LOCK, 80, 0.5)
 MODEL = Environment(ROOT / "model-src/.venv", ROOT / "model-src/requirements-train.txt", 230, 1.5, (MODEL_TEST_LOCK,))
 MODEL_TEST = Environment(ROOT / "model-src/.venv", MODEL_TEST_LOCK, 250, 1.5)
 
