@@ -17,6 +17,7 @@ from packing.digest import MANIFEST, PATH, counts, version_digest
 from packing.files import write_atomically
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}\Z")]
+Kind = Literal["classification", "regression"]
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\Z")]
 
 
@@ -35,11 +36,23 @@ class File(_Strict):
 class Input(_Strict):
     name: Annotated[str, Field(min_length=1)]
     type: Literal["float32"]
+    nullable: bool = False
+    """Whether a row may leave it out: null in a request, NaN in the model's input."""
 
 
 class Outputs(_Strict):
-    labels: Annotated[list[str], Field(min_length=2)]
+    """A classifier has `labels`, a regression has a `value`."""
+
+    labels: Annotated[list[str], Field(min_length=2)] | None = None
     """In the order of the model's probabilities."""
+    value: Annotated[str, Field(min_length=1)] | None = None
+    """What the number is that the model gives."""
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> Outputs:
+        if (self.labels is None) == (self.value is None):
+            raise ValueError("either labels, of a classifier, or the value of a regression")
+        return self
 
 
 class Signature(_Strict):
@@ -83,6 +96,10 @@ class Manifest(_Strict):
             raise ValueError(f"version: {self.version} does not end in the first 12 digits of {self.digest}")
         return self
 
+    @property
+    def kind(self) -> Kind:
+        return "classification" if self.signature.outputs.labels else "regression"
+
     def file(self, path: str) -> File | None:
         return next((file for file in self.files if file.path == path), None)
 
@@ -114,5 +131,5 @@ def faults(source: str, error: ValidationError) -> list[str]:
 
 def write(folder: Path, manifest: Manifest) -> None:
     """Writes manifest.json into a version's folder, whole or not at all."""
-    text = json.dumps(manifest.model_dump(mode="json", by_alias=True), indent=2, allow_nan=False)
+    text = json.dumps(manifest.model_dump(mode="json", by_alias=True, exclude_none=True), indent=2, allow_nan=False)
     write_atomically(folder / MANIFEST, f"{text}\n".encode())

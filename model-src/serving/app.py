@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import numpy as np
@@ -50,14 +51,16 @@ class PredictRequest(BaseModel):
     )
 
     features: Annotated[
-        Annotated[list[Number], Tag("row")] | Annotated[list[list[Number]], Field(max_length=BATCH_LIMIT), Tag("rows")],
+        Annotated[list[Number | None], Tag("row")]
+        | Annotated[list[list[Number | None]], Field(max_length=BATCH_LIMIT), Tag("rows")],
         Discriminator(_one_or_many),
     ]
 
 
 class PredictionOut(BaseModel):
-    prediction: str
-    probabilities: dict[str, float]
+    prediction: str | float
+    probabilities: dict[str, float] | None = None
+    """Of a classifier."""
 
 
 class PredictResponse(PredictionOut):
@@ -160,11 +163,12 @@ def create_app(state: State) -> FastAPI:
             return _wrong(*[(fault["loc"], fault["msg"]) for fault in error.errors(include_url=False)])
         single = not (asked and isinstance(asked[0], list))
         rows: list[Any] = [asked] if single else asked
-        if faults := _misfits(model, rows, single):
+        if faults := list(_misfits(model, rows, single)):
             return _wrong(*faults)
         predictions = model.predict(np.array(rows, dtype=np.float32))
         for prediction in predictions:
-            metrics.predictions.labels(prediction.label).inc()
+            # The numbers of a regression would each be a time series of its own.
+            metrics.predictions.labels(prediction.answer if model.labels else model.kind).inc()
         answers = [_answer(prediction) for prediction in predictions]
         version = {"model_version": model.manifest.version}
         return JSONResponse(answers[0] | version if single else {"predictions": answers} | version)
@@ -197,16 +201,17 @@ async def _read(request: Request) -> bytes | None:
     return bytes(body)
 
 
-def _misfits(model: Model, rows: list[list[float]], single: bool) -> list[tuple[tuple[int | str, ...], str]]:
-    names = [column.name for column in model.manifest.signature.inputs]
-    return [
-        (
-            ("features",) if single else ("features", index),
-            f"{len(row)} numbers, but the model takes {len(names)}: {', '.join(names)}",
-        )
-        for index, row in enumerate(rows)
-        if len(row) != len(names)
-    ]
+def _misfits(model: Model, rows: list[list[float | None]], single: bool) -> Iterator[tuple[tuple[int | str, ...], str]]:
+    columns = model.manifest.signature.inputs
+    for index, row in enumerate(rows):
+        place: tuple[int | str, ...] = ("features",) if single else ("features", index)
+        if len(row) != len(columns):
+            names = ", ".join(column.name for column in columns)
+            yield place, f"{len(row)} numbers, but the model takes {len(columns)}: {names}"
+            continue
+        for position, (column, value) in enumerate(zip(columns, row, strict=True)):
+            if value is None and not column.nullable:
+                yield (*place, position), f"null, but the model needs a number for {column.name}"
 
 
 def _wrong(*faults: tuple[tuple[int | str, ...], str]) -> JSONResponse:
@@ -220,7 +225,8 @@ def _wrong(*faults: tuple[tuple[int | str, ...], str]) -> JSONResponse:
 
 
 def _answer(prediction: Prediction) -> dict[str, Any]:
-    return {"prediction": prediction.label, "probabilities": prediction.probabilities}
+    answer: dict[str, Any] = {"prediction": prediction.answer}
+    return answer if prediction.probabilities is None else answer | {"probabilities": prediction.probabilities}
 
 
 def _identity(model: Model) -> dict[str, str]:

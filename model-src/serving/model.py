@@ -21,39 +21,51 @@ MANIFEST_LIMIT = 1 << 20
 
 @dataclass(frozen=True)
 class Prediction:
-    label: str
-    probabilities: dict[str, float]
+    answer: str | float
+    """A label, or the number that a regression gives."""
+    probabilities: dict[str, float] | None
+    """By label; None for a regression."""
+
+
+class _Misshapen(ValueError):
+    """What the model gives is not what its signature says."""
 
 
 class Model:
-    """An ONNX classifier with the manifest of its version."""
+    """An ONNX model with the manifest of its version."""
 
     def __init__(self, described: Manifest, content: bytes) -> None:
         """Raises Refused unless `content` is an ONNX model with the manifest's signature."""
         self.manifest = described
-        self.labels = described.signature.outputs.labels
+        self.kind = described.kind
+        self.labels = described.signature.outputs.labels or []
         self.inputs = len(described.signature.inputs)
         options = onnxruntime.SessionOptions()
         # One row takes microseconds: handing it to other threads costs more than it saves.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-            first = self.predict(np.zeros((1, self.inputs), dtype=np.float32))
+            self.predict(np.zeros((1, self.inputs), dtype=np.float32))
+        except _Misshapen:
+            needed = "a probability for each label" if self.labels else "one number a row, the value"
+            raise Refused(f"{MODEL_FILE}: does not give {needed} of the signature in {MANIFEST}") from None
         # onnxruntime's exceptions have no common base of their own.
         except Exception as error:
             raise Refused(f"{MODEL_FILE}: not a model that can be run: {' '.join(str(error).split())}") from None
-        if len(first[0].probabilities) != len(self.labels):
-            raise Refused(f"{MODEL_FILE}: does not give a probability for each label of the signature in {MANIFEST}")
 
     def predict(self, rows: NDArray[np.float32]) -> list[Prediction]:
         """One prediction a row; `rows` has shape [rows, inputs], in the signature's order."""
-        (probabilities,) = self._session.run(["probabilities"], {"features": rows})
-        if probabilities.shape != (len(rows), len(self.labels)):
-            raise ValueError(f"probabilities of shape {probabilities.shape}, not {(len(rows), len(self.labels))}")
+        name, width = ("probabilities", len(self.labels)) if self.labels else ("value", 1)
+        (given,) = self._session.run([name], {"features": rows})
+        if given.shape != (len(rows), width):
+            raise _Misshapen(f"{name} of shape {given.shape}, not {(len(rows), width)}")
+        if not self.labels:
+            # A float32 has seven digits; more would be those of its conversion.
+            return [Prediction(float(f"{value:.7g}"), None) for value in given[:, 0].tolist()]
         return [
             # The digits that packing has compared with scikit-learn's, and no more.
             Prediction(self.labels[chosen], {k: round(v, 5) for k, v in zip(self.labels, row, strict=True)})
-            for chosen, row in zip(labels.choose(probabilities), probabilities.tolist(), strict=True)
+            for chosen, row in zip(labels.choose(given), given.tolist(), strict=True)
         ]
 
 

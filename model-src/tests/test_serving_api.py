@@ -87,7 +87,7 @@ def test_the_service_answers_as_scikit_learn_does(client: TestClient, artifacts:
         ('{"features": [1e39, 1, 1, 1]}', ["features", 0], "Input should be less than or equal to 3402823"),
         ('{"features": ["1", 1, 1, 1]}', ["features", 0], "Input should be a valid number"),
         ('{"features": [true, 1, 1, 1]}', ["features", 0], "Input should be a valid number"),
-        ('{"features": [null, 1, 1, 1]}', ["features", 0], "Input should be a valid number"),
+        ('{"features": [null, 1, 1, 1]}', ["features", 0], "null, but the model needs a number for sepal_length"),
         ('{"features": null}', ["features"], "Input should be a valid array"),
         ("{}", ["features"], "Field required"),
         ('{"features": [1, 2, 3, 4], "x": 1}', ["x"], "Extra inputs are not permitted"),
