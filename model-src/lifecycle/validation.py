@@ -237,7 +237,7 @@ def dictionary(model: Model) -> str:
     lines = [
         f"# Data dictionary of {model.name}",
         "",
-        f"Made from `{model.name}/schema.py` by `python -m lifecycle dictionary {model.name}`.",
+        f"Made from `{model.name}/schema.py` by `python -m lifecycle validate {model.name}`.",
         "",
         "| column | meaning | unit | type | may be empty | values |",
         "| --- | --- | --- | --- | --- | --- |",
