@@ -300,6 +300,15 @@ def write(text: bytes, release: Release) -> bytes:
     return yamledit.edit(text, where.values(release, release.file), release.file)
 
 
+def unrelease(text: bytes, target: Target, file: str) -> bytes:
+    """The bytes of a release file as they are before the first release, whose values no command writes back."""
+    where = form(yamledit.load(text, file), file, target.canary)
+    version = digest = code = data = run = UNRELEASED
+    blank = Release(target.app, target.environment, version, digest, code, data, run, UNRELEASED_URI, image=None)
+    # Of an image that is kept in parts, the first is its name, which a release finds there.
+    return yamledit.edit(text, where.values(blank, file) | dict.fromkeys(where.image[-1:], UNRELEASED), file)
+
+
 def require_image(image: str, policy: Policy) -> None:
     """Raises Refused unless an image is named by a digest or a fixed tag, in one of the owner's registries."""
     match = _IMAGE.fullmatch(image)
