@@ -98,10 +98,13 @@ def new_model(args: argparse.Namespace) -> None:
     elif args.model not in layout.models(git.root):
         cli.say(f"{SOURCE}/{args.model}: not on this branch; import_model_code.py brings it from main")
     if args.only != "model":
-        app, copied = add_app(git, plan, args.shape, args.app, args.model, like)
+        policy = layout.parse_policy(git.show("HEAD", layout.POLICY_FILE))
+        app, copied = add_app(git, plan, policy, args.shape, args.app, args.model, like)
     missing = require_free(git, plan)
+    if app:
+        require_rendered(git, plan, policy, app, args.model)
     if not args.dry_run:
-        write(git, missing)
+        add(git, missing)
     if args.json:
         cli.print_json({
             "model": args.model, "like": None if args.only == "app" else like, "shape": args.shape, "app": app,
@@ -164,6 +167,11 @@ def add_model(git: Git, plan: Plan, name: str, like: str) -> None:
         return not any(path == one or path.startswith(f"{one}/") for one in made)
 
     _require_committed(filter(kept, git.dirty(folder)))
+    old = _at_head(git, PROJECT)
+    if (new := type_checked(old, name)) != old:
+        plan.changed[PROJECT] = new
+        if (git.root / PROJECT).read_bytes() != new:
+            _require_committed(git.dirty(PROJECT))
     files: Files = {}
     for path in filter(kept, git.files("HEAD", folder)):
         inner, data = path.removeprefix(f"{folder}/"), _at_head(git, path)
@@ -183,9 +191,6 @@ def add_model(git: Git, plan: Plan, name: str, like: str) -> None:
         left = [n for n, line in enumerate(lines, 1) if re.search(rf"\b{like}\b", line) and TO_BE_WRITTEN not in line]
         if left:
             plan.to_write.append(f"{SOURCE}/{name}/{inner}: speaks of {like} in line {', '.join(map(str, left))}")
-    old = _at_head(git, PROJECT)
-    if (new := type_checked(old, name)) != old:
-        plan.changed[PROJECT] = new
 
 
 def made_by_stages(pipeline: bytes, file: str) -> set[str]:
@@ -266,34 +271,25 @@ def type_checked(project: bytes, name: str) -> bytes:
 # The app
 
 
-def add_app(git: Git, plan: Plan, shape: str, name: str | None, model: str, like: str) -> tuple[str, App]:
+def add_app(
+    git: Git, plan: Plan, policy: Policy, shape: str, name: str | None, model: str, like: str
+) -> tuple[str, App]:
     """The name of the new app, and the app that it is a copy of. Raises Refused when there is none of the shape to
-    copy, or the copy does not render as an app of the model."""
-    policy = layout.parse_policy(git.show("HEAD", layout.POLICY_FILE))
-    with apply.tree_of(git, "HEAD") as tree:
-        copied = choose(git, tree, policy, shape, like)
-        own = copied.name.startswith(f"{copied.model}-")
-        app = name or (f"{model}{copied.name.removeprefix(copied.model)}" if own else f"{model}-{shape}")
-        require_name(app, APP_NAME, "a-z, digits and -, a letter first and no - last, at most 52 of them")
-        sources = {f"apps/{copied.name}": f"apps/{app}"}
-        sources |= {layout.overlay(copied.name, env): layout.overlay(app, env) for env in policy.environments}
-        _require_committed(git.dirty(*sources))
-        for old, new in sources.items():
-            files = {
-                path.removeprefix(f"{old}/"): _at_head(git, path)
-                for path in git.files("HEAD", old)
-                if Path(path).name != hold.FILE
-            }
-            plan.folders[new] = {
-                path: renamed_app(data, {copied.name: app, copied.model: model}) for path, data in files.items()
-            }
-        for environment in policy.environments:
-            path, text = unreleased(git, policy, Target(copied.name, environment))
-            inner = Path(path).name
-            plan.folders[layout.overlay(app, environment)][inner] = renamed_app(
-                text, {copied.name: app, copied.model: model}
-            )
-        require_rendered(tree, plan, policy, app, model)
+    copy, or it has changes that are not committed."""
+    copied = choose(git, policy, shape, like)
+    own = copied.name.startswith(f"{copied.model}-")
+    app = name or (f"{model}{copied.name.removeprefix(copied.model)}" if own else f"{model}-{shape}")
+    require_name(app, APP_NAME, "a-z, digits and -, a letter first and no - last, at most 52 of them")
+    names = {copied.name: app, copied.model: model}
+    sources = {f"apps/{copied.name}": f"apps/{app}"}
+    sources |= {layout.overlay(copied.name, env): layout.overlay(app, env) for env in policy.environments}
+    _require_committed(git.dirty(*sources))
+    for old, new in sources.items():
+        paths = [path for path in git.files("HEAD", old) if Path(path).name != hold.FILE]
+        plan.folders[new] = {path.removeprefix(f"{old}/"): renamed_app(_at_head(git, path), names) for path in paths}
+    for environment in policy.environments:
+        path, text = unreleased(git, policy, Target(copied.name, environment))
+        plan.folders[layout.overlay(app, environment)][Path(path).name] = renamed_app(text, names)
     return app, copied
 
 
@@ -309,20 +305,21 @@ def shapes(git: Git) -> dict[str, list[str]]:
     return found
 
 
-def choose(git: Git, tree: Path, policy: Policy, shape: str, like: str) -> App:
+def choose(git: Git, policy: Policy, shape: str, like: str) -> App:
     """An app of the shape that is in every environment, of the model `like` if there is one."""
     known = shapes(git)
     if shape not in known:
         raise Refused(f"--shape {shape!r}: no app of that shape to copy; the shapes are {', '.join(sorted(known))}")
     show = partial(git.show, "HEAD")
-    first = policy.environments[0]
+    whole = [app for app in known[shape] if all(release.find(show, app, env) for env in policy.environments)]
+    first = {app: layout.overlay(app, policy.environments[0]) for app in whole}
+    with apply.tree_of(git, "HEAD") as tree:
+        renders = kustomize.build_all(tree, first.values())
     found = []
-    for app in known[shape]:
-        if all(release.find(show, app, environment) for environment in policy.environments):
-            folder = layout.overlay(app, first)
-            workload = effect.workload(app, kustomize.objects(kustomize.build(tree, folder)))
-            model = str(effect.declared(workload)[0])
-            found.append(App(app, model, release.read_all(show, app, first)[0].image is not None))
+    for app, folder in first.items():
+        model, _ = effect.declared(effect.workload(app, kustomize.objects(renders[folder])))
+        image = release.read_all(show, app, policy.environments[0])[0].image
+        found.append(App(app, str(model), image is not None))
     if not found:
         raise Refused(
             f"--shape {shape!r}: {', '.join(known[shape])}: not in every environment of {layout.POLICY_FILE}, so there"
@@ -351,13 +348,11 @@ def unreleased(git: Git, policy: Policy, source: Target) -> tuple[str, bytes]:
     raise Refused(f"{mine[0]}: spec.canary: {source.app} has one in every environment; take one out first")
 
 
-def require_rendered(tree: Path, plan: Plan, policy: Policy, app: str, model: str) -> None:
+def require_rendered(git: Git, plan: Plan, policy: Policy, app: str, model: str) -> None:
     """Raises Refused unless every overlay of the new app renders a workload that serves the model."""
-    for folder, files in plan.folders.items():
-        for path, data in files.items():
-            (tree / folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (tree / folder / path).write_bytes(data)
-    renders = kustomize.build_all(tree, [layout.overlay(app, environment) for environment in policy.environments])
+    with apply.tree_of(git, "HEAD") as tree:
+        write(tree, plan)
+        renders = kustomize.build_all(tree, [layout.overlay(app, environment) for environment in policy.environments])
     for folder, text in renders.items():
         served, _ = effect.declared(effect.workload(app, kustomize.objects(text)))
         if served != model:
@@ -381,7 +376,6 @@ def require_free(git: Git, plan: Plan) -> Plan:
             faults.append(f"{folder}: there already, and not as this command makes it; take another name")
     for path, data in plan.changed.items():
         if (git.root / path).read_bytes() != data:
-            _require_committed(git.dirty(path))
             missing.changed[path] = data
     if faults:
         raise Refused(*faults)
@@ -393,16 +387,20 @@ def _content(folder: Path) -> Files:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
-def write(git: Git, plan: Plan) -> None:
+def write(root: Path, plan: Plan) -> None:
+    for folder, files in plan.folders.items():
+        for path, data in files.items():
+            (root / folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / folder / path).write_bytes(data)
+
+
+def add(git: Git, plan: Plan) -> None:
     """Every folder appears by one rename from git's own folder, where nothing is left in the way."""
     own = Path(git.text("rev-parse", "--absolute-git-dir"))
     with tempfile.TemporaryDirectory(prefix="gitops-new-", dir=own) as holder:
-        for folder, files in plan.folders.items():
-            new = Path(holder) / folder
-            for path, data in files.items():
-                (new / path).parent.mkdir(parents=True, exist_ok=True)
-                (new / path).write_bytes(data)
-            new.rename(git.root / folder)
+        write(Path(holder), plan)
+        for folder in plan.folders:
+            (Path(holder) / folder).rename(git.root / folder)
     apply.write_files(git, plan.changed)
 
 
