@@ -159,7 +159,8 @@ def environment(root: Path) -> dict[str, str]:
     foreign = ("AWS_", "MLFLOW_", "GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE")
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | {
         "PATH": f"{root / '.venv/bin'}:{os.environ['PATH']}",
-        "AWS_CONFIG_FILE": os.devnull,
+        # None, rather than the null device, which DVC takes for a directory.
+        "AWS_CONFIG_FILE": str(root / ".demo/no-config"),
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
     }
@@ -230,7 +231,7 @@ def train_and_upload(
     date = clone.quiet("git", "log", "-1", "--format=%cI").strip()
     clone("git", "commit", "-qam", message, env={"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date})
     clone("git", "push", "-q", "origin", "main")
-    model("dvc", "push", "-q")
+    model("dvc", "push", "iris/dvc.yaml")
     model("python", "-m", "lifecycle", "version", "iris")
     if production:
         model("python", "-m", "lifecycle", "compare", "iris", "--with", production)
