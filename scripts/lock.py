@@ -30,6 +30,7 @@ LOCKS = (
     ("model-src", "requirements-serve.txt", ["--group", "serve"], "requirements-train.txt"),
     ("tools", "requirements.txt", ["requirements.in"], None),
     ("tools", "redis/requirements.txt", ["redis/requirements.in", "--no-deps"], None),
+    ("tools", "kserve-storage/requirements.txt", ["kserve-storage/requirements.in", "--no-deps"], None),
 )
 
 
