@@ -33,8 +33,6 @@ SOURCE = cli.ROOT / "model-src"
 PYTHON = SOURCE / ".venv/bin/python"
 PROBLEM = re.compile(r"model-src/[^/]+/problem\.yaml")
 LOCAL = "sqlite:///{}/model-src/mlflow.db"
-# A model whose folder says nothing of it yet.
-UNSAID = {"iris": "IrisRFModel"}
 SET_UP = "python scripts/setup.py serve"
 
 
@@ -85,8 +83,7 @@ def registered_names(
     files = git.files(tip, "model-src")
     there = {path.split("/")[1] for path in files} | {model_of(item) for item in running}
     said = {path.split("/")[1]: _registered_as(git, tip, path) for path in files if PROBLEM.fullmatch(path)}
-    names = {model: name for model, name in UNSAID.items() if model in there}
-    names = dict(sorted((names | {model: name for model, name in said.items() if name}).items()))
+    names = {model: name for model, name in sorted(said.items()) if name}
     known = sorted({*names, *map(model_of, running)})
     if chosen is not None and chosen not in known:
         raise Refused(f"--model {chosen}: no such model on {publish.BRANCH}; there is {', '.join(known)}")
