@@ -70,9 +70,9 @@ TEST_LOCK, MODEL_TEST_LOCK = ROOT / "requirements-test.txt", ROOT / "model-src/r
 CLUSTER_LOCK = ROOT / "requirements-cluster.txt"
 COMMANDS = Environment(ROOT / ".venv", ROOT / "requirements.txt", 35, 0.3, (CLUSTER_LOCK, TEST_LOCK))
 COMMANDS_CLUSTER = Environment(ROOT / ".venv", CLUSTER_LOCK, 50, 0.4, (TEST_LOCK,))
-COMMANDS_TEST = Environment(ROOT / ".venv", TEST_LOCK, 80, 0.5)
-MODEL = Environment(ROOT / "model-src/.venv", ROOT / "model-src/requirements-train.txt", 230, 1.5, (MODEL_TEST_LOCK,))
-MODEL_TEST = Environment(ROOT / "model-src/.venv", MODEL_TEST_LOCK, 250, 1.5)
+COMMANDS_TEST = Environment(ROOT / ".venv", TEST_LOCK, 100, 0.6)
+MODEL = Environment(ROOT / "model-src/.venv", ROOT / "model-src/requirements-train.txt", 270, 2.0, (MODEL_TEST_LOCK,))
+MODEL_TEST = Environment(ROOT / "model-src/.venv", MODEL_TEST_LOCK, 365, 2.5)
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,6 @@ def registered_names(
     each that runs and says none. Raises Refused where two models say the same, and when nothing is known of `chosen`.
     """
     files = git.files(tip, "model-src")
-    there = {path.split("/")[1] for path in files} | {model_of(item) for item in running}
     said = {path.split("/")[1]: _registered_as(git, tip, path) for path in files if PROBLEM.fullmatch(path)}
     names = {model: name for model, name in sorted(said.items()) if name}
     known = sorted({*names, *map(model_of, running)})
