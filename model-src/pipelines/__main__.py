@@ -100,6 +100,8 @@ def run(model: str, data: Path, out: Path) -> tuple[Path, str]:
     with tempfile.TemporaryDirectory(dir=out, prefix=".run-") as temporary, log.open("w") as file:
         # The SDK puts the source of each component into a new folder and leaves it there.
         os.environ["TMPDIR"] = temporary
+        # Its cache of fonts.
+        os.environ["MPLCONFIGDIR"] = temporary
         os.environ["MLFLOW_TRACKING_URI"] = _tracking_uri(out)
         # A database gives a new experiment a folder below the current one, and a component's is soon gone.
         with contextlib.chdir(out), tracking.server(experiment):
