@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 # What takes seconds to import is imported where it is used, so that --help and a refusal are quick.
 
+UNRELEASED = "s3://unreleased"
+"""What a release file names before its first release."""
 SOURCE = Path(__file__).resolve().parents[1]
 
 
@@ -45,7 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("stage", choices=STAGES)
     add("model", help="the folder of the model, for example iris")
     add("--draft", action="store_true", help="version: although the code is not committed; it cannot be uploaded")
-    add("--with", dest="other", metavar="URI", help="compare: the folder or s3:// address of the other version")
+    add(
+        "--with",
+        dest="other",
+        metavar="URI",
+        help="compare: the other version's folder or URI, or what a release names",
+    )
     args = parser.parse_args(argv)
     if args.draft and args.stage != "version":
         parser.error(f"--draft is an option of version, not of {args.stage}")
@@ -225,7 +233,7 @@ def package(args: argparse.Namespace) -> None:
         columns={found.target: "target"}
     )
     with files.staged_folder(paths.package) as folder:
-        parity = pack.write_flavours(folder, pipeline, inputs, held_out)
+        parity = pack.write_flavours(folder, pipeline, paths.fitted, inputs, held_out)
         pack.write_sagemaker(folder, versioning.signature(found, versioning.read_json(paths.evaluated)))
         tables.write(folder / pack.REFERENCE, reference)
     _say(f"ONNX and scikit-learn agree on {parity.rows} rows, to {parity.worst_error:.1g}")
@@ -248,12 +256,14 @@ def compare(args: argparse.Namespace) -> None:
         _params(args.model),
         _problem(args.model),
     )
-    rows = tables.read(paths.evaluation)
+    if args.other.rstrip("/") == UNRELEASED:
+        _say("nothing to compare with: no version is released there yet")
+        return
+    held_out = paths.reports / "evaluation_set.csv"
+    rows = tables.read(held_out)
     old, new = _served(args.other), _served(str(paths.version))
-    if tables.digest(paths.evaluation.read_bytes()) != new.manifest.evaluation_set_digest:
-        raise Refused(
-            f"{paths.evaluation}: not the rows that {paths.version} was evaluated on; run `dvc repro` and `version`"
-        )
+    if tables.digest(held_out.read_bytes()) != new.manifest.evaluation_set_digest:
+        raise Refused(f"{held_out}: not the rows that {paths.version} was evaluated on; run `dvc repro` and `version`")
     result = comparing.compare(old, new, rows, found, problem, params.evaluate)
     _write(paths.reports / "comparison.md", comparing.table(result))
     _write_json(paths.reports / "comparison.json", asdict(result))
@@ -266,12 +276,12 @@ def _served(address: str) -> Any:
     from packing import digest, manifest
     from serving import model, source
 
-    place = source.open_source(f"{address.rstrip('/')}/onnx")
+    # A release names the folder of what its app serves, one below the version's.
+    version = re.sub(r"^(s3://[^/]+/models/[^/]+/[^/]+)/[^/]+/?$", r"\1", address).rstrip("/")
+    place = source.open_source(f"{version}/onnx")
     try:
-        described = manifest.parse(
-            place.read(digest.MANIFEST, model.MANIFEST_LIMIT), f"{address.rstrip('/')}/{digest.MANIFEST}"
-        )
-        return model.load(place, described.digest)
+        text = place.read(digest.MANIFEST, model.MANIFEST_LIMIT)
+        return model.load(place, manifest.parse(text, f"{version}/{digest.MANIFEST}").digest)
     except source.Unavailable as error:
         raise Refused(f"{error}; is the network there, and AWS_ENDPOINT_URL_S3 right?") from None
 
