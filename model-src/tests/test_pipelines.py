@@ -150,12 +150,9 @@ def test_the_search_is_recorded_where_it_outlives_the_component(ran: Ran, traine
     database.close()
 
 
-@pytest.mark.parametrize(("row", "said"), [("-4,3,1,0.2,setosa", "sepal_length  from 1 to 15"), ("", "no rows")])
-def test_a_failing_stage_is_named_with_its_own_words(
-    app: Path, environment: dict[str, str], tmp_path: Path, row: str, said: str
-) -> None:
+def test_a_failing_stage_is_named_with_its_own_words(app: Path, environment: dict[str, str], tmp_path: Path) -> None:
     data = tmp_path / "bad.csv"
-    data.write_text(f"sepal_length,sepal_width,petal_length,petal_width,species\n{row}\n")
+    data.write_text("sepal_length,sepal_width,petal_length,petal_width,species\n-4,3,1,0.2,setosa\n")
 
     done = call(app, environment, "-m", "pipelines", "run", "iris", "--data", str(data), "--out", f"{tmp_path}/out")
 
@@ -163,7 +160,7 @@ def test_a_failing_stage_is_named_with_its_own_words(
     importer, validate, first, *_, last = done.stderr.splitlines()
     assert (importer, validate) == ("importer", "validate")
     assert first.startswith("error: iris/data/raw.csv: ")
-    assert said in done.stderr
+    assert "sepal_length  from 1 to 15" in done.stderr
     assert last == "error: iris: validate failed; no later step is run"
     assert not list(tmp_path.glob("out/iris-lifecycle-*/prepare"))
 
