@@ -52,6 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in refused.lines:
             print(f"error: {line}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        if error.name != "kfp":
+            raise
+        print("error: kfp: not installed; `pip install --require-hashes -r requirements-kubeflow.txt`", file=sys.stderr)
+        return 1
     except OSError as error:
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 1

@@ -200,6 +200,13 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_missing_sdk_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "kfp", None)
+
+    assert pipelines.main(["compile", "iris", "--image", IMAGE]) == 1
+    assert capsys.readouterr().err.startswith("error: kfp: not installed; `pip install --require-hashes")
+
+
 def compiled(model: str, folder: Path, *, loop: bool = False) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load(
         pipelines.compile_to(folder / f"{model}.yaml", model, IMAGE, loop=loop).read_text()
