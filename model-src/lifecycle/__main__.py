@@ -26,9 +26,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from packing import Refused
+
+if TYPE_CHECKING:
+    from lifecycle.tuning import Candidate
 
 # What takes seconds to import is imported where it is used, so that --help and a refusal are quick.
 
@@ -56,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--draft is an option of version, not of {args.stage}")
     if (args.other is None) != (args.stage != "compare"):
         parser.error("compare needs --with, and nothing else takes it")
-    _same_arithmetic()
+    same_arithmetic()
     try:
         STAGES[args.stage](args)
     except Refused as refused:
@@ -72,9 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _same_arithmetic() -> None:
-    """The last digits of a sum depend on the processor that OpenBLAS recognises and on the number of threads, and a
-    version's digest depends on them. Any x86 processor of the last ten years can do what this one could."""
+def same_arithmetic() -> None:
+    """To be called before numpy is imported. The last digits of a sum depend on the processor that OpenBLAS recognises
+    and on the number of threads, and a version's digest depends on them. Any x86 processor of the last ten years can do
+    what this one could."""
     if platform.machine() in ("x86_64", "AMD64"):
         os.environ.setdefault("OPENBLAS_CORETYPE", "Haswell")
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
@@ -117,15 +121,10 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def tune(args: argparse.Namespace) -> None:
-    from lifecycle import model, tables, tracking, tuning
+    from lifecycle import model, tables, tuning
 
-    found, paths, params, problem = (
-        model.load(args.model),
-        model.Files(args.model),
-        _params(args.model),
-        _problem(args.model),
-    )
-    metric, train = problem.metric, tables.read(paths.train)
+    found, paths, params = model.load(args.model), model.Files(args.model), _params(args.model)
+    metric, train = _problem(args.model).metric, tables.read(paths.train)
 
     def seen(number: int, one: tuning.Candidate) -> None:
         shown = ", ".join(
@@ -134,7 +133,15 @@ def tune(args: argparse.Namespace) -> None:
         )
         _say(f"trial {number + 1} of {params.tune.trials}: {metric.name} {one.score:.4f}  {one.family}: {shown}")
 
-    candidates = list(tuning.search(train, found, params, metric, seen))
+    end_search(args.model, list(tuning.search(train, found, params, metric, seen)))
+
+
+def end_search(name: str, candidates: list[Candidate]) -> None:
+    """Chooses, records and writes, whoever searched. Raises Refused when the best candidate is not good enough."""
+    from lifecycle import model, tables, tracking, tuning
+
+    found, paths, params, problem = model.load(name), model.Files(name), _params(name), _problem(name)
+    metric = problem.metric
     chosen = tuning.choose(candidates, params.families, metric)
     if not metric.holds(chosen.score):
         raise Refused(
