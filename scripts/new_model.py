@@ -33,6 +33,7 @@ from gitops.release import Target
 
 SOURCE = "model-src"
 PROJECT = f"{SOURCE}/pyproject.toml"
+IMAGE_FILES = (f"{SOURCE}/pipelines/Dockerfile", f"{SOURCE}/pipelines/Dockerfile.dockerignore")
 LIKE = {"classification": "iris", "regression": "diabetes"}
 # A package of Python, a label of Kubernetes and a folder in S3 at once.
 MODEL_NAME = re.compile(r"[a-z][a-z0-9]{0,62}")
@@ -167,11 +168,12 @@ def add_model(git: Git, plan: Plan, name: str, like: str) -> None:
         return not any(path == one or path.startswith(f"{one}/") for one in made)
 
     _require_committed(filter(kept, git.dirty(folder)))
-    old = _at_head(git, PROJECT)
-    if (new := type_checked(old, name)) != old:
-        plan.changed[PROJECT] = new
-        if (git.root / PROJECT).read_bytes() != new:
-            _require_committed(git.dirty(PROJECT))
+    for path in (PROJECT, *IMAGE_FILES):
+        old = _at_head(git, path)
+        if (new := type_checked(old, name) if path == PROJECT else copied_into_image(old, name, like)) != old:
+            plan.changed[path] = new
+            if (git.root / path).read_bytes() != new:
+                _require_committed(git.dirty(path))
     files: Files = {}
     for path in filter(kept, git.files("HEAD", folder)):
         inner, data = path.removeprefix(f"{folder}/"), _at_head(git, path)
@@ -266,6 +268,13 @@ def type_checked(project: bytes, name: str) -> bytes:
         return project
     listed = sorted([*line[1].split(", "), f'"{name}"'])
     return f"{text[: line.start(1)]}{', '.join(listed)}{text[line.end(1) :]}".encode()
+
+
+def copied_into_image(text: bytes, name: str, like: str) -> bytes:
+    """A Dockerfile, or what it may copy, with each line that names only the folder of `like` said of `name` too."""
+    line = re.compile(rf"^((?:COPY |!|{like}/ ?)+)\n".encode(), re.M)
+    own = line.sub(lambda found: found[0] + found[0].replace(f"{like}/".encode(), f"{name}/".encode()), text)
+    return text if f"{name}/\n".encode() in text else own
 
 
 # The app
@@ -414,7 +423,7 @@ def steps(plan: Plan, model: str, app: str | None, copied: App | None) -> list[s
             lines.append(f"  python -m {model}.generate_data" if generated else f"  dvc pull {model}/{data[0]}")
         lines += [
             f"  dvc repro {model}/dvc.yaml",
-            f"  git add {model} pyproject.toml && git commit -m 'Add the model {model}'",
+            f"  git add {model} pyproject.toml pipelines && git commit -m 'Add the model {model}'",
             "",
             "When it is merged, on main:",
             f"  python -m lifecycle version {model}",

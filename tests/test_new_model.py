@@ -25,6 +25,7 @@ from gitops.release import Target
 MODEL_BIN = ROOT / "model-src/.venv/bin"
 SAMPLE = {"features": [5.3, 3.5, 1.4, 0.2]}
 WINE = ("wine", "--shape", "api")
+LISTED = [f"M {path}" for path in sorted((new_model.PROJECT, *new_model.IMAGE_FILES))]
 FOLDERS = ["apps/wine-api", "model-src/wine", *(f"overlays/{env}/wine-api" for env in ("dev", "prod", "staging"))]
 
 
@@ -43,7 +44,8 @@ def done(checkout: Checkout, command: str, *args: str | Path) -> str:
 
 def new(checkout: Checkout) -> list[str]:
     """The folders that are not committed."""
-    return [line.removeprefix("?? ").rstrip("/") for line in checkout.git("status", "--porcelain").splitlines()]
+    lines = checkout.git("status", "--porcelain").splitlines()
+    return [line.strip().removeprefix("?? ").rstrip("/") for line in lines]
 
 
 def train(checkout: Checkout, *commands: str) -> None:
@@ -103,7 +105,7 @@ def test_a_new_model_trains_validates_deploys_to_dev_and_answers(ready: Checkout
     assert made.code == 0, made.err
     assert "  dvc repro wine/dvc.yaml\n" in made.out
     assert "python scripts/bump_model.py --app wine-api --env dev --model-uri URI --image IMAGE --push\n" in made.out
-    assert new(ready) == ["M model-src/pyproject.toml", *FOLDERS]
+    assert new(ready) == [*LISTED, *FOLDERS]
     train(ready, "dvc repro wine/dvc.yaml")
     ready.commit("Add the model wine")
     train(ready, "python -m lifecycle version wine")
@@ -328,7 +330,7 @@ def test_a_shape_is_found_by_the_apps_that_have_it(ready: Checkout) -> None:
 
 def test_only_the_model_or_only_the_app(ready: Checkout) -> None:
     model = ready.run("new_model", "wine", "--only", "model")
-    assert new(ready) == ["M model-src/pyproject.toml", "model-src/wine"]
+    assert new(ready) == [*LISTED, "model-src/wine"]
     assert "main" in model.out and "cicd:" not in model.out
     ready.git("stash", "-qu")
 
@@ -556,4 +558,4 @@ def test_killed_anywhere_it_leaves_whole_folders_and_the_next_run_completes_it(t
 def contents(checkout: Checkout) -> dict[str, str]:
     """Every file that is new or changed, and the one that changes."""
     listed = git(checkout.root, "ls-files", "--others", "--exclude-standard", "--modified").splitlines()
-    return {path: (checkout.root / path).read_text() for path in {*listed, new_model.PROJECT}}
+    return {path: (checkout.root / path).read_text() for path in {*listed, new_model.PROJECT, *new_model.IMAGE_FILES}}

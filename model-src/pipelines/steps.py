@@ -22,9 +22,6 @@ from lifecycle.model import Files
 from lifecycle.settings import Params
 from packing import Refused
 
-# Read when ONNX Runtime is imported, which otherwise makes an identifier of this machine and sends what it counts.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
 SOURCE = Path(__file__).resolve().parents[1]
 # What the stages read that is part of the code.
 COMMITTED = ("problem", "params", "accepted")
