@@ -534,7 +534,7 @@ def test_killed_anywhere_it_leaves_whole_folders_and_the_next_run_completes_it(t
     # Before each folder's and file's own rename, and while a file is written.
     renames = [at for at, point in enumerate(points) if point.startswith("os.rename")]
     writes = [at for at, point in enumerate(points) if point.startswith("write ")]
-    assert len(renames) == len(FOLDERS) + 1
+    assert len(renames) == len(FOLDERS) + len(LISTED)
     for at in [writes[len(writes) // 2], *renames]:
         checkout.git("clean", "-fdq")
         checkout.git("checkout", "-q", ".")
