@@ -4,7 +4,8 @@ Versions are signed when they are uploaded. This is for those that were there be
 for a new key. A signature says that what the manifest tells is true: look at it first. It is a new object; the
 signatures by other keys stay.
 
-  python scripts/sign_model.py --model-uri s3://BUCKET/models/iris/VERSION/ --sign-key ~/.config/model-gitops/signing.key
+  python scripts/sign_model.py --model-uri s3://BUCKET/models/iris/VERSION/ \\
+      --sign-key ~/.config/model-gitops/signing.key
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def sign(args: argparse.Namespace) -> None:
     uri = versions.parse_uri(args.model_uri)
-    planned = signing.planned(signing.asked_in(args.root), args.sign_key, args.sign_keyless)
+    signer = signing.asked_in(args.root)
+    # With any key: before the policy asks for a new one, what runs has to be signed with it.
+    planned = signing.planned(None if args.sign_key else signer, args.sign_key, args.sign_keyless)
     if planned is None:
         raise Refused(
             f"--sign-keyless: {layout.POLICY_FILE} asks for no signature of an identity; add `signing:` there"
@@ -40,6 +43,8 @@ def sign(args: argparse.Namespace) -> None:
     added = 0 if args.dry_run else store.add_signature(bucket, uri, manifest, planned)
     verb = "would be signed" if args.dry_run else "signed" if added else "signed already"
     cli.say(f"{verb} by {planned.signer}")
+    if signer is None or signer.identifier != planned.signer.identifier:
+        cli.say(f"{layout.POLICY_FILE} does not ask for this signature")
     signature = f"{uri}{signing.name(manifest.text, planned.signer)}"
     if args.json:
         cli.print_json({"uri": str(uri), "signature": signature, "added": added, "dry_run": args.dry_run})

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gitops import cli, layout, signing
+from gitops import apply, cli, layout, signing
 from gitops.cli import Refused
+from gitops.git import Git
 from gitops.layout import Signing
 
 DEFAULT = Path("~/.config/model-gitops/signing.key")
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make(args: argparse.Namespace) -> None:
+    git = Git(args.root)
     private = args.private_key.expanduser().absolute()
     if private.resolve().is_relative_to(args.root):
         raise Refused(f"--private-key {private}: in the repository; a private key never goes into Git")
@@ -65,8 +67,7 @@ def make(args: argparse.Namespace) -> None:
     if not there:
         write_private(private, signing.new_private_key())
         cli.say(f"made {private}; keep a copy of it where you keep secrets")
-    write(public, signing.public_half(private).pem)
-    write(args.root / layout.POLICY_FILE, text)
+    apply.write_files(git, {path: signing.public_half(private).pem, layout.POLICY_FILE: text})
     print(STEPS.format(private=private, public=path, policy=layout.POLICY_FILE), end="")
 
 
@@ -97,17 +98,6 @@ def write_private(path: Path, pem: bytes) -> None:
         file.write(pem)
         file.flush()
         os.link(file.name, path)
-
-
-def write(path: Path, data: bytes) -> None:
-    """Replaces a file of the checkout by one rename, unless it has these bytes."""
-    if path.is_file() and path.read_bytes() == data:
-        return
-    new = path.with_name(f".{path.name}.new")
-    new.write_bytes(data)
-    if path.is_file():
-        new.chmod(path.stat().st_mode)
-    new.replace(path)
 
 
 if __name__ == "__main__":

@@ -139,7 +139,8 @@ def write_files(git: Git, files: Mapping[str, bytes]) -> None:
     for path, data in files.items():
         target = git.root / path
         new.write_bytes(data)
-        new.chmod(target.stat().st_mode)
+        if target.exists():
+            new.chmod(target.stat().st_mode)
         new.replace(target)
 
 
