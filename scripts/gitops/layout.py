@@ -75,7 +75,8 @@ def parse_policy(text: bytes | None) -> Policy:
         raise Refused(f"{POLICY_FILE}: environments: {', '.join(names)}: a name stands twice; list each once")
     if (signing := data.get("signing")) and {"public_key", "identity"} <= signing.keys():
         raise Refused(f"{POLICY_FILE}: signing: a public_key and an identity; a version is signed by one of them")
-    return Policy(data["model_bucket"], tuple(data["image_registries"]), names, Signing(**signing) if signing else None)
+    asked = Signing(*(signing.get(field, "") for field in ("public_key", "identity", "issuer"))) if signing else None
+    return Policy(data["model_bucket"], tuple(data["image_registries"]), names, asked)
 
 
 def schema_faults(data: Any, schema: str) -> list[str]:
