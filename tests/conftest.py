@@ -8,6 +8,7 @@ import importlib
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from typing import Any
 import boto3
 import pytest
 
-from gitops import release, versions
+from gitops import layout, release, signing, versions
 
 ROOT = Path(__file__).parents[1]
 BUCKET = "mlops-prod"
@@ -128,7 +129,8 @@ def copy_checkout(target: Path) -> None:
 
 
 def unrelease(folder: Path) -> None:
-    """Sets every release back to what it is before the first one, so that no test depends on what is deployed."""
+    """Sets every release back to what it is before the first one, and asks for no signatures, so that no test depends
+    on what is deployed or on who signs it."""
     for file in folder.glob("overlays/*/*/release.yaml"):
         app, environment, words = file.parts[-2], file.parts[-3], [release.UNRELEASED] * 5
         path = f"overlays/{environment}/{app}/release.yaml"
@@ -136,6 +138,11 @@ def unrelease(folder: Path) -> None:
             app, environment, *words, uri=release.UNRELEASED_URI, image=release.UNRELEASED, file=path
         )
         file.write_bytes(release.write(file.read_bytes(), blank))
+    policy = folder / layout.POLICY_FILE
+    policy.write_bytes(re.sub(rb"(?m)^(# Whose signature.*\n)?signing:\n( .*\n)*", b"", policy.read_bytes()))
+    for file in folder.glob("apps/*/kustomization.yaml"):
+        file.write_bytes(file.read_bytes().replace(b"  - ../../base/api/signed\n", b""))
+    (folder / signing.PUBLIC_KEY).unlink(missing_ok=True)
 
 
 def write_release(root: Path, target: release.Target, version: Version, flavour: str, image: str | None = None) -> None:

@@ -1,7 +1,8 @@
 """Serve one model version over HTTP.
 
 MODEL_URI names the folder of its ONNX model and MODEL_DIGEST the digest that the version must have; a version that is
-not exactly that is not served. Others: HOST (127.0.0.1), PORT (5001), DRAIN_SECONDS (5) and the standard AWS ones.
+not exactly that is not served. With MODEL_PUBLIC_KEY, a public key or the path of one, only a version that was signed
+with it is. Others: HOST (127.0.0.1), PORT (5001), DRAIN_SECONDS (5) and the standard AWS ones.
 
   MODEL_URI=artifacts/iris/onnx MODEL_DIGEST=sha256:... python -m serving
   MODEL_URI=s3://mlops-prod/models/iris/2026-02-01-3f2a9c1b7d10/onnx/ MODEL_DIGEST=sha256:... python -m serving
@@ -21,7 +22,7 @@ from types import FrameType
 import uvicorn
 
 from packing import Refused
-from serving import model, settings, source
+from serving import model, settings, signature, source
 from serving.app import create_app
 from serving.state import State
 
@@ -76,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def serve(given: settings.Settings) -> int:
     """Serves until it is told to stop. Raises Refused when the address is taken or the model can never be served."""
+    key = signature.read_key(given.public_key) if given.public_key else None
     try:
         family = socket.AF_INET6 if ":" in given.host else socket.AF_INET
         listening = socket.create_server((given.host, given.port), family=family, backlog=2048)
@@ -95,7 +97,7 @@ def serve(given: settings.Settings) -> int:
     version = source.open_source(given.model_uri)
 
     def load() -> None:
-        state.load(lambda: model.load(version, given.model_digest), say)
+        state.load(lambda: model.load(version, given.model_digest, key), say)
         if state.model:
             described = state.model.manifest
             say(f"serving {described.model} {described.version}")

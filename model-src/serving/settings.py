@@ -20,6 +20,8 @@ class Settings:
     drain_seconds: float
     """How long the service goes on answering after SIGTERM while /readyz already says that it is going away: load
     balancers learn of a stopping pod later than the pod does."""
+    public_key: str | None = None
+    """The key that the version must be signed with, as PEM text or a path; None if it need not be signed."""
 
 
 def read(environment: Mapping[str, str]) -> Settings:
@@ -45,6 +47,10 @@ def read(environment: Mapping[str, str]) -> Settings:
     drain = variable("DRAIN_SECONDS", "5", r"[0-9]{1,3}(\.[0-9]+)?", "a number of seconds below 1000")
     if port.isdecimal() and int(port) > 65535:
         faults.append(f"PORT: {port!r} is not a port, 0 to 65535")
+    # Set and empty, it is more likely a mistake than the wish to serve what nobody signed.
+    public_key = environment.get("MODEL_PUBLIC_KEY")
+    if public_key == "":
+        faults.append("MODEL_PUBLIC_KEY: empty; set it to a public key, as PEM text or a path, or leave it out")
     if faults:
         raise Refused(*faults)
-    return Settings(uri, digest, host, int(port), float(drain))
+    return Settings(uri, digest, host, int(port), float(drain), public_key)
