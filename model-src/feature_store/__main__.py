@@ -71,10 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     load = commands.add_parser("load", help="a CSV's rows into the offline store, in place of what was there")
-    load.add_argument("--data", type=Path, default=Path("data/iris.csv"), help="the data (%(default)s)")
+    load.add_argument("--data", type=Path, default=Path("iris/data/raw.csv"), help="the data (%(default)s)")
     commands.add_parser("materialize", help="the latest measurements of each flower into the online store")
     training = commands.add_parser("training", help="write the CSV that training reads")
-    training.add_argument("--out", type=Path, default=Path("data/iris-from-store.csv"), help="(%(default)s)")
+    training.add_argument("--out", type=Path, default=Path("iris/data/raw.csv"), help="(%(default)s)")
     training.add_argument("--as-of", type=_time, metavar="TIME", help="what was known then, not when it was labelled")
     ask = commands.add_parser("ask", help="ask the service about a flower")
     ask.add_argument("flower", type=int)
@@ -124,16 +124,18 @@ def _run(args: argparse.Namespace) -> str:
 def load(data_file: Path) -> str:
     store = _store()
     from feature_store import definitions, frames
-    from iris import dataset
+    from lifecycle import validation
 
-    data, digest = dataset.read(data_file)
+    data, faults = validation.read(data_file, frames.MODEL)
+    if faults:
+        raise Refused(f"{data_file}: iris/schema.py does not hold:", *validation.table(faults))
     # First, so that the online store never answers with what the offline store has no longer.
     store.teardown()
     with staged_folder(OFFLINE) as folder:
         (folder / MEASUREMENTS).write_bytes(_parquet(frames.measurements(data)))
         (folder / LABELS).write_bytes(_parquet(frames.labels(data)))
     store.apply([definitions.flower, definitions.measurements, definitions.iris])
-    print(f"loaded {len(data)} flowers of {data_file}, {digest}", file=sys.stderr)
+    print(f"loaded {len(data)} flowers of {data_file}", file=sys.stderr)
     return ""
 
 
@@ -150,12 +152,12 @@ def materialize() -> str:
 def training(out: Path, as_of: datetime | None) -> str:
     store = _store()
     from feature_store import frames
-    from iris import dataset
+    from lifecycle import tables
 
     entities = frames.entities(_offline(LABELS), as_of)
     joined = store.get_historical_features(entities, _service(store)).to_df()
     data = frames.training(joined)
-    write_atomically(out, dataset.to_csv(data))
+    tables.write(out, data)
     print(f"wrote {len(data)} rows", file=sys.stderr)
     return str(out)
 

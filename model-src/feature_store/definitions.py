@@ -7,8 +7,8 @@ from datetime import timedelta
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
 from feast.types import Float64
 
-from feature_store.frames import FLOWER, TIME
-from iris.dataset import FEATURES
+from feature_store.frames import FEATURES, FLOWER, TIME
+from iris.schema import SCHEMA
 
 flower = Entity(name="flower", join_keys=[FLOWER], value_type=ValueType.INT64, description="One flower.")
 
@@ -18,7 +18,11 @@ measurements = FeatureView(
     # A flower does not age: a measurement counts until a later one corrects it.
     ttl=timedelta(0),
     # The names are training's, not a copy of them, and the numbers those of the CSV: float32 is the model's affair.
-    schema=[Field(name=name, dtype=Float64, description="Centimetres.") for name in FEATURES],
+    schema=[
+        Field(name=name, dtype=Float64, description=column.description, tags=column.metadata)
+        for name, column in SCHEMA.columns.items()
+        if name in FEATURES
+    ],
     source=FileSource(path="data/offline/measurements.parquet", timestamp_field=TIME),
     online=True,
 )

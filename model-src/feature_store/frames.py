@@ -6,16 +6,20 @@ FIRST: made up, but the same for the same data.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
+from pandera.errors import SchemaError
 
-from iris.dataset import FEATURES, LARGEST, TARGET, Dataset
+from iris.schema import SCHEMA
+from lifecycle.model import Model
 from packing import Refused
 
+# That of iris/model.py without its families, which need scikit-learn.
+MODEL = Model("iris", "classification", "species", SCHEMA, families={}, slices={})
+FEATURES, TARGET = MODEL.features, MODEL.target
 FLOWER = "flower_id"
 """The join key: int64, from 1."""
 TIME = "event_timestamp"
@@ -23,27 +27,31 @@ TIME = "event_timestamp"
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def measurements(data: Dataset) -> pd.DataFrame:
-    """FLOWER, TIME and FEATURES (float64, centimetres), a row a flower."""
-    return _keys(len(data)).assign(**dict(zip(FEATURES, data.features.T, strict=True)))
+def measurements(data: pd.DataFrame) -> pd.DataFrame:
+    """FLOWER, TIME and FEATURES (float64, centimetres), a row a flower of `data`, which has the columns of SCHEMA."""
+    return _keys(len(data)).join(data[FEATURES])
 
 
-def labels(data: Dataset) -> pd.DataFrame:
+def labels(data: pd.DataFrame) -> pd.DataFrame:
     """FLOWER, TIME and TARGET, a row a flower: what a person found out, and therefore no feature."""
-    return _keys(len(data)).assign(**{TARGET: data.species})
+    return _keys(len(data)).join(data[[TARGET]])
 
 
 def corrected(known: pd.DataFrame, flower: int, at: datetime, changes: Mapping[str, float]) -> pd.DataFrame:
     """`known` measurements and one more row: those of `flower` with `changes`, known from `at` on.
 
     Nothing is overwritten, so that what was known earlier can still be asked for. Raises Refused when the flower or a
-    measurement is unknown, a number is none of an iris, or `at` is not later than what is known of the flower.
+    measurement is unknown, a number breaks the schema's rules, or `at` is not later than what is known of the flower.
     """
     for name, value in changes.items():
         if name not in FEATURES:
             raise Refused(f"{name}: not a measurement; these are: {', '.join(FEATURES)}")
-        if not (math.isfinite(value) and 0 < value <= LARGEST):
-            raise Refused(f"{name}: {value:g} is not above 0 and at most {LARGEST:g} (centimetres)")
+        column = SCHEMA.columns[name]
+        try:
+            column.validate(pd.DataFrame({name: [value]}))
+        except SchemaError:
+            rules = ", ".join(str(check.error) for check in column.checks)
+            raise Refused(f"{name}: {value:g} is not {rules} (centimetres), as iris/schema.py asks") from None
     rows = known[known[FLOWER] == flower]
     if rows.empty:
         raise Refused(f"flower {flower}: not in the offline store, which has 1 to {known[FLOWER].max()}")
@@ -71,19 +79,19 @@ def entities(labelled: pd.DataFrame, as_of: datetime | None) -> pd.DataFrame:
     return chosen.assign(**{TIME: pd.Timestamp(as_of).as_unit("us")})
 
 
-def training(joined: pd.DataFrame) -> Dataset:
-    """What training reads, from the joined frame, in the order of the flowers whatever the order of the join.
+def training(joined: pd.DataFrame) -> pd.DataFrame:
+    """The columns of SCHEMA from the joined frame, in the order of the flowers whatever the order of the join.
 
     Raises Refused when a flower lacks a measurement at its time.
     """
     ordered = joined.sort_values(FLOWER)
-    incomplete = ordered[ordered[list(FEATURES)].isna().any(axis=1)]
+    incomplete = ordered[ordered[FEATURES].isna().any(axis=1)]
     if not incomplete.empty:
         raise Refused(
             f"flower {incomplete[FLOWER].iloc[0]}: labelled before it was measured ({len(incomplete)} such flowers);"
             " load measurements of every labelled flower"
         )
-    return Dataset(ordered[list(FEATURES)].to_numpy(np.float64), ordered[TARGET].to_numpy(np.str_))
+    return ordered[[*SCHEMA.columns]]
 
 
 def _keys(rows: int) -> pd.DataFrame:

@@ -20,7 +20,8 @@ from conftest import SOURCE, Service
 
 from feature_store import __main__ as commands
 from feature_store import frames
-from iris import dataset, generate_data
+from iris import generate_data, model
+from lifecycle import tables, validation
 from packing import Refused, manifest
 
 FOLDER = SOURCE / "feature_store"
@@ -37,14 +38,16 @@ LATER = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 @pytest.fixture(scope="session")
 def fishers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("data") / "iris.csv"
+    out = tmp_path_factory.mktemp("data") / "raw.csv"
     assert generate_data.main(["--out", str(out)]) == 0
     return out
 
 
 @pytest.fixture(scope="session")
-def data(fishers: Path) -> dataset.Dataset:
-    return dataset.read(fishers)[0]
+def data(fishers: Path) -> pd.DataFrame:
+    found, faults = validation.read(fishers, frames.MODEL)
+    assert faults == []
+    return found
 
 
 def refusal(call: Callable[[], object]) -> tuple[str, ...]:
@@ -75,24 +78,31 @@ def test_every_package_of_the_lock_has_a_version_and_hashes_and_no_host() -> Non
     assert [name for name in wanted if not re.search(rf"^{re.escape(name)} \\$", text, re.M)] == []
 
 
-def test_the_columns_are_those_of_training(data: dataset.Dataset) -> None:
+def test_the_model_is_the_one_that_is_trained() -> None:
+    known, trained = frames.MODEL, model.MODEL
+
+    assert (known.name, known.kind, known.target) == (trained.name, trained.kind, trained.target)
+    assert known.schema is trained.schema
+
+
+def test_the_columns_are_those_of_training(data: pd.DataFrame) -> None:
     measured, labelled = frames.measurements(data), frames.labels(data)
 
     keys = ["flower_id", "event_timestamp"]
-    assert [*measured] == [*keys, *dataset.FEATURES]
-    assert [*labelled] == [*keys, dataset.TARGET]
+    assert [*measured] == [*keys, *model.MODEL.features]
+    assert [*labelled] == [*keys, model.MODEL.target]
     assert measured[keys].equals(labelled[keys])
     assert measured["flower_id"].is_unique and measured["event_timestamp"].is_unique
-    assert {str(measured[name].dtype) for name in dataset.FEATURES} == {"float64"}
+    assert {str(measured[name].dtype) for name in model.MODEL.features} == {"float64"}
 
 
-def test_training_gets_the_same_csv_whatever_the_order_of_the_join(data: dataset.Dataset) -> None:
+def test_training_gets_the_same_csv_whatever_the_order_of_the_join(data: pd.DataFrame, fishers: Path) -> None:
     joined = frames.labels(data).merge(frames.measurements(data)).sample(frac=1, random_state=1)
 
-    assert dataset.to_csv(frames.training(joined)) == dataset.to_csv(data)
+    assert tables.to_csv(frames.training(joined)) == fishers.read_bytes()
 
 
-def test_a_flower_without_measurements_is_refused(data: dataset.Dataset) -> None:
+def test_a_flower_without_measurements_is_refused(data: pd.DataFrame) -> None:
     joined = frames.labels(data).merge(frames.measurements(data)[2:], how="left")
 
     assert refusal(lambda: frames.training(joined)) == (
@@ -100,7 +110,7 @@ def test_a_flower_without_measurements_is_refused(data: dataset.Dataset) -> None
     )
 
 
-def test_a_correction_is_one_more_row(data: dataset.Dataset) -> None:
+def test_a_correction_is_one_more_row(data: pd.DataFrame) -> None:
     known = frames.measurements(data)
 
     twice = frames.corrected(
@@ -120,21 +130,23 @@ def test_a_correction_is_one_more_row(data: dataset.Dataset) -> None:
     [
         (151, LATER, {"petal_length": 1.5}, "flower 151: not in the offline store, which has 1 to 150"),
         (1, LATER, {"species": 1.5}, "species: not a measurement; these are: sepal_length, .*, petal_width"),
-        (1, LATER, {"petal_length": 0.0}, r"petal_length: 0 is not above 0 and at most 100 \(centimetres\)"),
-        (1, LATER, {"petal_length": float("nan")}, "petal_length: nan is not above 0 .*"),
+        (1, LATER, {"petal_length": 0.0},
+         r"petal_length: 0 is not from 0\.1 to 15 \(centimetres\), as iris/schema.py asks"),
+        (1, LATER, {"petal_length": float("nan")}, "petal_length: nan is not from .*"),
+        (1, LATER, {"petal_length": 1.5, "petal_width": float("inf")}, "petal_width: inf is not from .*"),
         (1, frames.FIRST + timedelta(minutes=1), {"petal_length": 1.5},
          r"flower 1: --at 2026-01-01T00:01:00\+00:00 is not later than the last row, 2026-01-01T00:01:00\+00:00"),
     ],
 )  # fmt: skip
 def test_what_is_no_correction_is_refused(
-    data: dataset.Dataset, flower: int, at: datetime, changes: dict[str, float], line: str
+    data: pd.DataFrame, flower: int, at: datetime, changes: dict[str, float], line: str
 ) -> None:
     (said,) = refusal(lambda: frames.corrected(frames.measurements(data), flower, at, changes))
 
     assert re.fullmatch(line, said)
 
 
-def test_only_what_was_labelled_by_then_is_joined(data: dataset.Dataset) -> None:
+def test_only_what_was_labelled_by_then_is_joined(data: pd.DataFrame) -> None:
     labelled = frames.labels(data)
     as_of = frames.FIRST + timedelta(minutes=10)
 
@@ -149,7 +161,7 @@ def test_only_what_was_labelled_by_then_is_joined(data: dataset.Dataset) -> None
 
 def test_the_row_is_in_the_order_of_the_signature(artifacts: Path) -> None:
     described = manifest.parse((artifacts / "manifest.json").read_bytes(), "manifest.json")
-    known = {name: number for number, name in enumerate(reversed(dataset.FEATURES), 1)}
+    known = {name: number for number, name in enumerate(reversed(frames.FEATURES), 1)}
 
     assert commands.in_order(described, known, 1) == [4, 3, 2, 1]
     assert refusal(lambda: commands.in_order(described, {**known, "sepal_width": None}, 1)) == (
@@ -220,8 +232,10 @@ class Store:
 def filled(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], fishers: Path) -> Store:
     """A store with Fisher's flowers, online too. Tests must not change it."""
     source = tmp_path_factory.mktemp("store") / "model-src"
-    for folder in ("iris", "packing", "feature_store"):
-        shutil.copytree(SOURCE / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__", "data", ".venv"))
+    for folder in ("iris", "lifecycle", "packing", "feature_store"):
+        shutil.copytree(
+            SOURCE / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__", "build", "data", ".venv")
+        )
     store = Store(source, environment)
     assert store.ran("load", "--data", fishers) == ""
     assert store.ran("materialize") == ""
@@ -248,11 +262,11 @@ opened = []
 sys.addaudithook(lambda event, _: opened.append(event) if event in ("socket.connect", "socket.getaddrinfo") else None)
 
 from feature_store import __main__ as commands
-from iris import dataset
+from lifecycle import tables
 
-columns = [dataset.read(Path(file))[0].features.T.tolist() for file in sys.argv[1:]]
-known = commands.online(commands._store(), range(1, max(len(column) for column, *_ in columns) + 1))
-same = [[known[name][:len(c)] == c for name, c in zip(dataset.FEATURES, each, strict=True)] for each in columns]
+measured = [tables.read(Path(file)).drop(columns="species") for file in sys.argv[1:]]
+known = commands.online(commands._store(), range(1, max(map(len, measured)) + 1))
+same = [[known[name][: len(each)] == each[name].tolist() for name in each] for each in measured]
 print(json.dumps({"names": sorted(known), "same": same, "opened": opened}))
 """
 
@@ -262,9 +276,23 @@ def test_online_equals_offline_and_nobody_is_told(filled: Store, fishers: Path) 
     """Of every flower, exactly; and Feast opens no connection: it reports no usage."""
     answer = json.loads(filled.ran(fishers, python=("-c", ONLINE)))
 
-    assert answer["names"] == sorted(dataset.FEATURES)
+    assert answer["names"] == sorted(frames.FEATURES)
     assert answer["same"] == [[True] * 4]
     assert answer["opened"] == []
+
+
+@needs_feast
+def test_data_that_breaks_the_schema_is_not_loaded(store: Store, fishers: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_bytes(fishers.read_bytes().replace(b"5.1,3.5,1.4,0.2", b"51,3.5,1.4,0.2", 1))
+
+    refused = store.run("load", "--data", wrong)
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    said, _, fault = refused.stderr.splitlines()
+    assert said == f"error: {wrong}: iris/schema.py does not hold:"
+    assert re.fullmatch("error: sepal_length +from 1 to 15 +51 .* line 2", fault)
+    assert store.training() == fishers.read_bytes()
 
 
 @needs_feast
