@@ -304,8 +304,8 @@ def test_a_bad_row_of_json_lines_is_named(
         (HEADER.replace("\n", ",x,x\n").encode(), "x: two columns have this name; rename or remove one"),
         (HEADER.encode() + b"5.3,3.5,1.4,\xe9\n", "line 2: byte 13: 0xe9 is not UTF-8; save the file as UTF-8"),
         (
-            HEADER.encode() + b'"5.3,3.5\n' * 3,
-            "line 4: not CSV: unexpected end of data; quote cells as RFC 4180 has it",
+            HEADER.encode() + b'5.3,"3.5\n5.3,3.5\n',
+            "line 3: not CSV: unexpected end of data; quote cells as RFC 4180 has it",
         ),
         (HEADER.encode() + b"1" * (1 << 21), "line 2: longer than 1048576 bytes; write a row on a line"),
     ],
