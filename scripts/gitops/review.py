@@ -110,18 +110,20 @@ def check_jobs(repository: Repository) -> Iterator[Finding]:
                 continue
             spec = mapping(at(item, "spec"))
             schedule, job = spec.get("schedule"), mapping(at(spec, "jobTemplate", "spec"))
+            overlap, restart = spec.get("concurrencyPolicy"), pod.get("restartPolicy")
             faults = []
             if isinstance(schedule, str) and not _is_schedule(schedule):
                 faults.append(f"spec.schedule: {schedule!r}: no time of cron; write minute, hour, day of the month,"
                               " month and day of the week (0 to 6), the zone in spec.timeZone")  # fmt: skip
-            if spec.get("concurrencyPolicy") not in ("Forbid", "Replace"):
-                faults.append(f"spec.concurrencyPolicy: {spec.get('concurrencyPolicy')!r}: a run that takes long would"
-                              " have company; write Forbid")  # fmt: skip
+            if overlap not in ("Forbid", "Replace"):
+                faults.append(f"spec.concurrencyPolicy: {'missing' if overlap is None else repr(overlap)}; the next run"
+                              " would begin beside one that takes long; write Forbid")  # fmt: skip
             if "activeDeadlineSeconds" not in job:
                 faults.append("spec.jobTemplate.spec.activeDeadlineSeconds: missing; a run that hangs would keep all"
                               " others from beginning")  # fmt: skip
-            if pod.get("restartPolicy") not in ("Never", "OnFailure"):
-                faults.append(f"{path}.restartPolicy: {pod.get('restartPolicy')!r}: a Job's pods end; write Never")
+            if restart not in ("Never", "OnFailure"):
+                faults.append(f"{path}.restartPolicy: {'missing' if restart is None else repr(restart)}; the pods of a"
+                              " Job end; write Never")  # fmt: skip
             yield from (finding("jobs", folder, item, fault) for fault in faults)
 
 
