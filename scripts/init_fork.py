@@ -197,6 +197,8 @@ What is left to do by hand:
     An S3 bucket {bucket} in {region}: versioned, private, with a policy that refuses puts without If-None-Match.
     An IAM role for the pipeline that GitHub's OIDC may take on for the environment dev: puts and gets in that bucket.
     IAM roles ml-dev-model-reader, ml-staging-model-reader, ml-prod-model-reader for the service accounts: gets alone.
+    IAM roles ml-dev-iris-batch, ml-staging-iris-batch, ml-prod-iris-batch: beside that, lists and gets below
+      batch/ENVIRONMENT/iris/, and puts below its out/; a lifecycle rule that ends uploads left incomplete for a day.
     Certificates in ACM and a zone in Route 53 for *.{domain}.
     IAM roles aws-load-balancer-controller, external-dns, external-secrets for the add-ons of argocd/platform/aws/.
   The cluster

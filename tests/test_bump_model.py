@@ -12,8 +12,10 @@ from gitops import versions
 from gitops.release import Target
 
 API = ("--app", "iris-api", "--env", "dev")
+BATCH = ("--app", "iris-batch", "--env", "dev")
 SKLEARN = ("--app", "iris-sklearn", "--env", "dev")
 API_FILE = "overlays/dev/iris-api/release.yaml"
+BATCH_FILE = "overlays/dev/iris-batch/release.yaml"
 SKLEARN_FILE = "overlays/dev/iris-sklearn/release.yaml"
 URI = f"s3://{BUCKET}/models/iris/2026-02-01-000000000000/"
 
@@ -56,7 +58,9 @@ def refused(checkout: Checkout, *args: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("args", "file"), [((*API, "--image", IMAGE), API_FILE), (SKLEARN, SKLEARN_FILE)], ids=["api", "kserve"]
+    ("args", "file"),
+    [((*API, "--image", IMAGE), API_FILE), ((*BATCH, "--image", IMAGE), BATCH_FILE), (SKLEARN, SKLEARN_FILE)],
+    ids=["api", "batch", "kserve"],
 )
 def test_without_commit_only_the_release_file_of_this_checkout_changes(
     local: Checkout, version: Version, args: tuple[str, ...], file: str
