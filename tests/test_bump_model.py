@@ -429,11 +429,11 @@ def test_a_link_in_the_place_of_the_file_is_refused(
     [
         (
             ("--app", "none", "--env", "dev", "--model-uri", URI),
-            "apps/none: no such app; the apps are iris-api, iris-sklearn",
+            "apps/none: no such app; the apps are iris-api, iris-batch, iris-sklearn",
         ),
         (
             ("--app", "../iris-api", "--env", "dev", "--model-uri", URI),
-            "apps/../iris-api: no such app; the apps are iris-api, iris-sklearn",
+            "apps/../iris-api: no such app; the apps are iris-api, iris-batch, iris-sklearn",
         ),
         (
             ("--app", "iris-api", "--env", "qa", "--model-uri", URI),
