@@ -15,7 +15,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -67,9 +66,7 @@ def lifecycle(root: Path, work: Path) -> None:
         clone.env |= variables
 
         heading("main: a data scientist changes a parameter, trains, and uploads what came out")
-        change_parameter(clone)
-        clone("git", "push", "-q", "origin", "main")
-        uri = train_and_upload(clone, bucket)
+        uri = train_and_upload(clone, bucket, "Grow more trees", {"n_estimators: 100": "n_estimators: 120"})
 
         heading("cicd: the model code is imported, and the version is released in dev")
         clone.script("import_model_code.py", "--push")
@@ -98,8 +95,8 @@ def lifecycle(root: Path, work: Path) -> None:
 
         heading("More data, a second version, released in dev while production stays")
         clone("git", "checkout", "-q", "main")
-        more = ["--out", "data/more.csv", "--seed", "7", "--rows", "600", "--noise", "0.15"]
-        second = train_and_upload(clone, bucket, "data/more.csv", more)
+        more = {"seed: null": "seed: 7", "rows: 150": "rows: 600", "noise: 0.0": "noise: 0.15"}
+        second = train_and_upload(clone, bucket, "Learn from 600 flowers", more, production=uri)
         clone.script("bump_model.py", "--app", "iris-sklearn", "--env", "dev", "--model-uri", second, "--push")
 
         heading("What runs where, and where it came from")
@@ -162,7 +159,8 @@ def environment(root: Path) -> dict[str, str]:
     foreign = ("AWS_", "MLFLOW_", "GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE")
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | {
         "PATH": f"{root / '.venv/bin'}:{os.environ['PATH']}",
-        "AWS_CONFIG_FILE": os.devnull,
+        # None, rather than the null device, which DVC takes for a directory.
+        "AWS_CONFIG_FILE": str(root / ".demo/no-config"),
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
     }
@@ -189,6 +187,8 @@ def fresh_clone(root: Path, work: Path) -> Path:
     # So that it works where nobody has told git a name, and asks nobody for a signature.
     for name, value in {"user.name": "Demo", "user.email": "demo@example.com", "commit.gpgsign": "false"}.items():
         there.quiet("git", "config", name, value)
+    # The next demo need not train again what this one has.
+    there.model().quiet("dvc", "cache", "dir", "--local", str(work / "dvc-cache"))
     return clone
 
 
@@ -219,27 +219,37 @@ def s3_server(clone: Shell, data: Path, region: str) -> Iterator[dict[str, str]]
             process.terminate()
 
 
-def change_parameter(clone: Shell) -> None:
-    file = clone.folder / "model-src/iris/params.yaml"
-    text, count = re.subn(
-        r"^n_estimators: (\d+)", lambda found: f"n_estimators: {int(found[1]) + 20}", file.read_text(), flags=re.M
-    )
-    if count != 1:
-        raise Refused("model-src/iris/params.yaml: n_estimators: not a whole number on a line of its own")
-    file.write_text(text)
-    clone("git", "diff", "--unified=0", "--", "model-src")
+def train_and_upload(
+    clone: Shell, bucket: str, message: str, changes: Mapping[str, str], production: str | None = None
+) -> str:
+    """Changes parameters, trains, commits both with their lock, and uploads the version; returns its URI."""
+    change_parameters(clone, changes)
+    model = clone.model()
+    model("dvc", "repro", "iris/dvc.yaml")
+    model("dvc", "metrics", "diff")
     # The date of the commit is a part of the version's name: the same demo makes the same version tomorrow.
     date = clone.quiet("git", "log", "-1", "--format=%cI").strip()
-    clone("git", "commit", "-qam", "Grow more trees", env={"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date})
-
-
-def train_and_upload(clone: Shell, bucket: str, data: str = "data/iris.csv", options: Sequence[str] = ()) -> str:
-    model = clone.model()
-    model("python", "-m", "iris.generate_data", *options)
-    model("python", "-m", "iris.train", "--data", data)
+    clone("git", "commit", "-qam", message, env={"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date})
+    clone("git", "push", "-q", "origin", "main")
+    model("dvc", "push", "iris/dvc.yaml")
+    model("python", "-m", "lifecycle", "version", "iris")
+    if production:
+        model("python", "-m", "lifecycle", "compare", "iris", "--with", production)
     artifacts = "model-src/artifacts/iris"
     shown = clone.script("upload_model.py", "--model", "iris", "--artifacts", artifacts, "--bucket", bucket)
     return shown.splitlines()[-1]
+
+
+def change_parameters(clone: Shell, changes: Mapping[str, str]) -> None:
+    file = clone.folder / "model-src/iris/params.yaml"
+    text = file.read_text()
+    for old, new in changes.items():
+        # The first one: families further down have parameters of the same name.
+        if old not in text:
+            raise Refused(f"model-src/iris/params.yaml: no `{old}` to change")
+        text = text.replace(old, new, 1)
+    file.write_text(text)
+    clone("git", "diff", "--unified=0", "--", "model-src")
 
 
 def merge(clone: Shell, environment: str) -> None:

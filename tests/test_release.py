@@ -284,6 +284,18 @@ def test_a_release_enters_an_environment_only_after_the_one_before(history: Chec
         )
 
 
+def test_what_ever_ran_is_known_of_apps_that_are_gone_and_not_of_what_a_merged_branch_tried(history: Checkout) -> None:
+    history.git("checkout", "-q", "-b", "topic")
+    for item in (numbered(2, "prod"), numbered(3, "prod")):
+        commit_release(history, item)
+    history.git("checkout", "-q", "cicd")
+    history.git("merge", "-q", "--no-ff", "-m", "Merge", "topic")
+    history.git("rm", "-qr", "overlays/prod")
+    history.commit("Retire app from prod")
+
+    assert release.ever(Git(history.root), "cicd") == {numbered(1), numbered(3, "prod")}
+
+
 def test_a_file_that_was_no_release_once_hides_no_other_release(history: Checkout) -> None:
     history.write(FILE, "kind: Service\n")
     history.commit()

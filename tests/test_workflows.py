@@ -63,14 +63,28 @@ def test_no_workflow_knows_a_long_lived_key(file: Path) -> None:
     assert not re.search("aws[-_](access|secret)", text, re.IGNORECASE)
 
 
-def test_only_the_job_that_releases_may_write_and_take_on_the_role() -> None:
+def test_only_the_job_that_releases_may_write() -> None:
     rights = {
         f"{name}.{job}": sorted(right for right, level in body.get("permissions", {}).items() if level == "write")
         for name, workflow in WORKFLOWS.items()
         for job, body in workflow["jobs"].items()
     }
 
-    assert {job: held for job, held in rights.items() if held} == {"mlops-pipeline.release": ["contents", "id-token"]}
+    roles = {
+        f"{name}.{job}": step["with"]["role-to-assume"]
+        for name in WORKFLOWS
+        for job, step in steps(name)
+        if "configure-aws-credentials" in step.get("uses", "")
+    }
+
+    assert {job: held for job, held in rights.items() if held} == {
+        "mlops-pipeline.compare": ["id-token"],
+        "mlops-pipeline.release": ["contents", "id-token"],
+    }
+    assert roles == {
+        "mlops-pipeline.compare": "${{ vars.AWS_MODEL_READER_ROLE }}",
+        "mlops-pipeline.release": "${{ vars.AWS_MODEL_WRITER_ROLE }}",
+    }
 
 
 def test_the_pipeline_does_not_start_itself() -> None:

@@ -18,32 +18,40 @@ from packing import Refused, labels
 # one that most runtimes read.
 OPSET = {"": 18, "ai.onnx.ml": 3}
 GENERATED_ROWS = 20_000
+CODES = 10
+"""A column with at most so many different values holds codes, not measurements."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """What was compared, and the worst difference of a probability."""
+    """What was compared, and the worst difference: of a probability, or of a value as a share of the largest one."""
 
     rows: int
     worst_error: float
 
 
-def export(pipeline: Any, inputs: int) -> bytes:
-    """The fitted classifier `pipeline` as an ONNX model, the same bytes for the same pipeline.
+def is_classifier(pipeline: Any) -> bool:
+    return hasattr(pipeline, "predict_proba")
 
-    Input `features`, float32 of shape [rows, `inputs`]; outputs `label`, strings of shape [rows], and
-    `probabilities`, float32 of shape [rows, classes] in the order of `pipeline.classes_`.
+
+def export(pipeline: Any, inputs: int) -> bytes:
+    """The fitted `pipeline` as an ONNX model, the same bytes for the same pipeline.
+
+    Input `features`, float32 of shape [rows, `inputs`], NaN where a value is missing. Outputs of a classifier:
+    `label`, strings of shape [rows], and `probabilities`, float32 of shape [rows, classes] in the order of
+    `pipeline.classes_`; of a regression: `value`, float32 of shape [rows, 1].
     """
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
 
+    classifier = is_classifier(pipeline)
     model = convert_sklearn(
         pipeline,
         # A graph without a name gets a random one.
         name="model",
         initial_types=[("features", FloatTensorType([None, inputs]))],
-        final_types=[("label", None), ("probabilities", None)],
-        options={"zipmap": False},
+        final_types=[("label", None), ("probabilities", None)] if classifier else [("value", None)],
+        options={"zipmap": False} if classifier else None,
         target_opset=OPSET,
     )
     # The converter keeps them in a set, whose order changes with PYTHONHASHSEED.
@@ -58,49 +66,77 @@ def check_parity(pipeline: Any, model: bytes, rows: NDArray[np.float64]) -> Pari
 
     Each gets a row as its server gets it from the same JSON: scikit-learn in double precision, ONNX in single.
     Raises Refused when a probability differs by more than `labels.TOLERANCE` or a label, chosen on both sides by
-    `labels.choose`, at all.
+    `labels.choose`, at all; or when a value differs by more than that share of the largest value.
     """
     from onnxruntime import InferenceSession
 
     session = InferenceSession(model, providers=["CPUExecutionProvider"])
-    (got,) = session.run(["probabilities"], {"features": rows.astype(np.float32)})
-    expected = pipeline.predict_proba(rows)
-    errors = np.abs(expected - got).max(axis=1)
-    relabelled = labels.choose(expected) != labels.choose(got)
+    classifier = is_classifier(pipeline)
+    (got,) = session.run(["probabilities" if classifier else "value"], {"features": rows.astype(np.float32)})
+    if classifier:
+        expected = pipeline.predict_proba(rows)
+        scale = 1.0
+        relabelled = labels.choose(expected) != labels.choose(got)
+    else:
+        expected = pipeline.predict(rows).reshape(-1, 1)
+        scale = float(np.abs(expected).max()) or 1.0
+        relabelled = np.zeros(len(rows), dtype=bool)
+    errors = np.abs(expected - got).max(axis=1) / scale
     # Written so that a NaN on either side is a disagreement.
     wrong = ~(errors <= labels.TOLERANCE) | relabelled
     if wrong.any():
+        other = (
+            f", {int(relabelled.sum())} with another label; worst difference of a probability"
+            if classifier
+            else ("; worst difference, as a share of the largest value,")
+        )
         raise Refused(
-            f"ONNX and scikit-learn disagree on {int(wrong.sum())} of {len(rows)} rows, {int(relabelled.sum())} with"
-            f" another label; worst difference of a probability {errors.max():.2g}, allowed {labels.TOLERANCE:g}."
-            " Trees compare float32 numbers: do no arithmetic on features before them"
+            f"ONNX and scikit-learn disagree on {int(wrong.sum())} of {len(rows)} rows{other} {errors.max():.2g},"
+            f" allowed {labels.TOLERANCE:g}. Trees compare float32 numbers: do no arithmetic on features before them"
         )
     return Parity(len(rows), float(errors.max()))
 
 
 def generated_rows(pipeline: Any, data: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:
-    """Rows to compare on, of shape [GENERATED_ROWS, inputs]: spread over the ranges of `data` and a tenth beyond.
+    """Rows to compare on, of shape [GENERATED_ROWS, inputs]: spread over the ranges of `data` and a tenth beyond. A
+    column with few different values has no others; one with missing values misses a tenth.
 
     Where the pipeline ends in trees, half of the numbers in every second row are a threshold of some tree or its
     float32 neighbour, which is where a tree in single precision goes the wrong way first.
     """
     random = np.random.default_rng(seed)
-    low, high = data.min(axis=0), data.max(axis=0)
+    low, high = np.nanmin(data, axis=0), np.nanmax(data, axis=0)
     margin = (high - low) / 10
     rows = random.uniform(low - margin, high + margin, (GENERATED_ROWS, data.shape[1]))
-    trees = [tree.tree_ for tree in getattr(pipeline[-1], "estimators_", [])]
-    before = pipeline[:-1]
-    # Thresholds are numbers of the last step's input; rows are the first step's.
-    if trees and (len(before) == 0 or hasattr(before, "inverse_transform")):
-        features = np.concatenate([tree.feature for tree in trees])
-        thresholds = np.concatenate([tree.threshold for tree in trees])
-        inner = rows[::2] if len(before) == 0 else before.transform(rows[::2])
-        for column in range(inner.shape[1]):
-            known = np.unique(thresholds[features == column])
-            if len(known) == 0:
-                continue
-            near = np.concatenate([known, *(np.nextafter(known.astype(np.float32), np.float32(x)) for x in (0, 1e9))])
-            chosen = random.random(len(inner)) < 0.5
-            inner[chosen, column] = random.choice(near, int(chosen.sum()))
-        rows[::2] = inner if len(before) == 0 else before.inverse_transform(inner)
+    known = [np.unique(column[~np.isnan(column)]) for column in data.T]
+    coded = [column for column, values in enumerate(known) if len(values) <= CODES]
+    for column in coded:
+        rows[:, column] = random.choice(known[column], GENERATED_ROWS)
+    # A view: what is written into it is written into the rows.
+    every_second = rows[::2]
+    for column, thresholds in _thresholds(pipeline, rows).items():
+        if column not in coded:
+            near = [np.nextafter(thresholds.astype(np.float32), np.float32(towards)) for towards in (-np.inf, np.inf)]
+            chosen = random.random(len(every_second)) < 0.5
+            every_second[chosen, column] = random.choice(np.concatenate([thresholds, *near]), int(chosen.sum()))
+    missing = np.isnan(data).any(axis=0)
+    rows[(random.random(rows.shape) < 0.1) & missing] = np.nan
     return rows
+
+
+def _thresholds(pipeline: Any, rows: NDArray[np.float64]) -> dict[int, NDArray[np.float64]]:
+    """The thresholds of the last step's trees, by the column of a row that they are compared with: one that all
+    steps before have passed on as it is."""
+    trees = [tree.tree_ for tree in np.ravel(getattr(pipeline[-1], "estimators_", []))]
+    if not trees:
+        return {}
+    inner = pipeline[:-1].transform(rows) if len(pipeline) > 1 else rows
+    features = np.concatenate([tree.feature for tree in trees])
+    thresholds = np.concatenate([tree.threshold for tree in trees])
+    found = {}
+    for position in range(inner.shape[1]):
+        passed_on = np.flatnonzero((rows == inner[:, [position]]).all(axis=0))
+        compared = np.unique(thresholds[features == position])
+        if len(passed_on) and len(compared):
+            found[int(passed_on[0])] = compared
+    return found

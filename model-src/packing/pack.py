@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import json
 import platform
-from collections.abc import Sequence
+import shutil
+import tarfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,9 @@ from packing.onnx_export import Parity
 # Where each flavour of a version lies. Servers find their model by these names.
 SKLEARN = Path("sklearn/model.joblib")
 ONNX = Path("onnx/model.onnx")
+SAGEMAKER = Path("sagemaker/model.tar.gz")
+# The rows that the model was made from, with what it says of each unseen: later rows are compared with them.
+REFERENCE = Path("reference/reference.csv")
 
 FRAMEWORKS = ("scikit-learn", "numpy", "onnx", "onnxruntime", "skl2onnx", "joblib")
 
@@ -41,30 +48,45 @@ def refuse_foreign(target: Path) -> None:
         )
 
 
-def write_flavours(folder: Path, pipeline: Any, data: NDArray[np.float64], evaluation: NDArray[np.float64]) -> Parity:
-    """Writes the model in every flavour into `folder`, once they are known to answer alike.
+def write_flavours(
+    folder: Path, pipeline: Any, fitted: Path, data: NDArray[np.float64], evaluation: NDArray[np.float64]
+) -> Parity:
+    """Writes `pipeline` in every flavour into `folder`, once they are known to answer alike.
 
+    `fitted` is the joblib file that it was read from, and is copied: written again, it would have other bytes.
     `data`, of shape [rows, inputs], gives the ranges of the rows that are made up to compare on; `evaluation`, of the
     same width, is compared on too. Raises Refused, and writes nothing, when the flavours disagree.
     """
-    import joblib
-
     model = onnx_export.export(pipeline, data.shape[1])
     rows = np.vstack([evaluation, onnx_export.generated_rows(pipeline, data)])
     parity = onnx_export.check_parity(pipeline, model, rows)
     for path in (SKLEARN, ONNX):
         (folder / path).parent.mkdir()
-    joblib.dump(pipeline, folder / SKLEARN)
+    shutil.copyfile(fitted, folder / SKLEARN)
     (folder / ONNX).write_bytes(model)
     return parity
 
 
-def signature(inputs: Sequence[str], labels: Sequence[str]) -> manifest.Signature:
-    """`inputs`: the names of a row's columns, in order; `labels`: the classes, in the order of the probabilities."""
-    return manifest.Signature(
-        inputs=[manifest.Input(name=name, type="float32") for name in inputs],
-        outputs=manifest.Outputs(labels=list(labels)),
-    )
+def write_sagemaker(folder: Path, signature: manifest.Signature) -> None:
+    """Writes the model as SageMaker takes it: a tar file with the ONNX model, its signature and, in code/, what the
+    container runs. The same bytes for the same model: no times, no owners."""
+    code = Path(__file__).with_name("sagemaker")
+    described = json.dumps(signature.model_dump(mode="json", exclude_none=True), indent=2) + "\n"
+    needed = "".join(f"{name}=={version(name)}\n" for name in ("numpy", "onnxruntime"))
+    members = {
+        "code/inference.py": (code / "inference.py").read_bytes(),
+        "code/requirements.txt": needed.encode(),
+        ONNX.name: (folder / ONNX).read_bytes(),
+        "signature.json": described.encode(),
+    }
+    (folder / SAGEMAKER).parent.mkdir()
+    archived = io.BytesIO()
+    with tarfile.open(fileobj=archived, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o644
+            archive.addfile(member, io.BytesIO(content))
+    (folder / SAGEMAKER).write_bytes(gzip.compress(archived.getvalue(), mtime=0))
 
 
 def frameworks() -> dict[str, str]:

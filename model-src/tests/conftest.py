@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -78,9 +79,11 @@ class Repository:
 
     def run(self, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """`python -m ...` in model-src/."""
+        # The stages that DVC starts find `python` on PATH.
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         return subprocess.run(
             [sys.executable, "-m", *args],
-            cwd=self.source, env={**self._environment, **variables}, capture_output=True, text=True,
+            cwd=self.source, env={**self._environment, "PATH": path, **variables}, capture_output=True, text=True,
         )  # fmt: skip
 
     def manifest(self) -> Manifest:
@@ -90,13 +93,13 @@ class Repository:
 
 def make_repository(root: Path, environment: Mapping[str, str]) -> Repository:
     repository = Repository(root, environment)
-    ignored = shutil.ignore_patterns("__pycache__")
-    for folder in ("iris", "packing"):
+    ignored = shutil.ignore_patterns("__pycache__", "build", "raw.csv", "cache", "tmp", "config.local")
+    for folder in (".dvc", "diabetes", "iris", "lifecycle", "packing", "serving"):
         shutil.copytree(SOURCE / folder, repository.source / folder, ignore=ignored)
-    for file in ("requirements-train.txt", ".gitignore"):
+    for file in ("requirements-train.txt", ".gitignore", ".dvcignore"):
         shutil.copy(SOURCE / file, repository.source / file)
     repository.git("init", "--quiet", "--initial-branch", "main")
-    repository.commit("Add the iris model")
+    repository.commit("Add the models")
     return repository
 
 
@@ -107,11 +110,20 @@ def repository(tmp_path: Path, environment: dict[str, str]) -> Repository:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Repository:
-    """A repository in which the model was trained through the command line. Tests must not change it."""
-    repository = make_repository(tmp_path_factory.mktemp("trained"), environment)
-    for command in ("iris.generate_data", "iris.train"):
-        done = repository.run(command, PYTHONHASHSEED="1")
-        assert done.returncode == 0, done.stderr
+    """A repository in which the model was trained through the command line, the same one for all workers of a run.
+    Tests must not change it."""
+    root = tmp_path_factory.getbasetemp()
+    shared = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "trained"
+    shared.mkdir(exist_ok=True)
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (shared / "done").exists():
+            return Repository(shared / "repository", environment)
+        repository = make_repository(shared / "repository", environment)
+        for command in (["dvc", "repro", "iris/dvc.yaml"], ["lifecycle", "version", "iris"]):
+            done = repository.run(*command, PYTHONHASHSEED="1")
+            assert done.returncode == 0, done.stderr
+        (shared / "done").touch()
     return repository
 
 

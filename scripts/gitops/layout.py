@@ -90,7 +90,7 @@ def apps(root: Path) -> list[str]:
 
 def models(root: Path) -> list[str]:
     """The models whose code is in `model-src/`, sorted."""
-    return sorted(file.parent.name for file in (root / "model-src").glob("*/train.py"))
+    return sorted(file.parent.name for file in (root / "model-src").glob("*/problem.yaml"))
 
 
 def overlays(root: Path, policy: Policy) -> list[str]:

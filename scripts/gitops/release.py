@@ -8,6 +8,7 @@ environment of the container.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -341,6 +342,19 @@ def history(git: Git, rev: str, target: Target) -> Iterator[tuple[str, Release]]
                 yield commit, read(found[1], target, found[0])
         except Refused:
             continue  # an older form of the file; it names no release that could be compared
+
+
+def ever(git: Git, rev: str) -> set[Release]:
+    """What any target ever ran up to `rev`, canaries and apps that are gone included, without where it said so."""
+    listed = git.text("log", "--first-parent", "-m", "--name-only", "--no-renames", "--format=", rev, "--", "overlays")
+    overlays = {tuple(path.split("/")[1:3]) for path in listed.splitlines() if path.count("/") == 3}
+    found: set[Release] = set()
+    for environment, app in overlays:
+        paths = layout.release_paths(app, environment)
+        for commit in git.text("log", "--first-parent", "--format=%H", rev, "--", *paths).split():
+            with contextlib.suppress(Refused):  # an older form of the file, as in `history`
+                found.update(item for item in read_all(partial(git.show, commit), app, environment) if item.released)
+    return found
 
 
 def require_order(git: Git, rev: str, policy: Policy, release: Release) -> None:

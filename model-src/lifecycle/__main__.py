@@ -1,0 +1,318 @@
+"""One stage in the life of a model; `dvc repro` calls them in order, and only those that something has changed for.
+
+  python -m lifecycle validate iris     is the raw data fit to learn from?
+  python -m lifecycle prepare iris      rows to learn from, rows held out
+  python -m lifecycle tune iris         the search for a family and its parameters
+  python -m lifecycle train iris        the chosen pipeline, fitted
+  python -m lifecycle evaluate iris     what it is worth on the held-out rows
+  python -m lifecycle package iris      its files, once ONNX and scikit-learn answer alike
+
+These are called by people and CI, after `dvc repro`:
+
+  python -m lifecycle version iris      record the run in MLflow and write the version to artifacts/iris
+  python -m lifecycle version iris --draft
+  python -m lifecycle compare iris --with s3://BUCKET/models/iris/VERSION/
+  python -m lifecycle accept iris       take the data as it is distributed now for normal
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from packing import Refused
+
+# What takes seconds to import is imported where it is used, so that --help and a refusal are quick.
+
+UNRELEASED = "s3://unreleased"
+"""What a release file names before its first release."""
+SOURCE = Path(__file__).resolve().parents[1]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m lifecycle", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("stage", choices=STAGES)
+    add("model", help="the folder of the model, for example iris")
+    add("--draft", action="store_true", help="version: although the code is not committed; it cannot be uploaded")
+    add(
+        "--with",
+        dest="other",
+        metavar="URI",
+        help="compare: the other version's folder or URI, or what a release names",
+    )
+    args = parser.parse_args(argv)
+    if args.draft and args.stage != "version":
+        parser.error(f"--draft is an option of version, not of {args.stage}")
+    if (args.other is None) != (args.stage != "compare"):
+        parser.error("compare needs --with, and nothing else takes it")
+    _same_arithmetic()
+    try:
+        STAGES[args.stage](args)
+    except Refused as refused:
+        for line in refused.lines:
+            print(f"error: {line}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"error: interrupted; what {args.stage} makes is as it was", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _same_arithmetic() -> None:
+    """The last digits of a sum depend on the processor that OpenBLAS recognises and on the number of threads, and a
+    version's digest depends on them. Any x86 processor of the last ten years can do what this one could."""
+    if platform.machine() in ("x86_64", "AMD64"):
+        os.environ.setdefault("OPENBLAS_CORETYPE", "Haswell")
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
+def validate(args: argparse.Namespace) -> None:
+    from lifecycle import model, validation
+
+    found, paths = model.load(args.model), model.Files(args.model)
+    checked = validation.validate(paths.raw, paths.accepted, found)
+    _write_json(paths.validation, checked)
+    _write(paths.dictionary, validation.dictionary(found))
+    _say(f"{paths.raw}: {checked['rows']} rows, as {args.model}/schema.py and {paths.accepted} say")
+
+
+def accept(args: argparse.Namespace) -> None:
+    from lifecycle import model, validation
+
+    found, paths = model.load(args.model), model.Files(args.model)
+    frame, faults = validation.read(paths.raw, found)
+    if faults:
+        raise Refused(f"{paths.raw}: {args.model}/schema.py does not hold:", *validation.table(faults))
+    _write_json(paths.accepted, validation.describe(frame))
+    _say(f"{paths.accepted}: how {len(frame)} rows are distributed; commit it")
+
+
+def prepare(args: argparse.Namespace) -> None:
+    from lifecycle import model, preparing, tables, validation
+
+    found, paths, params = model.load(args.model), model.Files(args.model), _params(args.model)
+    frame, faults = validation.read(paths.raw, found)
+    if faults:
+        raise Refused(f"{paths.raw}: {args.model}/schema.py does not hold; `dvc repro` says where")
+    train, held_out = preparing.split(frame, found, params.prepare)
+    tables.write(paths.train, train)
+    tables.write(paths.evaluation, held_out)
+    duplicates = len(frame) - len(train) - len(held_out)
+    _say(f"{len(train)} rows to learn from, {len(held_out)} held out, {duplicates} duplicates left out")
+
+
+def tune(args: argparse.Namespace) -> None:
+    from lifecycle import model, tables, tracking, tuning
+
+    found, paths, params, problem = (
+        model.load(args.model),
+        model.Files(args.model),
+        _params(args.model),
+        _problem(args.model),
+    )
+    metric, train = problem.metric, tables.read(paths.train)
+
+    def seen(number: int, one: tuning.Candidate) -> None:
+        shown = ", ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in one.parameters.items()
+        )
+        _say(f"trial {number + 1} of {params.tune.trials}: {metric.name} {one.score:.4f}  {one.family}: {shown}")
+
+    candidates = list(tuning.search(train, found, params, metric, seen))
+    chosen = tuning.choose(candidates, params.families, metric)
+    if not metric.holds(chosen.score):
+        raise Refused(
+            f"{paths.train}: {found.target} does not follow from the other columns: the best {metric.name} of"
+            f" {len(candidates)} candidates, cross-validated, is {chosen.score:.4f}, and it has to be {metric.words}"
+            f" ({paths.problem}: metric); are the values of {found.target} those of their rows?"
+        )
+    record = _json(tuning.record(chosen, metric, len(candidates)))
+    tracking.record_search(candidates, chosen, metric.name, tables.digest(record), problem.experiment, found.name)
+    _write(paths.trials, tables.to_csv(tuning.table(candidates)).decode())
+    _write(paths.tuned, record.decode())
+    _say(f"chosen: {chosen.family} {chosen.parameters}")
+
+
+def train(args: argparse.Namespace) -> None:
+    import io
+
+    import joblib
+
+    from lifecycle import model, tables, training, versioning
+    from packing.files import write_atomically
+
+    found, paths, params = model.load(args.model), model.Files(args.model), _params(args.model)
+    rows, held_out = tables.read(paths.train), tables.read(paths.evaluation)
+    pipeline = training.fit(rows, found, versioning.read_json(paths.tuned), params)
+    fitted = io.BytesIO()
+    joblib.dump(pipeline, fitted)
+    write_atomically(paths.fitted, fitted.getvalue())
+    tables.write(paths.predictions, training.unseen(pipeline, rows, held_out, found, params))
+    _say(f"fitted on {len(rows)} rows")
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    from lifecycle import evaluating, model, tables, training
+
+    found, paths, params, problem = (
+        model.load(args.model),
+        model.Files(args.model),
+        _params(args.model),
+        _problem(args.model),
+    )
+    predictions = tables.read(paths.predictions)
+    held_out = predictions[predictions[training.HELD_OUT]]
+    classifier = found.kind == "classification"
+    importance = evaluating.importance(
+        training.load(paths.fitted), held_out, found, problem.metric, params.evaluate.seed
+    )
+    evaluated: dict[str, Any] = {
+        "held_out_rows": len(held_out),
+        "confidence": params.evaluate.confidence,
+        "metrics": evaluating.intervals(held_out, found, params.evaluate),
+        "per_class": evaluating.per_class(held_out, found) if classifier else {},
+        "per_slice": evaluating.per_slice(held_out, found),
+        "importance": importance.to_dict("records"),
+    }
+    plots = {"importance": importance}
+    if classifier:
+        plots |= {
+            "confusion": evaluating.confusion(held_out, found),
+            "calibration": evaluating.calibration(held_out, found),
+        }
+        evaluated |= {name: plots[name].to_dict("records") for name in ("confusion", "calibration")}
+    else:
+        plots["residuals"] = evaluating.residuals(held_out, found)
+    for name, plot in plots.items():
+        tables.write(paths.plots / f"{name}.csv", plot)
+    _write_json(paths.metrics, evaluated["metrics"])
+    metric = problem.metric
+    value = evaluated["metrics"][metric.name]["value"]
+    if not metric.holds(value):
+        raise Refused(
+            f"{paths.metrics}: {metric.name}: {value:.4f} on {len(held_out)} held-out rows, and it has to be"
+            f" {metric.words} ({paths.problem}: metric); the model is not packaged"
+        )
+    _write_json(paths.evaluated, evaluated)
+    _say(f"{metric.name} {value:.4f} on {len(held_out)} held-out rows, {metric.words} is asked for")
+
+
+def package(args: argparse.Namespace) -> None:
+    from lifecycle import model, tables, training, versioning
+    from packing import files, pack
+
+    found, paths = model.load(args.model), model.Files(args.model)
+    pipeline = training.load(paths.fitted)
+    predictions = tables.read(paths.predictions)
+    inputs = predictions[found.features].to_numpy()
+    held_out = inputs[predictions[training.HELD_OUT].to_numpy()]
+    reference = predictions[[*found.features, training.PREDICTION, found.target]].rename(
+        columns={found.target: "target"}
+    )
+    with files.staged_folder(paths.package) as folder:
+        parity = pack.write_flavours(folder, pipeline, paths.fitted, inputs, held_out)
+        pack.write_sagemaker(folder, versioning.signature(found, versioning.read_json(paths.evaluated)))
+        tables.write(folder / pack.REFERENCE, reference)
+    _say(f"ONNX and scikit-learn agree on {parity.rows} rows, to {parity.worst_error:.1g}")
+
+
+def version(args: argparse.Namespace) -> None:
+    from lifecycle import model, versioning
+
+    found, paths = model.load(args.model), model.Files(args.model)
+    name = versioning.make(found, _problem(args.model), _params(args.model), SOURCE, draft=args.draft)
+    print(paths.version, name)
+
+
+def compare(args: argparse.Namespace) -> None:
+    from lifecycle import comparing, model, tables
+
+    found, paths, params, problem = (
+        model.load(args.model),
+        model.Files(args.model),
+        _params(args.model),
+        _problem(args.model),
+    )
+    if args.other.rstrip("/") == UNRELEASED:
+        _say("nothing to compare with: no version is released there yet")
+        return
+    held_out = paths.reports / "evaluation_set.csv"
+    rows = tables.read(held_out)
+    old, new = _served(args.other), _served(str(paths.version))
+    if tables.digest(held_out.read_bytes()) != new.manifest.evaluation_set_digest:
+        raise Refused(f"{held_out}: not the rows that {paths.version} was evaluated on; run `dvc repro` and `version`")
+    result = comparing.compare(old, new, rows, found, problem, params.evaluate)
+    _write(paths.reports / "comparison.md", comparing.table(result))
+    _write_json(paths.reports / "comparison.json", asdict(result))
+    print(comparing.table(result), end="")
+    comparing.refuse_worse(result, problem)
+
+
+def _served(address: str) -> Any:
+    """The ONNX model of a version, as its own manifest describes it."""
+    from packing import digest, manifest
+    from serving import model, source
+
+    # A release names the folder of what its app serves, one below the version's.
+    version = re.sub(r"^(s3://[^/]+/models/[^/]+/[^/]+)/[^/]+/?$", r"\1", address).rstrip("/")
+    place = source.open_source(f"{version}/onnx")
+    try:
+        text = place.read(digest.MANIFEST, model.MANIFEST_LIMIT)
+        return model.load(place, manifest.parse(text, f"{version}/{digest.MANIFEST}").digest)
+    except source.Unavailable as error:
+        raise Refused(f"{error}; is the network there, and AWS_ENDPOINT_URL_S3 right?") from None
+
+
+def _params(name: str) -> Any:
+    from lifecycle import model, settings
+
+    return settings.read(model.Files(name).params, settings.Params)
+
+
+def _problem(name: str) -> Any:
+    from lifecycle import model, settings
+
+    return settings.read(model.Files(name).problem, settings.Problem)
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _write_json(path: Path, content: Any) -> None:
+    _write(path, _json(content).decode())
+
+
+def _write(path: Path, text: str) -> None:
+    from packing.files import write_atomically
+
+    write_atomically(path, text.encode())
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
+    function.__name__: function
+    for function in (validate, prepare, tune, train, evaluate, package, version, compare, accept)
+}
+
+if __name__ == "__main__":
+    raise SystemExit(main())

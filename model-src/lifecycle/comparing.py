@@ -1,0 +1,117 @@
+"""A new version beside the one that it would replace, on the rows that were held out for the new one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lifecycle import evaluating
+from lifecycle.model import Model
+from lifecycle.settings import Evaluate, Problem
+from lifecycle.training import PREDICTION, PROBABILITY
+from packing import Refused
+from packing.manifest import Manifest
+from serving.model import Model as Served
+
+
+@dataclass(frozen=True)
+class Comparison:
+    metric: str
+    old_version: str
+    new_version: str
+    old: float
+    new: float
+    gain: float
+    """How much better the new one is, in the metric's unit; negative if it is worse."""
+    low: float
+    high: float
+    """Of the gain's confidence interval."""
+    rows: int
+    evaluation_set_digest: str
+    same_evaluation_set: bool
+    """Whether the old version was held out the same rows; if not, it may have learned from some of them."""
+
+
+def compare(
+    old: Served, new: Served, rows: pd.DataFrame, model: Model, problem: Problem, params: Evaluate
+) -> Comparison:
+    """Both are asked for every row. Resamples are drawn in pairs, so that what is hard for both cancels out."""
+    refuse_incompatible(old.manifest, new.manifest)
+    metric = problem.metric
+    answered = [_answered(served, rows, model) for served in (old, new)]
+    random = np.random.default_rng(params.seed)
+    gains = []
+    for _ in range(params.resamples):
+        drawn = random.integers(len(rows), size=len(rows))
+        before, after = (evaluating.measure(one.iloc[drawn], model)[metric.name] for one in answered)
+        gains.append(metric.gain(before, after))
+    before, after = (evaluating.measure(one, model)[metric.name] for one in answered)
+    outside = (1 - params.confidence) / 2 * 100
+    low, high = np.percentile(gains, [outside, 100 - outside])
+    return Comparison(
+        metric=metric.name,
+        old_version=old.manifest.version,
+        new_version=new.manifest.version,
+        old=round(before, 6),
+        new=round(after, 6),
+        gain=round(metric.gain(before, after), 6),
+        low=round(float(low), 6),
+        high=round(float(high), 6),
+        rows=len(rows),
+        evaluation_set_digest=new.manifest.evaluation_set_digest,
+        same_evaluation_set=old.manifest.evaluation_set_digest == new.manifest.evaluation_set_digest,
+    )
+
+
+def refuse_incompatible(old: Manifest, new: Manifest) -> None:
+    """Raises Refused when who calls the old version could not call the new one."""
+    if old.model != new.model:
+        raise Refused(f"{new.model} {new.version}: not the same model as {old.model} {old.version}")
+    before, after = old.signature, new.signature
+    if [one.name for one in before.inputs] != [one.name for one in after.inputs]:
+        raise Refused(
+            f"signature.inputs: {new.version} takes {', '.join(one.name for one in after.inputs)}, but {old.version}"
+            f" takes {', '.join(one.name for one in before.inputs)}: its callers would be answered wrongly;"
+            " deploy it as an app of its own"
+        )
+    if narrowed := [a.name for b, a in zip(before.inputs, after.inputs, strict=True) if b.nullable and not a.nullable]:
+        raise Refused(
+            f"signature.inputs: {new.version} needs {', '.join(narrowed)}, which callers of {old.version} may leave"
+            " out; deploy it as an app of its own"
+        )
+    if before.outputs != after.outputs:
+        raise Refused(
+            f"signature.outputs: {new.version} answers {_words(new)}, but {old.version} answers {_words(old)};"
+            " deploy it as an app of its own"
+        )
+
+
+def refuse_worse(found: Comparison, problem: Problem) -> None:
+    if found.gain < -problem.metric.tolerance:
+        raise Refused(
+            f"{found.metric}: {found.new_version} has {found.new:g} on {found.rows} held-out rows,"
+            f" {found.old_version} has {found.old:g}: worse by {-found.gain:g}, and {problem.metric.tolerance:g} is"
+            " allowed (problem.yaml: metric.tolerance)"
+        )
+
+
+def table(found: Comparison) -> str:
+    """Markdown."""
+    lines = [f"| {name.replace('_', ' ')} | {value} |" for name, value in asdict(found).items()]
+    return "\n".join(["| | |", "| --- | --- |", *lines]) + "\n"
+
+
+def _words(described: Manifest) -> str:
+    outputs = described.signature.outputs
+    return ", ".join(outputs.labels) if outputs.labels else str(outputs.value)
+
+
+def _answered(served: Served, rows: pd.DataFrame, model: Model) -> pd.DataFrame:
+    answers = served.predict(rows[model.features].to_numpy(dtype=np.float32))
+    columns: dict[str, Any] = {PREDICTION: [one.answer for one in answers]}
+    for name in served.labels:
+        columns[f"{PROBABILITY}{name}"] = [(one.probabilities or {})[name] for one in answers]
+    return pd.concat([rows.reset_index(drop=True), pd.DataFrame(columns)], axis=1)

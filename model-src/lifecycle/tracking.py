@@ -1,0 +1,160 @@
+"""MLflow: what was tried, what came out, and the model registry.
+
+Runs go to the server of MLFLOW_TRACKING_URI, or to mlflow.db in model-src/. MLflow no longer wants stages: which
+version is in staging or production is said by aliases, that `scripts/sync_registry.py` sets from what Git says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from sklearn.pipeline import Pipeline
+
+from lifecycle.tuning import Candidate
+from packing import Refused
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+
+# skops, the format that MLflow writes a scikit-learn model in, loads only types that are named: what the families of
+# the models here are made of, beyond scikit-learn's own estimators.
+TRUSTED_TYPES = ["numpy.dtype", "sklearn.tree._tree.Tree"]
+
+
+def uri() -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+
+
+@contextlib.contextmanager
+def server(experiment: str) -> Iterator[Any]:
+    """The module `mlflow`, with its experiment set; what it raises inside becomes Refused. What MLflow says about
+    itself is kept off the terminal."""
+    # Read on import. Nobody who trains a model has agreed to be counted.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # A server that is away is reported within seconds instead of minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            with _quiet():
+                import mlflow
+                from mlflow.exceptions import MlflowException
+
+                try:
+                    mlflow.set_tracking_uri(uri())
+                    mlflow.set_experiment(experiment)
+                except MlflowException as error:
+                    raise _refused(error) from None
+            try:
+                yield mlflow
+            except MlflowException as error:
+                raise _refused(error) from None
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def _refused(error: Exception) -> Refused:
+    return Refused(f"MLflow at {uri()} (MLFLOW_TRACKING_URI): {' '.join(str(error).split())}")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything that the run of a version records."""
+
+    pipeline: Pipeline
+    data: pd.DataFrame
+    """The raw data, with the target."""
+    target: str
+    features: list[str]
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    files: Mapping[str, bytes]
+    """Artifacts by file name."""
+    requirements: list[str]
+    """What loading the model needs; left to itself, MLflow finds out by running it, for ten seconds."""
+    tuning: str | None
+    """The digest of tuned.json, by which the run of the search is found."""
+
+
+def record(outcome: Outcome, experiment: str, registered_as: str | None) -> str:
+    """Records the run of a version and returns its id; the model becomes a version of the registered model
+    `registered_as`, with the same tags. Raises Refused when MLflow fails; then nothing is registered."""
+    with server(experiment) as mlflow, _quiet():
+        import mlflow.sklearn
+        from mlflow.models import infer_signature
+
+        example = outcome.data[outcome.features].head(2)
+        with mlflow.start_run(run_name=outcome.tags["version"], tags=dict(outcome.tags)) as run:
+            if outcome.tuning and (search := _search(mlflow, outcome.tuning)):
+                mlflow.set_tag("tuning_run", search)
+            mlflow.log_params(dict(outcome.params))
+            mlflow.log_metrics(dict(outcome.metrics))
+            dataset = mlflow.data.from_pandas(
+                outcome.data,
+                name=outcome.tags["model"],
+                targets=outcome.target,
+                digest=outcome.tags["data_digest"][7:19],
+            )
+            mlflow.log_input(dataset, context="training")
+            for name, content in outcome.files.items():
+                _log(mlflow, name, content)
+            logged = mlflow.sklearn.log_model(
+                outcome.pipeline,
+                name="model",
+                signature=infer_signature(example.to_numpy(), outcome.pipeline.predict(example.to_numpy())),
+                input_example=example.to_numpy(),
+                pip_requirements=outcome.requirements,
+                serialization_format="skops",
+                skops_trusted_types=TRUSTED_TYPES,
+            )
+        if registered_as:
+            mlflow.register_model(logged.model_uri, registered_as, tags=dict(outcome.tags))
+    return str(run.info.run_id)
+
+
+def record_search(
+    candidates: Sequence[Candidate], chosen: Candidate, metric: str, tuned: str, experiment: str, model: str
+) -> None:
+    """Records one run a candidate below one for the search, which is found again by the digest of tuned.json. Raises
+    Refused when MLflow fails."""
+    with server(experiment) as mlflow, _quiet():
+        tags = {"model": model, "stage": "tune", "tuned": tuned}
+        with mlflow.start_run(run_name=f"{model} search", tags=tags):
+            mlflow.log_params({"trials": len(candidates), "family": chosen.family, **chosen.parameters})
+            mlflow.log_metric(metric, chosen.score)
+            for number, one in enumerate(candidates):
+                name = f"{model} {number + 1} {one.family}"
+                with mlflow.start_run(run_name=name, nested=True, tags={"model": model, "stage": "trial"}):
+                    mlflow.log_params({"family": one.family, **one.parameters})
+                    mlflow.log_metrics({metric: one.score, "spread": one.spread})
+
+
+def _log(mlflow: Any, name: str, content: bytes) -> None:
+    import tempfile
+    from pathlib import Path
+
+    # log_text would write it with this machine's line ends, and log_image wants no PNG.
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / name
+        file.write_bytes(content)
+        mlflow.log_artifact(str(file))
+
+
+def _search(mlflow: Any, tuned: str) -> str | None:
+    found = mlflow.search_runs(filter_string=f"tags.tuned = '{tuned}'", output_format="list", max_results=1)
+    return str(found[0].info.run_id) if found else None

@@ -1,0 +1,175 @@
+"""From the outcome of the pipeline to a model version that may be uploaded.
+
+DVC makes the same bytes wherever the same commit runs; what differs from run to run, the MLflow run and the manifest
+that names it, is added here.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from lifecycle import reporting, tables, tracking, training, validation
+from lifecycle.model import Files, Model
+from lifecycle.settings import Params, Problem
+from packing import Refused, digest, files, lineage, manifest, pack
+
+TAGS = ("model", "version", "digest", "code_commit", "data_digest", "evaluation_set_digest", "family", "draft")
+"""By which an MLflow run is found."""
+
+
+def make(model: Model, problem: Problem, params: Params, source: Path, *, draft: bool) -> str:
+    """Writes the version's folder and the reports, records the run, and returns the version's name.
+
+    Raises Refused, and then leaves the folder as it was: when the code or dvc.lock is not committed (unless `draft`),
+    when DVC would run a stage again, when MLflow fails.
+    """
+    paths = Files(model.name)
+    pack.refuse_foreign(paths.version)
+    code = lineage.find(source, model.name, draft=draft)
+    refuse_outdated(paths)
+
+    pipeline = training.load(paths.fitted)
+    predictions = tables.read(paths.predictions)
+    evaluated, tuned = read_json(paths.evaluated), read_json(paths.tuned)
+    raw, _ = validation.read(paths.raw, model)
+
+    with files.staged_folder(paths.version) as folder:
+        shutil.copytree(paths.package, folder, dirs_exist_ok=True)
+        hashed = digest.hash_folder(folder)
+        version_digest = digest.version_digest((file.path, file.sha256) for file in hashed)
+        version = manifest.version_name(code.date, version_digest)
+        facts = {
+            "model": model.name,
+            "version": version,
+            "digest": version_digest,
+            "code_commit": code.commit,
+            "data_digest": tables.digest(paths.raw.read_bytes()),
+            "evaluation_set_digest": tables.digest(paths.evaluation.read_bytes()),
+            "family": tuned["family"],
+            "draft": draft,
+        }
+        reports = _reports(model, problem, facts, evaluated, predictions, paths)
+        parameters = {"family": tuned["family"], **tuned["parameters"], **params.model_dump(exclude={"families"})}
+        frameworks = pack.frameworks()
+        say("recording the run in MLflow")
+        run = tracking.record(
+            tracking.Outcome(
+                pipeline=pipeline,
+                data=raw,
+                target=model.target,
+                features=model.features,
+                params=_flat(parameters),
+                metrics=metrics(evaluated),
+                tags={name: str(facts[name]) for name in TAGS},
+                files=reports,
+                requirements=[f"{name}=={frameworks[name]}" for name in ("scikit-learn", "numpy")],
+                tuning=tables.digest(paths.tuned.read_bytes()),
+            ),
+            problem.experiment,
+            # The registry names only what could be deployed.
+            None if draft else problem.registered_as,
+        )
+        manifest.write(
+            folder,
+            manifest.Manifest(
+                schema=1,
+                model=model.name,
+                version=version,
+                digest=version_digest,
+                files=[manifest.File(**file._asdict()) for file in hashed],
+                metrics=metrics(evaluated),
+                parameters=parameters,
+                signature=signature(model, evaluated),
+                code_commit=code.commit,
+                data_digest=facts["data_digest"],
+                evaluation_set_digest=facts["evaluation_set_digest"],
+                mlflow_run=run,
+                frameworks=frameworks,
+                draft=draft,
+            ),
+        )
+        for name, content in reports.items():
+            files.write_atomically(paths.reports / name, content)
+        # This takes a while: somebody may have put something there meanwhile.
+        pack.refuse_foreign(paths.version)
+    say(f"report in {paths.reports}")
+    return version
+
+
+def refuse_outdated(paths: Files) -> None:
+    """Raises Refused unless everything that the pipeline makes is what its lock says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "status", "--json", str(paths.pipeline)], capture_output=True, text=True
+    )
+    command = f"dvc repro {paths.pipeline}"
+    if done.returncode:
+        raise Refused(f"{paths.pipeline}: {' '.join(done.stderr.split())}; run `{command}`")
+    if changed := json.loads(done.stdout):
+        stages = ", ".join(name.rpartition(":")[2] for name in changed)
+        raise Refused(f"{paths.pipeline}: not up to date: {stages}; run `{command}` and commit its lock")
+
+
+def signature(model: Model, evaluated: dict[str, Any]) -> manifest.Signature:
+    return manifest.Signature(
+        inputs=[manifest.Input(name=name, type="float32", nullable=model.nullable(name)) for name in model.features],
+        outputs=manifest.Outputs(value=model.target)
+        if model.kind == "regression"
+        else manifest.Outputs(labels=list(evaluated["per_class"])),
+    )
+
+
+def metrics(evaluated: dict[str, Any]) -> dict[str, float]:
+    """Every metric by name, its interval beside it, and each label's own: `recall_setosa`."""
+    found: dict[str, float] = {}
+    for name, one in evaluated["metrics"].items():
+        found |= {name: one["value"], f"{name}_low": one["low"], f"{name}_high": one["high"]}
+    for label, scores in evaluated["per_class"].items():
+        found |= {f"{score}_{label}": scores[score] for score in ("precision", "recall")}
+    return found
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What another stage has written."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except OSError as error:
+        raise Refused(f"{path}: {error.strerror}; `dvc repro` makes it") from None
+    except ValueError as error:
+        raise Refused(f"{path}: not JSON: {error}; `dvc repro` makes it again") from None
+    return found
+
+
+def say(line: str) -> None:
+    """A step of the work, for the person at the terminal; stdout stays for the result."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _reports(
+    model: Model, problem: Problem, facts: dict[str, Any], evaluated: dict[str, Any], predictions: Any, paths: Files
+) -> dict[str, bytes]:
+    plots = reporting.plots(model, predictions, evaluated)
+    markdown = reporting.report(facts, problem, evaluated)
+    dictionary = validation.dictionary(model)
+    titled = {name.replace("_", " ").capitalize(): image for name, image in plots.items()}
+    return {
+        "report.json": (json.dumps({**facts, **evaluated}, indent=2, allow_nan=False) + "\n").encode(),
+        "report.md": markdown.encode(),
+        "report.html": reporting.html(markdown, titled).encode(),
+        "model_card.md": reporting.model_card(facts, problem, evaluated, dictionary).encode(),
+        "data_dictionary.md": dictionary.encode(),
+        "evaluation_set.csv": paths.evaluation.read_bytes(),
+        "feature_importance.csv": (paths.plots / "importance.csv").read_bytes(),
+        **{f"{name}.png": image for name, image in plots.items()},
+    }
+
+
+def _flat(parameters: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in parameters.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found

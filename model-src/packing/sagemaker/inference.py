@@ -1,0 +1,58 @@
+"""What SageMaker's scikit-learn container runs: the four functions that it looks for, over the ONNX model.
+
+The container brings a scikit-learn of another line than the model's, and an older Python; ONNX depends on neither.
+Requests and answers are those of the HTTP service.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Tuple
+
+import numpy as np
+import onnxruntime
+
+# As packing/labels.py: classes within this distance of the best one are tied, and the first one counts.
+TOLERANCE = 1e-5
+
+
+def model_fn(model_dir: str) -> Any:
+    folder = Path(model_dir)
+    signature = json.loads((folder / "signature.json").read_text())
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    return session, signature
+
+
+def input_fn(body: Any, content_type: str) -> Any:
+    if content_type.partition(";")[0].strip() != "application/json":
+        raise ValueError(f"Content-Type: {content_type!r} is not application/json")
+    return json.loads(body)["features"]
+
+
+def predict_fn(features: Any, model: Any) -> Any:
+    session, signature = model
+    single = not (features and isinstance(features[0], list))
+    rows = [features] if single else features
+    width = len(signature["inputs"])
+    for row in rows:
+        if len(row) != width:
+            raise ValueError(f"features: {len(row)} numbers, but the model takes {width}")
+        for column, value in zip(signature["inputs"], row):
+            if value is None and not column["nullable"]:
+                raise ValueError(f"features: null, but the model needs a number for {column['name']}")
+    array = np.array(rows, dtype=np.float32)
+    labels = signature["outputs"].get("labels")
+    if labels:
+        (given,) = session.run(["probabilities"], {"features": array})
+        chosen = (given >= given.max(axis=1, keepdims=True) - TOLERANCE).argmax(axis=1)
+        answers = [
+            {"prediction": labels[index], "probabilities": {k: round(v, 5) for k, v in zip(labels, row)}}
+            for index, row in zip(chosen, given.tolist())
+        ]
+    else:
+        (given,) = session.run(["value"], {"features": array})
+        answers = [{"prediction": float(f"{value:.7g}")} for value in given[:, 0].tolist()]
+    return answers[0] if single else {"predictions": answers}
+
+
+def output_fn(answer: Any, accept: str) -> Tuple[str, str]:
+    return json.dumps(answer), "application/json"
