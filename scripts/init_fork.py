@@ -205,6 +205,8 @@ What is left to do by hand:
     Two IAM roles for the pipeline that GitHub's OIDC may take on for the environment dev: one that puts and gets in
     that bucket, one that only gets.
     IAM roles ml-dev-model-reader, ml-staging-model-reader, ml-prod-model-reader for the service accounts: gets alone.
+    IAM roles ml-dev-iris-batch, ml-staging-iris-batch, ml-prod-iris-batch: beside that, lists and gets below
+      batch/ENVIRONMENT/iris/, and puts below its out/; a lifecycle rule that ends uploads left incomplete for a day.
     Certificates in ACM and a zone in Route 53 for *.{domain}.
     IAM roles aws-load-balancer-controller, external-dns, external-secrets for the add-ons of argocd/platform/aws/.
   The cluster

@@ -1,9 +1,9 @@
 """Releases: what `release.yaml` says, and how a command writes one.
 
-A release file is a patch of a Deployment or of an InferenceService. An InferenceService may have canaries, and each of
-them is a release of its own in the same file. An overlay without that file can keep its release in what its
-kustomization says of images; the model is then in annotations, which `replacements` carry to the environment of the
-container.
+A release file is a patch of a Deployment, of a CronJob or of an InferenceService. An InferenceService may have
+canaries, and each of them is a release of its own in the same file. An overlay without that file can keep its release
+in what its kustomization says of images; the model is then in annotations, which `replacements` carry to the
+environment of the container.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ UNRELEASED = "unreleased"
 UNRELEASED_URI = f"s3://{UNRELEASED}/"
 ANNOTATION = "model.mlops/"
 MODEL_LABEL, FLAVOUR_ANNOTATION = f"{ANNOTATION}model", f"{ANNOTATION}flavour"
+# Where the kinds that run a container of our own have their pod.
+PODS: dict[str, tuple[str, ...]] = {
+    "Deployment": ("spec", "template", "spec"),
+    "CronJob": ("spec", "jobTemplate", "spec", "template", "spec"),
+}
 _LINEAGE = ("version", "digest", "code-commit", "data-digest", "mlflow-run")
 _IMAGE = re.compile(
     r"(?P<name>[a-z0-9][a-z0-9.-]*(?::[0-9]+)?(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)+)"
@@ -140,8 +145,8 @@ def form(data: Any, file: str, canary: str | None = None) -> Form:
         return _model(spec, file, canary, annotations)
     if canary:
         raise Refused(f"{file}: kind: {kind!r}: no canary {canary!r}; only an InferenceService has canaries")
-    if kind == "Deployment":
-        container = ("spec", "template", "spec", "containers", Named(_container(spec, file)))
+    if isinstance(kind, str) and kind in PODS:
+        container: Path = (*PODS[kind], "containers", Named(_container(data, PODS[kind], file)))
         variables = (*container, "env")
         return Form(
             annotations,
@@ -151,7 +156,7 @@ def form(data: Any, file: str, canary: str | None = None) -> Form:
         )
     if kind == "Kustomization":
         return _images(data, file)
-    raise Refused(f"{file}: kind: {kind!r}: a release is written for a Deployment or an InferenceService")
+    raise Refused(f"{file}: kind: {kind!r}: a release is written for a Deployment, a CronJob or an InferenceService")
 
 
 def _model(spec: Mapping[str, Any], file: str, canary: str | None, annotations: Path) -> Form:
@@ -207,8 +212,10 @@ def _images(data: Mapping[str, Any], file: str) -> Form:
     )
 
 
-def _container(spec: Mapping[str, Any], file: str) -> str:
-    pod = _mapping(_mapping(spec.get("template")).get("spec"))
+def _container(data: Mapping[str, Any], path: Sequence[str], file: str) -> str:
+    pod = data
+    for key in path:
+        pod = _mapping(pod.get(key))
     names = [
         str(container.get("name"))
         for container in _mappings(pod.get("containers"))
@@ -216,7 +223,7 @@ def _container(spec: Mapping[str, Any], file: str) -> str:
     ]
     if len(names) != 1:
         raise Refused(
-            f"{file}: spec.template.spec.containers: {len(names)} containers with the variable MODEL_URI;"
+            f"{file}: {'.'.join(path)}.containers: {len(names)} containers with the variable MODEL_URI;"
             " a release sets it in exactly one"
         )
     return names[0]

@@ -136,7 +136,7 @@ def check_release(repository: Repository) -> Iterator[Finding]:
         faults = [
             finding("release", folder, item, f"{field}: {message}")
             for item in items
-            if item.get("kind") in ("Deployment", "InferenceService")
+            if item.get("kind") in (*release.PODS, "InferenceService")
             for field, message in _release_faults(item, repository.policy)
         ]
         yield from faults
