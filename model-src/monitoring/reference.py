@@ -35,7 +35,7 @@ def read(version: Place, digest: str) -> tuple[Manifest, pd.DataFrame]:
     listed = described.file(FILE)
     if not listed:
         raise Refused(
-            f"{version.uri}{MANIFEST}: lists no {FILE}: there is nothing to compare with; train a new version"
+XX
         )
     content = version.read(FILE)
     sha256 = hashlib.sha256(content).hexdigest()
