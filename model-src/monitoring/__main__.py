@@ -99,7 +99,7 @@ def judge(args: argparse.Namespace) -> int:
     from monitoring import report
 
     inputs = [column.name for column in described.signature.inputs]
-    labels = bool(described.signature.outputs.labels)
+    labels = described.kind == "classification"
     checks = report.judge(before, current, inputs, labels=labels, out=args.out)
     known = current[current[drift.TARGET].notna()]
     (args.out / report.QUALITY_HTML).unlink(missing_ok=True)

@@ -34,9 +34,7 @@ def read(version: Place, digest: str) -> tuple[Manifest, pd.DataFrame]:
         )
     listed = described.file(FILE)
     if not listed:
-        raise Refused(
-XX
-        )
+        raise Refused(f"{version.uri}{MANIFEST}: lists no {FILE}, so there is nothing to compare with; train anew")
     content = version.read(FILE)
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != listed.sha256:
@@ -47,7 +45,7 @@ XX
 def parse(content: bytes, described: Manifest, source: str) -> pd.DataFrame:
     """Raises Refused, naming `source`, unless the bytes are a reference of this model."""
     inputs = [column.name for column in described.signature.inputs]
-    answers = str if described.signature.outputs.labels else float
+    answers = str if described.kind == "classification" else float
     try:
         frame = pd.read_csv(
             io.BytesIO(content),
