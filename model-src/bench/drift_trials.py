@@ -24,9 +24,11 @@ from scipy import stats
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 
-from iris.dataset import FEATURES, SPECIES
 from iris.generate_data import MILLIMETRE
+from iris.schema import SCHEMA, SPECIES
 from monitoring import drift
+
+*FEATURES, _ = SCHEMA.columns
 
 REFERENCE_ROWS, WINDOW_ROWS = 150, 200
 DATA = ("fisher", "fresh")
@@ -40,7 +42,8 @@ class Flowers:
         self._forest = RandomForestClassifier(20, max_depth=6, min_samples_leaf=2, random_state=0)
         self._forest.fit(self.features, target)
         kinds = [self.features[target == kind] for kind in range(len(SPECIES))]
-        self._normals = [(kind.mean(axis=0), np.cov(kind.T)) for kind in kinds]
+        self._means = np.array([kind.mean(axis=0) for kind in kinds])
+        self._roots = np.array([np.linalg.cholesky(np.cov(kind.T)) for kind in kinds])
 
     def trial(self, data: str, seed: int, rows: int, *, shifted: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
         """A reference and a window."""
@@ -57,12 +60,13 @@ class Flowers:
         return self._frame(reference), self._frame(window)
 
     def _fresh(self, random: np.random.Generator, rows: int) -> NDArray[np.float64]:
-        kinds = random.integers(len(self._normals), size=rows)
-        drawn = np.array([random.multivariate_normal(*self._normals[kind]) for kind in kinds])
+        kinds = random.integers(len(self._means), size=rows)
+        noise = random.normal(size=(rows, len(FEATURES)))
+        drawn = self._means[kinds] + np.einsum("rij,rj->ri", self._roots[kinds], noise)
         return np.clip(drawn.round(1), MILLIMETRE, None)
 
     def _frame(self, features: NDArray[np.float64]) -> pd.DataFrame:
-        frame = pd.DataFrame(features, columns=[*FEATURES])
+        frame = pd.DataFrame(features, columns=FEATURES)
         frame[drift.PREDICTION] = np.array(SPECIES)[self._forest.predict(features)]
         return frame
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -95,15 +96,17 @@ def judge(args: argparse.Namespace) -> int:
             f" {wanted} are needed: there is no verdict; take a longer --window"
         )
 
-    # Only now: it takes seconds to import.
-    from monitoring import report
-
     inputs = [column.name for column in described.signature.inputs]
     labels = described.kind == "classification"
-    checks = report.judge(before, current, inputs, labels=labels, out=args.out)
     known = current[current[drift.TARGET].notna()]
-    (args.out / report.QUALITY_HTML).unlink(missing_ok=True)
-    quality = report.measure(before, known, labels=labels, out=args.out) if len(known) else None
+    # What libraries say to their programmers is no reason of ours.
+    with warnings.catch_warnings(action="ignore"):
+        # Only now: it takes seconds to import.
+        from monitoring import report
+
+        checks = report.judge(before, current, inputs, labels=labels, out=args.out)
+        (args.out / report.QUALITY_HTML).unlink(missing_ok=True)
+        quality = report.measure(before, known, labels=labels, out=args.out) if len(known) else None
     made = verdict.Verdict(
         schema=1,
         environment=args.environment,

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from evidently import DataDefinition, Dataset, MulticlassClassification, Regression, Report
+from evidently import BinaryClassification, DataDefinition, Dataset, MulticlassClassification, Regression, Report
 from evidently.legacy.calculations.stattests import StatTest
 from evidently.legacy.calculations.stattests.registry import register_stattest
 from evidently.legacy.core import ColumnType
-from evidently.metrics import MAE, RMSE, Accuracy, F1Score, MissingValueCount, OutRangeValueCount, ValueDrift
+from evidently.metrics import (
+    MAE,
+    RMSE,
+    Accuracy,
+    F1Score,
+    MissingValueCount,
+    OutRangeValueCount,
+    ValueDrift,
+)
+from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, root_mean_squared_error
 
 from monitoring import drift
 from monitoring.drift import ALPHA, PREDICTION, TARGET, Check, Outcome
@@ -75,30 +85,45 @@ def judge(
 def measure(reference: pd.DataFrame, current: pd.DataFrame, *, labels: bool, out: Path) -> dict[str, dict[str, float]]:
     """The quality of the rows of `current`, all of which have a target, and of the reference: by metric, `current` and
     `reference`. `accuracy` and `macro_f1` of labels, `mae` and `rmse` of numbers. Writes quality.html into `out`."""
-    metrics: dict[str, Any]
-    if labels:
-        metrics = {"accuracy": Accuracy(), "macro_f1": F1Score()}
-        definition = DataDefinition(
-            categorical_columns=[PREDICTION, TARGET],
-            classification=[MulticlassClassification(target=TARGET, prediction_labels=PREDICTION)],
-        )
-    else:
-        metrics = {"mae": MAE(), "rmse": RMSE()}
-        definition = DataDefinition(
-            numerical_columns=[PREDICTION, TARGET], regression=[Regression(target=TARGET, prediction=PREDICTION)]
-        )
-    answers = [
+    now, before = (
         frame[[PREDICTION, TARGET]].astype(str if labels else float).reset_index(drop=True)
         for frame in (current, reference)
-    ]
-    report = Report([*metrics.values()])
-    report.run(*(_dataset(frame, definition) for frame in answers)).save_html(str(out / QUALITY_HTML))
-    found: dict[str, dict[str, float]] = {name: {} for name in metrics}
-    for place, frame in zip(("current", "reference"), answers, strict=True):
-        for name, result in zip(metrics, report.run(_dataset(frame, definition)).dict()["metrics"], strict=True):
-            value = result["value"]
-            found[name][place] = float(value["mean"] if isinstance(value, dict) else value)
-    return found
+    )
+    _quality(before, now, labels=labels).save_html(str(out / QUALITY_HTML))
+    functions: dict[str, Any] = {"mae": mean_absolute_error, "rmse": root_mean_squared_error}
+    if labels:
+        # A label that was neither predicted nor true in these rows is no part of the mean.
+        functions = {"accuracy": accuracy_score, "macro_f1": partial(f1_score, average="macro", zero_division=0)}
+    return {
+        name: {
+            place: float(function(frame[TARGET], frame[PREDICTION]))
+            for place, frame in (("current", now), ("reference", before))
+        }
+        for name, function in functions.items()
+    }
+
+
+def _quality(before: pd.DataFrame, now: pd.DataFrame, *, labels: bool) -> Any:
+    """Evidently's run of a quality report."""
+    columns = [PREDICTION, TARGET]
+    if not labels:
+        definition = DataDefinition(
+            numerical_columns=columns, regression=[Regression(target=TARGET, prediction=PREDICTION)]
+        )
+        return Report([MAE(), RMSE()]).run(_dataset(now, definition), _dataset(before, definition))
+    found, known = ({*frame[PREDICTION], *frame[TARGET]} for frame in (now, before))
+    # Rows in which two labels occur are a binary question to Evidently, however many the model has, and it cannot
+    # compare them with rows in which there are others.
+    task: BinaryClassification | MulticlassClassification
+    if len(found) == 2:
+        task = BinaryClassification(target=TARGET, prediction_labels=PREDICTION, pos_label=max(found))
+    else:
+        task = MulticlassClassification(target=TARGET, prediction_labels=PREDICTION)
+    compared = found == known or 2 not in (len(found), len(known))
+    definition = DataDefinition(categorical_columns=columns, classification=[task])
+    return Report([Accuracy(), F1Score()]).run(
+        _dataset(now, definition), _dataset(before, definition) if compared else None
+    )
 
 
 def _dataset(frame: pd.DataFrame, definition: DataDefinition) -> Dataset:
