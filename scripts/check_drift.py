@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -41,12 +42,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--env", required=True, help="the environment")
     add("--app", help="only this app")
     window = parser.add_mutually_exclusive_group()
-    window.add_argument("--window", metavar="TIME", help="so long until now, as 90m, 24h or 7d (default: 24h)")
-    window.add_argument("--rows", metavar="N", help="the last so many rows instead")
-    add("--min-rows", metavar="N", help="no verdict on fewer rows (default: 100)")
+    window.add_argument(
+        "--window", type=duration, metavar="TIME", help="so long until now, as 90m, 24h or 7d (default: 24h)"
+    )
+    window.add_argument("--rows", type=positive, metavar="N", help="the last so many rows instead")
+    add("--min-rows", type=positive, metavar="N", help="no verdict on fewer rows (default: 100)")
     add("--log", metavar="URI", help=f"s3://BUCKET/PREFIX/ or a folder (default: {VARIABLE} of the app's container)")
     add("--out", type=Path, metavar="DIR", help=f"default: {layout.DRIFT_REPORTS}/ENV")
     return cli.run(check, parser.parse_args(argv))
+
+
+def duration(text: str) -> str:
+    if not re.fullmatch("[1-9][0-9]{0,5}[mhd]", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90m, 24h or 7d")
+    return text
+
+
+def positive(text: str) -> str:
+    if not re.fullmatch("[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows above 0")
+    return text
 
 
 def check(args: argparse.Namespace) -> int:
@@ -141,9 +156,6 @@ def _judge(
         ],
         cwd=args.root / "model-src", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    if done.returncode == 2:
-        # The words of its own usage; the last line says what is wrong.
-        raise Refused(done.stderr.strip().splitlines()[-1].removeprefix("python -m monitoring: error: "))
     for line in done.stderr.splitlines():
         said, _, rest = line.partition(": ")
         print(f"{said}: {item.target}: {rest}" if said == "error" else line, file=sys.stderr)
