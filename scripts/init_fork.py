@@ -198,13 +198,16 @@ What is left to do by hand:
     Default branch: cicd.
     Branches: protect main and cicd; require pull requests, and the status check "Required checks".
     On cicd, let the app or user that the pipeline pushes as bypass the pull request.
-    Environments: dev.
-    Variables: AWS_REGION = {region}, AWS_MODEL_WRITER_ROLE and AWS_MODEL_READER_ROLE = the roles below.
+    Environments: dev, monitoring.
+    Variables: AWS_REGION = {region}, AWS_MODEL_WRITER_ROLE, AWS_MODEL_READER_ROLE and AWS_MONITOR_ROLE = the roles
+    below.
   AWS, account {account}
     An S3 bucket {bucket} in {region}: versioned, private, with a policy that refuses puts without If-None-Match.
     Two IAM roles for the pipeline that GitHub's OIDC may take on for the environment dev: one that puts and gets in
     that bucket, one that only gets.
-    IAM roles ml-dev-model-reader, ml-staging-model-reader, ml-prod-model-reader for the service accounts: gets alone.
+    One for the environment monitoring: lists that bucket, gets below models/ and requests/.
+    IAM roles ml-dev-model-reader, ml-staging-model-reader, ml-prod-model-reader for the service accounts: gets below
+    models/ in that bucket, and puts below requests/dev/, requests/staging/ and requests/prod/, each its own.
     IAM roles ml-dev-iris-batch, ml-staging-iris-batch, ml-prod-iris-batch: beside that, lists and gets below
       batch/ENVIRONMENT/iris/, and puts below its out/; a lifecycle rule that ends uploads left incomplete for a day.
     Certificates in ACM and a zone in Route 53 for *.{domain}.

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -256,9 +256,12 @@ class Version:
     data: dict[str, Any]
 
 
-def package(folder: Path, content: str = "one", model: str = "iris", **changed: Any) -> Version:
-    """Packages a model whose bytes are made up: what the commands check of a model is its manifest and digest."""
-    files = {"onnx/model.onnx": f"onnx {content}", "sklearn/model.joblib": f"joblib {content}"}
+def package(
+    folder: Path, content: str = "one", model: str = "iris", more: Mapping[str, str] | None = None, **changed: Any
+) -> Version:
+    """Packages a model whose bytes are made up: what the commands check of a model is its manifest and digest. `more`
+    are texts by path."""
+    files = {"onnx/model.onnx": f"onnx {content}", "sklearn/model.joblib": f"joblib {content}"} | dict(more or {})
     for path, text in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text)

@@ -143,6 +143,14 @@ def test_pods_meet_the_restricted_standard(renders: Objects, folder: str) -> Non
     assert "privileged" not in container["securityContext"]
 
 
+@pytest.mark.parametrize("folder", APIS)
+def test_our_own_service_logs_requests_where_its_environment_does(renders: Objects, folder: str) -> None:
+    _, _, container = pod_of(renders[folder])
+    values = [variable["value"] for variable in container["env"] if variable["name"] == "REQUEST_LOG_URI"]
+
+    assert values == [f"s3://{POLICY.model_bucket}/requests/{folder.split('/')[1]}/"]
+
+
 @pytest.mark.parametrize("folder", APIS + BATCHES)
 def test_what_is_our_own_writes_no_file(renders: Objects, folder: str) -> None:
     _, _, container = pod_of(renders[folder])
@@ -393,6 +401,7 @@ DIFFERENT = {
     "metadata.namespace",
     "Namespace metadata.name",
     "ServiceAccount metadata.annotations.eks.amazonaws.com/role-arn",
+    "Deployment spec.template.spec.containers[api].env[REQUEST_LOG_URI].value",
     "HorizontalPodAutoscaler spec.minReplicas",
     "HorizontalPodAutoscaler spec.maxReplicas",
     "CronJob spec.schedule",

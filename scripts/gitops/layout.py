@@ -16,6 +16,8 @@ from gitops.cli import Refused
 NAMESPACE_PREFIX = "ml-"
 RELEASE_FILE = "release.yaml"
 POLICY_FILE = "overlays/promotion.yaml"
+DRIFT_REPORTS = "model-src/reports/drift"
+VERDICT_FILE = "verdict.json"
 _HERE = Path(__file__).parent
 
 
