@@ -218,7 +218,7 @@ def package(args: argparse.Namespace) -> None:
         columns={found.target: "target"}
     )
     with files.staged_folder(paths.package) as folder:
-        parity = pack.write_flavours(folder, pipeline, inputs, held_out)
+        parity = pack.write_flavours(folder, paths.fitted, pipeline, inputs, held_out)
         pack.write_sagemaker(folder, versioning.signature(found, versioning.read_json(paths.evaluated)))
         tables.write(folder / pack.REFERENCE, reference)
     _say(f"ONNX and scikit-learn agree on {parity.rows} rows, to {parity.worst_error:.1g}")

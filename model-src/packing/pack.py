@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import platform
+import shutil
 import tarfile
 from importlib.metadata import version
 from pathlib import Path
@@ -47,20 +48,22 @@ def refuse_foreign(target: Path) -> None:
         )
 
 
-def write_flavours(folder: Path, pipeline: Any, data: NDArray[np.float64], evaluation: NDArray[np.float64]) -> Parity:
+def write_flavours(
+    folder: Path, fitted: Path, pipeline: Any, data: NDArray[np.float64], evaluation: NDArray[np.float64]
+) -> Parity:
     """Writes the model in every flavour into `folder`, once they are known to answer alike.
 
-    `data`, of shape [rows, inputs], gives the ranges of the rows that are made up to compare on; `evaluation`, of the
-    same width, is compared on too. Raises Refused, and writes nothing, when the flavours disagree.
+    `pipeline` is what the joblib file `fitted` holds. `data`, of shape [rows, inputs], gives the ranges of the rows
+    that are made up to compare on; `evaluation`, of the same width, is compared on too. Raises Refused, and writes
+    nothing, when the flavours disagree.
     """
-    import joblib
-
     model = onnx_export.export(pipeline, data.shape[1])
     rows = np.vstack([evaluation, onnx_export.generated_rows(pipeline, data)])
     parity = onnx_export.check_parity(pipeline, model, rows)
     for path in (SKLEARN, ONNX):
         (folder / path).parent.mkdir()
-    joblib.dump(pipeline, folder / SKLEARN)
+    # Not dumped again: between the fields of a tree's node, a tree that was loaded has whatever was in memory.
+    shutil.copyfile(fitted, folder / SKLEARN)
     (folder / ONNX).write_bytes(model)
     return parity
 
