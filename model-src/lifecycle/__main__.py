@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {line}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"error: interrupted; what {args.stage} makes is as it was", file=sys.stderr)
@@ -111,12 +112,8 @@ def prepare(args: argparse.Namespace) -> None:
 def tune(args: argparse.Namespace) -> None:
     from lifecycle import model, tables, tracking, tuning
 
-    found, paths, params, problem = (
-        model.load(args.model),
-        model.Files(args.model),
-        _params(args.model),
-        _problem(args.model),
-    )
+    found, paths, params = model.load(args.model), model.Files(args.model), _params(args.model)
+    problem = _problem(found)
     metric, train = problem.metric, tables.read(paths.train)
 
     def seen(number: int, one: tuning.Candidate) -> None:
@@ -162,12 +159,8 @@ def train(args: argparse.Namespace) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     from lifecycle import evaluating, model, tables, training
 
-    found, paths, params, problem = (
-        model.load(args.model),
-        model.Files(args.model),
-        _params(args.model),
-        _problem(args.model),
-    )
+    found, paths, params = model.load(args.model), model.Files(args.model), _params(args.model)
+    problem = _problem(found)
     predictions = tables.read(paths.predictions)
     held_out = predictions[predictions[training.HELD_OUT]]
     classifier = found.kind == "classification"
@@ -228,20 +221,18 @@ def version(args: argparse.Namespace) -> None:
     from lifecycle import model, versioning
 
     found, paths = model.load(args.model), model.Files(args.model)
-    name = versioning.make(found, _problem(args.model), _params(args.model), SOURCE, draft=args.draft)
+    name = versioning.make(found, _problem(found), _params(args.model), SOURCE, draft=args.draft)
     print(paths.version, name)
 
 
 def compare(args: argparse.Namespace) -> None:
     from lifecycle import comparing, model, tables
 
-    found, paths, params, problem = (
-        model.load(args.model),
-        model.Files(args.model),
-        _params(args.model),
-        _problem(args.model),
-    )
+    found, paths, params = model.load(args.model), model.Files(args.model), _params(args.model)
+    problem = _problem(found)
     rows = tables.read(paths.evaluation)
+    if not paths.version.exists():
+        raise Refused(f"{paths.version}: no such version; `python -m lifecycle version {args.model}` makes it")
     old, new = _served(args.other), _served(str(paths.version))
     if tables.digest(paths.evaluation.read_bytes()) != new.manifest.evaluation_set_digest:
         raise Refused(
@@ -259,7 +250,10 @@ def _served(address: str) -> Any:
     from packing import digest, manifest
     from serving import model, source
 
-    place = source.open_source(f"{address.rstrip('/')}/onnx")
+    try:
+        place = source.open_source(f"{address.rstrip('/')}/onnx")
+    except ValueError:
+        raise Refused(f"--with {address}: not a folder, and not s3://BUCKET/models/MODEL/VERSION/") from None
     try:
         described = manifest.parse(
             place.read(digest.MANIFEST, model.MANIFEST_LIMIT), f"{address.rstrip('/')}/{digest.MANIFEST}"
@@ -267,6 +261,9 @@ def _served(address: str) -> Any:
         return model.load(place, described.digest)
     except source.Unavailable as error:
         raise Refused(f"{error}; is the network there, and AWS_ENDPOINT_URL_S3 right?") from None
+    except Refused as refused:
+        # The service gets the address by its environment.
+        raise Refused(*(line.replace("MODEL_URI", "--with") for line in refused.lines)) from None
 
 
 def _params(name: str) -> Any:
@@ -275,10 +272,17 @@ def _params(name: str) -> Any:
     return settings.read(model.Files(name).params, settings.Params)
 
 
-def _problem(name: str) -> Any:
+def _problem(found: Any) -> Any:
     from lifecycle import model, settings
 
-    return settings.read(model.Files(name).problem, settings.Problem)
+    path = model.Files(found.name).problem
+    problem = settings.read(path, settings.Problem)
+    if problem.metric.name not in (known := settings.METRICS[found.kind]):
+        raise Refused(
+            f"{path}: metric.name: {problem.metric.name} is not measured of a {found.kind}; choose one of"
+            f" {', '.join(known)}"
+        )
+    return problem
 
 
 def _json(content: Any) -> bytes:
