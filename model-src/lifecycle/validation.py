@@ -153,7 +153,7 @@ def _faults(raw: pd.DataFrame, typed: pd.DataFrame, cases: pd.DataFrame) -> Iter
 
 
 def _fault(raw: pd.DataFrame, column: str, rule: str, at_fault: list[int]) -> Fault:
-    shown = at_fault[:EXAMPLES]
+    shown = sorted(at_fault)[:EXAMPLES]
     cells = [] if column == "-" else ["empty" if cell is None else str(cell) for cell in raw[column].loc[shown]]
     lines = ", ".join(map(str, shown))
     return Fault(

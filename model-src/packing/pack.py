@@ -34,18 +34,16 @@ def refuse_foreign(target: Path) -> None:
     if not target.exists():
         return
     if not target.is_dir():
-        raise Refused(f"{target}: a file, not a folder; choose another --out")
+        raise Refused(f"{target}: a file, not a folder; move it away")
     found = {file.relative_to(target).as_posix() for file in target.rglob("*") if not file.is_dir()}
     if not found:
         return
     source = target / MANIFEST
     if MANIFEST not in found:
-        raise Refused(f"{target}: not empty, and no model version ({MANIFEST} is missing); choose another --out")
+        raise Refused(f"{target}: not empty, and no model version ({MANIFEST} is missing); move it away")
     known = {file.path for file in manifest.parse(source.read_bytes(), str(source)).files}
     if foreign := sorted(path for path in found - known if counts(path)):
-        raise Refused(
-            f"{target / foreign[0]}: not part of the model version there; move it away, or choose another --out"
-        )
+        raise Refused(f"{target / foreign[0]}: not part of the model version there; move it away")
 
 
 def write_flavours(
