@@ -64,12 +64,12 @@ class Repository:
     """A real git repository with the model code in model-src/."""
 
     def __init__(self, root: Path, environment: Mapping[str, str]) -> None:
-        self.root, self.source, self._environment = root, root / "model-src", environment
+        self.root, self.source, self.environment = root, root / "model-src", environment
 
     def git(self, *args: str, date: str = "2026-02-01T12:00:00+00:00") -> str:
         dates = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
         done = subprocess.run(
-            ["git", *args], cwd=self.root, env={**self._environment, **dates}, capture_output=True, text=True
+            ["git", *args], cwd=self.root, env={**self.environment, **dates}, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -85,17 +85,17 @@ class Repository:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         return subprocess.run(
             [sys.executable, "-m", *args],
-            cwd=self.source, env={**self._environment, "PATH": path, **variables}, capture_output=True, text=True,
+            cwd=self.source, env={**self.environment, "PATH": path, **variables}, capture_output=True, text=True,
         )  # fmt: skip
 
     def clone(self, root: Path) -> Repository:
         subprocess.run(["git", "clone", "--quiet", self.root, root], check=True)
-        return Repository(root, self._environment)
+        return Repository(root, self.environment)
 
     def copy(self, root: Path) -> Repository:
         """With everything that was made in it, to change."""
         shutil.copytree(self.root, root)
-        return Repository(root, self._environment)
+        return Repository(root, self.environment)
 
     def manifest(self, model: str = "iris") -> Manifest:
         path = self.source / f"artifacts/{model}/manifest.json"
