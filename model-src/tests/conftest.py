@@ -129,7 +129,6 @@ def train(root: Path, environment: Mapping[str, str], model: str, *commands: lis
             return Repository(shared / "repository", environment)
         repository = make_repository(shared / "repository", environment)
         for command in (*commands, ["dvc", "repro", f"{model}/dvc.yaml"], ["lifecycle", "version", model]):
-            # With 1 and 6 a set of the ONNX converter's has its two members in different orders.
             done = repository.run(*command, PYTHONHASHSEED="1")
             assert done.returncode == 0, done.stdout + done.stderr
         (shared / "done").touch()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,8 +25,7 @@ STAGES = ["generate", "validate", "prepare", "tune", "train", "evaluate", "packa
 
 def stages_run(said: str) -> list[str]:
     """The stages that `dvc repro` has run, in order."""
-    lines = said.splitlines()
-    return [line.rpartition(":")[2].rstrip("':") for line in lines if line.startswith("Running stage '")]
+    return re.findall(r"^Running stage '\S+:(\w+)'", said, re.MULTILINE)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -181,7 +181,7 @@ def store(environment: dict[str, str]) -> Iterator[str]:
 def test_what_is_pushed_from_one_clone_is_pulled_in_another_and_is_the_same_version(
     trained: Repository, store: str, tmp_path: Path
 ) -> None:
-    """By the standard variable and by DVC's own configuration, which Git ignores; then made again, with other hashes."""
+    """By the standard variable and by DVC's own configuration, which Git ignores; then made again."""
     succeeds(trained.run("dvc", "push", IRIS, AWS_ENDPOINT_URL_S3=store))
     other = trained.clone(tmp_path / "another folder")
     shutil.copytree(trained.source / "artifacts", other.source / "artifacts")
@@ -194,6 +194,7 @@ def test_what_is_pushed_from_one_clone_is_pulled_in_another_and_is_the_same_vers
     assert (other.source / "iris/data/raw.csv").read_bytes() == (trained.source / "iris/data/raw.csv").read_bytes()
 
     for stage in ("train", "package"):
+        # With 1 and 6 a set of the ONNX converter's has its two members in different orders.
         succeeds(other.run("lifecycle", stage, "iris", PYTHONHASHSEED="6"))
     assert files(other.source / "iris/build") == files(trained.source / "iris/build")
     assert not [file for file in (other.source / "iris/build").iterdir() if file.name.startswith(".")]
@@ -217,7 +218,7 @@ def test_what_is_pushed_from_one_clone_is_pulled_in_another_and_is_the_same_vers
 def test_a_store_that_is_away_is_named_and_nothing_is_pulled(trained: Repository, tmp_path: Path) -> None:
     other = trained.clone(tmp_path / "clone")
 
-    done = other.run("dvc", "pull", IRIS, AWS_ENDPOINT_URL_S3="http://127.0.0.1:9")
+    done = other.run("dvc", "pull", IRIS, AWS_ENDPOINT_URL_S3="http://127.0.0.1:9", AWS_MAX_ATTEMPTS="1")
 
     assert done.returncode != 0
     assert "http://127.0.0.1:9/mlops-prod/dvc/" in done.stderr
