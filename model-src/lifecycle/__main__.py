@@ -67,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {line}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"error: interrupted; what {args.stage} makes is as it was", file=sys.stderr)
@@ -124,7 +125,7 @@ def tune(args: argparse.Namespace) -> None:
     from lifecycle import model, tables, tuning
 
     found, paths, params = model.load(args.model), model.Files(args.model), _params(args.model)
-    metric, train = _problem(args.model).metric, tables.read(paths.train)
+    metric, train = _problem(found).metric, tables.read(paths.train)
 
     def seen(number: int, one: tuning.Candidate) -> None:
         shown = ", ".join(
@@ -140,7 +141,8 @@ def end_search(name: str, candidates: list[Candidate]) -> None:
     """Chooses, records and writes, whoever searched. Raises Refused when the best candidate is not good enough."""
     from lifecycle import model, tables, tracking, tuning
 
-    found, paths, params, problem = model.load(name), model.Files(name), _params(name), _problem(name)
+    found, paths, params = model.load(name), model.Files(name), _params(name)
+    problem = _problem(found)
     metric = problem.metric
     chosen = tuning.choose(candidates, params.families, metric)
     if not metric.holds(chosen.score):
@@ -177,12 +179,8 @@ def train(args: argparse.Namespace) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     from lifecycle import evaluating, model, tables, training
 
-    found, paths, params, problem = (
-        model.load(args.model),
-        model.Files(args.model),
-        _params(args.model),
-        _problem(args.model),
-    )
+    found, paths, params = model.load(args.model), model.Files(args.model), _params(args.model)
+    problem = _problem(found)
     predictions = tables.read(paths.predictions)
     held_out = predictions[predictions[training.HELD_OUT]]
     classifier = found.kind == "classification"
@@ -233,7 +231,7 @@ def package(args: argparse.Namespace) -> None:
         columns={found.target: "target"}
     )
     with files.staged_folder(paths.package) as folder:
-        parity = pack.write_flavours(folder, pipeline, paths.fitted, inputs, held_out)
+        parity = pack.write_flavours(folder, paths.fitted, pipeline, inputs, held_out)
         pack.write_sagemaker(folder, versioning.signature(found, versioning.read_json(paths.evaluated)))
         tables.write(folder / pack.REFERENCE, reference)
     _say(f"ONNX and scikit-learn agree on {parity.rows} rows, to {parity.worst_error:.1g}")
@@ -243,22 +241,20 @@ def version(args: argparse.Namespace) -> None:
     from lifecycle import model, versioning
 
     found, paths = model.load(args.model), model.Files(args.model)
-    name = versioning.make(found, _problem(args.model), _params(args.model), SOURCE, draft=args.draft)
+    name = versioning.make(found, _problem(found), _params(args.model), SOURCE, draft=args.draft)
     print(paths.version, name)
 
 
 def compare(args: argparse.Namespace) -> None:
     from lifecycle import comparing, model, tables
 
-    found, paths, params, problem = (
-        model.load(args.model),
-        model.Files(args.model),
-        _params(args.model),
-        _problem(args.model),
-    )
+    found, paths, params = model.load(args.model), model.Files(args.model), _params(args.model)
+    problem = _problem(found)
     if args.other.rstrip("/") == UNRELEASED:
         _say("nothing to compare with: no version is released there yet")
         return
+    if not paths.version.exists():
+        raise Refused(f"{paths.version}: no such version; `python -m lifecycle version {args.model}` makes it")
     held_out = paths.reports / "evaluation_set.csv"
     rows = tables.read(held_out)
     old, new = _served(args.other), _served(str(paths.version))
@@ -278,12 +274,18 @@ def _served(address: str) -> Any:
 
     # A release names the folder of what its app serves, one below the version's.
     version = re.sub(r"^(s3://[^/]+/models/[^/]+/[^/]+)/[^/]+/?$", r"\1", address).rstrip("/")
-    place = source.open_source(f"{version}/onnx")
+    try:
+        place = source.open_source(f"{version}/onnx")
+    except ValueError:
+        raise Refused(f"--with {address}: not a folder, and not s3://BUCKET/models/MODEL/VERSION/") from None
     try:
         text = place.read(digest.MANIFEST, model.MANIFEST_LIMIT)
         return model.load(place, manifest.parse(text, f"{version}/{digest.MANIFEST}").digest)
     except source.Unavailable as error:
         raise Refused(f"{error}; is the network there, and AWS_ENDPOINT_URL_S3 right?") from None
+    except Refused as refused:
+        # The service gets the address by its environment.
+        raise Refused(*(line.replace("MODEL_URI", "--with") for line in refused.lines)) from None
 
 
 def _params(name: str) -> Any:
@@ -292,10 +294,17 @@ def _params(name: str) -> Any:
     return settings.read(model.Files(name).params, settings.Params)
 
 
-def _problem(name: str) -> Any:
+def _problem(found: Any) -> Any:
     from lifecycle import model, settings
 
-    return settings.read(model.Files(name).problem, settings.Problem)
+    path = model.Files(found.name).problem
+    problem = settings.read(path, settings.Problem)
+    if problem.metric.name not in (known := settings.METRICS[found.kind]):
+        raise Refused(
+            f"{path}: metric.name: {problem.metric.name} is not measured of a {found.kind}; choose one of"
+            f" {', '.join(known)}"
+        )
+    return problem
 
 
 def _json(content: Any) -> bytes:

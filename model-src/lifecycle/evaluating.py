@@ -85,7 +85,10 @@ def per_class(rows: pd.DataFrame, model: Model) -> dict[str, dict[str, float]]:
     )
     columns = ("precision", "recall", "f1", "rows")
     return {
-        name: {column: _rounded(scores[position][index]) for position, column in enumerate(columns)}
+        name: {
+            column: int(scores[position][index]) if column == "rows" else _rounded(scores[position][index])
+            for position, column in enumerate(columns)
+        }
         for index, name in enumerate(names)
     }
 

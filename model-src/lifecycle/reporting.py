@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html as markup
 import io
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -95,12 +96,13 @@ def html(markdown: str, plots: Mapping[str, bytes]) -> str:
     """The Markdown as a page that needs no other file; `plots` are PNG images by title."""
     from markdown_it import MarkdownIt
 
-    title = markdown.partition("\n")[0].lstrip("# ")
+    title = markup.escape(markdown.partition("\n")[0].lstrip("# "))
     images = "".join(
         f'<h2>{name}</h2><img alt="{name}" src="data:image/png;base64,{base64.b64encode(image).decode()}">'
-        for name, image in plots.items()
+        for name, image in ((markup.escape(name), image) for name, image in plots.items())
     )
-    body = MarkdownIt("commonmark").enable("table").render(markdown)
+    # CommonMark would pass HTML in the text on.
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f"<style>{STYLE}</style></head><body>{body}{images}</body></html>\n"
@@ -170,12 +172,13 @@ def plots(model: Model, predictions: pd.DataFrame, evaluated: Facts) -> dict[str
 
 
 def _cell(value: Any) -> str:
+    """Counts are whole numbers, measures are not, even when they are 1."""
     if value is None:
         return "-"
-    return str(int(value)) if float(value).is_integer() and abs(value) > 1 else f"{value:.4f}"
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    lines = [list(header), *map(list, rows)]
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (header, *rows)]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

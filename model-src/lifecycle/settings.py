@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    PlainValidator,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from packing import Refused
-from packing.manifest import faults
+from packing.manifest import Kind, faults
 
 # scikit-learn takes a seed of 32 bits.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Text = Annotated[str, Field(min_length=1)]
 MetricName = Literal["accuracy", "macro_f1", "mae", "rmse", "r2"]
+METRICS: dict[Kind, tuple[MetricName, ...]] = {
+    "classification": ("accuracy", "macro_f1"),
+    "regression": ("mae", "rmse", "r2"),
+}
 SMALLER_IS_BETTER = ("mae", "rmse")
 
 
@@ -92,11 +107,24 @@ class Evaluate(_Strict):
     seed: Seed
 
 
+def _number(value: Any) -> int | float:
+    # A union of pydantic's would report a fault once for each of its members.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"a number is needed, not {value!r:.80}")
+    return value
+
+
+def _scalar(value: Any) -> bool | int | float | str | None:
+    if value is None or isinstance(value, bool | str):
+        return value
+    return _number(value)
+
+
 class Span(_Strict):
     """Numbers to choose from: whole ones if both ends are."""
 
-    low: int | FiniteFloat
-    high: int | FiniteFloat
+    low: Annotated[int | float, PlainValidator(_number)]
+    high: Annotated[int | float, PlainValidator(_number)]
     log: bool = False
 
     @model_validator(mode="after")
@@ -108,8 +136,18 @@ class Span(_Strict):
         return self
 
 
-Scalar = bool | int | FiniteFloat | str | None
-Space = dict[Text, Span | list[Scalar] | Scalar]
+def _form(values: Any) -> str:
+    return "span" if isinstance(values, dict | Span) else "list" if isinstance(values, list) else "value"
+
+
+Scalar = Annotated[bool | int | float | str | None, PlainValidator(_scalar)]
+Values = Annotated[
+    Annotated[Span, Tag("span")]
+    | Annotated[list[Scalar], Field(min_length=1), Tag("list")]
+    | Annotated[Scalar, Tag("value")],
+    Discriminator(_form),
+]
+Space = dict[Text, Values]
 
 
 class Params(_Strict):
@@ -123,6 +161,14 @@ class Params(_Strict):
     """The families to choose from, each with its parameters: a value, a list of values or a span."""
     train: Train
     evaluate: Evaluate
+
+    @model_validator(mode="after")
+    def _tries_each_family(self) -> Params:
+        if self.tune.trials < len(self.families):
+            raise ValueError(
+                f"tune.trials: {self.tune.trials} are too few to try each of {len(self.families)} families"
+            )
+        return self
 
 
 _Read = TypeVar("_Read", bound=BaseModel)

@@ -46,16 +46,16 @@ def server(experiment: str) -> Iterator[Any]:
         try:
             with _quiet():
                 import mlflow
-                from mlflow.exceptions import MlflowException
 
                 try:
                     mlflow.set_tracking_uri(uri())
                     mlflow.set_experiment(experiment)
-                except MlflowException as error:
+                except Exception as error:
                     raise _refused(error) from None
             try:
                 yield mlflow
-            except MlflowException as error:
+            # Where MLflow keeps artifacts in S3 or behind HTTP, their clients' own exceptions come through.
+            except Exception as error:
                 raise _refused(error) from None
         finally:
             logging.disable(logging.NOTSET)
@@ -91,9 +91,16 @@ class Outcome:
     """The digest of tuned.json, by which the run of the search is found."""
 
 
-def record(outcome: Outcome, experiment: str, registered_as: str | None) -> str:
-    """Records the run of a version and returns its id; the model becomes a version of the registered model
-    `registered_as`, with the same tags. Raises Refused when MLflow fails; then nothing is registered."""
+@dataclass(frozen=True)
+class Recorded:
+    run: str
+    """The run's id, 32 hex digits."""
+    model: str
+    """The address of the recorded model, by which it is registered."""
+
+
+def record(outcome: Outcome, experiment: str) -> Recorded:
+    """Records the run of a version. Raises Refused when MLflow fails."""
     with server(experiment) as mlflow, _quiet():
         import mlflow.sklearn
         from mlflow.models import infer_signature
@@ -122,9 +129,13 @@ def record(outcome: Outcome, experiment: str, registered_as: str | None) -> str:
                 serialization_format="skops",
                 skops_trusted_types=TRUSTED_TYPES,
             )
-        if registered_as:
-            mlflow.register_model(logged.model_uri, registered_as, tags=dict(outcome.tags))
-    return str(run.info.run_id)
+    return Recorded(str(run.info.run_id), str(logged.model_uri))
+
+
+def register(recorded: Recorded, experiment: str, name: str, tags: Mapping[str, str]) -> None:
+    """Makes the recorded model the next version of the registered model `name`. Raises Refused when MLflow fails."""
+    with server(experiment) as mlflow, _quiet():
+        mlflow.register_model(recorded.model, name, tags=dict(tags))
 
 
 def record_search(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import joblib
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import Pipeline
 
@@ -63,10 +65,13 @@ def unseen(
 
 
 def load(path: Path) -> Pipeline:
-    """A pipeline that the stage `train` has written. Raises Refused when the file is none."""
+    """A pipeline that the stage `train` has written. Raises Refused when the file is none, or one of another
+    scikit-learn."""
     remedy = "`dvc repro` makes it again"
     try:
-        found = joblib.load(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", InconsistentVersionWarning)
+            found = joblib.load(path)
     except OSError as error:
         raise Refused(f"{path}: {error.strerror}; {remedy}") from None
     # An unpickler fails in as many ways as there are wrong bytes.

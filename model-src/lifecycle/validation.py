@@ -8,6 +8,8 @@ with 150 rows the index of two equal samples stays near 4 * 2/150, or 0.05.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -79,29 +81,49 @@ def rows(at_least: int) -> pa.Check:
 def read(path: Path, model: Model) -> tuple[pd.DataFrame, list[Fault]]:
     """The data as the schema has it, and every fault that it finds. Raises Refused when the file is not a table with
     the schema's columns."""
+    raw = _cells(path, list(model.schema.columns))
+    mistyped = list(_mistyped(raw, model))
+    # A cell of the wrong type fails the other checks of its column for no reason of its own.
+    typed = raw.drop(index=[line for fault in mistyped for line in fault[1]])
+    faults = [_fault(raw, column, "a number", found) for column, found in mistyped]
     try:
-        raw = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8-sig")
+        checked = model.schema.validate(typed, lazy=True)
+    except SchemaErrors as error:
+        faults += _faults(raw, typed, error.failure_cases)
+    return (raw, faults) if faults else (checked.reset_index(drop=True), [])
+
+
+def _cells(path: Path, columns: list[str]) -> pd.DataFrame:
+    """Each cell as text, None where it is empty; the index is the line of the file."""
+    expected = ",".join(columns)
+    try:
+        # pandas would take a field too many in every row for an index, and drop what follows a NUL.
+        text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise Refused(f"{path}: {error.strerror}; `dvc pull` or the stage `generate` brings it") from None
     except UnicodeDecodeError as error:
         raise Refused(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
-    except pd.errors.EmptyDataError:
-        raise Refused(f"{path}: empty; its first line has to be {','.join(model.schema.columns)}") from None
-    except pd.errors.ParserError as error:
-        raise Refused(f"{path}: not CSV: {' '.join(str(error).split())}") from None
-    if list(raw.columns) != list(model.schema.columns):
-        expected, found = ",".join(model.schema.columns), ",".join(map(str, raw.columns))
-        raise Refused(f"{path}: line 1: the columns are {found}, not {expected}")
-    if raw.empty:
-        raise Refused(f"{path}: no rows below the header")
-    mistyped = list(_mistyped(raw, model))
-    # A cell of the wrong type fails the other checks of its column for no reason of its own.
-    typed = raw.drop(index=[row for fault in mistyped for row in fault[1]])
-    faults = [_fault(raw, column, "a number", found) for column, found in mistyped]
+    if not text.strip():
+        raise Refused(f"{path}: empty; its first line has to be {expected}")
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise Refused(f"{path}: line {line}: a NUL character, so not text; get the file again")
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        return model.schema.validate(typed, lazy=True), faults
-    except SchemaErrors as error:
-        return raw, faults + list(_faults(raw, typed, error.failure_cases))
+        header = next(reader)
+        numbered = [(reader.line_num, row) for row in reader if row]
+    except csv.Error as error:
+        raise Refused(f"{path}: line {reader.line_num}: not CSV: {error}") from None
+    if header != columns:
+        raise Refused(f"{path}: line 1: the columns are {','.join(header)}, not {expected}")
+    if not numbered:
+        raise Refused(f"{path}: no rows below the header")
+    if wrong := [(line, len(row)) for line, row in numbered if len(row) != len(columns)]:
+        line, fields = wrong[0]
+        more = f"; {len(wrong) - 1} more such lines" if len(wrong) > 1 else ""
+        raise Refused(f"{path}: line {line}: {fields} fields, not {len(columns)}; correct or remove the row{more}")
+    cells = [[cell or None for cell in row] for _, row in numbered]
+    return pd.DataFrame(cells, index=[line for line, _ in numbered], columns=columns, dtype=object)
 
 
 def _mistyped(raw: pd.DataFrame, model: Model) -> Iterator[tuple[str, list[int]]]:
@@ -110,27 +132,30 @@ def _mistyped(raw: pd.DataFrame, model: Model) -> Iterator[tuple[str, list[int]]
             numbers = pd.to_numeric(raw[name], errors="coerce")
             wrong = ~np.isfinite(numbers) & raw[name].notna()
             if wrong.any():
-                yield name, np.flatnonzero(wrong).tolist()
+                yield name, raw.index[wrong].tolist()
 
 
 def _faults(raw: pd.DataFrame, typed: pd.DataFrame, cases: pd.DataFrame) -> Iterator[Fault]:
     for (column, rule), found in cases.groupby(["column", "check"], sort=False, dropna=False):
+        whole = found["index"].isna().any()
+        if whole and len(typed) < len(raw):
+            # What holds for all rows cannot be judged by some of them.
+            continue
         if rule.startswith(DUPLICATES):
             yield _fault(raw, "-", rule, typed.index[typed.duplicated()].tolist())
         elif rule == "not_nullable" or rule.startswith(EMPTY):
             at_fault = typed.index[typed[column].isna()].tolist()
             yield _fault(raw, column, f"not {EMPTY}" if rule == "not_nullable" else rule, at_fault)
-        elif found["index"].isna().any():
-            yield Fault("-", rule, f"{len(raw)}", "-", "-")
+        elif whole:
+            yield Fault("-", rule, f"{len(raw)} rows", "-", "-")
         else:
             yield _fault(raw, column, rule, found["index"].tolist())
 
 
 def _fault(raw: pd.DataFrame, column: str, rule: str, at_fault: list[int]) -> Fault:
-    shown = at_fault[:EXAMPLES]
-    cells = [] if column == "-" else ["empty" if pd.isna(cell) else str(cell) for cell in raw[column].iloc[shown]]
-    # The header is line 1.
-    lines = ", ".join(str(row + 2) for row in shown)
+    shown = sorted(at_fault)[:EXAMPLES]
+    cells = [] if column == "-" else ["empty" if cell is None else str(cell) for cell in raw[column].loc[shown]]
+    lines = ", ".join(map(str, shown))
     return Fault(
         column,
         rule,
@@ -181,7 +206,7 @@ def shifts(frame: pd.DataFrame, accepted: dict[str, Any]) -> dict[str, float]:
 
 def accepted(path: Path, model: Model) -> dict[str, Any]:
     """The distribution that a person has accepted. Raises Refused when there is none."""
-    remedy = f"look at the data, then `python -m lifecycle accept {model.name}` and commit the file"
+    remedy = _remedy(model)
     try:
         known: dict[str, Any] = json.loads(path.read_text())
     except OSError as error:
@@ -193,12 +218,20 @@ def accepted(path: Path, model: Model) -> dict[str, Any]:
     return known
 
 
+def _remedy(model: Model) -> str:
+    return f"look at the data, then `python -m lifecycle accept {model.name}` and commit the file"
+
+
 def validate(path: Path, accepted_file: Path, model: Model) -> dict[str, Any]:
     """What was checked, for validation.json. Raises Refused with a table of the faults if there is one."""
     frame, faults = read(path, model)
     found: dict[str, float] = {}
     if not faults:
-        found = shifts(frame, accepted(accepted_file, model))
+        known = accepted(accepted_file, model)
+        try:
+            found = shifts(frame, known)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise Refused(f"{accepted_file}: not how these columns are described; {_remedy(model)}") from None
         faults = [
             Fault(
                 name,
@@ -212,7 +245,7 @@ def validate(path: Path, accepted_file: Path, model: Model) -> dict[str, Any]:
         ]
     if faults:
         raise Refused(
-            f"{path}: {len(faults)} rule{'s' if len(faults) > 1 else ''} broken by {len(frame)} rows;"
+            f"{path}: {len(faults)} rule{'s' if len(faults) > 1 else ''} broken in {len(frame)} rows;"
             " nothing is learned from this data:",
             *table(faults),
         )

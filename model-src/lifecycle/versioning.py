@@ -57,7 +57,8 @@ def make(model: Model, problem: Problem, params: Params, source: Path, *, draft:
         parameters = {"family": tuned["family"], **tuned["parameters"], **params.model_dump(exclude={"families"})}
         frameworks = pack.frameworks()
         say("recording the run in MLflow")
-        run = tracking.record(
+        tags = {name: str(facts[name]) for name in TAGS}
+        recorded = tracking.record(
             tracking.Outcome(
                 pipeline=pipeline,
                 data=raw,
@@ -65,14 +66,12 @@ def make(model: Model, problem: Problem, params: Params, source: Path, *, draft:
                 features=model.features,
                 params=_flat(parameters),
                 metrics=metrics(evaluated),
-                tags={name: str(facts[name]) for name in TAGS},
+                tags=tags,
                 files=reports,
                 requirements=[f"{name}=={frameworks[name]}" for name in ("scikit-learn", "numpy")],
                 tuning=tables.digest(paths.tuned.read_bytes()),
             ),
             problem.experiment,
-            # The registry names only what could be deployed.
-            None if draft else problem.registered_as,
         )
         manifest.write(
             folder,
@@ -88,15 +87,18 @@ def make(model: Model, problem: Problem, params: Params, source: Path, *, draft:
                 code_commit=code.commit,
                 data_digest=facts["data_digest"],
                 evaluation_set_digest=facts["evaluation_set_digest"],
-                mlflow_run=run,
+                mlflow_run=recorded.run,
                 frameworks=frameworks,
                 draft=draft,
             ),
         )
-        for name, content in reports.items():
-            files.write_atomically(paths.reports / name, content)
         # This takes a while: somebody may have put something there meanwhile.
         pack.refuse_foreign(paths.version)
+        # Last, so that the registry names no version that was not made; and none that cannot be deployed.
+        if not draft:
+            tracking.register(recorded, problem.experiment, problem.registered_as, tags)
+    for name, content in reports.items():
+        files.write_atomically(paths.reports / name, content)
     say(f"report in {paths.reports}")
     return version
 

@@ -34,34 +34,33 @@ def refuse_foreign(target: Path) -> None:
     if not target.exists():
         return
     if not target.is_dir():
-        raise Refused(f"{target}: a file, not a folder; choose another --out")
+        raise Refused(f"{target}: a file, not a folder; move it away")
     found = {file.relative_to(target).as_posix() for file in target.rglob("*") if not file.is_dir()}
     if not found:
         return
     source = target / MANIFEST
     if MANIFEST not in found:
-        raise Refused(f"{target}: not empty, and no model version ({MANIFEST} is missing); choose another --out")
+        raise Refused(f"{target}: not empty, and no model version ({MANIFEST} is missing); move it away")
     known = {file.path for file in manifest.parse(source.read_bytes(), str(source)).files}
     if foreign := sorted(path for path in found - known if counts(path)):
-        raise Refused(
-            f"{target / foreign[0]}: not part of the model version there; move it away, or choose another --out"
-        )
+        raise Refused(f"{target / foreign[0]}: not part of the model version there; move it away")
 
 
 def write_flavours(
-    folder: Path, pipeline: Any, fitted: Path, data: NDArray[np.float64], evaluation: NDArray[np.float64]
+    folder: Path, fitted: Path, pipeline: Any, data: NDArray[np.float64], evaluation: NDArray[np.float64]
 ) -> Parity:
-    """Writes `pipeline` in every flavour into `folder`, once they are known to answer alike.
+    """Writes the model in every flavour into `folder`, once they are known to answer alike.
 
-    `fitted` is the joblib file that it was read from, and is copied: written again, it would have other bytes.
-    `data`, of shape [rows, inputs], gives the ranges of the rows that are made up to compare on; `evaluation`, of the
-    same width, is compared on too. Raises Refused, and writes nothing, when the flavours disagree.
+    `pipeline` is what the joblib file `fitted` holds. `data`, of shape [rows, inputs], gives the ranges of the rows
+    that are made up to compare on; `evaluation`, of the same width, is compared on too. Raises Refused, and writes
+    nothing, when the flavours disagree.
     """
     model = onnx_export.export(pipeline, data.shape[1])
     rows = np.vstack([evaluation, onnx_export.generated_rows(pipeline, data)])
     parity = onnx_export.check_parity(pipeline, model, rows)
     for path in (SKLEARN, ONNX):
         (folder / path).parent.mkdir()
+    # Not dumped again: between the fields of a tree's node, a tree that was loaded has whatever was in memory.
     shutil.copyfile(fitted, folder / SKLEARN)
     (folder / ONNX).write_bytes(model)
     return parity

@@ -39,8 +39,10 @@ def isolated(home: Path) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": os.devnull,
+        # DVC reads what is there, and /dev/null is no file to it.
+        "AWS_CONFIG_FILE": str(home / "absent"),
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "DVC_SITE_CACHE_DIR": str(home / "dvc"),
     }
 
 
@@ -62,12 +64,12 @@ class Repository:
     """A real git repository with the model code in model-src/."""
 
     def __init__(self, root: Path, environment: Mapping[str, str]) -> None:
-        self.root, self.source, self._environment = root, root / "model-src", environment
+        self.root, self.source, self.environment = root, root / "model-src", environment
 
     def git(self, *args: str, date: str = "2026-02-01T12:00:00+00:00") -> str:
         dates = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
         done = subprocess.run(
-            ["git", *args], cwd=self.root, env={**self._environment, **dates}, capture_output=True, text=True
+            ["git", *args], cwd=self.root, env={**self.environment, **dates}, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -83,11 +85,20 @@ class Repository:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         return subprocess.run(
             [sys.executable, "-m", *args],
-            cwd=self.source, env={**self._environment, "PATH": path, **variables}, capture_output=True, text=True,
+            cwd=self.source, env={**self.environment, "PATH": path, **variables}, capture_output=True, text=True,
         )  # fmt: skip
 
-    def manifest(self) -> Manifest:
-        path = self.source / "artifacts/iris/manifest.json"
+    def clone(self, root: Path) -> Repository:
+        subprocess.run(["git", "clone", "--quiet", self.root, root], check=True)
+        return Repository(root, self.environment)
+
+    def copy(self, root: Path) -> Repository:
+        """With everything that was made in it, to change."""
+        shutil.copytree(self.root, root)
+        return Repository(root, self.environment)
+
+    def manifest(self, model: str = "iris") -> Manifest:
+        path = self.source / f"artifacts/{model}/manifest.json"
         return manifest.parse(path.read_bytes(), str(path))
 
 
@@ -108,29 +119,64 @@ def repository(tmp_path: Path, environment: dict[str, str]) -> Repository:
     return make_repository(tmp_path / "repository", environment)
 
 
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Repository:
-    """A repository in which the model was trained through the command line, the same one for all workers of a run.
-    Tests must not change it."""
-    root = tmp_path_factory.getbasetemp()
-    shared = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "trained"
+def train(root: Path, environment: Mapping[str, str], model: str, *commands: list[str]) -> Repository:
+    """A repository in which `model` was trained through the command line, the same one for all workers of a run."""
+    shared = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / f"trained-{model}"
     shared.mkdir(exist_ok=True)
     with (shared / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (shared / "done").exists():
             return Repository(shared / "repository", environment)
         repository = make_repository(shared / "repository", environment)
-        for command in (["dvc", "repro", "iris/dvc.yaml"], ["lifecycle", "version", "iris"]):
+        for command in (*commands, ["dvc", "repro", f"{model}/dvc.yaml"], ["lifecycle", "version", model]):
             done = repository.run(*command, PYTHONHASHSEED="1")
-            assert done.returncode == 0, done.stderr
+            assert done.returncode == 0, done.stdout + done.stderr
         (shared / "done").touch()
     return repository
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Repository:
+    """A repository with a version of iris. Tests must not change it."""
+    return train(tmp_path_factory.getbasetemp(), environment, "iris")
+
+
+@pytest.fixture(scope="session")
+def trained_diabetes(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Repository:
+    """A repository with a version of diabetes. Tests must not change it."""
+    return train(tmp_path_factory.getbasetemp(), environment, "diabetes", ["diabetes.generate_data"])
 
 
 @pytest.fixture(scope="session")
 def artifacts(trained: Repository) -> Path:
     """The trained version. Tests must not change it."""
     return trained.source / "artifacts/iris"
+
+
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """By model, its raw data as CSV."""
+    from diabetes import generate_data as patients
+    from iris import generate_data as flowers
+
+    folder = tmp_path_factory.mktemp("raw")
+    flowers.generate(folder / "iris", flowers.Data(seed=None, rows=150, noise=0.0))
+    patients.generate(folder / "diabetes")
+    return {name: (folder / name).read_text() for name in ("diabetes", "iris")}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, raw: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder like model-src/ to run stages in, in this process, which is quicker; with raw data and no outputs."""
+    folder = tmp_path / "workspace"
+    for name, content in raw.items():
+        shutil.copytree(
+            SOURCE / name, folder / name, ignore=shutil.ignore_patterns("*.py", "build", "plots", "raw.csv")
+        )
+        (folder / name / "data").mkdir(exist_ok=True)
+        (folder / name / "data/raw.csv").write_text(content)
+    monkeypatch.chdir(folder)
+    return folder
 
 
 @pytest.fixture

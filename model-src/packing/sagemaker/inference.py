@@ -18,6 +18,7 @@ import onnxruntime
 
 # As packing/labels.py: classes within this distance of the best one are tied, and the first one counts.
 TOLERANCE = 1e-5
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def model_fn(model_dir: str) -> Any:
@@ -30,7 +31,10 @@ def model_fn(model_dir: str) -> Any:
 def input_fn(body: Any, content_type: str) -> Any:
     if content_type.partition(";")[0].strip() != "application/json":
         raise ValueError(f"Content-Type: {content_type!r} is not application/json")
-    return json.loads(body)["features"]
+    request = json.loads(body)
+    if not isinstance(request, dict) or not isinstance(request.get("features"), list):
+        raise ValueError('the body has to be {"features": [...]}, with one row or a list of rows')
+    return request["features"]
 
 
 def predict_fn(features: Any, model: Any) -> Any:
@@ -39,11 +43,15 @@ def predict_fn(features: Any, model: Any) -> Any:
     rows = [features] if single else features
     width = len(signature["inputs"])
     for row in rows:
+        if not isinstance(row, list):
+            raise ValueError(f"features: {row!r:.80} among rows, not a row")
         if len(row) != width:
             raise ValueError(f"features: {len(row)} numbers, but the model takes {width}")
         for column, value in zip(signature["inputs"], row):
             if value is None and not column["nullable"]:
                 raise ValueError(f"features: null, but the model needs a number for {column['name']}")
+            if value is not None and not _is_number(value):
+                raise ValueError(f"features: {value!r:.80} for {column['name']}, not a number")
     array = np.array(rows, dtype=np.float32)
     labels = signature["outputs"].get("labels")
     if labels:
@@ -57,6 +65,11 @@ def predict_fn(features: Any, model: Any) -> Any:
         (given,) = session.run(["value"], {"features": array})
         answers = [{"prediction": float(f"{value:.7g}")} for value in given[:, 0].tolist()]
     return answers[0] if single else {"predictions": answers}
+
+
+def _is_number(value: Any) -> bool:
+    """Whether single precision has it: json reads NaN, Infinity and 1e39 too."""
+    return type(value) in (int, float) and -LARGEST <= value <= LARGEST
 
 
 def output_fn(answer: Any, accept: str) -> Tuple[str, str]:

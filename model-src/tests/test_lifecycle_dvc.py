@@ -1,0 +1,275 @@
+"""The pipelines, as `dvc` runs them, in real clones and with a real S3 server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from conftest import SOURCE, Repository, wait_until
+from moto.server import ThreadedMotoServer
+
+from packing import lineage
+
+IRIS = "iris/dvc.yaml"
+STAGES = ["generate", "validate", "prepare", "tune", "train", "evaluate", "package"]
+
+
+def stages_run(said: str) -> list[str]:
+    """The stages that `dvc repro` has run, in order."""
+    return re.findall(r"^Running stage '\S+:(\w+)'", said, re.MULTILINE)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def succeeds(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def small(repository: Repository) -> None:
+    """The least work that still is a search."""
+    params = repository.source / "iris/params.yaml"
+    text = params.read_text().replace("trials: 12", "trials: 3").replace("folds: 5", "folds: 2")
+    params.write_text(text.replace("n_estimators: 100", "n_estimators: 5").replace("resamples: 1000", "resamples: 100"))
+
+
+@pytest.mark.parametrize("name", ["trained", "trained_diabetes"])
+def test_a_clean_clone_makes_the_committed_lock_again(name: str, request: pytest.FixtureRequest) -> None:
+    """With all metrics, plots and the data dictionary, which are in Git too; what else a run leaves is ignored."""
+    repository: Repository = request.getfixturevalue(name)
+
+    assert repository.git("status", "--porcelain") == ""
+    for path in ("iris/dvc.lock", "iris/metrics.json", "iris/plots/trials.csv", "diabetes/dvc.lock"):
+        assert (repository.source / path).read_bytes() == (SOURCE / path).read_bytes()
+
+
+def test_a_second_run_does_nothing(trained: Repository) -> None:
+    said = succeeds(trained.run("dvc", "repro", IRIS))
+
+    assert stages_run(said) == []
+    assert [line for line in said.splitlines() if line.endswith("didn't change, skipping")] == [
+        f"Stage '{IRIS}:{stage}' didn't change, skipping" for stage in STAGES
+    ]
+
+
+@pytest.fixture(scope="module")
+def changed(trained: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A repository where evaluation alone was changed and repeated; it is not committed."""
+    repository = trained.copy(tmp_path_factory.mktemp("changed") / "repository")
+    params = repository.source / "iris/params.yaml"
+    params.write_text(params.read_text().replace("resamples: 1000", "resamples: 100"))
+    said = succeeds(repository.run("dvc", "repro", IRIS))
+    assert stages_run(said) == ["evaluate", "package"]
+    return repository
+
+
+def test_one_changed_parameter_runs_only_what_follows(changed: Repository, trained: Repository) -> None:
+    """The evaluation is another one, the model is the same: its intervals differ, and no byte of the version."""
+    before, after = (json.loads((one.source / "iris/metrics.json").read_text()) for one in (trained, changed))
+    assert {name: one["value"] for name, one in after.items()} == {name: one["value"] for name, one in before.items()}
+    assert after != before
+    assert files(changed.source / "iris/build/package") == files(trained.source / "iris/build/package")
+
+
+def test_metrics_and_plots_are_compared_with_a_commit(changed: Repository) -> None:
+    metrics = json.loads(succeeds(changed.run("dvc", "metrics", "diff", "--json")))
+    ((path, differing),) = metrics["diff"].items() if "diff" in metrics else metrics.items()
+
+    assert path == "iris/metrics.json"
+    assert {"accuracy.low", "accuracy.high"} & differing.keys()
+    assert not any(name.endswith(".value") for name in differing)
+
+    shown = json.loads(succeeds(changed.run("dvc", "plots", "show", "--json", "iris/plots/confusion.csv")))
+    assert "iris/plots/confusion.csv" in json.dumps(shown)
+    compared = json.loads(succeeds(changed.run("dvc", "plots", "diff", "--json", "--targets", "iris/plots/trials.csv")))
+    assert "iris/plots/trials.csv" in json.dumps(compared)
+
+
+def test_what_is_not_up_to_date_or_not_committed_makes_no_version(changed: Repository) -> None:
+    """First the lock that is not committed, then the lock that is not that of the parameters."""
+    before = files(changed.source / "artifacts/iris")
+
+    done = changed.run("lifecycle", "version", "iris")
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: model-src/iris/dvc.lock: changed, not committed",
+        "error: model-src/iris/metrics.json: changed, not committed",
+        "error: model-src/iris/params.yaml: changed, not committed",
+        "error: commit the model's code first, or try it out with --draft (a draft cannot be uploaded)",
+    ]
+
+    params = changed.source / "iris/params.yaml"
+    lock = changed.source / "iris/dvc.lock"
+    kept = {file: file.read_bytes() for file in (params, lock)}
+    changed.git("stash")
+    changed.git("stash", "apply")
+    lock.write_bytes((SOURCE / "iris/dvc.lock").read_bytes())
+    done = changed.run("lifecycle", "version", "iris", "--draft")
+    for file, content in kept.items():
+        file.write_bytes(content)
+
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: iris/dvc.yaml: not up to date: evaluate, package; run `dvc repro iris/dvc.yaml` and commit its lock\n",
+    )
+    assert files(changed.source / "artifacts/iris") == before
+
+
+def test_another_split_runs_everything_after_it(trained: Repository, tmp_path: Path) -> None:
+    """And a stage that was interrupted leaves nothing that the next run takes for done."""
+    repository = trained.copy(tmp_path / "repository")
+    small(repository)
+    params = repository.source / "iris/params.yaml"
+    text = params.read_text()
+    params.write_text(text.replace("test_size: 0.3  # the share of rows held out for evaluation\n  seed: 42",
+                                   "test_size: 0.3\n  seed: 7"))  # fmt: skip
+    assert params.read_text() != text
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    log = tmp_path / "log"
+    with log.open("w") as stream:
+        # A session of its own, to be interrupted as Ctrl-C does it: the stage and DVC at once.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dvc", "repro", IRIS],
+            cwd=repository.source, env={**repository.environment, "PATH": path},
+            stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    wait_until(lambda: "trial 1 of 3" in log.read_text() or process.poll() is not None, "the search has begun")
+    refused = repository.run("dvc", "repro", IRIS)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) != 0
+
+    assert stages_run(log.read_text()) == ["prepare", "tune"]
+    # The one that came second: what the first one writes is busy.
+    assert refused.returncode != 0
+    assert "busy" in refused.stderr or "lock" in refused.stderr
+    assert not (repository.source / "iris/build/tuned.json").exists()
+
+    said = succeeds(repository.run("dvc", "repro", IRIS))
+
+    assert stages_run(said) == ["tune", "train", "evaluate", "package"]
+    lock = repository.git("diff", "--name-only").splitlines()
+    assert "model-src/iris/dvc.lock" in lock and "model-src/iris/data_dictionary.md" not in lock
+
+
+@pytest.fixture(scope="module")
+def store(environment: dict[str, str]) -> Iterator[str]:
+    """An S3 server with the bucket that .dvc/config names."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    client = boto3.client(
+        "s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
+    )
+    client.create_bucket(Bucket="mlops-prod")
+    yield url
+    server.stop()
+
+
+def test_what_is_pushed_from_one_clone_is_pulled_in_another_and_is_the_same_version(
+    trained: Repository, store: str, tmp_path: Path
+) -> None:
+    """By the standard variable and by DVC's own configuration, which Git ignores; then made again."""
+    succeeds(trained.run("dvc", "push", IRIS, AWS_ENDPOINT_URL_S3=store))
+    other = trained.clone(tmp_path / "another folder")
+    shutil.copytree(trained.source / "artifacts", other.source / "artifacts")
+    succeeds(other.run("dvc", "remote", "modify", "--local", "models", "endpointurl", store))
+
+    succeeds(other.run("dvc", "pull", IRIS))
+
+    assert other.git("status", "--porcelain") == ""
+    assert files(other.source / "iris/build") == files(trained.source / "iris/build")
+    assert (other.source / "iris/data/raw.csv").read_bytes() == (trained.source / "iris/data/raw.csv").read_bytes()
+
+    for stage in ("train", "package"):
+        # With 1 and 6 a set of the ONNX converter's has its two members in different orders.
+        succeeds(other.run("lifecycle", stage, "iris", PYTHONHASHSEED="6"))
+    assert files(other.source / "iris/build") == files(trained.source / "iris/build")
+    assert not [file for file in (other.source / "iris/build").iterdir() if file.name.startswith(".")]
+
+    done = other.run("lifecycle", "version", "iris", PYTHONHASHSEED="6")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"artifacts/iris {trained.manifest().version}\n"
+    assert done.stderr.splitlines() == ["recording the run in MLflow", "report in reports/iris"]
+    mine, theirs = files(other.source / "artifacts/iris"), files(trained.source / "artifacts/iris")
+    assert mine.pop("manifest.json") != theirs.pop("manifest.json")
+    assert mine == theirs
+    assert other.manifest().model_dump(exclude={"mlflow_run"}) == trained.manifest().model_dump(exclude={"mlflow_run"})
+    for report in ("report.json", "report.md", "report.html", "model_card.md", "evaluation_set.csv"):
+        assert (other.source / "reports/iris" / report).read_bytes() == (
+            trained.source / "reports/iris" / report
+        ).read_bytes()
+    assert other.git("status", "--porcelain") == ""
+
+
+def test_a_store_that_is_away_is_named_and_nothing_is_pulled(trained: Repository, tmp_path: Path) -> None:
+    other = trained.clone(tmp_path / "clone")
+
+    done = other.run("dvc", "pull", IRIS, AWS_ENDPOINT_URL_S3="http://127.0.0.1:9", AWS_MAX_ATTEMPTS="1")
+
+    assert done.returncode != 0
+    assert "http://127.0.0.1:9/mlops-prod/dvc/" in done.stderr
+    assert not (other.source / "iris/build/model.joblib").exists()
+    assert other.git("status", "--porcelain") == ""
+
+
+def test_a_model_without_its_data_is_told_where_to_get_it(trained: Repository, tmp_path: Path) -> None:
+    other = trained.clone(tmp_path / "clone")
+
+    done = other.run("lifecycle", "version", "diabetes")
+
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "error: diabetes/dvc.yaml: not up to date: validate, prepare, tune, train, evaluate, package"
+    )
+
+
+def test_the_data_of_diabetes_are_those_that_its_dvc_file_names(trained_diabetes: Repository) -> None:
+    """`generate_data` wrote raw.csv there: DVC takes it for the tracked file, by its hash."""
+    status = json.loads(succeeds(trained_diabetes.run("dvc", "status", "--json", "diabetes/data/raw.csv.dvc")))
+
+    assert status == {}
+    assert trained_diabetes.git("check-ignore", "model-src/diabetes/data/raw.csv") != ""
+
+
+def test_new_data_arrives_by_its_dvc_file(trained_diabetes: Repository, tmp_path: Path) -> None:
+    """A commit of the `.dvc` file is a change of the model's code; faulty data stops before anything learns from it."""
+    repository = trained_diabetes.copy(tmp_path / "repository")
+    file = repository.source / "diabetes/data/raw.csv"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines, "200,1.0,25.0,90.0,180.0,110.0,50.0,4.0,4.6,90.0,150.0"]) + "\n")
+    succeeds(repository.run("dvc", "add", "diabetes/data/raw.csv"))
+    assert repository.git("status", "--porcelain") == "M model-src/diabetes/data/raw.csv.dvc"
+
+    done = repository.run("dvc", "repro", "diabetes/dvc.yaml")
+
+    assert done.returncode != 0
+    assert stages_run(done.stdout) == ["validate"]
+    said = [" ".join(line.split()) for line in done.stderr.splitlines()]
+    assert "error: age from 18 to 100 200 0.2% line 444" in said
+    refused = repository.run("lifecycle", "version", "diabetes", "--draft")
+    assert refused.returncode == 1
+    assert "not up to date: validate, " in refused.stderr
+
+    file.write_text("\n".join([*lines, "20.0,1.0,25.0,90.0,180.0,110.0,50.0,4.0,4.6,90.0,150.0"]) + "\n")
+    succeeds(repository.run("dvc", "add", "diabetes/data/raw.csv"))
+
+    said_now = succeeds(repository.run("dvc", "repro", "diabetes/dvc.yaml:prepare"))
+
+    assert stages_run(said_now) == ["validate", "prepare"]
+    commit = repository.commit("Take new patients", date="2026-03-01T12:00:00+00:00")
+    assert lineage.find(repository.source, "diabetes") == lineage.Code(commit, "2026-03-01")
