@@ -30,10 +30,7 @@ from gitops.rules import at
 
 VARIABLE = "REQUEST_LOG_URI"
 ENVIRONMENTS = ("model-src/.venv-monitor", "model-src/.venv")
-SET_UP = (
-    f"python3 -m venv {ENVIRONMENTS[0]} && {ENVIRONMENTS[0]}/bin/python -m pip install --require-hashes"
-    " -r model-src/requirements-monitor.txt"
-)
+SET_UP = "python scripts/setup.py monitor"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

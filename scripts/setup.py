@@ -6,6 +6,7 @@ what is there already is left alone, and an interrupted set-up is completed by t
   python scripts/setup.py demo       what `make demo` needs
   python scripts/setup.py serve      what training and serving a model need
   python scripts/setup.py commands   what the commands need, `validate.py` excepted
+  python scripts/setup.py monitor    what check_drift.py needs
   python scripts/setup.py validate   what all commands need
   python scripts/setup.py status     what the commands that look at a cluster need
   python scripts/setup.py cluster    what `make cluster` needs
@@ -72,6 +73,7 @@ COMMANDS = Environment(ROOT / ".venv", ROOT / "requirements.txt", 35, 0.3, (CLUS
 COMMANDS_CLUSTER = Environment(ROOT / ".venv", CLUSTER_LOCK, 50, 0.4, (TEST_LOCK,))
 COMMANDS_TEST = Environment(ROOT / ".venv", TEST_LOCK, 100, 0.6)
 MODEL = Environment(ROOT / "model-src/.venv", ROOT / "model-src/requirements-train.txt", 270, 2.0, (MODEL_TEST_LOCK,))
+MONITOR = Environment(ROOT / "model-src/.venv-monitor", ROOT / "model-src/requirements-monitor.txt", 240, 1.5)
 MODEL_TEST = Environment(ROOT / "model-src/.venv", MODEL_TEST_LOCK, 365, 2.5)
 
 
@@ -86,6 +88,7 @@ PROFILES = {
     "demo": Profile((COMMANDS, MODEL), (tools.KUSTOMIZE, tools.VERSITYGW)),
     "serve": Profile((MODEL,)),
     "commands": Profile((COMMANDS,), (tools.KUSTOMIZE,)),
+    "monitor": Profile((COMMANDS, MONITOR), (tools.KUSTOMIZE,)),
     "validate": Profile((COMMANDS,), (tools.KUSTOMIZE, tools.KUBECONFORM), sources=(tools.SCHEMAS,)),
     "test": Profile(
         (COMMANDS_TEST, MODEL_TEST),

@@ -158,7 +158,7 @@ def test_the_command_that_sets_the_monitoring_up_is_named(monitored: tuple[Check
 
     assert missing.code == lacking.code == 1
     assert missing.errors == lacking.errors
-    assert "python -m pip install --require-hashes -r model-src/requirements-monitor.txt" in missing.errors[0]
+    assert "run `python scripts/setup.py monitor`" in missing.errors[0]
 
 
 def test_the_named_command_names_a_lock_that_has_evidently() -> None:

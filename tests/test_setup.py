@@ -28,6 +28,8 @@ LOCKS = [
     "model-src/requirements-test.txt",
     "model-src/requirements-train.txt",
     "model-src/requirements-serve.txt",
+    "model-src/requirements-monitor.txt",
+    "model-src/requirements-kubeflow.txt",
 ]
 
 
@@ -318,6 +320,8 @@ def test_every_package_of_a_lock_has_a_version_and_hashes_and_no_host(lock: str)
         ("requirements.txt", "requirements-cluster.txt"),
         ("requirements-cluster.txt", "requirements-test.txt"),
         ("model-src/requirements-train.txt", "model-src/requirements-test.txt"),
+        ("model-src/requirements-monitor.txt", "model-src/requirements-test.txt"),
+        ("model-src/requirements-kubeflow.txt", "model-src/requirements-test.txt"),
         ("model-src/requirements-serve.txt", "model-src/requirements-train.txt"),
     ],
 )
