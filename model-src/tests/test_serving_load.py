@@ -279,7 +279,7 @@ DIGEST = "sha256:" + "0" * 64
 
 def test_the_defaults_are_for_one_machine() -> None:
     assert settings.read({"MODEL_URI": "artifacts/iris/onnx", "MODEL_DIGEST": DIGEST}) == settings.Settings(
-        "artifacts/iris/onnx", DIGEST, "127.0.0.1", 5001, 5.0
+        "artifacts/iris/onnx", DIGEST, "127.0.0.1", 5001, 5.0, request_log_uri="", request_log_sample=1.0
     )
 
 
