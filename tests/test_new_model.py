@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import tomllib
@@ -200,6 +201,7 @@ def test_what_the_lifecycle_makes_is_not_copied_and_what_a_person_accepted_is(re
 
     assert sorted(path.name for path in (ready.root / "model-src/wine").rglob("*")) == [
         "__init__.py", "accepted.json", "dvc.yaml", "generate_data.py", "model.py", "params.yaml", "problem.yaml",
+        "retraining.yaml",
         "schema.py",
     ]  # fmt: skip
     for name in ("accepted.json", "params.yaml", "schema.py"):
@@ -312,8 +314,7 @@ def test_a_release_in_images_is_set_back_and_keeps_the_name_of_the_image() -> No
 
 
 def test_a_shape_is_found_by_the_apps_that_have_it(ready: Checkout) -> None:
-    for file in (ready.root / "base/api").iterdir():
-        ready.write(f"base/other/{file.name}", file.read_bytes())
+    shutil.copytree(ready.root / "base/api", ready.root / "base/other")
     for folder in ("apps", *(f"overlays/{env}" for env in ("dev", "staging", "prod"))):
         for file in (ready.root / folder / "iris-api").iterdir():
             text = file.read_text().replace("iris-api", "iris-other").replace("base/api", "base/other")
@@ -392,7 +393,7 @@ def test_without_ruff_the_files_are_made_and_the_commands_named(
 
 API = ("--shape", "api")
 TAKEN = "there already, and not as this command makes it; take another name"
-SHAPES = "no app of that shape to copy; the shapes are api, inference-service"
+SHAPES = "no app of that shape to copy; the shapes are api, batch, inference-service"
 
 
 REFUSED = [
