@@ -125,8 +125,8 @@ def generated_rows(pipeline: Any, data: NDArray[np.float64], seed: int = 0) -> N
 
 
 def _thresholds(pipeline: Any, rows: NDArray[np.float64]) -> dict[int, NDArray[np.float64]]:
-    """The thresholds of the last step's trees, by the column of a row that they are compared with: one that all
-    steps before have passed on as it is."""
+    """The thresholds of the last step's trees, by the column of a row that they are compared with, and in its unit:
+    one that all steps before have passed on as it is, or only moved and scaled."""
     trees = [tree.tree_ for tree in np.ravel(getattr(pipeline[-1], "estimators_", []))]
     if not trees:
         return {}
@@ -135,8 +135,22 @@ def _thresholds(pipeline: Any, rows: NDArray[np.float64]) -> dict[int, NDArray[n
     thresholds = np.concatenate([tree.threshold for tree in trees])
     found = {}
     for position in range(inner.shape[1]):
-        passed_on = np.flatnonzero((rows == inner[:, [position]]).all(axis=0))
         compared = np.unique(thresholds[features == position])
-        if len(passed_on) and len(compared):
-            found[int(passed_on[0])] = compared
+        if len(compared) and (source := _source(inner[:, position], rows)):
+            column, slope, offset = source
+            found[column] = slope * compared + offset
     return found
+
+
+def _source(inner: NDArray[np.float64], rows: NDArray[np.float64]) -> tuple[int, float, float] | None:
+    """The column of `rows` that `inner` was made from, with the slope and the offset that lead back to it."""
+    spread = np.ptp(inner)
+    for column, given in enumerate(rows.T):
+        if np.array_equal(inner, given):
+            return column, 1.0, 0.0
+        # The rows are random, so that no other column is on a line with it.
+        slope = np.ptp(given) / spread * (1 if np.argmax(inner) == np.argmax(given) else -1) if spread else 0.0
+        offset = given[0] - slope * inner[0]
+        if spread and np.allclose(slope * inner + offset, given, rtol=1e-9):
+            return column, float(slope), float(offset)
+    return None
