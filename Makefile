@@ -35,7 +35,7 @@ cluster-down: ## stop it; `make cluster` goes on where it was
 	@.venv/bin/python scripts/local_cluster.py down
 
 test: ## everything that CI checks
-	@$(PYTHON) scripts/setup.py test && .venv/bin/python -m pytest -n auto --dist loadfile && cd model-src && .venv/bin/python -m pytest
+	@$(PYTHON) scripts/setup.py test && .venv/bin/python -m pytest -n auto --dist loadfile && cd model-src && .venv/bin/python -m pytest -n auto --dist loadfile
 
 test-cluster: ## the same repository on a real API server, KServe and Argo CD
 	@$(PYTHON) scripts/setup.py test && $(PYTHON) scripts/setup.py test-cluster && .venv/bin/python -m pytest -m cluster tests/cluster

@@ -23,6 +23,7 @@ from gitops.apply import Tree
 from gitops.cli import Refused
 from gitops.git import Git
 from gitops.release import Release, Target
+from gitops.signing import Signer
 from gitops.store import Store
 from gitops.versions import Manifest, VersionURI
 
@@ -77,7 +78,7 @@ def bump(args: argparse.Namespace) -> None:
     if committing:
         publish.require_clean(git)
     first_seen: dict[Request, Release] = {}
-    verified: dict[VersionURI, Manifest] = {}
+    verified: dict[tuple[VersionURI, Signer | None], Manifest] = {}
     # The change, and the commit that it was checked against.
     checked: list[tuple[apply.Change, str]] = []
 
@@ -88,10 +89,10 @@ def bump(args: argparse.Namespace) -> None:
         for request, now in current.items():
             hold.require_none(tree.root, now.app, now.environment)
             flavour = tree.require_model(request.target, request.uri)
-            if request.uri not in verified:
-                verified[request.uri] = store.verify(Store(request.uri.bucket), request.uri)
-            apply.require_flavour(str(request.uri), verified[request.uri], flavour)
-            new = release.make(now, flavour, verified[request.uri], _image(request, now, tree.policy))
+            if (known := (request.uri, tree.signer)) not in verified:
+                verified[known] = store.verify(Store(request.uri.bucket), *known)
+            apply.require_flavour(str(request.uri), verified[known], flavour)
+            new = release.make(now, flavour, verified[known], _image(request, now, tree.policy))
             if now not in (first_seen.setdefault(request, now), new):
                 raise Refused(
                     f"{now.file}: changed meanwhile, to {now.version}; look at that release, then run the command again"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import init_fork
-from gitops import cli, layout, publish, tools
+from gitops import cli, layout, publish, signing, tools
 from gitops.cli import Refused
 from gitops.git import Git
 from gitops.store import Store
@@ -67,6 +67,10 @@ def repository(root: Path) -> Iterator[Check]:
         yield Check(str(root), "; ".join(refused.lines))
         return
     yield Check(f"policy: {', '.join(policy.environments)}; models in s3://{policy.model_bucket}")
+    if policy.signing is None:
+        yield Check("models need no signature; `python scripts/signing_key.py` makes a key and asks for it")
+    else:
+        yield _attempt("models are signed", lambda: signing.asked_in(root))
     for setting in ("user.name", "user.email"):
         known = git.succeeds("config", setting)
         yield Check(f"git {setting}", None if known else f'run `git config --global {setting} "..."`')

@@ -1,8 +1,8 @@
 """Make this template your team's own: put your values in the place of the template's, commit, and start cicd.
 
 Every file that names the repository, the bucket, the account, the region, the domain or the registry is changed, tests
-and README included, except model-src/, which names none. Running it again with the same values changes nothing, with
-others it changes them. --check lists what is still the template's.
+and README included; in model-src/ only .dvc/config names any. Running it again with the same values changes nothing,
+with others it changes them. --check lists what is still the template's.
 
   python scripts/init_fork.py --repo https://github.com/acme/models.git --bucket acme-models \\
       --account 444455556666 --region eu-central-1 --domain ml.acme.com --push
@@ -41,6 +41,8 @@ PATTERNS = {
 }
 # The two files that have to know the template's values, and the model code, which is changed on main alone.
 LEFT_ALONE = ("scripts/init_fork.py", "tests/test_init_fork.py", "model-src/")
+# Where the data is stored.
+DATA_STORE = "model-src/.dvc/config"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -161,7 +163,11 @@ def _pattern(name: str, value: str) -> str:
 
 
 def _files(git: Git) -> list[str]:
-    return [path for path in git.files("HEAD") if not path.startswith(LEFT_ALONE) and (git.root / path).is_file()]
+    return [
+        path
+        for path in git.files("HEAD")
+        if (path == DATA_STORE or not path.startswith(LEFT_ALONE)) and (git.root / path).is_file()
+    ]
 
 
 def check(args: argparse.Namespace) -> None:
@@ -192,11 +198,18 @@ What is left to do by hand:
     Default branch: cicd.
     Branches: protect main and cicd; require pull requests, and the status check "Required checks".
     On cicd, let the app or user that the pipeline pushes as bypass the pull request.
-    Environments: dev. Variables: AWS_REGION = {region}, AWS_MODEL_WRITER_ROLE = the role below.
+    Environments: dev, monitoring.
+    Variables: AWS_REGION = {region}, AWS_MODEL_WRITER_ROLE, AWS_MODEL_READER_ROLE and AWS_MONITOR_ROLE = the roles
+    below.
   AWS, account {account}
     An S3 bucket {bucket} in {region}: versioned, private, with a policy that refuses puts without If-None-Match.
-    An IAM role for the pipeline that GitHub's OIDC may take on for the environment dev: puts and gets in that bucket.
-    IAM roles ml-dev-model-reader, ml-staging-model-reader, ml-prod-model-reader for the service accounts: gets alone.
+    Two IAM roles for the pipeline that GitHub's OIDC may take on for the environment dev: one that puts and gets in
+    that bucket, one that only gets.
+    One for the environment monitoring: lists that bucket, gets below models/ and requests/.
+    IAM roles ml-dev-model-reader, ml-staging-model-reader, ml-prod-model-reader for the service accounts: gets below
+    models/ in that bucket, and puts below requests/dev/, requests/staging/ and requests/prod/, each its own.
+    IAM roles ml-dev-iris-batch, ml-staging-iris-batch, ml-prod-iris-batch: beside that, lists and gets below
+      batch/ENVIRONMENT/iris/, and puts below its out/; a lifecycle rule that ends uploads left incomplete for a day.
     Certificates in ACM and a zone in Route 53 for *.{domain}.
     IAM roles aws-load-balancer-controller, external-dns, external-secrets for the add-ons of argocd/platform/aws/.
   The cluster

@@ -1,5 +1,7 @@
 """List the versions of a model in the bucket, with their metrics, their lineage and where each runs.
 
+Where the policy asks for signatures, it also says whether each has one: valid, by another (key or identity), no, or
+invalid.
 --verify downloads and hashes every file of every version and says what does not match.
 
   python scripts/list_versions.py --model iris
@@ -13,9 +15,12 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from gitops import cli, layout, publish, release, store
+from gitops import cli, layout, publish, release, signing, store
 from gitops.cli import Refused
 from gitops.git import Git
+from gitops.signing import Signer
+from gitops.store import Store
+from gitops.versions import Manifest, VersionURI
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,6 +35,7 @@ def show(args: argparse.Namespace) -> None:
     source = store.model_bucket(args.bucket, args.root)
     git = Git(args.root)
     running = _running(git)
+    signer = signing.asked_in(args.root)
     faults: list[str] = []
     rows: list[dict[str, Any]] = []
     found = store.list_versions(source, args.model)
@@ -43,10 +49,11 @@ def show(args: argparse.Namespace) -> None:
             manifest = store.read_manifest(source, uri)
             if args.verify:
                 faults += store.file_faults(source, uri, manifest)
+            signed = {"signed": _signed(source, uri, manifest, signer, faults)} if signer else {}
         except Refused as refused:
             faults += refused.lines
             continue
-        rows.append({"uri": str(uri), "runs_in": running.get(manifest.digest, [])} | manifest.data)
+        rows.append({"uri": str(uri), "runs_in": running.get(manifest.digest, [])} | signed | manifest.data)
     if args.json:
         cli.print_json(rows)
     elif rows:
@@ -67,6 +74,18 @@ def _running(git: Git) -> dict[str, list[str]]:
     return found
 
 
+def _signed(source: Store, uri: VersionURI, manifest: Manifest, signer: Signer, faults: list[str]) -> str:
+    """What the table says of a version's signature; one that does not verify is a fault too."""
+    try:
+        store.require_signature(source, uri, manifest, signer)
+    except signing.Unsigned as unsigned:
+        return "by another" if unsigned.others else "no"
+    except Refused as refused:
+        faults += refused.lines
+        return "invalid"
+    return "valid"
+
+
 def _row(row: dict[str, Any]) -> dict[str, str]:
     metrics = {name: f"{row['metrics'][name]:.4f}" for name in ("accuracy", "macro_f1") if name in row["metrics"]}
     return {
@@ -75,6 +94,7 @@ def _row(row: dict[str, Any]) -> dict[str, str]:
         "code": row["code_commit"][:12],
         "data": row["data_digest"].removeprefix("sha256:")[:12],
         "mlflow run": row["mlflow_run"][:12],
+        **({"signed": row["signed"]} if "signed" in row else {}),
         "runs in": _places(row["runs_in"]) or "-",
     }
 

@@ -82,7 +82,7 @@ def _carried(tree: Tree, target: Target) -> Release:
         raise Refused(
             f"{carried.file}: {release.UNRELEASED}; {app} reaches {to} through {source}, release it there first"
         )
-    uri, manifest = store.verify_release(carried)
+    uri, manifest = store.verify_release(carried, tree.signer)
     return release.make(now, tree.require_model(target, uri), manifest, carried.image)
 
 

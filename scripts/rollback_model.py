@@ -56,7 +56,7 @@ def roll_back(args: argparse.Namespace) -> None:
                 f"{now.file}: changed meanwhile, to {now.version}; look at that release, then run the command again"
             )
         chosen = earlier(git, history, now, args.to)
-        store.verify_release(chosen)
+        store.verify_release(chosen, tree.signer)
         return [chosen]
 
     def build(base: str) -> str | None:

@@ -6,6 +6,7 @@ what is there already is left alone, and an interrupted set-up is completed by t
   python scripts/setup.py demo       what `make demo` needs
   python scripts/setup.py serve      what training and serving a model need
   python scripts/setup.py commands   what the commands need, `validate.py` excepted
+  python scripts/setup.py monitor    what check_drift.py needs
   python scripts/setup.py validate   what all commands need
   python scripts/setup.py status     what the commands that look at a cluster need
   python scripts/setup.py cluster    what `make cluster` needs
@@ -70,9 +71,10 @@ TEST_LOCK, MODEL_TEST_LOCK = ROOT / "requirements-test.txt", ROOT / "model-src/r
 CLUSTER_LOCK = ROOT / "requirements-cluster.txt"
 COMMANDS = Environment(ROOT / ".venv", ROOT / "requirements.txt", 35, 0.3, (CLUSTER_LOCK, TEST_LOCK))
 COMMANDS_CLUSTER = Environment(ROOT / ".venv", CLUSTER_LOCK, 50, 0.4, (TEST_LOCK,))
-COMMANDS_TEST = Environment(ROOT / ".venv", TEST_LOCK, 80, 0.5)
-MODEL = Environment(ROOT / "model-src/.venv", ROOT / "model-src/requirements-train.txt", 230, 1.5, (MODEL_TEST_LOCK,))
-MODEL_TEST = Environment(ROOT / "model-src/.venv", MODEL_TEST_LOCK, 250, 1.5)
+COMMANDS_TEST = Environment(ROOT / ".venv", TEST_LOCK, 100, 0.6)
+MODEL = Environment(ROOT / "model-src/.venv", ROOT / "model-src/requirements-train.txt", 270, 2.0, (MODEL_TEST_LOCK,))
+MONITOR = Environment(ROOT / "model-src/.venv-monitor", ROOT / "model-src/requirements-monitor.txt", 240, 1.5)
+MODEL_TEST = Environment(ROOT / "model-src/.venv", MODEL_TEST_LOCK, 365, 2.5)
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ PROFILES = {
     "demo": Profile((COMMANDS, MODEL), (tools.KUSTOMIZE, tools.VERSITYGW)),
     "serve": Profile((MODEL,)),
     "commands": Profile((COMMANDS,), (tools.KUSTOMIZE,)),
+    "monitor": Profile((COMMANDS, MONITOR), (tools.KUSTOMIZE,)),
     "validate": Profile((COMMANDS,), (tools.KUSTOMIZE, tools.KUBECONFORM), sources=(tools.SCHEMAS,)),
     "test": Profile(
         (COMMANDS_TEST, MODEL_TEST),
@@ -98,7 +101,9 @@ PROFILES = {
         (tools.KUSTOMIZE, tools.KUBECONFORM, tools.VERSITYGW, *tools.CLUSTER),
         sources=(tools.SCHEMAS,),
     ),
-    "test-cluster": Profile((COMMANDS_TEST,), (tools.HELM, *tools.CLUSTER), sources=(tools.CHARTS,)),
+    "test-cluster": Profile(
+        (COMMANDS_TEST,), (tools.HELM, tools.KSERVE_STORAGE, *tools.CLUSTER), sources=(tools.CHARTS,)
+    ),
     "bench": Profile(
         (COMMANDS_TEST,), (tools.KUSTOMIZE, tools.KUBECONFORM, tools.VERSITYGW, tools.YQ), sources=(tools.SCHEMAS,)
     ),
@@ -132,6 +137,8 @@ def set_up(profile: Profile) -> None:
 def link(programs: Sequence[tools.Program | tools.Wheel]) -> None:
     """Puts the pinned programs beside the commands, in .venv/bin, where an activated environment finds them."""
     for program in programs:
+        if isinstance(program, tools.Wheel) and program.member is None:
+            continue  # a library
         name = COMMANDS.folder / "bin" / program.name
         if not (name.is_symlink() and name.readlink() == program.path):
             new = name.with_name(f".{program.name}.new")
@@ -149,7 +156,7 @@ def _fetch(
     plan: list[tuple[str, int, float]] = [
         (f"{e.folder.relative_to(ROOT)} from {e.lock.relative_to(ROOT)}", e.fetch_mb, e.minutes) for e in environments
     ]
-    if programs or sources:
+    if tools.needs_go(programs, sources):
         plan.append((f"Go toolchain, removed again when {tools.cache()} is filled", tools.TOOLCHAIN_MB, 0.2))
     how = {tools.Program: "built from source", tools.Wheel: "from a wheel"}
     plan += [(f"{p.name} {p.version}, {how[type(p)]}", p.fetch_mb, p.minutes) for p in programs]

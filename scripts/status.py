@@ -1,8 +1,8 @@
 """What runs: for every release on cicd, what Argo CD and the cluster say of it, and whether all of them agree.
 
 An app is fine when Argo CD has seen the commit, is Synced and Healthy, the live object names the model and the image
-that Git names, and every pod that is ready was started with them. Otherwise the reason is named, and the exit code
-is 1.
+that Git names, and every pod that is ready was started with them; of a batch, when its last run succeeded. Otherwise
+the reason is named, and the exit code is 1.
 
   python scripts/status.py
   python scripts/status.py --env prod --watch
@@ -169,11 +169,11 @@ class Seen:
         namespace, name = layout.namespace(environment), wanted["metadata"]["name"]
         application = cluster.get(*APPLICATION, f"{app}-{environment}", ARGOCD)
         live = cluster.get(wanted["apiVersion"], wanted["kind"], name, namespace)
-        made = name if wanted["kind"] == "Deployment" else f"{name}-predictor"
+        made = {"Deployment": name, "InferenceService": f"{name}-predictor"}.get(wanted["kind"])
         return cls(
             application,
             live,
-            cluster.get("apps/v1", "Deployment", made, namespace),
+            cluster.get("apps/v1", "Deployment", made, namespace) if made else None,
             cluster.list("v1", "Pod", namespace, f"app.kubernetes.io/name={app}"),
             cluster.list("v1", "Event", namespace),
         )
@@ -188,7 +188,7 @@ def row(app: str, environment: str, wanted: Object, seen: Seen, behind: bool) ->
     faults = list(_faults(version, wanted, seen, behind)) if version != release.UNRELEASED else _leftovers(seen)
     return Row(
         environment, app, version, sync, health, _version(seen.live) if seen.live else "-",
-        release.short_image(_image(seen.live)), _pods(seen.deployment), faults,
+        release.short_image(_image(seen.live)), _pods(seen), faults,
     )  # fmt: skip
 
 
@@ -209,6 +209,10 @@ def _faults(version: str, wanted: Object, seen: Seen, behind: bool) -> Iterator[
     for path in sorted(named.keys() | live.keys()):
         if named.get(path) != live.get(path):
             yield f"{path}: the cluster has {live.get(path)}, Git says {named.get(path)}"
+    if wanted["kind"] == "CronJob":
+        # A run of the version before may end its work: what it writes says which version that is.
+        yield from _run_faults(seen, seen.live)
+        return
     for pod in seen.pods:
         if _is_ready(pod) and (others := _started_with(pod) - set(named.values())):
             yield f"pod {pod['metadata']['name']} still runs {', '.join(sorted(others))}"
@@ -252,15 +256,25 @@ def _rollout_faults(seen: Seen) -> Iterator[str]:
         yield f"{ready} of {wanted} pods are ready, {updated} of them new" + _why(seen)
 
 
+def _run_faults(seen: Seen, cron_job: Object) -> Iterator[str]:
+    """Argo CD calls a CronJob healthy whose runs have failed from the first on."""
+    status = cron_job.get("status") or {}
+    last, good = (str(status.get(name) or "") for name in ("lastScheduleTime", "lastSuccessfulTime"))
+    # Times of this form are in order as texts.
+    if last > good and not status.get("active"):
+        never = "" if good else ", and none has ever succeeded"
+        yield f"the run of {last} failed{never}" + _why(seen)
+
+
 def _why(seen: Seen) -> str:
-    """The newest warning about the Deployment, its ReplicaSets or its pods: what keeps a pod from being made is told
-    nowhere else."""
-    name = str(at(seen.deployment, "metadata", "name"))
+    """The newest warning about what makes the pods of an app, or about these: what keeps a pod from being made, or
+    from ending well, is told nowhere else."""
+    name = str(at(seen.deployment or seen.live, "metadata", "name"))
     warnings = [
         event
         for event in seen.events
         if event.get("type") == "Warning"
-        and at(event, "involvedObject", "kind") in ("Deployment", "ReplicaSet", "Pod")
+        and at(event, "involvedObject", "kind") in ("Deployment", "ReplicaSet", "CronJob", "Job", "Pod")
         and str(at(event, "involvedObject", "name")).startswith(name)
     ]
     newest = max(warnings, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime")), default=None)
@@ -300,11 +314,16 @@ def _version(item: Mapping[str, Any]) -> str:
 
 
 def _image(item: Object | None) -> str | None:
-    containers = at(item, "spec", "template", "spec", "containers") or []
+    path = release.PODS.get(str(at(item, "kind")), ())
+    containers = at(item, *path, "containers") or []
     return str(containers[0].get("image")) if containers else None
 
 
-def _pods(deployment: Object | None) -> str:
+def _pods(seen: Seen) -> str:
+    """Of a service those that are ready and those that are wanted, of a batch those that run."""
+    deployment = seen.deployment
+    if seen.live and seen.live.get("kind") == "CronJob":
+        return str(sum(at(pod, "status", "phase") == "Running" for pod in seen.pods))
     if deployment is None:
         return "-"
     return f"{int(at(deployment, 'status', 'readyReplicas') or 0)}/{int(at(deployment, 'spec', 'replicas') or 0)}"

@@ -6,7 +6,12 @@ interrupted upload is completed by running it again, and two uploads of one vers
 a version already, trained in another run or from another commit, stay that version. Endpoint and credentials are the
 standard AWS ones (AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_PROFILE, ...).
 
+A signature is stored before the manifest: one that is made here with --sign-key or --sign-keyless, or, where the policy
+says whose is asked for, one that lies beside the manifest (manifest.json.sig, manifest.json.sigstore.json).
+
   python scripts/upload_model.py --model iris --artifacts model-src/artifacts/iris --bucket s3://mlops-prod
+  python scripts/upload_model.py --model iris --artifacts model-src/artifacts/iris \\
+      --sign-key ~/.config/model-gitops/signing.key
 """
 
 from __future__ import annotations
@@ -16,8 +21,9 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from gitops import cli, layout, store, versions
+from gitops import cli, layout, signing, store, versions
 from gitops.cli import Refused
+from gitops.signing import Signer, Signing
 from gitops.store import Store
 from gitops.versions import Manifest, VersionURI
 
@@ -27,19 +33,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", required=True, help="the model's name")
     parser.add_argument("--artifacts", required=True, type=Path, metavar="DIR", help="the folder with manifest.json")
     parser.add_argument("--bucket", metavar="s3://BUCKET", help=f"default: the bucket of {layout.POLICY_FILE}")
+    signing.add_options(parser)
     return cli.run(upload, parser.parse_args(argv))
 
 
 def upload(args: argparse.Namespace) -> None:
     bucket = store.model_bucket(args.bucket, args.root)
+    signer = signing.asked_in(args.root)
     manifest = read_artifacts(args.artifacts, args.model)
+    planned = signing.planned(signer, args.sign_key, args.sign_keyless) or beside(args.artifacts, manifest, signer)
     uri, added = stored_version(bucket, manifest), 0
     if uri is None:
         uri = VersionURI(bucket.bucket, manifest.model, manifest.version)
-        added = add_version(bucket, uri, manifest, args.artifacts, dry_run=args.dry_run)
+        added = add_version(bucket, uri, manifest, args.artifacts, planned, dry_run=args.dry_run)
         cli.say(f"{'would upload' if args.dry_run else 'uploaded'} {added} objects")
     else:
         cli.say("these files are a version already, complete and unchanged")
+    if (planned or signer) and not args.dry_run:
+        added += settle_signature(bucket, uri, manifest, planned, signer)
     if args.json:
         cli.print_json({"uri": str(uri), "digest": manifest.digest, "added": added, "dry_run": args.dry_run})
     else:
@@ -79,17 +90,53 @@ def stored_version(bucket: Store, manifest: Manifest) -> VersionURI | None:
     """
     for uri in store.list_versions(bucket, manifest.model):
         if uri.version[10:] == manifest.version[10:] and store.read_manifest(bucket, uri).digest == manifest.digest:
-            store.verify(bucket, uri)
+            store.verify(bucket, uri, None)
             return uri
     return None
 
 
-def add_version(bucket: Store, uri: VersionURI, manifest: Manifest, folder: Path, *, dry_run: bool) -> int:
+def beside(folder: Path, manifest: Manifest, signer: Signer | None) -> Signing | None:
+    """The signature that lies beside the manifest, if one is asked for and there. Raises Refused if it is another."""
+    if signer is None or not (path := folder / f"{versions.MANIFEST}{signer.suffix}").is_file():
+        return None
+    signature = path.read_bytes()
+    signing.verify(manifest.text, signature, signer, str(path))
+    return Signing(signer, lambda _: signature)
+
+
+def settle_signature(
+    bucket: Store, uri: VersionURI, manifest: Manifest, planned: Signing | None, signer: Signer | None
+) -> int:
+    """Signs a version that is there already, if its manifest is this very one, and returns how many objects that added.
+
+    The stored manifest wins, and with it its signature: one of another training run is not signed unseen. Raises
+    Refused when a signature was to be made and the version has none, or has one that does not verify.
+    """
+    stored = store.read_manifest(bucket, uri)
+    if planned and stored.text == manifest.text:
+        added = store.add_signature(bucket, uri, stored, planned)
+        cli.say(f"signed by {planned.signer}")
+        return added
+    try:
+        store.require_signature(bucket, uri, stored, planned.signer if planned else signer)
+    except signing.Unsigned as unsigned:
+        if planned:
+            raise Refused(
+                f"{uri}{versions.MANIFEST}: of another training run ({stored.data['mlflow_run']}), and not signed by"
+                f" {planned.signer}; it is not signed unseen: {signing.remedy(uri, planned.signer)}"
+            ) from None
+        cli.say(unsigned.lines[0])
+    return 0
+
+
+def add_version(
+    bucket: Store, uri: VersionURI, manifest: Manifest, folder: Path, planned: Signing | None, *, dry_run: bool
+) -> int:
     """Adds what is missing of a version, the manifest last, and returns how many objects that were."""
     present = set(bucket.keys(uri.prefix))
     missing = [file for file in manifest.files if f"{uri.prefix}{file.path}" not in present]
     if dry_run:
-        return len(missing) + 1
+        return len(missing) + 1 + (planned is not None)
     added = 0
     for position, file in enumerate(missing, 1):
         cli.progress(f"{position}/{len(missing)} {file.path}")
@@ -97,6 +144,8 @@ def add_version(bucket: Store, uri: VersionURI, manifest: Manifest, folder: Path
             added += bucket.add(f"{uri.prefix}{file.path}", body, file.sha256)
     if faults := store.file_faults(bucket, uri, manifest):
         raise Refused(*faults)
+    if planned:
+        added += store.add_signature(bucket, uri, manifest, planned)
     added += bucket.add(f"{uri.prefix}{versions.MANIFEST}", manifest.text, hashlib.sha256(manifest.text).hexdigest())
     stored = store.read_manifest(bucket, uri)
     if stored.digest != manifest.digest:

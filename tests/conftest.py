@@ -8,12 +8,13 @@ import importlib
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 import boto3
 import pytest
 
-from gitops import release, versions
+from gitops import layout, release, signing, versions
 
 ROOT = Path(__file__).parents[1]
 BUCKET = "mlops-prod"
@@ -128,7 +129,8 @@ def copy_checkout(target: Path) -> None:
 
 
 def unrelease(folder: Path) -> None:
-    """Sets every release back to what it is before the first one, so that no test depends on what is deployed."""
+    """Sets every release back to what it is before the first one, and asks for no signatures, so that no test depends
+    on what is deployed or on who signs it."""
     for file in folder.glob("overlays/*/*/release.yaml"):
         app, environment, words = file.parts[-2], file.parts[-3], [release.UNRELEASED] * 5
         path = f"overlays/{environment}/{app}/release.yaml"
@@ -136,6 +138,11 @@ def unrelease(folder: Path) -> None:
             app, environment, *words, uri=release.UNRELEASED_URI, image=release.UNRELEASED, file=path
         )
         file.write_bytes(release.write(file.read_bytes(), blank))
+    policy = folder / layout.POLICY_FILE
+    policy.write_bytes(re.sub(rb"(?m)^(# Whose signature.*\n)?signing:\n( .*\n)*", b"", policy.read_bytes()))
+    for file in folder.glob("apps/*/kustomization.yaml"):
+        file.write_bytes(file.read_bytes().replace(b"  - ../../base/api/signed\n", b""))
+    (folder / signing.PUBLIC_KEY).unlink(missing_ok=True)
 
 
 def write_release(root: Path, target: release.Target, version: Version, flavour: str, image: str | None = None) -> None:
@@ -249,9 +256,12 @@ class Version:
     data: dict[str, Any]
 
 
-def package(folder: Path, content: str = "one", model: str = "iris", **changed: Any) -> Version:
-    """Packages a model whose bytes are made up: what the commands check of a model is its manifest and digest."""
-    files = {"onnx/model.onnx": f"onnx {content}", "sklearn/model.joblib": f"joblib {content}"}
+def package(
+    folder: Path, content: str = "one", model: str = "iris", more: Mapping[str, str] | None = None, **changed: Any
+) -> Version:
+    """Packages a model whose bytes are made up: what the commands check of a model is its manifest and digest. `more`
+    are texts by path."""
+    files = {"onnx/model.onnx": f"onnx {content}", "sklearn/model.joblib": f"joblib {content}"} | dict(more or {})
     for path, text in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text)

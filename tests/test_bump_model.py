@@ -12,8 +12,10 @@ from gitops import versions
 from gitops.release import Target
 
 API = ("--app", "iris-api", "--env", "dev")
+BATCH = ("--app", "iris-batch", "--env", "dev")
 SKLEARN = ("--app", "iris-sklearn", "--env", "dev")
 API_FILE = "overlays/dev/iris-api/release.yaml"
+BATCH_FILE = "overlays/dev/iris-batch/release.yaml"
 SKLEARN_FILE = "overlays/dev/iris-sklearn/release.yaml"
 URI = f"s3://{BUCKET}/models/iris/2026-02-01-000000000000/"
 
@@ -56,7 +58,9 @@ def refused(checkout: Checkout, *args: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("args", "file"), [((*API, "--image", IMAGE), API_FILE), (SKLEARN, SKLEARN_FILE)], ids=["api", "kserve"]
+    ("args", "file"),
+    [((*API, "--image", IMAGE), API_FILE), ((*BATCH, "--image", IMAGE), BATCH_FILE), (SKLEARN, SKLEARN_FILE)],
+    ids=["api", "batch", "kserve"],
 )
 def test_without_commit_only_the_release_file_of_this_checkout_changes(
     local: Checkout, version: Version, args: tuple[str, ...], file: str
@@ -403,7 +407,7 @@ def test_a_release_file_that_cannot_be_written_is_refused_with_what_to_change(
     ("option", "line"),
     [
         ((), "a symbolic link; put a file in its place, every release is written to its own"),
-        (("--commit",), "kind: None: a release is written for a Deployment or an InferenceService"),
+        (("--commit",), "kind: None: a release is written for a Deployment, a CronJob or an InferenceService"),
     ],
     ids=["checkout", "commit"],
 )
@@ -425,11 +429,11 @@ def test_a_link_in_the_place_of_the_file_is_refused(
     [
         (
             ("--app", "none", "--env", "dev", "--model-uri", URI),
-            "apps/none: no such app; the apps are iris-api, iris-sklearn",
+            "apps/none: no such app; the apps are iris-api, iris-batch, iris-sklearn",
         ),
         (
             ("--app", "../iris-api", "--env", "dev", "--model-uri", URI),
-            "apps/../iris-api: no such app; the apps are iris-api, iris-sklearn",
+            "apps/../iris-api: no such app; the apps are iris-api, iris-batch, iris-sklearn",
         ),
         (
             ("--app", "iris-api", "--env", "qa", "--model-uri", URI),

@@ -173,8 +173,14 @@ def test_a_closure_has_links_and_what_they_lead_to(tmp_path: Path) -> None:
     [
         ("base/api/service.yaml", ["overlays/dev/iris-api", "overlays/staging/iris-api", "overlays/prod/iris-api"]),
         ("apps/iris-sklearn/flavour.yaml", [f"overlays/{e}/iris-sklearn" for e in ("dev", "staging", "prod")]),
-        ("overlays/dev/shared/aws-region.yaml", ["overlays/dev/iris-api", "overlays/dev/iris-sklearn"]),
-        ("overlays/dev/shared/gone.yaml", ["overlays/dev/iris-api", "overlays/dev/iris-sklearn"]),
+        (
+            "overlays/dev/shared/aws-region.yaml",
+            [f"overlays/dev/{app}" for app in ("iris-api", "iris-batch", "iris-sklearn")],
+        ),
+        (
+            "overlays/dev/shared/gone.yaml",
+            [f"overlays/dev/{app}" for app in ("iris-api", "iris-batch", "iris-sklearn")],
+        ),
         ("overlays/prod/environment/resourcequota.yaml", ["overlays/prod/environment"]),
         ("base/api/gone.yaml", ["overlays/dev/iris-api", "overlays/staging/iris-api", "overlays/prod/iris-api"]),
         ("argocd/root.yaml", ["argocd"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from conftest import ROOT
 
 from gitops import layout
 from gitops.cli import Refused
-from gitops.layout import Policy
+from gitops.layout import Policy, Signing
 
 GOOD = """\
 model_bucket: mlops-prod
@@ -37,6 +38,20 @@ def refusal(call: Callable[[], object]) -> tuple[str, ...]:
 
 
 # The policy
+
+
+@pytest.mark.parametrize(
+    ("block", "signing"),
+    [
+        ("public_key: base/api/signed/model-signing.pub", Signing(public_key="base/api/signed/model-signing.pub")),
+        ("{identity: 'https://github.com/a/b@refs/heads/cicd', issuer: 'https://c'}", Signing(
+            identity="https://github.com/a/b@refs/heads/cicd", issuer="https://c")),
+    ],
+)  # fmt: skip
+def test_a_policy_says_whose_signature_a_version_needs(block: str, signing: Signing) -> None:
+    policy = layout.parse_policy(f"{GOOD}signing:\n  {block}\n".encode())
+
+    assert policy == replace(POLICY, signing=signing)
 
 
 def test_the_policy_of_this_repository_is_read() -> None:
@@ -67,6 +82,11 @@ def test_a_missing_policy_is_refused(tmp_path: Path) -> None:
             "- name: dev",
             "- name: dev\n    gate: none",
             ["environments.0: Additional properties are not allowed ('gate' was unexpected)"],
+        ),
+        (
+            "model_bucket:",
+            "signing: {public_key: key.pub, identity: me, issuer: 'https://c'}\nmodel_bucket:",
+            ["signing: a public_key and an identity; a version is signed by one of them"],
         ),
         ("- name: dev", "- {}", ["environments.0: 'name' is a required property"]),
         ("- name: dev", "- dev", ["environments.0: 'dev' is not of type 'object'"]),

@@ -104,7 +104,7 @@ def test_an_unknown_model_is_refused(model: str, checkout: Checkout, version: Ve
     done = checkout.run("list_versions", "--model", model)
 
     assert done.errors == [
-        f"--model {model!r}: no such model: model-src/ has iris, and s3://{BUCKET} has no version of it"
+        f"--model {model!r}: no such model: model-src/ has diabetes, iris, and s3://{BUCKET} has no version of it"
     ]
     assert (done.code, done.out) == (1, "")
 

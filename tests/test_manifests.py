@@ -20,6 +20,8 @@ OVERLAYS = layout.overlays(ROOT, POLICY)
 APPS = [folder for folder in OVERLAYS if not folder.endswith("/environment")]
 APIS = [folder for folder in APPS if folder.endswith("/iris-api")]
 MODELS = [folder for folder in APPS if folder.endswith("/iris-sklearn")]
+SERVICES = sorted(APIS + MODELS, key=APPS.index)
+BATCHES = [folder for folder in APPS if folder.endswith("/iris-batch")]
 REPOSITORY = "https://github.com/example-org/model-gitops.git"
 
 Objects = dict[str, list[dict[str, Any]]]
@@ -39,9 +41,9 @@ def the(items: list[dict[str, Any]], kind: str) -> dict[str, Any]:
 
 def pod_of(items: list[dict[str, Any]]) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
     """The labels, the pod and the container of the one workload in a render."""
-    [workload] = [item for item in items if item["kind"] in ("Deployment", "InferenceService")]
-    if workload["kind"] == "Deployment":
-        template = workload["spec"]["template"]
+    [workload] = [item for item in items if item["kind"] in ("Deployment", "CronJob", "InferenceService")]
+    if workload["kind"] != "InferenceService":
+        template = workload["spec"].get("jobTemplate", workload)["spec"]["template"]
         [container] = template["spec"]["containers"]
         return template["metadata"]["labels"], template["spec"], container
     # KServe gives pods the labels of the InferenceService.
@@ -84,7 +86,7 @@ def test_an_inference_service_is_autoscaled_and_says_how_it_is_deployed(renders:
     assert (model["runtime"], model["protocolVersion"]) == ("kserve-sklearnserver", "v2")
 
 
-@pytest.mark.parametrize("folder", [folder for folder in APPS if folder.startswith("overlays/prod/")])
+@pytest.mark.parametrize("folder", [folder for folder in SERVICES if folder.startswith("overlays/prod/")])
 def test_production_has_a_replica_in_each_of_three_zones(renders: Objects, folder: str) -> None:
     items = renders[folder]
     predictor = [item["spec"]["predictor"] for item in items if item["kind"] == "InferenceService"]
@@ -93,7 +95,7 @@ def test_production_has_a_replica_in_each_of_three_zones(renders: Objects, folde
     assert scaled["minReplicas"] >= 3
 
 
-@pytest.mark.parametrize("folder", APPS)
+@pytest.mark.parametrize("folder", SERVICES)
 def test_a_new_pod_takes_over_before_an_old_one_goes(renders: Objects, folder: str) -> None:
     workload = next(item for item in renders[folder] if item["kind"] in ("Deployment", "InferenceService"))
     strategy = workload["spec"].get("strategy") or workload["spec"]["predictor"]["deploymentStrategy"]
@@ -101,7 +103,7 @@ def test_a_new_pod_takes_over_before_an_old_one_goes(renders: Objects, folder: s
     assert strategy["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
 
 
-@pytest.mark.parametrize("folder", APPS)
+@pytest.mark.parametrize("folder", SERVICES)
 def test_probes_ask_different_questions_on_a_port_that_is_there(renders: Objects, folder: str) -> None:
     _, _, container = pod_of(renders[folder])
     probes = {name: container[f"{name}Probe"] for name in ("startup", "liveness", "readiness")}
@@ -142,7 +144,15 @@ def test_pods_meet_the_restricted_standard(renders: Objects, folder: str) -> Non
 
 
 @pytest.mark.parametrize("folder", APIS)
-def test_our_own_service_writes_no_file(renders: Objects, folder: str) -> None:
+def test_our_own_service_logs_requests_where_its_environment_does(renders: Objects, folder: str) -> None:
+    _, _, container = pod_of(renders[folder])
+    values = [variable["value"] for variable in container["env"] if variable["name"] == "REQUEST_LOG_URI"]
+
+    assert values == [f"s3://{POLICY.model_bucket}/requests/{folder.split('/')[1]}/"]
+
+
+@pytest.mark.parametrize("folder", APIS + BATCHES)
+def test_what_is_our_own_writes_no_file(renders: Objects, folder: str) -> None:
     _, _, container = pod_of(renders[folder])
 
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
@@ -172,10 +182,12 @@ def test_a_workload_has_an_account_of_its_own_and_no_token_of_the_cluster(render
     assert pod["serviceAccountName"] == account["metadata"]["name"] == app
     assert pod["automountServiceAccountToken"] is account["automountServiceAccountToken"] is False
     role = account["metadata"]["annotations"]["eks.amazonaws.com/role-arn"]
-    assert re.fullmatch(rf"arn:aws:iam::\d{{12}}:role/ml-{environment}-model-reader", role)
+    # A batch writes too, so it has a role of its own.
+    may = app if folder in BATCHES else "model-reader"
+    assert re.fullmatch(rf"arn:aws:iam::\d{{12}}:role/ml-{environment}-{may}", role)
 
 
-@pytest.mark.parametrize("folder", APPS)
+@pytest.mark.parametrize("folder", SERVICES)
 def test_pods_are_spread_over_zones_and_nodes(renders: Objects, folder: str) -> None:
     labels, pod, _ = pod_of(renders[folder])
     spread = pod["topologySpreadConstraints"]
@@ -210,7 +222,7 @@ def test_every_selector_selects_the_pods_of_its_own_render_and_no_others(renders
             selectors.append(item["spec"]["podSelector"])
     neighbours = [pod_of(renders[other])[0] for other in APPS if other != folder and same_environment(other, folder)]
 
-    assert len(selectors) == (4 if folder in APIS else 2)
+    assert len(selectors) == (4 if folder in APIS else 2 if folder in MODELS else 1)
     assert all(selects(selector, labels) for selector in selectors)
     assert not any(selects(selector, other) for selector in selectors for other in neighbours)
 
@@ -251,7 +263,7 @@ def test_the_load_balancer_is_internal_speaks_tls_alone_and_asks_for_readiness(r
     assert balancer["healthcheck-path"] == container["readinessProbe"]["httpGet"]["path"]
 
 
-@pytest.mark.parametrize("folder", APPS)
+@pytest.mark.parametrize("folder", SERVICES)
 def test_a_network_policy_lets_in_the_port_that_is_served_and_keeps_credentials_of_the_node_away(
     renders: Objects, folder: str
 ) -> None:
@@ -269,11 +281,62 @@ def test_a_network_policy_lets_in_the_port_that_is_served_and_keeps_credentials_
     assert way_out["to"] == [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}}]
 
 
-@pytest.mark.parametrize("folder", APPS)
+@pytest.mark.parametrize("folder", SERVICES)
 def test_a_drain_of_nodes_takes_one_pod_at_a_time_and_is_never_blocked(renders: Objects, folder: str) -> None:
     budget = the(renders[folder], "PodDisruptionBudget")["spec"]
 
     assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+
+
+# Batches
+
+
+@pytest.mark.parametrize("folder", BATCHES)
+def test_a_batch_runs_once_at_a_time_for_no_longer_than_a_while_and_cleans_up(renders: Objects, folder: str) -> None:
+    spec = the(renders[folder], "CronJob")["spec"]
+    job = spec["jobTemplate"]["spec"]
+
+    assert (spec["concurrencyPolicy"], spec["timeZone"]) == ("Forbid", "Etc/UTC")
+    assert 0 < job["activeDeadlineSeconds"] <= spec["startingDeadlineSeconds"]
+    assert job["ttlSecondsAfterFinished"] > 0
+    assert (spec["successfulJobsHistoryLimit"], spec["failedJobsHistoryLimit"]) == (1, 3)
+
+
+@pytest.mark.parametrize("folder", BATCHES)
+def test_a_batch_is_tried_again_only_where_that_may_help(renders: Objects, folder: str) -> None:
+    """Of the exit codes of model-src/serving/batch.py, 75 alone is worth another pod."""
+    job = the(renders[folder], "CronJob")["spec"]["jobTemplate"]["spec"]
+    _, pod, _ = pod_of(renders[folder])
+
+    assert (job["backoffLimit"], pod["restartPolicy"]) == (3, "Never")
+    disruption, refused = job["podFailurePolicy"]["rules"]
+    assert disruption == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
+    assert refused == {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1, 2]}}
+
+
+@pytest.mark.parametrize("folder", BATCHES)
+def test_a_batch_reads_and_writes_folders_of_its_environment_in_the_bucket(renders: Objects, folder: str) -> None:
+    _, _, container = pod_of(renders[folder])
+    variables = {variable["name"]: variable["value"] for variable in container["env"]}
+
+    environment = folder.split("/")[1]
+    place = f"s3://{POLICY.model_bucket}/batch/{environment}/iris/"
+    assert container["command"] == ["python", "-m", "serving.batch"]
+    assert variables == {
+        "BATCH_INPUT": f"{place}in/", "BATCH_OUTPUT": f"{place}out/", "MODEL_URI": "s3://unreleased/",
+        "MODEL_DIGEST": "unreleased", "AWS_REGION": "eu-west-1",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", BATCHES)
+def test_nobody_calls_a_batch(renders: Objects, folder: str) -> None:
+    policy = the(renders[folder], "NetworkPolicy")["spec"]
+
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in policy
+    [way_out] = policy["egress"]
+    assert way_out["ports"] == [{"port": 443}]
+    assert way_out["to"] == [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}}]
 
 
 # Environments
@@ -317,8 +380,11 @@ def test_the_quota_has_room_for_all_apps_at_their_largest_during_a_rollout(rende
     for folder in APPS:
         if same_environment(folder, f"overlays/{env}/environment"):
             _, pod, container = pod_of(renders[folder])
-            scaled = pod if "maxReplicas" in pod else the(renders[folder], "HorizontalPodAutoscaler")["spec"]
-            pods = scaled["maxReplicas"] + 1
+            if folder in BATCHES:
+                pods = 1
+            else:
+                scaled = pod if "maxReplicas" in pod else the(renders[folder], "HorizontalPodAutoscaler")["spec"]
+                pods = scaled["maxReplicas"] + 1
             needed["pods"] += pods
             for sort, name in (("requests", "cpu"), ("requests", "memory"), ("limits", "memory")):
                 needed[f"{sort}.{name}"] += pods * amount(container["resources"][sort][name])
@@ -335,8 +401,12 @@ DIFFERENT = {
     "metadata.namespace",
     "Namespace metadata.name",
     "ServiceAccount metadata.annotations.eks.amazonaws.com/role-arn",
+    "Deployment spec.template.spec.containers[api].env[REQUEST_LOG_URI].value",
     "HorizontalPodAutoscaler spec.minReplicas",
     "HorizontalPodAutoscaler spec.maxReplicas",
+    "CronJob spec.schedule",
+    "CronJob spec.jobTemplate.spec.template.spec.containers[batch].env[BATCH_INPUT].value",
+    "CronJob spec.jobTemplate.spec.template.spec.containers[batch].env[BATCH_OUTPUT].value",
     "InferenceService spec.predictor.minReplicas",
     "InferenceService spec.predictor.maxReplicas",
     "Ingress spec.rules[0].host",
@@ -350,7 +420,7 @@ DIFFERENT = {
 def test_environments_differ_in_what_they_should_and_nothing_else(renders: Objects) -> None:
     """Before any release: afterwards they differ in their releases too."""
     found = set()
-    for app in ("environment", "iris-api", "iris-sklearn"):
+    for app in ("environment", "iris-api", "iris-batch", "iris-sklearn"):
         sides = [
             {(item["kind"], item["metadata"]["name"].removeprefix(f"ml-{env}")): kustomize.leaves(item)
              for item in renders[f"overlays/{env}/{app}"]}
@@ -366,7 +436,7 @@ def test_environments_differ_in_what_they_should_and_nothing_else(renders: Objec
             }
 
     assert found == DIFFERENT
-    assert len(OVERLAYS) == 3 * len(POLICY.environments)
+    assert len(OVERLAYS) == 4 * len(POLICY.environments)
 
 
 # Names
@@ -374,14 +444,18 @@ def test_environments_differ_in_what_they_should_and_nothing_else(renders: Objec
 
 @pytest.mark.parametrize("folder", APPS)
 def test_no_name_or_value_of_a_base_is_left(renders: Objects, folder: str) -> None:
-    """The container of the API keeps its name: that is what it is in every app."""
+    """A container of our own keeps its name: that is what it is in every app."""
     app = folder.split("/")[2]
     values = [
         f"{path}={value}" for item in renders[folder] for path, value in kustomize.leaves(item).items()
-        if value in ("api", "model", "any") or "invalid" in str(value)
+        if value in ("api", "batch", "model", "any") or "invalid" in str(value)
     ]  # fmt: skip
 
-    assert values == (["spec.template.spec.containers[api].name=api"] if folder in APIS else [])
+    kept = {
+        "iris-api": ["spec.template.spec.containers[api].name=api"],
+        "iris-batch": ["spec.jobTemplate.spec.template.spec.containers[batch].name=batch"],
+    }
+    assert values == kept.get(app, [])
     assert {item["metadata"]["name"] for item in renders[folder]} == {app}
 
 
@@ -408,9 +482,8 @@ def test_every_file_is_read_by_a_render(manifests: Path) -> None:
         if file.is_file()
     }
 
-    optional = {
-        file for file in files if file.startswith(("argocd/platform/knative/", "base/inference-service/knative/"))
-    }
+    listed_by_those_who_want_them = ("argocd/platform/knative/", "base/inference-service/knative/", "base/api/signed/")
+    optional = {file for file in files if file.startswith(listed_by_those_who_want_them)}
     assert files - read == {layout.POLICY_FILE} | optional
 
 

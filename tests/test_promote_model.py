@@ -234,7 +234,10 @@ def test_a_release_must_run_in_the_environment_before(released: Checkout) -> Non
             (*APP, "--to", "qa"),
             "overlays/promotion.yaml: environments: no 'qa'; the environments are dev, staging, prod",
         ),
-        (("--app", "none", "--to", "staging"), "apps/none: no such app; the apps are iris-api, iris-sklearn"),
+        (
+            ("--app", "none", "--to", "staging"),
+            "apps/none: no such app; the apps are iris-api, iris-batch, iris-sklearn",
+        ),
         (
             (*APP, "--to", "staging"),
             "overlays/dev/iris-api/release.yaml: unreleased; iris-api reaches staging through dev,"

@@ -52,6 +52,12 @@ spec:
             - name: MODEL_DIGEST
               value: sha256:1
 """
+CRON_JOB = (
+    "kind: CronJob\n"
+    + DEPLOYMENT.partition("spec:\n")[0].partition("\n")[2]
+    + "spec:\n  jobTemplate:\n    spec:\n"
+    + "".join(f"    {line}\n" for line in DEPLOYMENT.partition("spec:\n")[2].splitlines())
+)
 
 
 def numbered(number: int, environment: str = "dev") -> Release:
@@ -67,9 +73,9 @@ def numbered(number: int, environment: str = "dev") -> Release:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("kind: Service\n", "kind: 'Service': a release is written for a Deployment or an InferenceService"),
-        ("- kind: Deployment\n", "kind: None: a release is written for a Deployment or an InferenceService"),
-        ("just a text\n", "kind: None: a release is written for a Deployment or an InferenceService"),
+        ("kind: Service\n", "kind: 'Service': a release is written for a Deployment, a CronJob or an InferenceService"),
+        ("- kind: Deployment\n", "kind: None: a release is written for a Deployment, a CronJob or an InferenceService"),
+        ("just a text\n", "kind: None: a release is written for a Deployment, a CronJob or an InferenceService"),
         (
             "kind: InferenceService\nspec: {predictor: {sklearn: {storageUri: s3://b/}}}\n",
             "spec.predictor.sklearn.storageUri: a change of it never reaches the running model under server-side apply;"
@@ -82,6 +88,11 @@ def numbered(number: int, environment: str = "dev") -> Release:
         (
             DEPLOYMENT.replace("MODEL_URI", "OTHER"),
             "spec.template.spec.containers: 0 containers with the variable MODEL_URI; a release sets it in exactly one",
+        ),
+        (
+            CRON_JOB.replace("MODEL_URI", "OTHER"),
+            "spec.jobTemplate.spec.template.spec.containers: 0 containers with the variable MODEL_URI; a release sets"
+            " it in exactly one",
         ),
         (
             DEPLOYMENT.replace("image: proxy:1", "env: [{name: MODEL_URI, value: x}]"),
@@ -117,6 +128,9 @@ def test_a_file_that_is_no_release_is_refused_with_its_field(text: str, line: st
         "kind: Deployment\nspec: {template: {spec: VALUE}}\n",
         "kind: Deployment\nspec: {template: {spec: {containers: VALUE}}}\n",
         "kind: Deployment\nspec: {template: {spec: {containers: [{name: api, env: VALUE}]}}}\n",
+        "kind: CronJob\nspec: VALUE\n",
+        "kind: CronJob\nspec: {jobTemplate: VALUE}\n",
+        "kind: CronJob\nspec: {jobTemplate: {spec: {template: {spec: {containers: VALUE}}}}}\n",
         "kind: InferenceService\nspec: VALUE\n",
         "kind: InferenceService\nspec: {predictor: VALUE}\n",
         "kind: InferenceService\nspec: {predictor: {model: VALUE}}\n",
@@ -127,10 +141,11 @@ def test_a_file_of_any_shape_is_refused_and_never_a_crash(text: str, value: str)
         release.read(text.replace("VALUE", value).encode(), TARGET, FILE)
 
 
-def test_what_is_written_is_what_is_read() -> None:
-    new = replace(release.read(DEPLOYMENT.encode(), TARGET, FILE), version="v2", digest="sha256:2", image=IMAGE)
+@pytest.mark.parametrize("before", [DEPLOYMENT, CRON_JOB], ids=["Deployment", "CronJob"])
+def test_what_is_written_is_what_is_read(before: str) -> None:
+    new = replace(release.read(before.encode(), TARGET, FILE), version="v2", digest="sha256:2", image=IMAGE)
 
-    text = release.write(DEPLOYMENT.encode(), new)
+    text = release.write(before.encode(), new)
 
     assert release.read(text, TARGET, FILE) == new
     assert text.count(b"sha256:2") == 2
@@ -267,6 +282,18 @@ def test_a_release_enters_an_environment_only_after_the_one_before(history: Chec
             f" comes before {never.environment}; release it there first, then run"
             f" `python scripts/promote_model.py --app app --to {never.environment}`",
         )
+
+
+def test_what_ever_ran_is_known_of_apps_that_are_gone_and_not_of_what_a_merged_branch_tried(history: Checkout) -> None:
+    history.git("checkout", "-q", "-b", "topic")
+    for item in (numbered(2, "prod"), numbered(3, "prod")):
+        commit_release(history, item)
+    history.git("checkout", "-q", "cicd")
+    history.git("merge", "-q", "--no-ff", "-m", "Merge", "topic")
+    history.git("rm", "-qr", "overlays/prod")
+    history.commit("Retire app from prod")
+
+    assert release.ever(Git(history.root), "cicd") == {numbered(1), numbered(3, "prod")}
 
 
 def test_a_file_that_was_no_release_once_hides_no_other_release(history: Checkout) -> None:

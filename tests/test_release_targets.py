@@ -1,4 +1,4 @@
-"""What a release can be written into besides a workload's own patch: canaries, and `images:` of a kustomization."""
+"""What a release can be written into besides a service's own patch: a batch, canaries, `images:` of a kustomization."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,7 +15,7 @@ from conftest import IMAGE, REGISTRY, ROOT, Checkout, Version, make_checkout, pa
 from gitops import kustomize
 from gitops.release import Target
 
-SKLEARN, API = ("--app", "iris-sklearn"), ("--app", "iris-api")
+SKLEARN, API, BATCH = ("--app", "iris-sklearn"), ("--app", "iris-api"), ("--app", "iris-batch")
 FILE = "overlays/{}/iris-sklearn/release.yaml"
 KUSTOMIZATION = "overlays/{}/iris-api/kustomization.yaml"
 
@@ -30,6 +31,89 @@ def second(tmp_path: Path, s3: object) -> Version:
     made = package(tmp_path / "second", "two")
     assert s3.upload(made) == made.uri  # type: ignore[attr-defined]
     return made
+
+
+# Batches
+
+
+def test_a_batch_is_released_promoted_rolled_back_and_retired_like_a_service(
+    checkout: Checkout, version: Version, second: Version
+) -> None:
+    for made in (version, second):
+        bump(checkout, "dev", made, "--image", IMAGE, app=BATCH)
+        told = checkout.run("promote_model", *BATCH, "--to", "staging", "--push", "--json")
+        assert told.code == 0, told.err
+        checkout.merge(json.loads(told.out)["branch"])
+    [container] = batch(checkout, "staging")["containers"]
+    variables = {item["name"]: item["value"] for item in container["env"]}
+    assert container["image"] == IMAGE
+    assert (variables["MODEL_URI"], variables["MODEL_DIGEST"]) == (f"{second.uri}onnx/", second.digest)
+
+    back = checkout.run("rollback_model", *BATCH, "--env", "staging", "--reason", "worse", "--push")
+    rows = json.loads(checkout.run("releases", *BATCH, "--json").out)["releases"]
+    listed = json.loads(checkout.run("list_versions", "--model", "iris", "--json").out)
+    checkout.git("checkout", "-q", "-B", "cicd", "origin/cicd")
+    retired = checkout.run("retire_app", *BATCH, "--env", "staging", "--reason", "no files come any more", "--push")
+    before = checkout.tip()
+    checkout.merge("retire/staging/iris-batch")
+
+    assert back.code == retired.code == 0, back.err + retired.err
+    assert [(row["version"], row["image"]) for row in rows] == [
+        (second.version, IMAGE), (version.version, IMAGE), ("unreleased", "unreleased"),
+    ]  # fmt: skip
+    assert {item["version"]: item["runs_in"] for item in listed} == {
+        version.version: ["iris-batch in staging"], second.version: ["iris-batch in dev"],
+    }  # fmt: skip
+    assert "- CronJob.batch ml-staging/iris-batch\n" in retired.out
+    assert checkout.run("validate", "--changed-since", before).code == 0
+
+
+def batch(checkout: Checkout, environment: str) -> dict[str, Any]:
+    """The pod of a batch, as it is rendered."""
+    [item] = [
+        item
+        for item in kustomize.objects(kustomize.build(checkout.root, f"overlays/{environment}/iris-batch"))
+        if item["kind"] == "CronJob"
+    ]
+    pod: dict[str, Any] = item["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    return pod
+
+
+def test_a_batch_never_slips_past_the_order_or_out_of_the_repository(checkout: Checkout, version: Version) -> None:
+    write_release(checkout.root, Target("iris-batch", "prod"), version, "onnx", IMAGE)
+    checkout.git("rm", "-qr", "overlays/dev/iris-batch")
+
+    done = checkout.run("validate", "--changed-since", "origin/cicd")
+
+    assert (done.code, done.errors) == (
+        1,
+        [
+            f"overlays/prod/iris-batch/release.yaml: {version.version} has never been released in staging, which comes"
+            " before prod; release it there first, then run"
+            " `python scripts/promote_model.py --app iris-batch --to prod` [order]",
+            "overlays/dev/iris-batch: CronJob.batch ml-dev/iris-batch is no longer rendered, and Argo CD would delete"
+            " it; to remove it on purpose, run `python scripts/retire_app.py --app iris-batch --env dev` [removal]",
+        ],
+    )
+
+
+def test_a_batch_may_keep_its_release_in_images(checkout: Checkout, version: Version) -> None:
+    kustomization = "overlays/dev/iris-batch/kustomization.yaml"
+    checkout.git("rm", "-q", "overlays/dev/iris-batch/release.yaml")
+    checkout.replace(kustomization, "  - path: release.yaml\n", "")
+    kept = example("images").replace("kind: Deployment", "kind: CronJob").replace("[name=api]", "[name=batch]")
+    kept = kept.replace("spec.template.", "spec.jobTemplate.spec.template.")
+    checkout.write(kustomization, f"{checkout.read(kustomization).decode()}\n{kept}")
+    checkout.commit(push=True)
+
+    bump(checkout, "dev", version, "--image", IMAGE, app=BATCH)
+
+    checkout.git("reset", "-q", "--hard", "origin/cicd")
+    [container] = batch(checkout, "dev")["containers"]
+    variables = {item["name"]: item.get("value") for item in container["env"]}
+    assert container["image"] == IMAGE
+    assert (variables["MODEL_URI"], variables["MODEL_DIGEST"]) == (f"{version.uri}onnx/", version.digest)
+    assert checkout.run("validate").code == 0
 
 
 # Canaries

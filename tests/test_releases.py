@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from conftest import IMAGE, Checkout, Version, git
 
+APPS = ["iris-api", "iris-batch", "iris-sklearn"]
 NEVER = {"version": "unreleased", "since": "-", "commit": "-", "code": "-", "image": "-"}
 
 
@@ -44,10 +45,13 @@ def test_what_runs_where_and_since_when(released: Checkout, version: Version) ->
     at_dev, image = {"since": since[bump], "commit": bump[:12]}, {"image": "iris-api@111111111111"}
     assert table(done.out) == [
         {"environment": "dev", "app": "iris-api"} | runs | at_dev | image,
+        {"environment": "dev", "app": "iris-batch"} | NEVER,
         {"environment": "dev", "app": "iris-sklearn"} | runs | at_dev | {"image": "-"},
         {"environment": "staging", "app": "iris-api"} | runs | {"since": since[merge], "commit": merge[:12]} | image,
+        {"environment": "staging", "app": "iris-batch"} | NEVER,
         {"environment": "staging", "app": "iris-sklearn"} | NEVER,
         {"environment": "prod", "app": "iris-api"} | NEVER,
+        {"environment": "prod", "app": "iris-batch"} | NEVER,
         {"environment": "prod", "app": "iris-sklearn"} | NEVER,
     ]
 
@@ -87,8 +91,8 @@ def test_what_is_asked_for_is_what_is_shown_according_to_the_newest_cicd_known(c
 
     names = [(row["environment"], row["app"]) for row in told(checkout)["releases"]]
 
-    assert names == [(env, app) for env in ("dev", "staging", "prod") for app in ("iris-api", "iris-sklearn")]
-    assert [row["app"] for row in told(checkout, "--env", "prod")["releases"]] == ["iris-api", "iris-sklearn"]
+    assert names == [(env, app) for env in ("dev", "staging", "prod") for app in APPS]
+    assert [row["app"] for row in told(checkout, "--env", "prod")["releases"]] == APPS
     assert [row["environment"] for row in told(checkout, "--app", "iris-api")["releases"]] == ["dev", "staging", "prod"]
     assert {row["since"] for row in told(checkout)["releases"]} == {None}
 
@@ -97,8 +101,11 @@ def test_what_is_asked_for_is_what_is_shown_according_to_the_newest_cicd_known(c
     ("args", "line"),
     [
         (("--env", "qa"), "--env qa: nothing of that name on cicd; there is dev, staging, prod"),
-        (("--app", "iris"), "--app iris: nothing of that name on cicd; there is iris-api, iris-sklearn"),
-        (("--env", "dev", "--app", ""), "--app : nothing of that name on cicd; there is iris-api, iris-sklearn"),
+        (("--app", "iris"), "--app iris: nothing of that name on cicd; there is iris-api, iris-batch, iris-sklearn"),
+        (
+            ("--env", "dev", "--app", ""),
+            "--app : nothing of that name on cicd; there is iris-api, iris-batch, iris-sklearn",
+        ),
     ],
 )
 def test_names_that_are_not_there_are_refused_with_those_that_are(
@@ -114,8 +121,8 @@ def test_a_file_of_cicd_that_is_no_release_is_named(checkout: Checkout) -> None:
     checkout.commit()
 
     assert checkout.run("releases").errors == [
-        "overlays/dev/iris-api/release.yaml: kind: 'Service': a release is written for a Deployment or an"
-        " InferenceService"
+        "overlays/dev/iris-api/release.yaml: kind: 'Service': a release is written for a Deployment, a"
+        " CronJob or an InferenceService"
     ]
 
 

@@ -94,7 +94,7 @@ def test_a_dry_run_changes_nothing(released: Checkout) -> None:
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        (("--app", "none", "--env", "dev"), "apps/none: no such app; the apps are iris-api, iris-sklearn"),
+        (("--app", "none", "--env", "dev"), "apps/none: no such app; the apps are iris-api, iris-batch, iris-sklearn"),
         (
             ("--app", "iris-api", "--env", "qa"),
             "overlays/promotion.yaml: environments: no 'qa'; the environments are dev, staging, prod",

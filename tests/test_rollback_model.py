@@ -140,7 +140,7 @@ def test_a_release_whose_bytes_are_gone_or_altered_is_not_restored(
             (*APP, "--to", "2020-01-01-000000000000"),
             "--to 2020-01-01-000000000000: never released as iris-api in dev; earlier releases are ",
         ),
-        (("--app", "none", "--env", "dev"), "apps/none: no such app; the apps are iris-api, iris-sklearn"),
+        (("--app", "none", "--env", "dev"), "apps/none: no such app; the apps are iris-api, iris-batch, iris-sklearn"),
         (
             ("--app", "iris-api", "--env", "qa"),
             "overlays/promotion.yaml: environments: no 'qa'; the environments are dev, staging, prod",

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import ModuleType
 
@@ -27,6 +28,8 @@ LOCKS = [
     "model-src/requirements-test.txt",
     "model-src/requirements-train.txt",
     "model-src/requirements-serve.txt",
+    "model-src/requirements-monitor.txt",
+    "model-src/requirements-kubeflow.txt",
 ]
 
 
@@ -223,6 +226,19 @@ def test_the_programs_are_linked_beside_the_commands(copy: Copy) -> None:
     }  # fmt: skip
 
 
+def test_a_wheel_needs_no_go_toolchain_and_a_library_is_no_command(copy: Copy) -> None:
+    copy.set_up("test-cluster")
+    tools.KSERVE_STORAGE.path.unlink()
+
+    done = copy.set_up("test-cluster")
+
+    plan = [line.split("min")[1].strip() for line in done.err.splitlines()[1:]]
+    assert plan == ["kserve-storage 0.20.0, from a wheel", "in all, on two cores"]
+    commands = {path.name for path in (copy.root / ".venv/bin").iterdir()}
+    assert "redis-server" in commands
+    assert "kserve-storage" not in commands
+
+
 def test_a_python_that_is_not_supported_is_refused_when_there_is_no_other(
     copy: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +320,8 @@ def test_every_package_of_a_lock_has_a_version_and_hashes_and_no_host(lock: str)
         ("requirements.txt", "requirements-cluster.txt"),
         ("requirements-cluster.txt", "requirements-test.txt"),
         ("model-src/requirements-train.txt", "model-src/requirements-test.txt"),
+        ("model-src/requirements-monitor.txt", "model-src/requirements-test.txt"),
+        ("model-src/requirements-kubeflow.txt", "model-src/requirements-test.txt"),
         ("model-src/requirements-serve.txt", "model-src/requirements-train.txt"),
     ],
 )
@@ -364,7 +382,7 @@ def pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 def test_every_program_has_its_version_and_its_checksums(program: Program | tools.Wheel) -> None:
     if isinstance(program, tools.Wheel):
-        assert program.version == "6.2.912183"
+        assert program.version == {"redis-server": "6.2.912183", "kserve-storage": "0.20.0"}[program.name]
         assert "--hash=sha256:" in program.lock.read_text()
         return
     sums = (program.folder / "go.sum").read_text()
@@ -387,6 +405,7 @@ def test_what_runs_here_is_what_the_schemas_are_made_of() -> None:
 
     for program in (tools.APISERVER, tools.KSERVE, tools.ARGOCD):
         assert versions[program.module[0]] == program.version
+    assert f"v{tools.KSERVE_STORAGE.version}" == tools.KSERVE.version
 
 
 @pytest.mark.parametrize("sources", [tools.SCHEMAS, tools.CHARTS], ids=lambda sources: sources.name)
@@ -526,6 +545,35 @@ def test_what_an_interrupted_build_left_is_removed_by_the_next(toolchain: Path) 
     tools.build([THING])
 
     assert left() == ["bin", "build.lock"]
+
+
+@pytest.mark.parametrize(
+    ("member", "kept"),
+    [
+        ("thing/bin/thing", {".": "#!/bin/sh\n"}),
+        (None, {"thing/__init__.py": "", "thing/bin/thing": "#!/bin/sh\n"}),
+    ],
+)
+def test_of_a_wheel_its_program_or_all_of_it_is_kept(
+    member: str | None, kept: dict[str, str], pinned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pinned / "thing/requirements.txt").write_text("thing==1.2 \\\n    --hash=sha256:0\n")
+    wheel = tools.Wheel("thing", 1, 0.1, "thing", member, python="3.12")
+
+    def download(work: Path, command: str, *args: str) -> None:
+        folder = Path(args[args.index("-d") + 1])
+        folder.mkdir(parents=True)
+        with zipfile.ZipFile(folder / "thing-1.2-py3-none-any.whl", "w") as archive:
+            archive.writestr("thing/__init__.py", "")
+            archive.writestr("thing/bin/thing", "#!/bin/sh\n")
+
+    monkeypatch.setattr(tools, "_pip", download)
+    tools.build([wheel])
+
+    there = wheel.require()
+    found = {str(file.relative_to(there)): file.read_text() for file in [there, *there.rglob("*")] if file.is_file()}
+    assert found == kept
+    assert left() == sorted(["build.lock", there.parent.name])
 
 
 def kubernetes(keep: str) -> tools.Sources:

@@ -45,6 +45,14 @@ def a_pod(uri: str, ready: str = "True") -> dict[str, Any]:
     }
 
 
+CRON_JOB: dict[str, Any] = {
+    "apiVersion": "batch/v1",
+    "kind": "CronJob",
+    "metadata": {"name": "iris-batch", "annotations": {"model.mlops/version": VERSION}},
+    "spec": {"jobTemplate": {"spec": {"template": copy.deepcopy(WORKLOAD["spec"]["template"])}}},
+}
+
+
 def fine() -> Seen:
     live = copy.deepcopy(WORKLOAD)
     return Seen(copy.deepcopy(APPLICATION), live, live, [a_pod(URI)], [])
@@ -168,6 +176,54 @@ def test_an_app_that_the_cluster_does_not_have_is_named() -> None:
         "no Application yet; Argo CD has not looked at this commit, or its ApplicationSet fails"
     ]
     assert faults(Seen(copy.deepcopy(APPLICATION), None, None, [], [])) == ["Deployment iris-api is not in the cluster"]
+
+
+LAST, EARLIER = "2026-02-02T02:00:00Z", "2026-02-01T02:01:00Z"
+EVENT = {
+    "type": "Warning",
+    "involvedObject": {"kind": "Job", "name": "iris-batch-29499840"},
+    "lastTimestamp": LAST,
+    "message": "Container batch failed with exit code 1",
+}
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        ({}, []),
+        ({"lastScheduleTime": LAST, "lastSuccessfulTime": "2026-02-02T02:01:00Z"}, []),
+        ({"lastScheduleTime": LAST, "lastSuccessfulTime": EARLIER, "active": [{"kind": "Job"}]}, []),
+        (
+            {"lastScheduleTime": LAST, "lastSuccessfulTime": EARLIER},
+            [f"the run of {LAST} failed: Container batch failed with exit code 1"],
+        ),
+        (
+            {"lastScheduleTime": LAST},
+            [f"the run of {LAST} failed, and none has ever succeeded: Container batch failed with exit code 1"],
+        ),
+    ],
+)
+def test_of_a_batch_the_last_run_counts(seen: dict[str, Any], expected: list[str]) -> None:
+    live = copy.deepcopy(CRON_JOB) | {"status": seen}
+    # The run of a version before may end its work.
+    running = a_pod(OTHER) | {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}
+
+    row = status.row(
+        "iris-batch", "dev", CRON_JOB, Seen(copy.deepcopy(APPLICATION), live, None, [running], [EVENT]), False
+    )
+
+    assert row.faults == expected
+    assert (row.live, row.image, row.pods) == (VERSION, "iris-api@1", "1")
+
+
+def test_a_batch_with_another_model_is_named() -> None:
+    live = copy.deepcopy(CRON_JOB)
+    live["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"] = OTHER
+
+    row = status.row("iris-batch", "dev", CRON_JOB, Seen(copy.deepcopy(APPLICATION), live, None, [], []), False)
+
+    path = "jobTemplate.spec.template.spec.containers[api].env[MODEL_URI].value"
+    assert row.faults == [f"{path}: the cluster has {OTHER}, Git says {URI}"]
 
 
 def test_what_is_not_released_has_no_application() -> None:

@@ -28,7 +28,7 @@ def refusal(call: Callable[[], object]) -> tuple[str, ...]:
 
 
 def verify(uri: str) -> versions.Manifest:
-    return store.verify(Store(BUCKET), versions.parse_uri(uri))
+    return store.verify(Store(BUCKET), versions.parse_uri(uri), None)
 
 
 def key(version: Version, path: str) -> str:

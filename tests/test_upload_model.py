@@ -18,6 +18,12 @@ from gitops.store import Store
 FILES = ["onnx/model.onnx", "sklearn/model.joblib"]
 
 
+@pytest.fixture(autouse=True)
+def _policy(manifests: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The template's policy, whatever that of a fork asks for."""
+    monkeypatch.setattr("gitops.cli.ROOT", manifests)
+
+
 @pytest.fixture
 def packaged(tmp_path: Path, s3: S3) -> Version:
     """A model version that is not in the bucket yet."""

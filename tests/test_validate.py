@@ -20,6 +20,7 @@ from gitops import kustomize, layout, rules, schemas, tools
 from gitops.release import Target
 from gitops.rules import ARGOCD, Repository
 
+FLAVOURS = (("iris-api", "onnx", IMAGE), ("iris-batch", "onnx", IMAGE), ("iris-sklearn", "sklearn", None))
 FOLDERS = rules.folders(ROOT, layout.read_policy(ROOT))
 
 
@@ -63,6 +64,7 @@ def test_without_its_catcher_a_fault_is_found_by_none_but_those_that_are_named(
 def test_the_command_reports_the_faults_of_all_rules_and_exits_with_1(root: Path) -> None:
     chosen = {
         "same-network-policy", "cluster-scoped", "form-storage-uris", "uri-latest", "paths-base", "service-port",
+        "signing-missing",
     }  # fmt: skip
     fixtures = [fixture for fixture in FIXTURES if fixture.name in chosen]
 
@@ -95,7 +97,7 @@ def test_the_untouched_repository_passes(root: Path) -> None:
 
 def test_released_apps_pass_and_no_finding_is_an_empty_list_in_json(root: Path, tmp_path: Path) -> None:
     made = package(tmp_path / "artifacts")
-    for app, flavour, image in (("iris-api", "onnx", IMAGE), ("iris-sklearn", "sklearn", None)):
+    for app, flavour, image in FLAVOURS:
         write_release(root, Target(app, "prod"), made, flavour, image)
 
     done = run("validate", "--root", root, "--json")

@@ -63,14 +63,31 @@ def test_no_workflow_knows_a_long_lived_key(file: Path) -> None:
     assert not re.search("aws[-_](access|secret)", text, re.IGNORECASE)
 
 
-def test_only_the_job_that_releases_may_write_and_take_on_the_role() -> None:
+def test_only_the_jobs_that_release_or_start_training_may_write() -> None:
     rights = {
         f"{name}.{job}": sorted(right for right, level in body.get("permissions", {}).items() if level == "write")
         for name, workflow in WORKFLOWS.items()
         for job, body in workflow["jobs"].items()
     }
 
-    assert {job: held for job, held in rights.items() if held} == {"mlops-pipeline.release": ["contents", "id-token"]}
+    roles = {
+        f"{name}.{job}": step["with"]["role-to-assume"]
+        for name in WORKFLOWS
+        for job, step in steps(name)
+        if "configure-aws-credentials" in step.get("uses", "")
+    }
+
+    assert {job: held for job, held in rights.items() if held} == {
+        "mlops-pipeline.compare": ["id-token"],
+        "mlops-pipeline.release": ["contents", "id-token"],
+        "retrain.check": ["id-token"],
+        "retrain.start": ["actions"],
+    }
+    assert roles == {
+        "mlops-pipeline.compare": "${{ vars.AWS_MODEL_READER_ROLE }}",
+        "mlops-pipeline.release": "${{ vars.AWS_MODEL_WRITER_ROLE }}",
+        "retrain.check": "${{ vars.AWS_MONITOR_ROLE }}",
+    }
 
 
 def test_the_pipeline_does_not_start_itself() -> None:
@@ -79,6 +96,57 @@ def test_the_pipeline_does_not_start_itself() -> None:
 
     assert pipeline["on"]["push"] == {"branches": ["cicd"], "paths": ["model-src/**"]}
     assert pipeline["concurrency"]["cancel-in-progress"] == "false"
+
+
+def test_training_starts_when_it_is_due_even_if_the_check_of_drift_has_failed() -> None:
+    retrain = WORKFLOWS["retrain"]
+    check, start = retrain["jobs"]["check"], retrain["jobs"]["start"]
+    order = [step.get("id") for step in check["steps"]]
+
+    assert retrain["on"].keys() == {"schedule", "workflow_dispatch"}
+    assert check["if"] == "github.ref == 'refs/heads/cicd'"
+    assert order.index("drift") < order.index("decide")
+    assert check["outputs"] == {"retrain": "${{ steps.decide.outputs.retrain }}"}
+    assert "steps.drift.outcome" in check["steps"][order.index("decide")]["if"]
+    assert start["if"] == "!cancelled() && needs.check.outputs.retrain == 'true'"
+    [step] = start["steps"]
+    assert step["run"].split()[:4] == ["gh", "workflow", "run", "mlops-pipeline.yml"]
+    assert "workflow_dispatch" in WORKFLOWS["mlops-pipeline"]["on"]
+
+
+def test_whether_training_is_due_is_told_to_the_next_job(checkout: Checkout, version: Version, tmp_path: Path) -> None:
+    """The step as it stands, on an environment where nothing runs and on one where a version is too old."""
+    (checkout.root / ".venv").symlink_to(ROOT / ".venv")
+
+    def told() -> str:
+        output, summary = tmp_path / "output", tmp_path / "summary"
+        output.write_text("")
+        done = subprocess.run(
+            ["bash", "-e", "-c", script("retrain", "check", "check_retrain.py").replace("--env prod", "--env dev")],
+            cwd=checkout.root, env=os.environ | {"GITHUB_OUTPUT": str(output), "GITHUB_STEP_SUMMARY": str(summary)},
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return output.read_text()
+
+    assert told() == "retrain=false\n"
+    released = checkout.run(
+        "bump_model", "--app", "iris-sklearn", "--env", "dev", "--model-uri", version.uri, "--commit"
+    )
+    assert released.code == 0, released.err
+    checkout.git("checkout", "-q", "cicd")
+    assert told() == "retrain=false\n"
+    backdate(checkout)
+    assert told() == "retrain=true\n"
+
+
+def backdate(checkout: Checkout) -> None:
+    """Makes the last commit of cicd one of many years ago."""
+    environment = os.environ | {"GIT_COMMITTER_DATE": "2001-02-03T04:05:06+00:00"}
+    subprocess.run(
+        ["git", "commit", "-q", "--amend", "--no-edit", "--allow-empty"],
+        cwd=checkout.root, env=environment, check=True,
+    )  # fmt: skip
 
 
 def test_the_aggregate_check_waits_for_every_other_job() -> None:

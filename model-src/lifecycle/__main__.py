@@ -21,16 +21,22 @@ import argparse
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from packing import Refused
 
+if TYPE_CHECKING:
+    from lifecycle.tuning import Candidate
+
 # What takes seconds to import is imported where it is used, so that --help and a refusal are quick.
 
+UNRELEASED = "s3://unreleased"
+"""What a release file names before its first release."""
 SOURCE = Path(__file__).resolve().parents[1]
 
 
@@ -42,13 +48,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("stage", choices=STAGES)
     add("model", help="the folder of the model, for example iris")
     add("--draft", action="store_true", help="version: although the code is not committed; it cannot be uploaded")
-    add("--with", dest="other", metavar="URI", help="compare: the folder or s3:// address of the other version")
+    add(
+        "--with",
+        dest="other",
+        metavar="URI",
+        help="compare: the other version's folder or URI, or what a release names",
+    )
     args = parser.parse_args(argv)
     if args.draft and args.stage != "version":
         parser.error(f"--draft is an option of version, not of {args.stage}")
     if (args.other is None) != (args.stage != "compare"):
         parser.error("compare needs --with, and nothing else takes it")
-    _same_arithmetic()
+    same_arithmetic()
     try:
         STAGES[args.stage](args)
     except Refused as refused:
@@ -65,9 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _same_arithmetic() -> None:
-    """The last digits of a sum depend on the processor that OpenBLAS recognises and on the number of threads, and a
-    version's digest depends on them. Any x86 processor of the last ten years can do what this one could."""
+def same_arithmetic() -> None:
+    """To be called before numpy is imported. The last digits of a sum depend on the processor that OpenBLAS recognises
+    and on the number of threads, and a version's digest depends on them. Any x86 processor of the last ten years can do
+    what this one could."""
     if platform.machine() in ("x86_64", "AMD64"):
         os.environ.setdefault("OPENBLAS_CORETYPE", "Haswell")
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
@@ -110,11 +122,10 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def tune(args: argparse.Namespace) -> None:
-    from lifecycle import model, tables, tracking, tuning
+    from lifecycle import model, tables, tuning
 
     found, paths, params = model.load(args.model), model.Files(args.model), _params(args.model)
-    problem = _problem(found)
-    metric, train = problem.metric, tables.read(paths.train)
+    metric, train = _problem(found).metric, tables.read(paths.train)
 
     def seen(number: int, one: tuning.Candidate) -> None:
         shown = ", ".join(
@@ -123,7 +134,16 @@ def tune(args: argparse.Namespace) -> None:
         )
         _say(f"trial {number + 1} of {params.tune.trials}: {metric.name} {one.score:.4f}  {one.family}: {shown}")
 
-    candidates = list(tuning.search(train, found, params, metric, seen))
+    end_search(args.model, list(tuning.search(train, found, params, metric, seen)))
+
+
+def end_search(name: str, candidates: list[Candidate]) -> None:
+    """Chooses, records and writes, whoever searched. Raises Refused when the best candidate is not good enough."""
+    from lifecycle import model, tables, tracking, tuning
+
+    found, paths, params = model.load(name), model.Files(name), _params(name)
+    problem = _problem(found)
+    metric = problem.metric
     chosen = tuning.choose(candidates, params.families, metric)
     if not metric.holds(chosen.score):
         raise Refused(
@@ -230,14 +250,16 @@ def compare(args: argparse.Namespace) -> None:
 
     found, paths, params = model.load(args.model), model.Files(args.model), _params(args.model)
     problem = _problem(found)
-    rows = tables.read(paths.evaluation)
+    if args.other.rstrip("/") == UNRELEASED:
+        _say("nothing to compare with: no version is released there yet")
+        return
     if not paths.version.exists():
         raise Refused(f"{paths.version}: no such version; `python -m lifecycle version {args.model}` makes it")
+    held_out = paths.reports / "evaluation_set.csv"
+    rows = tables.read(held_out)
     old, new = _served(args.other), _served(str(paths.version))
-    if tables.digest(paths.evaluation.read_bytes()) != new.manifest.evaluation_set_digest:
-        raise Refused(
-            f"{paths.evaluation}: not the rows that {paths.version} was evaluated on; run `dvc repro` and `version`"
-        )
+    if tables.digest(held_out.read_bytes()) != new.manifest.evaluation_set_digest:
+        raise Refused(f"{held_out}: not the rows that {paths.version} was evaluated on; run `dvc repro` and `version`")
     result = comparing.compare(old, new, rows, found, problem, params.evaluate)
     _write(paths.reports / "comparison.md", comparing.table(result))
     _write_json(paths.reports / "comparison.json", asdict(result))
@@ -250,15 +272,15 @@ def _served(address: str) -> Any:
     from packing import digest, manifest
     from serving import model, source
 
+    # A release names the folder of what its app serves, one below the version's.
+    version = re.sub(r"^(s3://[^/]+/models/[^/]+/[^/]+)/[^/]+/?$", r"\1", address).rstrip("/")
     try:
-        place = source.open_source(f"{address.rstrip('/')}/onnx")
+        place = source.open_source(f"{version}/onnx")
     except ValueError:
         raise Refused(f"--with {address}: not a folder, and not s3://BUCKET/models/MODEL/VERSION/") from None
     try:
-        described = manifest.parse(
-            place.read(digest.MANIFEST, model.MANIFEST_LIMIT), f"{address.rstrip('/')}/{digest.MANIFEST}"
-        )
-        return model.load(place, described.digest)
+        text = place.read(digest.MANIFEST, model.MANIFEST_LIMIT)
+        return model.load(place, manifest.parse(text, f"{version}/{digest.MANIFEST}").digest)
     except source.Unavailable as error:
         raise Refused(f"{error}; is the network there, and AWS_ENDPOINT_URL_S3 right?") from None
     except Refused as refused:

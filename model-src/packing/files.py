@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -16,8 +17,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as sibling:
         try:
             sibling.write(content)
-            # A temporary file is the owner's alone; what people share gets what open() would have given it.
-            os.fchmod(sibling.fileno(), 0o666 & ~_umask())
+            share(sibling)
             sibling.close()
             Path(sibling.name).replace(path)
         except BaseException:
@@ -50,8 +50,9 @@ def staged_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(holder, ignore_errors=True)
 
 
-def _umask() -> int:
-    # It can only be read by setting it.
+def share(file: IO[bytes]) -> None:
+    """Gives a temporary file, which is the owner's alone, the rights that open() would have given it."""
+    # The mask can only be read by setting it.
     umask = os.umask(0o022)
     os.umask(umask)
-    return umask
+    os.fchmod(file.fileno(), 0o666 & ~umask)

@@ -6,6 +6,7 @@ so they have to be one model.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,50 +108,66 @@ def generated_rows(pipeline: Any, data: NDArray[np.float64], seed: int = 0) -> N
     random = np.random.default_rng(seed)
     low, high = np.nanmin(data, axis=0), np.nanmax(data, axis=0)
     margin = (high - low) / 10
-    rows = random.uniform(low - margin, high + margin, (GENERATED_ROWS, data.shape[1]))
+    low, high = low - margin, high + margin
+    rows = random.uniform(low, high, (GENERATED_ROWS, data.shape[1]))
     known = [np.unique(column[~np.isnan(column)]) for column in data.T]
-    coded = [column for column, values in enumerate(known) if len(values) <= CODES]
-    for column in coded:
-        rows[:, column] = random.choice(known[column], GENERATED_ROWS)
+    for column, values in enumerate(known):
+        if len(values) <= CODES:
+            rows[:, column] = random.choice(values, GENERATED_ROWS)
+            # No thresholds are looked for between codes: an encoder may refuse one that it does not know.
+            low[column] = high[column] = values[0]
     # A view: what is written into it is written into the rows.
     every_second = rows[::2]
-    for column, thresholds in _thresholds(pipeline, rows).items():
-        if column not in coded:
-            near = [np.nextafter(thresholds.astype(np.float32), np.float32(towards)) for towards in (-np.inf, np.inf)]
-            chosen = random.random(len(every_second)) < 0.5
-            every_second[chosen, column] = random.choice(np.concatenate([thresholds, *near]), int(chosen.sum()))
+    for column, near in _near_thresholds(pipeline, low, high).items():
+        chosen = random.random(len(every_second)) < 0.5
+        every_second[chosen, column] = random.choice(near, int(chosen.sum()))
     missing = np.isnan(data).any(axis=0)
     rows[(random.random(rows.shape) < 0.1) & missing] = np.nan
     return rows
 
 
-def _thresholds(pipeline: Any, rows: NDArray[np.float64]) -> dict[int, NDArray[np.float64]]:
-    """The thresholds of the last step's trees, by the column of a row that they are compared with, and in its unit:
-    one that all steps before have passed on as it is, or only moved and scaled."""
+def _near_thresholds(
+    pipeline: Any, low: NDArray[np.float64], high: NDArray[np.float64]
+) -> dict[int, NDArray[np.float64]]:
+    """By input column, the numbers between `low` and `high` that the steps before the trees bring to a threshold, and
+    their neighbours in single precision."""
     trees = [tree.tree_ for tree in np.ravel(getattr(pipeline[-1], "estimators_", []))]
     if not trees:
         return {}
-    inner = pipeline[:-1].transform(rows) if len(pipeline) > 1 else rows
+    transform = pipeline[:-1].transform if len(pipeline) > 1 else np.array
     features = np.concatenate([tree.feature for tree in trees])
     thresholds = np.concatenate([tree.threshold for tree in trees])
-    found = {}
-    for position in range(inner.shape[1]):
-        compared = np.unique(thresholds[features == position])
-        if len(compared) and (source := _source(inner[:, position], rows)):
-            column, slope, offset = source
-            found[column] = slope * compared + offset
-    return found
+    found: dict[int, NDArray[np.float64]] = {}
+    for column in range(len(low)):
+        ends = np.array([low, low])
+        ends[1, column] = high[column]
+        least, most = transform(ends)
+        for position in np.flatnonzero(least != most):
+            aims = np.unique(thresholds[features == position])
+            aims = aims[(aims > min(least[position], most[position])) & (aims < max(least[position], most[position]))]
+            exact = _preimages(transform, low, high, column, int(position), aims)
+            single = exact.astype(np.float32)
+            near = [exact, single, *(np.nextafter(single, np.float32(towards)) for towards in (-np.inf, np.inf))]
+            found[column] = np.concatenate([found.get(column, np.empty(0)), *near])
+    return {column: near for column, near in found.items() if len(near)}
 
 
-def _source(inner: NDArray[np.float64], rows: NDArray[np.float64]) -> tuple[int, float, float] | None:
-    """The column of `rows` that `inner` was made from, with the slope and the offset that lead back to it."""
-    spread = np.ptp(inner)
-    for column, given in enumerate(rows.T):
-        if np.array_equal(inner, given):
-            return column, 1.0, 0.0
-        # The rows are random, so that no other column is on a line with it.
-        slope = np.ptp(given) / spread * (1 if np.argmax(inner) == np.argmax(given) else -1) if spread else 0.0
-        offset = given[0] - slope * inner[0]
-        if spread and np.allclose(slope * inner + offset, given, rtol=1e-9):
-            return column, float(slope), float(offset)
-    return None
+def _preimages(
+    transform: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    column: int,
+    position: int,
+    aims: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """The numbers in `column` of a row that `transform` brings to `aims` in `position`, by bisection: to the last digit
+    where it rises or falls throughout."""
+    rows = np.tile(low, (len(aims), 1))
+    below, above = np.full(len(aims), low[column]), np.full(len(aims), high[column])
+    rises = transform(np.array([low]))[0, position] < (aims[0] if len(aims) else 0)
+    # So many halvings end at two neighbouring doubles.
+    for _ in range(64 if len(aims) else 0):
+        rows[:, column] = (below + above) / 2
+        short = (transform(rows)[:, position] <= aims) == rises
+        below, above = np.where(short, rows[:, column], below), np.where(short, above, rows[:, column])
+    return below

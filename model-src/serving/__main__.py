@@ -1,7 +1,9 @@
 """Serve one model version over HTTP.
 
 MODEL_URI names the folder of its ONNX model and MODEL_DIGEST the digest that the version must have; a version that is
-not exactly that is not served. Others: HOST (127.0.0.1), PORT (5001), DRAIN_SECONDS (5) and the standard AWS ones.
+not exactly that is not served. With MODEL_PUBLIC_KEY, a public key or the path of one, only a version that was signed
+with it is. Others: HOST (127.0.0.1), PORT (5001), DRAIN_SECONDS (5), REQUEST_LOG_URI (where to log predictions, nowhere
+if empty), REQUEST_LOG_SAMPLE (the share of rows to log, 1) and the standard AWS ones.
 
   MODEL_URI=artifacts/iris/onnx MODEL_DIGEST=sha256:... python -m serving
   MODEL_URI=s3://mlops-prod/models/iris/2026-02-01-3f2a9c1b7d10/onnx/ MODEL_DIGEST=sha256:... python -m serving
@@ -21,7 +23,7 @@ from types import FrameType
 import uvicorn
 
 from packing import Refused
-from serving import model, settings, source
+from serving import model, request_log, settings, signature, source
 from serving.app import create_app
 from serving.state import State
 
@@ -76,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def serve(given: settings.Settings) -> int:
     """Serves until it is told to stop. Raises Refused when the address is taken or the model can never be served."""
+    key = signature.read_key(given.public_key) if given.public_key else None
     try:
         family = socket.AF_INET6 if ":" in given.host else socket.AF_INET
         listening = socket.create_server((given.host, given.port), family=family, backlog=2048)
@@ -84,8 +87,11 @@ def serve(given: settings.Settings) -> int:
             f"HOST {given.host}, PORT {given.port}: {error.strerror}; set PORT to another if it is in use"
         ) from None
     state = State()
+    log = None
+    if given.request_log_uri:
+        log = request_log.RequestLog(request_log.open_sink(given.request_log_uri), given.request_log_sample, say)
     config = uvicorn.Config(
-        create_app(state),
+        create_app(state, log),
         access_log=False,
         log_level="warning",
         timeout_graceful_shutdown=FINISH_SECONDS,
@@ -95,7 +101,7 @@ def serve(given: settings.Settings) -> int:
     version = source.open_source(given.model_uri)
 
     def load() -> None:
-        state.load(lambda: model.load(version, given.model_digest), say)
+        state.load(lambda: model.load(version, given.model_digest, key), say)
         if state.model:
             described = state.model.manifest
             say(f"serving {described.model} {described.version}")
@@ -104,8 +110,12 @@ def serve(given: settings.Settings) -> int:
 
     # Beside the server and not before it: while S3 is away the pod is alive, and says why it is not ready.
     threading.Thread(target=load, daemon=True).start()
-    server.run([listening])
-    state.stop()
+    try:
+        server.run([listening])
+    finally:
+        state.stop()
+        if log:
+            log.close()
     if state.failure:
         raise state.failure
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.model import Model, Prediction
+from serving.request_log import RequestLog
 from serving.state import State
 
 BATCH_LIMIT = 1000
@@ -75,7 +77,7 @@ class BatchResponse(BaseModel):
 class Metrics:
     """One registry an app, so that two of them can live in one process."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, log: RequestLog | None) -> None:
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
@@ -86,6 +88,8 @@ class Metrics:
             registry=self.registry, buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
         )  # fmt: skip
         self.predictions = Counter("model_predictions", "Rows predicted.", ("label",), registry=self.registry)
+        for counter in (log.written, log.dropped, log.faults) if log else ():
+            self.registry.register(counter)
         self._info: Info | None = None
         self._state = state
 
@@ -124,10 +128,10 @@ class _Measure:
             self.metrics.seconds.labels(route, status).observe(time.perf_counter() - began)
 
 
-def create_app(state: State) -> FastAPI:
-    """The application that answers with the model in `state` as soon as there is one."""
+def create_app(state: State, log: RequestLog | None = None) -> FastAPI:
+    """The application that answers with the model in `state` as soon as there is one, and logs what it answers."""
     app = FastAPI(title="Model service", description="Predictions from one verified model version.", version="1")
-    metrics = Metrics(state)
+    metrics = Metrics(state, log)
     app.add_middleware(_Measure, metrics=metrics, routes=frozenset({"/predict", "/healthz", "/readyz", "/metrics"}))
 
     @app.post(
@@ -170,8 +174,15 @@ def create_app(state: State) -> FastAPI:
             # The numbers of a regression would each be a time series of its own.
             metrics.predictions.labels(prediction.answer if model.labels else model.kind).inc()
         answers = [_answer(prediction) for prediction in predictions]
+        # Never the caller's own: an id that comes twice would give a label to two rows.
+        request_id = uuid.uuid4().hex
+        if log:
+            log.add(request_id, model.manifest, rows, answers)
         version = {"model_version": model.manifest.version}
-        return JSONResponse(answers[0] | version if single else {"predictions": answers} | version)
+        return JSONResponse(
+            answers[0] | version if single else {"predictions": answers} | version,
+            headers={"X-Request-Id": request_id},
+        )
 
     @app.get("/healthz", summary="Whether the process runs")
     async def healthz() -> dict[str, str]:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from packing import Refused, labels, manifest
 from packing.digest import MANIFEST
 from packing.manifest import Manifest
+from serving import signature
+from serving.signature import Key
 from serving.source import Source
 
 MODEL_FILE = "model.onnx"
@@ -69,16 +71,19 @@ class Model:
         ]
 
 
-def load(source: Source, digest: str) -> Model:
+def load(source: Source, digest: str, key: Key | None = None) -> Model:
     """The model in `source`, once every byte of it is known to belong to the version with this digest.
 
-    Nothing is believed before it is checked: the manifest's list of files must give `digest`, its version must be the
-    one that the place names, and the model's bytes must have the size and the SHA-256 that the list says. Raises
-    Refused when they do not, and Unavailable, from the source, when it is worth trying again.
+    Nothing is believed before it is checked: the manifest must be signed with `key`, if one is given, its list of files
+    must give `digest`, its version must be the one that the place names, and the model's bytes must have the size and
+    the SHA-256 that the list says. Raises Refused when they do not, and Unavailable, from the source, when it is worth
+    trying again.
     """
     text = source.read(MANIFEST, MANIFEST_LIMIT)
     if len(text) > MANIFEST_LIMIT:
         raise Refused(f"{MANIFEST}: larger than {MANIFEST_LIMIT} bytes, so it is none")
+    if key:
+        signature.require(source, text, key)
     described = manifest.parse(text, MANIFEST)
     # parse() has compared the digest in the manifest with its list of files.
     if described.digest != digest:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,37 +54,14 @@ class Bucket:
     place: tuple[str, str] | None
 
     def read(self, path: str, limit: int) -> bytes:
-        from botocore import exceptions
-
         key = f"{self.prefix}{path}"
-        uri = f"s3://{self.bucket}/{key}"
-        try:
+        with s3_faults(f"s3://{self.bucket}/{key}", "check MODEL_URI and the permission to read it"):
             body = self._client().get_object(Bucket=self.bucket, Key=key)["Body"]
             content = bytearray()
             # To the end and not only as far as needed: boto3 compares the store's checksum when it sees the end.
             while len(content) <= limit and (chunk := body.read(1 << 20)):
                 content += chunk
             return bytes(content)
-        except exceptions.FlexibleChecksumError as error:
-            raise Refused(f"{uri}: the stored bytes were altered: {error}; do not serve this version") from None
-        except exceptions.ClientError as error:
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            code = error.response.get("Error", {}).get("Code", "")
-            if status >= 500 or status == 429 or code in ("RequestTimeout", "Throttling", "ThrottlingException"):
-                raise Unavailable(f"{uri}: {error}") from None
-            raise Refused(f"{uri}: {error}; check MODEL_URI and the permission to read it") from None
-        except (
-            # Connections, time-outs, an answer cut short, and a credential service that does not answer.
-            exceptions.ConnectionError,
-            exceptions.HTTPClientError,
-            exceptions.ResponseStreamingError,
-            exceptions.IncompleteReadError,
-            exceptions.CredentialRetrievalError,
-            exceptions.MetadataRetrievalError,
-        ) as error:
-            raise Unavailable(f"{uri}: {error}") from None
-        except (exceptions.BotoCoreError, ValueError) as error:
-            raise Refused(f"{uri}: {error}; check the AWS_ variables") from None
 
     def _client(self) -> Any:
         import boto3
@@ -93,6 +72,35 @@ class Bucket:
         return boto3.session.Session().client(
             "s3", config=Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 1})
         )
+
+
+@contextlib.contextmanager
+def s3_faults(uri: str, remedy: str) -> Iterator[None]:
+    """Says of what boto3 raises in the block whether it is worth asking again, Unavailable, or not, Refused."""
+    from botocore import exceptions
+
+    try:
+        yield
+    except exceptions.FlexibleChecksumError as error:
+        raise Refused(f"{uri}: the stored bytes were altered: {error}; do not use them") from None
+    except exceptions.ClientError as error:
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        code = error.response.get("Error", {}).get("Code", "")
+        if status >= 500 or status == 429 or code in ("RequestTimeout", "Throttling", "ThrottlingException"):
+            raise Unavailable(f"{uri}: {error}") from None
+        raise Refused(f"{uri}: {error}; {remedy}") from None
+    except (
+        # Connections, time-outs, an answer cut short, and a credential service that does not answer.
+        exceptions.ConnectionError,
+        exceptions.HTTPClientError,
+        exceptions.ResponseStreamingError,
+        exceptions.IncompleteReadError,
+        exceptions.CredentialRetrievalError,
+        exceptions.MetadataRetrievalError,
+    ) as error:
+        raise Unavailable(f"{uri}: {error}") from None
+    except (exceptions.BotoCoreError, ValueError) as error:
+        raise Refused(f"{uri}: {error}; check the AWS_ variables") from None
 
 
 def open_source(uri: str) -> Source:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +51,24 @@ def test_what_is_copied_is_enough_to_serve(
 
     assert answer.json()["prediction"] == "setosa"
     assert sorted(app.rglob("*")) == files
+
+
+def test_what_is_copied_is_enough_to_score_a_batch(
+    tmp_path: Path, artifacts: Path, trained: Repository, environment: dict[str, str]
+) -> None:
+    app = tmp_path / "app"
+    app.mkdir()
+    build(app)
+    (tmp_path / "in.csv").write_text("sepal_length,sepal_width,petal_length,petal_width\n5.3,3.5,1.4,0.2\n")
+    given = {"MODEL_URI": f"{artifacts}/onnx", "MODEL_DIGEST": trained.manifest().digest}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "serving.batch", "--input", tmp_path / "in.csv", "--output", tmp_path / "out.csv"],
+        cwd=app, env=environment | given, capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert "setosa" in (tmp_path / "out.csv").read_text()
 
 
 def test_nothing_is_copied_that_serving_does_not_need(tmp_path: Path) -> None:

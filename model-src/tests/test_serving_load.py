@@ -230,7 +230,7 @@ def test_a_checksum_that_the_store_itself_contradicts_is_refused(store: FaultySt
     """boto3 notices before we do; what is said must be as clear."""
     store.body, store.headers = b"altered", {"x-amz-checksum-crc32": "AAAAAA=="}
 
-    with pytest.raises(Refused, match=r"v/onnx/model.onnx: the stored bytes were altered: .*do not serve this version"):
+    with pytest.raises(Refused, match=r"v/onnx/model.onnx: the stored bytes were altered: .*do not use them"):
         stored.read("onnx/model.onnx", 10)
 
 
@@ -279,7 +279,7 @@ DIGEST = "sha256:" + "0" * 64
 
 def test_the_defaults_are_for_one_machine() -> None:
     assert settings.read({"MODEL_URI": "artifacts/iris/onnx", "MODEL_DIGEST": DIGEST}) == settings.Settings(
-        "artifacts/iris/onnx", DIGEST, "127.0.0.1", 5001, 5.0
+        "artifacts/iris/onnx", DIGEST, "127.0.0.1", 5001, 5.0, request_log_uri="", request_log_sample=1.0
     )
 
 

@@ -9,15 +9,17 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from gitops import effect, hold, kustomize, layout, release
+from gitops import effect, hold, kustomize, layout, release, signing
 from gitops.cli import Refused
 from gitops.effect import Effect
 from gitops.git import Git
 from gitops.kustomize import Difference, Object
 from gitops.publish import DEPLOYED
 from gitops.release import Release, Target
+from gitops.signing import Signer
 from gitops.versions import Manifest, VersionURI
 
 
@@ -37,6 +39,11 @@ class Tree:
         if file.is_symlink():
             raise Refused(f"{path}: a symbolic link; put a file in its place, every release is written to its own")
         return file.read_bytes() if file.is_file() else None
+
+    @cached_property
+    def signer(self) -> Signer | None:
+        """Whose signature a version needs to be released from here. Raises Refused if that cannot be told."""
+        return signing.asked(self.policy, self.read)
 
     def release(self, target: Target) -> Release:
         """What a target runs. Raises Refused for names that are not in the repository."""
@@ -132,7 +139,8 @@ def write_files(git: Git, files: Mapping[str, bytes]) -> None:
     for path, data in files.items():
         target = git.root / path
         new.write_bytes(data)
-        new.chmod(target.stat().st_mode)
+        if target.exists():
+            new.chmod(target.stat().st_mode)
         new.replace(target)
 
 

@@ -18,7 +18,7 @@ from gitops.layout import Policy
 from gitops.release import Release
 from gitops.rules import Finding
 
-WORKLOADS = ("Deployment", "InferenceService")
+WORKLOADS = ("Deployment", "CronJob", "InferenceService")
 
 
 RULES = ("order", "hold", "removal")

@@ -16,7 +16,19 @@ from gitops.cli import Refused
 NAMESPACE_PREFIX = "ml-"
 RELEASE_FILE = "release.yaml"
 POLICY_FILE = "overlays/promotion.yaml"
+DRIFT_REPORTS = "model-src/reports/drift"
+VERDICT_FILE = "verdict.json"
 _HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Signing:
+    """Whose signature a version needs: that of a key, or that of an identity which an OpenID issuer vouches for."""
+
+    public_key: str = ""
+    """Its path in the repository."""
+    identity: str = ""
+    issuer: str = ""
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,7 @@ class Policy:
     model_bucket: str
     image_registries: tuple[str, ...]
     environments: tuple[str, ...]
+    signing: Signing | None = None
 
     def before(self, environment: str) -> str | None:
         """The environment that a release passes through before this one; None for the first."""
@@ -62,7 +75,10 @@ def parse_policy(text: bytes | None) -> Policy:
     names = tuple(environment["name"] for environment in data["environments"])
     if len(set(names)) != len(names):
         raise Refused(f"{POLICY_FILE}: environments: {', '.join(names)}: a name stands twice; list each once")
-    return Policy(data["model_bucket"], tuple(data["image_registries"]), names)
+    if (signing := data.get("signing")) and {"public_key", "identity"} <= signing.keys():
+        raise Refused(f"{POLICY_FILE}: signing: a public_key and an identity; a version is signed by one of them")
+    asked = Signing(*(signing.get(field, "") for field in ("public_key", "identity", "issuer"))) if signing else None
+    return Policy(data["model_bucket"], tuple(data["image_registries"]), names, asked)
 
 
 def schema_faults(data: Any, schema: str) -> list[str]:

@@ -1,13 +1,14 @@
 """Releases: what `release.yaml` says, and how a command writes one.
 
-A release file is a patch of a Deployment or of an InferenceService. An InferenceService may have canaries, and each of
-them is a release of its own in the same file. An overlay without that file can keep its release in what its
-kustomization says of images; the model is then in annotations, which `replacements` carry to the environment of the
-container.
+A release file is a patch of a Deployment, of a CronJob or of an InferenceService. An InferenceService may have
+canaries, and each of them is a release of its own in the same file. An overlay without that file can keep its release
+in what its kustomization says of images; the model is then in annotations, which `replacements` carry to the
+environment of the container.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,11 @@ UNRELEASED = "unreleased"
 UNRELEASED_URI = f"s3://{UNRELEASED}/"
 ANNOTATION = "model.mlops/"
 MODEL_LABEL, FLAVOUR_ANNOTATION = f"{ANNOTATION}model", f"{ANNOTATION}flavour"
+# Where the kinds that run a container of our own have their pod.
+PODS: dict[str, tuple[str, ...]] = {
+    "Deployment": ("spec", "template", "spec"),
+    "CronJob": ("spec", "jobTemplate", "spec", "template", "spec"),
+}
 _LINEAGE = ("version", "digest", "code-commit", "data-digest", "mlflow-run")
 _IMAGE = re.compile(
     r"(?P<name>[a-z0-9][a-z0-9.-]*(?::[0-9]+)?(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)+)"
@@ -139,8 +145,8 @@ def form(data: Any, file: str, canary: str | None = None) -> Form:
         return _model(spec, file, canary, annotations)
     if canary:
         raise Refused(f"{file}: kind: {kind!r}: no canary {canary!r}; only an InferenceService has canaries")
-    if kind == "Deployment":
-        container = ("spec", "template", "spec", "containers", Named(_container(spec, file)))
+    if isinstance(kind, str) and kind in PODS:
+        container: Path = (*PODS[kind], "containers", Named(_container(data, PODS[kind], file)))
         variables = (*container, "env")
         return Form(
             annotations,
@@ -150,7 +156,7 @@ def form(data: Any, file: str, canary: str | None = None) -> Form:
         )
     if kind == "Kustomization":
         return _images(data, file)
-    raise Refused(f"{file}: kind: {kind!r}: a release is written for a Deployment or an InferenceService")
+    raise Refused(f"{file}: kind: {kind!r}: a release is written for a Deployment, a CronJob or an InferenceService")
 
 
 def _model(spec: Mapping[str, Any], file: str, canary: str | None, annotations: Path) -> Form:
@@ -206,8 +212,10 @@ def _images(data: Mapping[str, Any], file: str) -> Form:
     )
 
 
-def _container(spec: Mapping[str, Any], file: str) -> str:
-    pod = _mapping(_mapping(spec.get("template")).get("spec"))
+def _container(data: Mapping[str, Any], path: Sequence[str], file: str) -> str:
+    pod = data
+    for key in path:
+        pod = _mapping(pod.get(key))
     names = [
         str(container.get("name"))
         for container in _mappings(pod.get("containers"))
@@ -215,7 +223,7 @@ def _container(spec: Mapping[str, Any], file: str) -> str:
     ]
     if len(names) != 1:
         raise Refused(
-            f"{file}: spec.template.spec.containers: {len(names)} containers with the variable MODEL_URI;"
+            f"{file}: {'.'.join(path)}.containers: {len(names)} containers with the variable MODEL_URI;"
             " a release sets it in exactly one"
         )
     return names[0]
@@ -300,6 +308,15 @@ def write(text: bytes, release: Release) -> bytes:
     return yamledit.edit(text, where.values(release, release.file), release.file)
 
 
+def unrelease(text: bytes, target: Target, file: str) -> bytes:
+    """The bytes of a release file as they are before the first release, whose values no command writes back."""
+    where = form(yamledit.load(text, file), file, target.canary)
+    version = digest = code = data = run = UNRELEASED
+    blank = Release(target.app, target.environment, version, digest, code, data, run, UNRELEASED_URI, image=None)
+    # Of an image that is kept in parts, the first is its name, which a release finds there.
+    return yamledit.edit(text, where.values(blank, file) | dict.fromkeys(where.image[-1:], UNRELEASED), file)
+
+
 def require_image(image: str, policy: Policy) -> None:
     """Raises Refused unless an image is named by a digest or a fixed tag, in one of the owner's registries."""
     match = _IMAGE.fullmatch(image)
@@ -334,6 +351,19 @@ def history(git: Git, rev: str, target: Target) -> Iterator[tuple[str, Release]]
                 yield commit, read(found[1], target, found[0])
         except Refused:
             continue  # an older form of the file; it names no release that could be compared
+
+
+def ever(git: Git, rev: str) -> set[Release]:
+    """What any target ever ran up to `rev`, canaries and apps that are gone included, without where it said so."""
+    listed = git.text("log", "--first-parent", "-m", "--name-only", "--no-renames", "--format=", rev, "--", "overlays")
+    overlays = {tuple(path.split("/")[1:3]) for path in listed.splitlines() if path.count("/") == 3}
+    found: set[Release] = set()
+    for environment, app in overlays:
+        paths = layout.release_paths(app, environment)
+        for commit in git.text("log", "--first-parent", "--format=%H", rev, "--", *paths).split():
+            with contextlib.suppress(Refused):  # an older form of the file, as in `history`
+                found.update(item for item in read_all(partial(git.show, commit), app, environment) if item.released)
+    return found
 
 
 def require_order(git: Git, rev: str, policy: Policy, release: Release) -> None:

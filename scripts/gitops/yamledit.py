@@ -214,7 +214,8 @@ _OTHER = re.compile(
 _RESOLVER = yaml.resolver.Resolver()
 
 
-def _needs_quotes(value: str) -> bool:
+def needs_quotes(value: str) -> bool:
+    """Whether this text, written plain, would be something else than a string to some reader of YAML."""
     if not _PLAIN.fullmatch(value) or _OTHER.fullmatch(value.replace("_", "")):
         return True
     tag = _RESOLVER.resolve(yaml.ScalarNode, value, (True, False))  # type: ignore[no-untyped-call]
@@ -229,5 +230,5 @@ def _write(value: str, old: str) -> str:
     """
     if old.startswith("'"):
         return "'" + value.replace("'", "''") + "'"
-    chosen = old.startswith('"') and not _needs_quotes(old[1:-1])
-    return json.dumps(value, ensure_ascii=False) if chosen or _needs_quotes(value) else value
+    chosen = old.startswith('"') and not needs_quotes(old[1:-1])
+    return json.dumps(value, ensure_ascii=False) if chosen or needs_quotes(value) else value

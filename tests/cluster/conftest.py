@@ -15,13 +15,15 @@ from conftest import IMAGE, Checkout, Result, Version, package, run, wait_until
 
 from gitops.control_plane import ControlPlane
 from gitops.kube import Cluster
-from gitops.release import Target
+from gitops.release import PODS, Target
+from gitops.rules import at
 
 APPLICATION = ("argoproj.io/v1alpha1", "Application")
 SET = ("argoproj.io/v1alpha1", "ApplicationSet")
 SERVICE = ("serving.kserve.io/v1beta1", "InferenceService")
 DEPLOYMENT = ("apps/v1", "Deployment")
-FLAVOURS = {"iris-api": "onnx", "iris-sklearn": "sklearn"}
+CRON_JOB = ("batch/v1", "CronJob")
+FLAVOURS = {"iris-api": "onnx", "iris-batch": "onnx", "iris-sklearn": "sklearn"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -82,7 +84,7 @@ class World:
             self.looked("root", made)
 
     def release(self, app: str, environment: str, version: Version) -> None:
-        image = ["--image", IMAGE] if app == "iris-api" else []
+        image = [] if app == "iris-sklearn" else ["--image", IMAGE]
         self.done("bump_model", "--app", app, "--env", environment, "--model-uri", version.uri, "--push", *image)
         self.pull()
 
@@ -137,9 +139,10 @@ class World:
 
     def served(self, app: str, environment: str) -> str | None:
         """The model that the live object names."""
-        if app == "iris-api":
-            found = self.cluster.get(*DEPLOYMENT, app, f"ml-{environment}")
-            env = found["spec"]["template"]["spec"]["containers"][0]["env"] if found else []
+        if app in ("iris-api", "iris-batch"):
+            kind = DEPLOYMENT if app == "iris-api" else CRON_JOB
+            found = self.cluster.get(*kind, app, f"ml-{environment}")
+            env = at(found, *PODS[kind[1]], "containers")[0]["env"] if found else []
             return next((item["value"] for item in env if item["name"] == "MODEL_URI"), None)
         found = self.cluster.get(*SERVICE, app, f"ml-{environment}")
         return str(found["spec"]["predictor"]["model"]["storageUri"]) if found else None
@@ -198,7 +201,7 @@ def versions(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> C
 
 @pytest.fixture
 def released(world: World, versions: Callable[[str], Version]) -> Version:
-    """A version that both apps run in every environment, live."""
+    """A version that all apps run in every environment, live."""
     version = versions("one")
     for app in FLAVOURS:
         held = (world.plane.clone / f"overlays/prod/{app}/hold.yaml").is_file()

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import corpus
 import pytest
-from conftest import IMAGE, package, write_release
+from conftest import IMAGE, REGISTRY, package, write_release
 from corpus import FIXTURES, Fixture
 
 from gitops import kustomize, layout, rules
 from gitops.cli import Refused
-from gitops.release import UNRELEASED
+from gitops.release import PODS, UNRELEASED
+from gitops.rules import at
 
 from .conftest import FLAVOURS, World, targets
 
@@ -54,6 +55,30 @@ def folders(root: Path) -> list[str]:
 
 def test_a_released_repository_is_admitted(world: World, released_root: Path) -> None:
     assert verdict(world, released_root, folders(released_root)) == []
+
+
+def workload(root: Path, environment: str, app: str) -> kustomize.Object:
+    rendered = kustomize.objects(kustomize.build(root, f"overlays/{environment}/{app}"))
+    [found] = [item for item in rendered if item["kind"] in PODS]
+    return found
+
+
+@pytest.mark.parametrize("app", ["iris-api", "iris-batch"])
+def test_production_takes_an_image_by_its_digest_alone(world: World, released_root: Path, app: str) -> None:
+    for environment in ("dev", "prod"):
+        item = workload(released_root, environment, app)
+        at(item, *PODS[item["kind"]], "containers")[0]["image"] = f"{REGISTRY}/iris-api:1.2.3"
+        if environment == "dev":
+            world.cluster.apply(item, dry_run=True)
+        else:
+            with pytest.raises(Refused, match="in production an image is named by its digest"):
+                world.cluster.apply(item, dry_run=True)
+
+
+@pytest.mark.parametrize("app", ["iris-api", "iris-batch"])
+def test_what_is_not_released_is_refused(world: World, manifests: Path, app: str) -> None:
+    with pytest.raises(Refused, match="model-releases"):
+        world.cluster.apply(workload(manifests, "dev", app), dry_run=True)
 
 
 @pytest.mark.parametrize(

@@ -251,25 +251,26 @@ def test_an_overlay_that_renders_almost_nothing_takes_no_service_away(world: Wor
         world.cluster.delete("v1", "ServiceAccount", "left", f"ml-{environment}")
 
 
-def test_only_a_finished_retirement_takes_a_service_away(world: World, released: Version) -> None:
-    app = ("--app", "iris-sklearn", "--env", "prod")
+@pytest.mark.parametrize("name", ["iris-sklearn", "iris-batch"])
+def test_only_a_finished_retirement_takes_a_service_away(world: World, released: Version, name: str) -> None:
+    app = ("--app", name, "--env", "prod")
     early = world.run("retire_app", *app, "--finish", "--kubeconfig", world.plane.kubeconfig)
     told = json.loads(world.done("retire_app", *app, "--reason", "replaced", "--push", "--json").out)
     commit = world.checkout.merge(told["branch"])
 
     def missed() -> bool:
-        world.refresh("iris-sklearn-prod")
-        return "app path does not exist" in json.dumps(world.application("iris-sklearn-prod")["status"])
+        world.refresh(f"{name}-prod")
+        return "app path does not exist" in json.dumps(world.application(f"{name}-prod")["status"])
 
     wait_until(missed, f"Argo CD looks for the overlay in {commit}", 60)
-    assert world.served("iris-sklearn", "prod") == uri(released, "iris-sklearn")
+    assert world.served(name, "prod") == uri(released, name)
 
     world.done("retire_app", *app, "--finish", "--kubeconfig", world.plane.kubeconfig)
 
-    assert early.errors == ["overlays/prod/iris-sklearn: still on cicd; merge its retirement first"]
-    assert "iris-sklearn-prod" not in world.applications()
-    wait_until(lambda: world.served("iris-sklearn", "prod") is None, "the service is gone", 60)
-    assert world.served("iris-sklearn", "staging") == uri(released, "iris-sklearn")
+    assert early.errors == [f"overlays/prod/{name}: still on cicd; merge its retirement first"]
+    assert f"{name}-prod" not in world.applications()
+    wait_until(lambda: world.served(name, "prod") is None, "the service is gone", 60)
+    assert world.served(name, "staging") == uri(released, name)
 
 
 # Programs that die

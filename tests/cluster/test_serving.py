@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -9,10 +10,13 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
-from conftest import IMAGE, ROOT, run, wait_until
+from conftest import BUCKET, IMAGE, ROOT, run, wait_until
 
-from .conftest import World
+from gitops import tools, versions
+
+from .conftest import SERVICE, World
 
 MODEL_PYTHON = ROOT / "model-src/.venv/bin/python"
 SAMPLE = {"features": [5.3, 3.5, 1.4, 0.2]}
@@ -102,3 +106,53 @@ def test_what_the_live_pod_fetches_is_loaded_by_stock_scikit_learn(
     version, said = loaded.stdout.split()
     assert version.startswith("1.5.")
     assert said in ("setosa", "0")
+
+
+FETCH = "import sys; from kserve_storage import Storage; print(Storage.download(*sys.argv[1:]))"
+# As KServe's sklearnserver does it: the one file of the folder that has a name of this kind, and the rows of a request.
+STOCK_SERVER = """
+import sys
+for blocked in ("skl2onnx", "onnx", "mlflow", "iris", "lifecycle", "packing", "serving"):
+    sys.modules[blocked] = None
+import json, pathlib
+import joblib, numpy, sklearn
+[file] = [file for file in pathlib.Path(sys.argv[1]).iterdir() if file.suffix in (".joblib", ".pkl", ".pickle")]
+said = joblib.load(file).predict(numpy.array(json.loads(sys.argv[2])))
+print(json.dumps({"scikit-learn": sklearn.__version__, "predictions": said.tolist()}))
+"""
+
+
+def test_kserves_own_library_fetches_what_the_live_service_names_and_stock_scikit_learn_predicts_with_it(
+    world: World, trained: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    live = world.cluster.get(*SERVICE, "iris-sklearn", "ml-dev")
+    assert live is not None
+    uri, released = live["spec"]["predictor"]["model"]["storageUri"], live["metadata"]["annotations"]
+
+    # It first asks for the bucket, in an answer to which no S3 but AWS's names the region that it should have used.
+    env = environment | world.variables | {"AWS_DEFAULT_REGION": world.variables["AWS_REGION"]}
+    fetched = subprocess.run(
+        [sys.executable, "-c", FETCH, uri, tmp_path / "model"],
+        env=env | {"PYTHONPATH": str(tools.KSERVE_STORAGE.require())}, capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert (fetched.returncode, fetched.stdout) == (0, f"{tmp_path}/model\n"), fetched.stderr
+    key = f"{versions.parse_uri(trained).prefix}{versions.MANIFEST}"
+    stored = boto3.client("s3").get_object(Bucket=BUCKET, Key=key)["Body"].read()
+    manifest = versions.parse_manifest(stored, key)  # which refuses files that do not give the digest
+    assert (uri, released["model.mlops/digest"]) == (f"{trained}sklearn/", manifest.digest)
+    here = {
+        f"sklearn/{file.relative_to(tmp_path / 'model')}": hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in (tmp_path / "model").rglob("*")
+    }
+    assert here == {file.path: file.sha256 for file in manifest.files if file.path.startswith("sklearn/")}
+
+    rows = json.dumps([SAMPLE["features"], [6.3, 3.3, 6.0, 2.5]])
+    served = subprocess.run(
+        [MODEL_PYTHON, "-I", "-W", "error", "-c", STOCK_SERVER, tmp_path / "model", rows],
+        cwd=tmp_path, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (served.returncode, served.stderr) == (0, "")
+    said = json.loads(served.stdout)
+    assert said["scikit-learn"].startswith("1.5.")
+    assert said["predictions"] == ["setosa", "virginica"]

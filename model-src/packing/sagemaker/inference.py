@@ -5,10 +5,15 @@ Requests and answers are those of the HTTP service.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Tuple
 
 import numpy as np
+
+# Read when it is imported, and without it ONNX Runtime sends what it counts.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 import onnxruntime
 
 # As packing/labels.py: classes within this distance of the best one are tied, and the first one counts.

@@ -1,0 +1,1 @@
+"""Figures of the models and their monitoring, each beside another way."""

@@ -1,0 +1,4 @@
+"""Where a feature store plugs in: Feast on its local provider, with the iris measurements.
+
+Optional, with an environment of its own (requirements.txt); nothing else of the project imports it.
+"""

@@ -1,0 +1,66 @@
+"""The reference of a version: the data it was made from, beside what it predicted of each row without having seen it.
+
+`reference/reference.csv` of a version: a header with the signature's inputs in order, `prediction` and `target`; a line
+a row, a missing input is an empty cell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+
+import pandas as pd
+
+from monitoring.drift import PREDICTION, TARGET
+from monitoring.place import Place
+from packing import Refused, manifest
+from packing.digest import MANIFEST
+from packing.manifest import Manifest
+
+FILE = "reference/reference.csv"
+
+
+def read(version: Place, digest: str) -> tuple[Manifest, pd.DataFrame]:
+    """The manifest of a version and its reference: the inputs (float64, NaN where missing), `prediction` and `target`,
+    both str for a classification and float64 for a regression.
+
+    Raises Refused unless the version has exactly this digest and every byte of the reference is part of it.
+    """
+    described = manifest.parse(version.read(MANIFEST), f"{version.uri}{MANIFEST}")
+    if described.digest != digest:
+        raise Refused(
+            f"{version.uri}{MANIFEST}: digest: {described.digest}, not {digest}; the release and the stored version"
+            " disagree"
+        )
+    listed = described.file(FILE)
+    if not listed:
+        raise Refused(f"{version.uri}{MANIFEST}: lists no {FILE}, so there is nothing to compare with; train anew")
+    content = version.read(FILE)
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != listed.sha256:
+        raise Refused(f"{version.uri}{FILE}: sha256: {sha256}, but {MANIFEST} says {listed.sha256}; it was altered")
+    return described, parse(content, described, f"{version.uri}{FILE}")
+
+
+def parse(content: bytes, described: Manifest, source: str) -> pd.DataFrame:
+    """Raises Refused, naming `source`, unless the bytes are a reference of this model."""
+    inputs = [column.name for column in described.signature.inputs]
+    answers = str if described.kind == "classification" else float
+    try:
+        frame = pd.read_csv(
+            io.BytesIO(content),
+            dtype=dict.fromkeys(inputs, float) | {PREDICTION: answers, TARGET: answers},
+            keep_default_na=False,
+            na_values={name: [""] for name in inputs},
+            # To the last bit: a number that is off by it would no longer tie with the same one of the log.
+            float_precision="round_trip",
+        )
+    except ValueError as error:
+        raise Refused(f"{source}: {' '.join(str(error).split())}; package the model again") from None
+    if [*frame.columns] != [*inputs, PREDICTION, TARGET]:
+        raise Refused(
+            f"{source}: the header is {','.join(frame.columns)}, not {','.join([*inputs, PREDICTION, TARGET])}"
+        )
+    if not len(frame):
+        raise Refused(f"{source}: no rows; package the model again")
+    return frame

@@ -1,0 +1,99 @@
+"""The verdict on a window, for machines: verdict.json and Prometheus' text format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
+
+from packing.files import write_atomically
+
+JSON, PROMETHEUS = "verdict.json", "drift.prom"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class CheckOut(_Strict):
+    column: str
+    of: Literal["values", "missing", "range"]
+    test: str
+    statistic: FiniteFloat
+    p_value: FiniteFloat
+    threshold: FiniteFloat
+    drifted: bool
+
+
+class Measured(_Strict):
+    current: FiniteFloat
+    reference: FiniteFloat
+
+
+class Quality(_Strict):
+    rows: int
+    """Rows of the window whose truth is known."""
+    metrics: dict[str, Measured]
+
+
+class Verdict(_Strict):
+    format: Literal[1] = Field(alias="schema")
+    environment: str | None
+    app: str | None
+    model: str
+    version: str
+    digest: str
+    since: AwareDatetime
+    """Of the first row of the window."""
+    until: AwareDatetime
+    """Of its last row."""
+    rows: Annotated[int, Field(ge=1)]
+    reference_rows: int
+    malformed_lines: int
+    drifted: bool
+    drifted_columns: list[str]
+    columns: int
+    """Inputs, and the prediction."""
+    checks: list[CheckOut]
+    quality: Quality | None
+    """None where no label is known."""
+
+
+def write(folder: Path, verdict: Verdict) -> None:
+    """verdict.json is written last: where it is, everything is."""
+    write_to_textfile(str(folder / PROMETHEUS), _registry(verdict))
+    write_atomically(folder / JSON, f"{verdict.model_dump_json(by_alias=True, indent=2)}\n".encode())
+
+
+def _registry(verdict: Verdict) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    of = {
+        name: value
+        for name, value in verdict.model_dump(include={"environment", "app", "model", "version"}).items()
+        if value is not None
+    }
+
+    def gauge(name: str, meaning: str, value: float, **labels: str) -> None:
+        if name not in gauges:
+            gauges[name] = Gauge(name, meaning, [*of, *labels], registry=registry)
+        gauges[name].labels(**of, **labels).set(value)
+
+    gauges: dict[str, Gauge] = {}
+    gauge("model_drift", "Whether any check of the window found drift.", verdict.drifted)
+    gauge("model_drift_window_rows", "Rows of the window.", verdict.rows)
+    gauge("model_drift_window_end_seconds", "Time of the window's last row.", verdict.until.timestamp())
+    gauge("model_drift_malformed_lines", "Lines of the log that could not be read.", verdict.malformed_lines)
+    for check in verdict.checks:
+        named = {"column": check.column, "of": check.of, "test": check.test}
+        gauge("model_drift_p_value", "How often chance alone differs as much.", check.p_value, **named)
+        gauge("model_drift_threshold", "At or below this p-value a check finds drift.", check.threshold, **named)
+        gauge("model_drift_detected", "Whether the check found drift.", check.drifted, **named)
+        gauge("model_drift_statistic", "The check's statistic.", check.statistic, **named)
+    if verdict.quality:
+        gauge("model_quality_rows", "Rows of the window whose truth is known.", verdict.quality.rows)
+        for metric, measured in verdict.quality.metrics.items():
+            gauge("model_quality", "Quality on the rows whose truth is known.", measured.current, metric=metric)
+            gauge("model_quality_reference", "Quality on the reference.", measured.reference, metric=metric)
+    return registry

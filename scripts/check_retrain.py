@@ -1,0 +1,210 @@
+"""Whether a model is due to be trained again, by the rules of model-src/MODEL/retraining.yaml on cicd.
+
+Looks at the version that runs in an environment: how long ago it was first released, and what check_drift.py said of
+it. Prints `retrain: true` or `retrain: false` and why, and exits with 0 in both cases; where it cannot tell, it prints
+nothing and exits with 1. A rule that needs a verdict is not judged without one.
+
+  python scripts/check_retrain.py --model iris --env prod
+  python scripts/check_retrain.py --model iris --env prod --verdict drift/iris-api/verdict.json
+  python scripts/check_retrain.py --env prod --json     every model that runs there
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gitops import cli, layout, publish, release, store, versions, yamledit
+from gitops.cli import Refused
+from gitops.git import Git
+from gitops.release import Release, Target
+from gitops.versions import VersionURI
+
+POLICY_FILE = "retraining.yaml"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__, as_json=True)
+    parser.add_argument("--env", required=True, help="the environment")
+    parser.add_argument("--model", help="only this model")
+    parser.add_argument(
+        "--verdict", type=Path, action="append", metavar="FILE",
+        help=f"what check_drift.py wrote, once or more (default: all {layout.VERDICT_FILE} in"
+        f" {layout.DRIFT_REPORTS}/ENV that are of running versions)",
+    )  # fmt: skip
+    return cli.run(decide, parser.parse_args(argv))
+
+
+@dataclass(frozen=True)
+class Reason:
+    """What one rule says. `due` is None where it cannot be judged."""
+
+    rule: str
+    due: bool | None
+    why: str
+
+
+def decide(args: argparse.Namespace) -> None:
+    git = Git(args.root)
+    git.require_full_history()
+    tip = publish.tip(git)
+    everything = release.all_at(git, tip)
+    running = _running(everything, args)
+    verdicts = _verdicts(args, running)
+    rows: list[dict[str, Any]] = []
+    for model, items in running.items():
+        policy = read_policy(git.show(tip, path := f"model-src/{model}/{POLICY_FILE}"), path)
+        # Where apps run several versions, the newest says how old the model is.
+        born = {item: _first_released(git, tip, everything, item) for item in items}
+        newest = max(items, key=lambda item: born[item])
+        trained = _manifest(newest).data["metrics"]
+        reasons = [*judge(policy, (datetime.now(UTC) - born[newest]).days, verdicts[model], trained)]
+        rows.append(
+            {
+                "model": model,
+                "version": newest.version,
+                "retrain": any(reason.due for reason in reasons),
+                "reasons": [asdict(reason) for reason in reasons],
+            }
+        )
+    retrain = any(row["retrain"] for row in rows)
+    if args.json:
+        cli.print_json({"tip": tip, "environment": args.env, "retrain": retrain, "models": rows})
+        return
+    print(f"retrain: {str(retrain).lower()}")
+    for row in rows:
+        for reason in row["reasons"]:
+            says = {True: "due", False: "not due", None: "not judged"}[reason["due"]]
+            print(f"- {row['model']} {row['version']}: {reason['rule']}: {says}: {reason['why']}")
+
+
+def judge(
+    policy: Mapping[str, Any], age: int, verdicts: Sequence[Mapping[str, Any]], trained: Mapping[str, float]
+) -> Iterator[Reason]:
+    """What each rule of a policy says of a version that was first released `age` days ago. `verdicts` are those of the
+    apps that run the model, `trained` the metrics of the version's manifest."""
+    if rule := policy.get("schedule"):
+        most = rule["max_age_days"]
+        yield Reason("schedule", age > most, f"first released {age} days ago, at most {most}")
+    for verdict in verdicts:
+        if rule := policy.get("performance"):
+            yield _performance(rule, verdict, trained)
+        if rule := policy.get("drift"):
+            yield _drift(rule, verdict)
+    if not verdicts:
+        for name in ("performance", "drift"):
+            if name in policy:
+                yield Reason(name, None, "there is no verdict of check_drift.py")
+
+
+def _performance(rule: Mapping[str, Any], verdict: Mapping[str, Any], trained: Mapping[str, float]) -> Reason:
+    metric, quality = rule["metric"], verdict["quality"]
+    known = quality["rows"] if quality else 0
+    if known < rule["min_labels"]:
+        return Reason("performance", None, f"{known} rows with a label, at least {rule['min_labels']} are needed")
+    if metric not in quality["metrics"]:
+        return Reason("performance", None, f"{metric} is not among {', '.join(quality['metrics'])}")
+    value = quality["metrics"][metric]["current"]
+    bound = rule.get("below", rule.get("above"))
+    due = value < bound if "below" in rule else value > bound
+    then = f", {trained[metric]:.4f} when it was trained" if metric in trained else ""
+    wanted = f"due {'below' if 'below' in rule else 'above'} {bound:g}"
+    return Reason("performance", due, f"{metric} {value:.4f} on {known} rows, {wanted}{then}")
+
+
+def _drift(rule: Mapping[str, Any], verdict: Mapping[str, Any]) -> Reason:
+    drifted, columns = verdict["drifted_columns"], verdict["columns"]
+    due = len(drifted) >= rule["columns"] if "columns" in rule else len(drifted) / columns >= rule["share"]
+    wanted = f"{rule['columns']} columns" if "columns" in rule else f"a share of {rule['share']:g}"
+    named = f": {', '.join(drifted)}" if drifted else ""
+    return Reason(
+        "drift", due, f"{len(drifted)} of {columns} columns until {verdict['until']}, due from {wanted} on{named}"
+    )
+
+
+def read_policy(text: bytes | None, path: str) -> dict[str, Any]:
+    """Raises Refused, one line a fault, unless the file is a policy."""
+    if text is None:
+        raise Refused(f"{path}: missing on {publish.BRANCH}; it says when the model is to be trained again")
+    data = yamledit.load(text, path)
+    if faults := layout.schema_faults(data, "retraining.schema.json"):
+        raise Refused(*[f"{path}: {fault}" for fault in faults])
+    return dict(data)
+
+
+def _running(listed: Sequence[Release], args: argparse.Namespace) -> dict[str, list[Release]]:
+    """The releases of an environment by the model that they run, those of canaries left out."""
+    if args.env not in (known := dict.fromkeys(item.environment for item in listed)):
+        raise Refused(f"--env {args.env}: nothing of that name on {publish.BRANCH}; there is {', '.join(known)}")
+    found: dict[str, list[Release]] = {}
+    for item in listed:
+        if item.environment == args.env and item.released and item.canary is None:
+            found.setdefault(_uri(item).model, []).append(item)
+    if args.model and args.model not in found:
+        raise Refused(f"--model {args.model}: runs nowhere in {args.env}; there is {', '.join(found) or 'nothing'}")
+    return {model: items for model, items in sorted(found.items()) if args.model in (None, model)}
+
+
+def _uri(item: Release) -> VersionURI:
+    return versions.parse_uri(item.uri.rstrip("/").rpartition("/")[0])
+
+
+def _manifest(item: Release) -> versions.Manifest:
+    uri = _uri(item)
+    manifest = store.read_manifest(store.Store(uri.bucket), uri)
+    if manifest.digest != item.digest:
+        raise Refused(f"{item.file}: digest: {item.digest}, but {uri} has {manifest.digest}; find out who changed it")
+    return manifest
+
+
+def _first_released(git: Git, tip: str, everything: Sequence[Release], item: Release) -> datetime:
+    """When the version was first released anywhere: training with the same code gives a version of the same date."""
+    dates = [
+        git.text("log", "-1", "--format=%cI", commit)
+        for target in {Target(other.app, other.environment) for other in everything if other.canary is None}
+        for commit, earlier in release.history(git, tip, target)
+        if earlier.digest == item.digest
+    ]
+    return min(datetime.fromisoformat(date) for date in dates)
+
+
+def _verdicts(args: argparse.Namespace, running: Mapping[str, Sequence[Release]]) -> dict[str, list[dict[str, Any]]]:
+    """By model. Raises Refused for a file that is no verdict and, if it was named, for one that is not of a version
+    that runs in the environment."""
+    found: dict[str, list[dict[str, Any]]] = {model: [] for model in running}
+    folder = args.root / layout.DRIFT_REPORTS / args.env
+    for file in args.verdict or sorted(folder.glob(f"*/{layout.VERDICT_FILE}")):
+        verdict = read_verdict(file)
+        model, version = verdict["model"], verdict["version"]
+        items = running.get(model, ())
+        fault = None
+        if verdict["environment"] != args.env:
+            fault = f"of {verdict['environment']}, not of {args.env}"
+        elif version not in {item.version for item in items}:
+            fault = f"of {model} {version}, which is not what runs in {args.env}"
+        if fault and args.verdict:
+            raise Refused(f"{file}: {fault}; run `python scripts/check_drift.py --env {args.env}` again")
+        if fault:
+            cli.say(f"{file}: {fault}")
+        else:
+            found[model].append(verdict)
+    return found
+
+
+def read_verdict(file: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise Refused(f"{file}: not JSON: {error}") from None
+    if faults := layout.schema_faults(data, "verdict.schema.json"):
+        raise Refused(*[f"{file}: {fault}" for fault in faults])
+    return dict(data)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

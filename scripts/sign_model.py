@@ -1,0 +1,56 @@
+"""Sign a model version that is in the bucket, after its every byte was verified.
+
+Versions are signed when they are uploaded. This is for those that were there before signatures were asked for, and
+for a new key. A signature says that what the manifest tells is true: look at it first. It is a new object; the
+signatures by other keys stay.
+
+  python scripts/sign_model.py --model-uri s3://BUCKET/models/iris/VERSION/ \\
+      --sign-key ~/.config/model-gitops/signing.key
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from gitops import cli, layout, signing, store, versions
+from gitops.cli import Refused
+from gitops.store import Store
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__, dry_run=True, as_json=True)
+    parser.add_argument("--model-uri", required=True, metavar="URI", help="the version, as list_versions.py prints it")
+    signing.add_options(parser, required=True)
+    return cli.run(sign, parser.parse_args(argv))
+
+
+def sign(args: argparse.Namespace) -> None:
+    uri = versions.parse_uri(args.model_uri)
+    signer = signing.asked_in(args.root)
+    # With any key: before the policy asks for a new one, what runs has to be signed with it.
+    planned = signing.planned(None if args.sign_key else signer, args.sign_key, args.sign_keyless)
+    if planned is None:
+        raise Refused(
+            f"--sign-keyless: {layout.POLICY_FILE} asks for no signature of an identity; add `signing:` there"
+        )
+    bucket = Store(uri.bucket)
+    manifest = store.verify(bucket, uri, None)
+    data = manifest.data
+    cli.say(f"{uri.model} {uri.version}: code {data['code_commit'][:12]}, MLflow run {data['mlflow_run'][:12]}")
+    for metric, value in data["metrics"].items():
+        cli.say(f"  {metric} {value}")
+    added = 0 if args.dry_run else store.add_signature(bucket, uri, manifest, planned)
+    verb = "would be signed" if args.dry_run else "signed" if added else "signed already"
+    cli.say(f"{verb} by {planned.signer}")
+    if signer is None or signer.identifier != planned.signer.identifier:
+        cli.say(f"{layout.POLICY_FILE} does not ask for this signature")
+    signature = f"{uri}{signing.name(manifest.text, planned.signer)}"
+    if args.json:
+        cli.print_json({"uri": str(uri), "signature": signature, "added": added, "dry_run": args.dry_run})
+    else:
+        print(signature)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

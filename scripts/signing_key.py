@@ -1,0 +1,104 @@
+"""Make the key that signs model versions, and ask for its signature in the policy.
+
+The private key goes to a file outside the repository that only you can read, the public one into the repository. From
+the commit of these changes on, bump_model.py, promote_model.py and rollback_model.py refuse a version that the key has
+not signed: sign what is released with sign_model.py first. Nothing is overwritten; a private key that is there is used.
+
+  python scripts/signing_key.py
+  python scripts/signing_key.py --private-key /mnt/usb/signing.key
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from gitops import apply, cli, layout, signing
+from gitops.cli import Refused
+from gitops.git import Git
+from gitops.layout import Signing
+
+DEFAULT = Path("~/.config/model-gitops/signing.key")
+STEPS = """\
+Next:
+  sign what runs, and what you may roll back to: python scripts/sign_model.py --model-uri URI --sign-key {private}
+  let iris-api load signed versions only: in apps/iris-api/kustomization.yaml
+    components:
+      - ../../base/api/signed
+  commit {public}, {policy} and that file
+  sign every upload: python scripts/upload_model.py ... --sign-key {private}
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__, dry_run=True)
+    parser.add_argument(
+        "--private-key", type=Path, default=DEFAULT, metavar="PATH", help=f"where it is, or is to be ({DEFAULT})"
+    )
+    return cli.run(make, parser.parse_args(argv))
+
+
+def make(args: argparse.Namespace) -> None:
+    git = Git(args.root)
+    private = args.private_key.expanduser().absolute()
+    if private.resolve().is_relative_to(args.root):
+        raise Refused(f"--private-key {private}: in the repository; a private key never goes into Git")
+    policy = layout.read_policy(args.root)
+    path = policy.signing.public_key if policy.signing else signing.PUBLIC_KEY
+    if not path:
+        raise Refused(f"{layout.POLICY_FILE}: signing: asks for the signature of an identity; take that out first")
+    public, there = args.root / path, private.exists()
+    if public.exists() and not there:
+        raise Refused(
+            f"{path}: there already, and {private} is not; name its private key, or remove it to make a new one"
+        )
+    if there:
+        key = signing.public_half(private)
+        if public.exists() and signing.public_key(public.read_bytes(), path).identifier != key.identifier:
+            raise Refused(f"{path}: the public half of another key than {private}; name that one, or remove the file")
+    text = with_signing((args.root / layout.POLICY_FILE).read_bytes(), path)
+    if args.dry_run:
+        cli.say(f"would {'use' if there else 'make'} {private} and write {path} and {layout.POLICY_FILE}")
+        return
+    if not there:
+        write_private(private, signing.new_private_key())
+        cli.say(f"made {private}; keep a copy of it where you keep secrets")
+    apply.write_files(git, {path: signing.public_half(private).pem, layout.POLICY_FILE: text})
+    print(STEPS.format(private=private, public=path, policy=layout.POLICY_FILE), end="")
+
+
+def with_signing(text: bytes, path: str) -> bytes:
+    """The policy with a block at its end that names this public key; every other byte stays."""
+    before = layout.parse_policy(text)
+    wanted = replace(before, signing=Signing(public_key=path))
+    if before == wanted:
+        return text
+    end = b"\r\n" if b"\r\n" in text else b"\n"
+    lines = (b"# Whose signature a version needs to be released.", b"signing:", b"  public_key: " + path.encode(), b"")
+    added = text + (b"" if text.endswith(b"\n") else end) + end.join(lines)
+    try:
+        done = layout.parse_policy(added) == wanted
+    except Refused:
+        done = False
+    if not done:
+        raise Refused(
+            f"{layout.POLICY_FILE}: no block can be added at its end; add `signing:` with `public_key: {path}`"
+        )
+    return added
+
+
+def write_private(path: Path, pem: bytes) -> None:
+    """Makes the file, for its owner alone, whole or not at all. Raises FileExistsError if there is one meanwhile."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as file:
+        file.write(pem)
+        file.flush()
+        os.link(file.name, path)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,170 @@
+"""Keep MLflow's model registry in step with what Git says runs where.
+
+For every model that an app serves, the registered versions get an alias for each environment (`production` for prod),
+tags that name the apps that run them, and the tag `stage`: Production, Staging, Archived or None. MLflow's own stages
+are deprecated and left alone. What each of them means is in model-src/lifecycle/registry.py, which this runs with the
+Python of model-src/.venv. The registry is that of MLFLOW_TRACKING_URI, or model-src/mlflow.db.
+
+All changes are computed before the first is made; running it again changes nothing. A released version that the
+registry does not know is named, and the exit code is then 1, after the rest was set.
+
+  python scripts/sync_registry.py --dry-run
+  python scripts/sync_registry.py --model iris --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import subprocess
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from gitops import cli, layout, publish, release, versions, yamledit
+from gitops.cli import Refused
+from gitops.git import Git
+from gitops.layout import Policy
+from gitops.release import Release
+
+SOURCE = cli.ROOT / "model-src"
+PYTHON = SOURCE / ".venv/bin/python"
+PROBLEM = re.compile(r"model-src/[^/]+/problem\.yaml")
+LOCAL = "sqlite:///{}/model-src/mlflow.db"
+SET_UP = "python scripts/setup.py serve"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__, dry_run=True, as_json=True)
+    parser.add_argument("--model", help="only this model")
+    return cli.run(sync, parser.parse_args(argv))
+
+
+def sync(args: argparse.Namespace) -> None:
+    if not PYTHON.exists():
+        raise Refused(f"{PYTHON}: missing, and MLflow with it; run `{SET_UP}`")
+    git = Git(args.root)
+    git.require_full_history()
+    tip = publish.tip(git)
+    running = newest_first(git, tip)
+    names, faults = registered_names(git, tip, running, args.model)
+    asked = wanted(layout.parse_policy(git.show(tip, layout.POLICY_FILE)), names, running, release.ever(git, tip))
+
+    told, made = ask(asked, args)
+    if args.json:
+        cli.print_json({"tip": tip, "dry_run": args.dry_run} | told)
+    count = len(told["changes"])
+    verb = "would make" if args.dry_run else "made"
+    what = f"{verb} {count if args.dry_run else made} changes" if count else "nothing to change"
+    cli.say(f"{what} in {told['registry']}, according to {publish.BRANCH} at {tip[:12]}")
+    if faults := faults + unknown_faults(told, running):
+        raise Refused(*faults)
+
+
+def newest_first(git: Git, tip: str) -> list[Release]:
+    """What runs, the release that came last first. Those of one commit are in the order of environments and apps."""
+    order = {commit: place for place, commit in enumerate(git.text("rev-list", "--first-parent", tip).split())}
+    running = [item for item in release.all_at(git, tip) if item.released]
+    return sorted(running, key=lambda item: order[release.since(git, tip, item).commit])
+
+
+def model_of(item: Release) -> str:
+    return versions.parse_uri(item.uri.rstrip("/").rpartition("/")[0]).model
+
+
+def registered_names(
+    git: Git, tip: str, running: Sequence[Release], chosen: str | None
+) -> tuple[dict[str, str], list[str]]:
+    """By model, its name in the registry, for those that say one and, if given, for the chosen one; and a fault for
+    each that runs and says none. Raises Refused where two models say the same, and when nothing is known of `chosen`.
+    """
+    files = git.files(tip, "model-src")
+    said = {path.split("/")[1]: _registered_as(git, tip, path) for path in files if PROBLEM.fullmatch(path)}
+    names = {model: name for model, name in sorted(said.items()) if name}
+    known = sorted({*names, *map(model_of, running)})
+    if chosen is not None and chosen not in known:
+        raise Refused(f"--model {chosen}: no such model on {publish.BRANCH}; there is {', '.join(known)}")
+    for name in names.values():
+        if len(same := [model for model in names if names[model] == name]) > 1:
+            raise Refused(f"model-src/{same[1]}/problem.yaml: registered_as: {name} is the name of {same[0]} already")
+    faults = [
+        f"model-src/{model}/problem.yaml: registered_as: missing on {publish.BRANCH}, and {model} runs; name it as"
+        " MLflow's registry does"
+        for model in known
+        if model not in names and chosen in (None, model)
+    ]
+    return {model: name for model, name in names.items() if chosen in (None, model)}, faults
+
+
+def _registered_as(git: Git, tip: str, file: str) -> str | None:
+    data = yamledit.load(git.show(tip, file) or b"", file)
+    name = data.get("registered_as") if isinstance(data, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def wanted(
+    policy: Policy, names: Mapping[str, str], running: Sequence[Release], ever: Collection[Release]
+) -> dict[str, Any]:
+    """What model-src/lifecycle/registry.py is told, by registered name."""
+    fields = ("environment", "app", "canary", "version", "digest", "mlflow_run")
+    return {
+        name: {
+            "environments": policy.environments,
+            "releases": [
+                {field: getattr(item, field) for field in fields} for item in running if model_of(item) == model
+            ],
+            "ran": sorted({(item.version, item.digest) for item in ever}),
+        }
+        for model, name in names.items()
+    }
+
+
+def ask(asked: Mapping[str, Any], args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """What the registry says has to change, shown before it is changed, and how many changes were made."""
+    env = os.environ | {"MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI") or LOCAL.format(args.root)}
+    command = [str(PYTHON), "-m", "lifecycle.registry", *(["--dry-run"] if args.dry_run else [])]
+    with subprocess.Popen(
+        command, cwd=SOURCE, env=env, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdin and process.stdout
+        with contextlib.suppress(BrokenPipeError):  # it ended at once, and what it said tells why
+            json.dump(asked, process.stdin)
+            process.stdin.close()
+        first = process.stdout.readline()
+        told: dict[str, Any] = json.loads(first) if first else {}
+        if first and told["changes"] and not args.json:
+            print(cli.table([_row(change) for change in told["changes"]]), flush=True)
+        second, errors = process.stdout.read(), process.stderr.read() if process.stderr else ""
+    if process.returncode:
+        lines = [line.removeprefix("error: ") for line in errors.splitlines() if line.startswith("error: ")]
+        raise Refused(*lines or [f"`{' '.join(command)}` ended with {process.returncode}: {errors.strip()[-300:]}"])
+    return told, int(json.loads(second)["made"])
+
+
+def _row(change: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "registered model": change["model"],
+        "number": str(change["number"]),
+        "version": change["version"],
+        "what": f"{change['kind']} {change['name']}",
+        "before": change["before"] or "-",
+        "after": change["after"] or "-",
+    }
+
+
+def unknown_faults(told: Mapping[str, Any], running: Sequence[Release]) -> list[str]:
+    """A line for each release that the registry does not know."""
+    files = {(item.environment, item.app, item.canary): item.file for item in running}
+    return [
+        f"{files[item['environment'], item['app'], item['canary']]}: {item['version']} runs, and {item['model']} in"
+        f" {told['registry']} has no version with the tags version and digest of it; was its run {item['mlflow_run']}"
+        " recorded in another registry? Name that with MLFLOW_TRACKING_URI"
+        for item in told["unknown"]
+    ]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
