@@ -37,16 +37,17 @@ def _measures(model: Model) -> Callable[[pd.DataFrame], Measures]:
 
 def _classification(rows: pd.DataFrame, target: str) -> Measures:
     names = labels_of(rows)
-    truth, said = rows[target], rows[PREDICTION]
+    truth, said = rows[target].to_numpy(), rows[PREDICTION].to_numpy()
     probabilities = rows[[f"{PROBABILITY}{name}" for name in names]].to_numpy()
     # A probability of 0 for what is true would be an infinite loss.
     true_ones = probabilities[np.arange(len(rows)), [names.index(name) for name in truth]].clip(1e-15)
     # A part of the data may have rows of some labels only.
-    there = [name for name in names if (truth == name).any() or (said == name).any()]
+    counted = [((truth == name) & (said == name), (truth == name).sum() + (said == name).sum()) for name in names]
     return {
         "accuracy": float((truth == said).mean()),
-        # A label that is never predicted has precision 0: the worst, so that no gate takes it for good.
-        "macro_f1": float(metrics.f1_score(truth, said, labels=there, average="macro", zero_division=0.0)),
+        # 2 TP / (2 TP + FP + FN). A label that is never predicted has 0: the worst, so that no gate takes it for good.
+        # In numpy: it is done a thousand times for an interval, and scikit-learn takes a millisecond each time.
+        "macro_f1": float(np.mean([2 * right.sum() / count for right, count in counted if count])),
         "log_loss": float(-np.log(true_ones).mean()),
     }
 

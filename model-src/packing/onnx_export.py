@@ -108,17 +108,19 @@ def generated_rows(pipeline: Any, data: NDArray[np.float64], seed: int = 0) -> N
     random = np.random.default_rng(seed)
     low, high = np.nanmin(data, axis=0), np.nanmax(data, axis=0)
     margin = (high - low) / 10
-    rows = random.uniform(low - margin, high + margin, (GENERATED_ROWS, data.shape[1]))
+    low, high = low - margin, high + margin
+    rows = random.uniform(low, high, (GENERATED_ROWS, data.shape[1]))
     known = [np.unique(column[~np.isnan(column)]) for column in data.T]
-    coded = [column for column, values in enumerate(known) if len(values) <= CODES]
-    for column in coded:
-        rows[:, column] = random.choice(known[column], GENERATED_ROWS)
+    for column, values in enumerate(known):
+        if len(values) <= CODES:
+            rows[:, column] = random.choice(values, GENERATED_ROWS)
+            # No thresholds are looked for between codes: an encoder may refuse one that it does not know.
+            low[column] = high[column] = values[0]
     # A view: what is written into it is written into the rows.
     every_second = rows[::2]
-    for column, near in _near_thresholds(pipeline, low - margin, high + margin).items():
-        if column not in coded:
-            chosen = random.random(len(every_second)) < 0.5
-            every_second[chosen, column] = random.choice(near, int(chosen.sum()))
+    for column, near in _near_thresholds(pipeline, low, high).items():
+        chosen = random.random(len(every_second)) < 0.5
+        every_second[chosen, column] = random.choice(near, int(chosen.sum()))
     missing = np.isnan(data).any(axis=0)
     rows[(random.random(rows.shape) < 0.1) & missing] = np.nan
     return rows

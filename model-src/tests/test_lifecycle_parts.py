@@ -306,11 +306,11 @@ def test_every_family_can_be_a_version(
 
 
 DUMP = """
-import hashlib, io, joblib, pandas as pd
-from lifecycle import model, tuning
+import hashlib, io, joblib
+from lifecycle import model, tables, tuning
 for name in model.names():
     found = model.load(name)
-    rows = pd.read_csv(f"{name}/data/raw.csv")
+    rows = tables.read(model.Files(name).raw)
     for family in found.families:
         pipeline = tuning.build(found, family, {}, seed=1)
         pipeline.fit(rows[found.features].to_numpy(), rows[found.target].to_numpy())
@@ -323,6 +323,7 @@ for name in model.names():
 def test_the_joblib_bytes_of_every_family_are_the_same_in_another_process(
     workspace: Path, environment: dict[str, str]
 ) -> None:
+    """In two new ones: where another model was loaded before, pickle shares other strings, and writes other bytes."""
     said = [
         subprocess.run(
             [sys.executable, "-W", "ignore", "-c", DUMP],

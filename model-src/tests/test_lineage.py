@@ -17,7 +17,9 @@ def change(repository: Repository, path: str) -> None:
     file.write_text(f"{file.read_text() if file.exists() else ''}# changed\n")
 
 
-@pytest.mark.parametrize("path", ["iris/model.py", "lifecycle/new.py", "packing/new.py", "requirements-train.txt"])
+@pytest.mark.parametrize(
+    "path", ["iris/model.py", "iris/dvc.lock", "lifecycle/new.py", "packing/new.py", "requirements-train.txt"]
+)
 def test_a_commit_of_the_models_code_is_the_code_commit(repository: Repository, path: str) -> None:
     change(repository, path)
     commit = repository.commit("Change the model", LATER)
@@ -25,7 +27,9 @@ def test_a_commit_of_the_models_code_is_the_code_commit(repository: Repository, 
     assert lineage.find(repository.source, "iris") == lineage.Code(commit, "2026-03-05")
 
 
-@pytest.mark.parametrize("path", ["serving/app.py", "other/train.py", "requirements-serve.txt", "README.md"])
+@pytest.mark.parametrize(
+    "path", ["serving/app.py", "diabetes/model.py", "other/model.py", "requirements-serve.txt", "README.md"]
+)
 def test_a_commit_of_anything_else_is_not(repository: Repository, path: str) -> None:
     commit = repository.git("rev-parse", "HEAD")
     change(repository, path)

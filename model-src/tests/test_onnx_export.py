@@ -5,11 +5,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import GradientBoostingRegressor, RandomForestClassifier
 from sklearn.feature_selection import VarianceThreshold
+from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from packing import Refused, labels, onnx_export
 
@@ -47,6 +49,29 @@ def test_arithmetic_before_trees_is_refused() -> None:
 
     with pytest.raises(Refused, match=r"disagree on \d+ of 20000 rows, \d+ with another label; worst .* do no arith"):
         onnx_export.check_parity(pipeline, onnx_export.export(pipeline, 4), rows)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_only_arithmetic_in_some_columns_of_a_regression_is_refused(scaled: bool) -> None:
+    """Where cells are missing, and beside a column of codes."""
+    random = np.random.default_rng(0)
+    features = np.column_stack([FEATURES[:, :3], random.integers(1, 3, len(FEATURES))])
+    features[random.random(len(features)) < 0.1, 1] = np.nan
+    numbers = Pipeline([("fill", SimpleImputer()), *([("scale", StandardScaler())] if scaled else [])])
+    prepare = ColumnTransformer([("numbers", numbers, [0, 1, 2]), ("codes", OneHotEncoder(), [3])])
+    model = GradientBoostingRegressor(n_estimators=20, random_state=0)
+    pipeline = Pipeline([("prepare", prepare), ("model", model)]).fit(features, FEATURES[:, 3])
+    rows = onnx_export.generated_rows(pipeline, features)
+
+    assert np.isnan(rows[:, 1]).any() and not np.isnan(rows[:, 0]).any()
+    assert set(rows[:, 3]) == {1, 2}
+    if scaled:
+        with pytest.raises(
+            Refused, match=r"disagree on \d+ of 20000 rows; worst difference, as a share of the largest"
+        ):
+            onnx_export.check_parity(pipeline, onnx_export.export(pipeline, 4), rows)
+    else:
+        assert onnx_export.check_parity(pipeline, onnx_export.export(pipeline, 4), rows).worst_error < 1e-6
 
 
 def test_half_of_the_numbers_in_every_second_row_lie_at_a_threshold() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SAMPLE
+from conftest import SAMPLE, Repository
 from fastapi.testclient import TestClient
 
 from packing import labels, manifest
@@ -186,3 +187,85 @@ def test_the_documentation_has_the_sample(client: TestClient) -> None:
     assert client.post("/predict", json=body["example"]).status_code == 200
     assert set(described["responses"]) == {"200", "413", "422", "503"}
     assert client.get("/docs").status_code == 200
+
+
+# A regression, some of whose inputs may be missing
+
+PATIENT = [59.0, 2.0, 32.1, 101.0, 157.0, 93.2, 38.0, 4.0, 4.8598, 87.0]
+
+
+@pytest.fixture(scope="module")
+def regression(trained_diabetes: Repository) -> State:
+    described = trained_diabetes.manifest("diabetes")
+    state = State()
+    state.model = model.load(open_source(str(trained_diabetes.source / "artifacts/diabetes/onnx")), described.digest)
+    return state
+
+
+@pytest.fixture
+def doctor(regression: State) -> Iterator[TestClient]:
+    with TestClient(create_app(regression)) as client:
+        yield client
+
+
+def test_a_regression_answers_with_a_number(doctor: TestClient, regression: State) -> None:
+    one = doctor.post("/predict", json={"features": PATIENT})
+    batch = doctor.post("/predict", json={"features": [PATIENT, [*PATIENT[:2], 20.0, *PATIENT[3:]]]}).json()
+
+    assert one.status_code == 200
+    assert one.json().keys() == {"prediction", "model_version"}
+    assert one.json()["model_version"] == version(regression)
+    # The runtime adds a batch up in another order than a row.
+    assert batch["predictions"][0] == {"prediction": pytest.approx(one.json()["prediction"], rel=1e-6)}
+    # The thinner of two patients who are alike in all else.
+    assert 100 < batch["predictions"][1]["prediction"] < batch["predictions"][0]["prediction"] < 300
+
+
+def test_a_regression_answers_as_scikit_learn_does(doctor: TestClient, trained_diabetes: Repository) -> None:
+    """The rows of the reference, where cells are missing too: null in the request, NaN in scikit-learn."""
+    import joblib
+
+    pipeline = joblib.load(trained_diabetes.source / "artifacts/diabetes/sklearn/model.joblib")
+    with (trained_diabetes.source / "artifacts/diabetes/reference/reference.csv").open() as table:
+        rows = [[float(cell) if cell else None for cell in row[:-2]] for row in list(csv.reader(table))[1:]]
+    assert any(None in row for row in rows)
+
+    answer = doctor.post("/predict", json={"features": rows}).json()["predictions"]
+
+    expected = pipeline.predict(np.array(rows, dtype=float))
+    np.testing.assert_allclose([one["prediction"] for one in answer], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("position", range(10))
+def test_null_is_allowed_only_where_a_value_may_be_missing(
+    doctor: TestClient, regression: State, position: int
+) -> None:
+    assert regression.model
+    column = regression.model.manifest.signature.inputs[position]
+    row: list[float | None] = [*PATIENT]
+    row[position] = None
+
+    answer = doctor.post("/predict", json={"features": [PATIENT, row]})
+
+    if column.nullable:
+        assert answer.status_code == 200
+        assert 25 < answer.json()["predictions"][1]["prediction"] < 346
+    else:
+        assert column.name in ("age", "sex")
+        assert answer.status_code == 422
+        (fault,) = answer.json()["detail"]
+        assert fault["loc"] == ["body", "features", 1, position]
+        assert fault["msg"] == f"null, but the model needs a number for {column.name}"
+
+
+def test_the_metrics_of_a_regression_do_not_count_by_its_numbers(doctor: TestClient, regression: State) -> None:
+    doctor.post("/predict", json={"features": [PATIENT, PATIENT]})
+
+    lines = doctor.get("/metrics").text.splitlines()
+
+    assert 'http_requests_total{route="/predict",status="200"} 1.0' in lines
+    (info,) = (line for line in lines if line.startswith("model_info{"))
+    assert f'version="{version(regression)}"' in info and 'model="diabetes"' in info
+    assert [line for line in lines if line.startswith("model_predictions_total{")] == [
+        'model_predictions_total{label="regression"} 2.0'
+    ]
