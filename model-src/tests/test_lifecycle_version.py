@@ -535,6 +535,14 @@ def test_a_version_is_compared_with_one_in_a_folder(repository: Repository, caps
     assert f"| old version | {repository.manifest().version} |" in out
 
 
+def test_before_the_first_release_there_is_nothing_to_compare_with(
+    repository: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a release file says then."""
+    assert command.main(["compare", "iris", "--with", "s3://unreleased/"]) == 0
+    assert capsys.readouterr() == ("", "nothing to compare with: no version is released there yet\n")
+
+
 @pytest.mark.parametrize(
     ("other", "said"),
     [
@@ -554,13 +562,13 @@ def test_a_version_that_is_not_there_is_named(
 
 
 def test_a_version_of_other_rows_is_not_compared(repository: Repository, capsys: pytest.CaptureFixture[str]) -> None:
-    file = repository.source / "iris/build/evaluation.csv"
+    file = repository.source / "reports/iris/evaluation_set.csv"
     file.write_text("\n".join(file.read_text().splitlines()[:-1]) + "\n")
 
     (line,) = refusal(capsys, "compare", "iris", "--with", "artifacts/iris")
 
     assert line == (
-        "error: iris/build/evaluation.csv: not the rows that artifacts/iris was evaluated on;"
+        "error: reports/iris/evaluation_set.csv: not the rows that artifacts/iris was evaluated on;"
         " run `dvc repro` and `version`"
     )
 
