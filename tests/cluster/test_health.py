@@ -18,8 +18,9 @@ def ago(minutes: int) -> str:
     return (datetime.now(UTC) - timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def condition(kind: str, status: str, **more: str) -> dict[str, str]:
-    return {"type": kind, "status": status, "lastTransitionTime": ago(1)} | more
+def condition(kind: str, status: str, minutes: int = 1, **more: str) -> dict[str, Any]:
+    """Since so many minutes, counted from when the case is tried."""
+    return {"type": kind, "status": status, "minutes": minutes} | more
 
 
 READY = condition("Ready", "True")
@@ -39,12 +40,12 @@ CASES: dict[str, tuple[dict[str, Any] | None, str, str]] = {
     ),
     "not ready for a minute": ({"conditions": [NOT_READY, PREDICTOR]}, "Progressing", "no minimum availability"),
     "not ready for an hour": (
-        {"conditions": [NOT_READY | {"lastTransitionTime": ago(60)}, PREDICTOR]},
+        {"conditions": [condition("Ready", "False", 60), PREDICTOR]},
         "Degraded",
         "no minimum availability",
     ),
     "not known for an hour": (
-        {"conditions": [condition("Ready", "Unknown") | {"lastTransitionTime": ago(60)}]},
+        {"conditions": [condition("Ready", "Unknown", 60)]},
         "Progressing",
         "not ready",
     ),
@@ -97,6 +98,9 @@ def health(item: dict[str, Any], folder: Path) -> tuple[str, str]:
 @pytest.mark.parametrize("case", CASES)
 def test_the_health_of_an_inference_service(case: str, tmp_path: Path) -> None:
     status, expected, words = CASES[case]
+    if status and "conditions" in status:
+        conditions = [dict(one) for one in status["conditions"]]
+        status = status | {"conditions": [one | {"lastTransitionTime": ago(one.pop("minutes"))} for one in conditions]}
     item = {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
