@@ -62,8 +62,8 @@ class Model:
         if given.shape != (len(rows), width):
             raise _Misshapen(f"{name} of shape {given.shape}, not {(len(rows), width)}")
         if not self.labels:
-            # A float32 has seven digits; more would be those of its conversion.
-            return [Prediction(float(f"{value:.7g}"), None) for value in given[:, 0].tolist()]
+            # Of the seven digits of a float32 the last one depends on how many rows are asked for at once.
+            return [Prediction(float(f"{value:.6g}"), None) for value in given[:, 0].tolist()]
         return [
             # The digits that packing has compared with scikit-learn's, and no more.
             Prediction(self.labels[chosen], {k: round(v, 5) for k, v in zip(self.labels, row, strict=True)})

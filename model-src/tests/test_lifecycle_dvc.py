@@ -132,9 +132,12 @@ def test_another_split_runs_everything_after_it(trained: Repository, tmp_path: P
     small(repository)
     params = repository.source / "iris/params.yaml"
     text = params.read_text()
-    params.write_text(text.replace("test_size: 0.3  # the share of rows held out for evaluation\n  seed: 42",
-                                   "test_size: 0.3\n  seed: 7"))  # fmt: skip
-    assert params.read_text() != text
+    another = text.replace("test_size: 0.3  # the share of rows held out for evaluation\n  seed: 42",
+                           "test_size: 0.3\n  seed: 7")  # fmt: skip
+    assert another != text
+    # A search that is certainly not done when it is interrupted.
+    params.write_text(another.replace("trials: 3 ", "trials: 3000 "))
+    assert params.read_text() != another
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     log = tmp_path / "log"
     with log.open("w") as stream:
@@ -144,7 +147,7 @@ def test_another_split_runs_everything_after_it(trained: Repository, tmp_path: P
             cwd=repository.source, env={**repository.environment, "PATH": path},
             stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-    wait_until(lambda: "trial 1 of 3" in log.read_text() or process.poll() is not None, "the search has begun")
+    wait_until(lambda: "trial 1 of 3000" in log.read_text() or process.poll() is not None, "the search has begun")
     refused = repository.run("dvc", "repro", IRIS)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(60) != 0
@@ -155,6 +158,7 @@ def test_another_split_runs_everything_after_it(trained: Repository, tmp_path: P
     assert "busy" in refused.stderr or "lock" in refused.stderr
     assert not (repository.source / "iris/build/tuned.json").exists()
 
+    params.write_text(another)
     said = succeeds(repository.run("dvc", "repro", IRIS))
 
     assert stages_run(said) == ["tune", "train", "evaluate", "package"]

@@ -63,7 +63,7 @@ def predict_fn(features: Any, model: Any) -> Any:
         ]
     else:
         (given,) = session.run(["value"], {"features": array})
-        answers = [{"prediction": float(f"{value:.7g}")} for value in given[:, 0].tolist()]
+        answers = [{"prediction": float(f"{value:.6g}")} for value in given[:, 0].tolist()]
     return answers[0] if single else {"predictions": answers}
 
 
