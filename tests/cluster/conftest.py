@@ -203,18 +203,25 @@ def versions(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> C
 def released(world: World, versions: Callable[[str], Version]) -> Version:
     """A version that all apps run in every environment, live."""
     version = versions("one")
-    for app in FLAVOURS:
-        held = (world.plane.clone / f"overlays/prod/{app}/hold.yaml").is_file()
-        if held:
-            world.done("rollback_model", "--app", app, "--env", "prod", "--release-hold", "--push")
-            world.pull()
-        world.release(app, "dev", version)
-        for environment in ("staging", "prod"):
-            world.promote(app, environment)
-        for environment in ("dev", "staging", "prod"):
-            world.live(app, environment)
+    if not runs_everywhere(world, version):
+        for app in FLAVOURS:
+            if (world.plane.clone / f"overlays/prod/{app}/hold.yaml").is_file():
+                world.done("rollback_model", "--app", app, "--env", "prod", "--release-hold", "--push")
+                world.pull()
+            world.release(app, "dev", version)
+            for environment in ("staging", "prod"):
+                world.promote(app, environment)
+    done = world.status("--refresh", "--wait", "90")
+    assert done.code == 0, done.err
     world.baseline = world.checkout.tip()
     return version
+
+
+def runs_everywhere(world: World, version: Version) -> bool:
+    """Whether Git says so, as it does after the first test of a run."""
+    rows = json.loads(world.done("releases", "--json").out)["releases"]
+    held = list(world.plane.clone.glob("overlays/*/*/hold.yaml"))
+    return not held and all(row["version"] == version.version for row in rows)
 
 
 def uri(version: Version, app: str) -> str:
