@@ -59,9 +59,11 @@ class Environment:
         clear = [] if _version(self.folder / "bin/python") == _version(python) else ["--clear"]
         _call([python, "-m", "venv", *clear, str(self.folder)], "on Debian and Ubuntu: apt-get install python3-venv")
         quiet = [] if sys.stderr.isatty() else ["--quiet"]
+        # A lock names everything. Left to resolve it again, older versions of pip want a package that is also asked for
+        # with an extra to be pinned twice.
         _call(
             [str(self.folder / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check", *quiet,
-             "--require-hashes", "-r", str(self.lock)],
+             "--no-deps", "--require-hashes", "-r", str(self.lock)],
             "is the package index reachable?",
         )  # fmt: skip
         self._stamp(self.lock).touch()
