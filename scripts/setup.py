@@ -12,6 +12,7 @@ what is there already is left alone, and an interrupted set-up is completed by t
   python scripts/setup.py cluster    what `make cluster` needs
   python scripts/setup.py bench      what `make bench` needs
   python scripts/setup.py test       everything that `make test` needs
+  python scripts/setup.py test-features  what `make test-features` needs beside that
   python scripts/setup.py test-cluster   what `make test-cluster` needs beside that
 """
 
@@ -76,6 +77,9 @@ COMMANDS_CLUSTER = Environment(ROOT / ".venv", CLUSTER_LOCK, 50, 0.4, (TEST_LOCK
 COMMANDS_TEST = Environment(ROOT / ".venv", TEST_LOCK, 100, 0.6)
 MODEL = Environment(ROOT / "model-src/.venv", ROOT / "model-src/requirements-train.txt", 270, 2.0, (MODEL_TEST_LOCK,))
 MONITOR = Environment(ROOT / "model-src/.venv-monitor", ROOT / "model-src/requirements-monitor.txt", 240, 1.5)
+FEATURES = Environment(
+    ROOT / "model-src/feature_store/.venv", ROOT / "model-src/feature_store/requirements.txt", 200, 0.8
+)
 MODEL_TEST = Environment(ROOT / "model-src/.venv", MODEL_TEST_LOCK, 365, 2.5)
 
 
@@ -106,6 +110,7 @@ PROFILES = {
     "test-cluster": Profile(
         (COMMANDS_TEST,), (tools.HELM, tools.KSERVE_STORAGE, *tools.CLUSTER), sources=(tools.CHARTS,)
     ),
+    "test-features": Profile((FEATURES,)),
     "bench": Profile(
         (COMMANDS_TEST,), (tools.KUSTOMIZE, tools.KUBECONFORM, tools.VERSITYGW, tools.YQ), sources=(tools.SCHEMAS,)
     ),

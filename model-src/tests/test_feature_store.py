@@ -1,5 +1,5 @@
-"""The feature store. What needs Feast runs with the Python of FEAST_PYTHON or of feature_store/.venv, where there is
-one; see README.md."""
+"""The feature store. What needs Feast is marked so, and runs with the Python of feature_store/.venv: see
+`make test-features`."""
 
 from __future__ import annotations
 
@@ -25,13 +25,7 @@ from lifecycle import tables, validation
 from packing import Refused, manifest
 
 FOLDER = SOURCE / "feature_store"
-FEAST_PYTHON = Path(os.environ.get("FEAST_PYTHON", FOLDER / ".venv/bin/python"))
-
-needs_feast = pytest.mark.skipif(
-    "FEAST_PYTHON" not in os.environ and not FEAST_PYTHON.exists(),
-    reason="no Feast; in model-src: python3 -m venv feature_store/.venv && feature_store/.venv/bin/python -m pip"
-    " install --require-hashes -r feature_store/requirements.txt",
-)
+FEAST_PYTHON = FOLDER / ".venv/bin/python"
 
 LATER = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -248,7 +242,7 @@ def store(filled: Store, tmp_path: Path, environment: dict[str, str]) -> Store:
     return Store(Path(shutil.copytree(filled.source, tmp_path / "model-src")), environment)
 
 
-@needs_feast
+@pytest.mark.feast
 def test_training_reads_the_same_bytes_from_the_store_as_from_the_file(filled: Store, fishers: Path) -> None:
     assert filled.training() == fishers.read_bytes()
     assert filled.training("--out", "again.csv") == fishers.read_bytes()
@@ -271,7 +265,7 @@ print(json.dumps({"names": sorted(known), "same": same, "opened": opened}))
 """
 
 
-@needs_feast
+@pytest.mark.feast
 def test_online_equals_offline_and_nobody_is_told(filled: Store, fishers: Path) -> None:
     """Of every flower, exactly; and Feast opens no connection: it reports no usage."""
     answer = json.loads(filled.ran(fishers, python=("-c", ONLINE)))
@@ -281,7 +275,7 @@ def test_online_equals_offline_and_nobody_is_told(filled: Store, fishers: Path) 
     assert answer["opened"] == []
 
 
-@needs_feast
+@pytest.mark.feast
 def test_data_that_breaks_the_schema_is_not_loaded(store: Store, fishers: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.csv"
     wrong.write_bytes(fishers.read_bytes().replace(b"5.1,3.5,1.4,0.2", b"51,3.5,1.4,0.2", 1))
@@ -295,7 +289,7 @@ def test_data_that_breaks_the_schema_is_not_loaded(store: Store, fishers: Path, 
     assert store.training() == fishers.read_bytes()
 
 
-@needs_feast
+@pytest.mark.feast
 def test_a_correction_is_not_seen_at_an_earlier_time(store: Store, fishers: Path) -> None:
     store.ran("correct", 1, "--at", "2026-03-01T12:00Z", "petal_length=1.5")
 
@@ -305,7 +299,7 @@ def test_a_correction_is_not_seen_at_an_earlier_time(store: Store, fishers: Path
     assert store.training("--as-of", "2026-03-01T12:00Z") == corrected != fishers.read_bytes()
 
 
-@needs_feast
+@pytest.mark.feast
 def test_the_service_is_asked_with_what_the_store_knows(
     store: Store, serve: Callable[..., Service], artifacts: Path, tmp_path: Path
 ) -> None:
@@ -348,7 +342,7 @@ def test_the_service_is_asked_with_what_the_store_knows(
     assert re.fullmatch(r"error: \S+/predict: .*refused.*; --url names the service, .*", away.stderr.splitlines()[-1])
 
 
-@needs_feast
+@pytest.mark.feast
 def test_what_was_loaded_before_is_gone_after_loading_other_data(store: Store, fishers: Path, tmp_path: Path) -> None:
     fewer = tmp_path / "fewer.csv"
     fewer.write_bytes(b"".join(fishers.read_bytes().splitlines(keepends=True)[:101]))
@@ -360,7 +354,7 @@ def test_what_was_loaded_before_is_gone_after_loading_other_data(store: Store, f
     assert json.loads(store.ran(fewer, fishers, python=("-c", ONLINE)))["same"] == [[True] * 4, [False] * 4]
 
 
-@needs_feast
+@pytest.mark.feast
 @pytest.mark.parametrize(
     ("lost", "line"),
     [
