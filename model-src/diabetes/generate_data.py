@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from packing import Refused
+from packing import Refused, command
 
 SEED = 2004
 LEFT_OUT = 0.05
@@ -29,15 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out", type=Path, default=Path("diabetes/data/raw.csv"), help="the file to write (%(default)s)"
     )
     args = parser.parse_args(argv)
-    try:
+
+    def work() -> None:
         rows = generate(args.out)
-    except Refused as refused:
-        for line in refused.lines:
-            print(f"error: {line}", file=sys.stderr)
-        return 1
-    print(f"wrote {rows} rows", file=sys.stderr)
-    print(args.out)
-    return 0
+        print(f"wrote {rows} rows", file=sys.stderr)
+        print(args.out)
+
+    return command.run(work, "interrupted; the file is as it was")
 
 
 def generate(out: Path) -> int:

@@ -28,7 +28,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packing import Refused
+from packing import Refused, command
 from packing.files import staged_folder, write_atomically
 
 # What takes seconds to import is imported where it is used, so that --help and a refusal are quick.
@@ -46,23 +46,15 @@ MEASUREMENTS, LABELS = "measurements.parquet", "labels.parquet"
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    try:
+
+    def work() -> None:
         # Feast reports on stdout, which is for the result.
         with contextlib.redirect_stdout(sys.stderr):
             result = _run(args)
-    except Refused as refused:
-        for line in refused.lines:
-            print(f"error: {line}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        return 130
-    if result:
-        print(result)
-    return 0
+        if result:
+            print(result)
+
+    return command.run(work, "interrupted")
 
 
 def _parser() -> argparse.ArgumentParser:

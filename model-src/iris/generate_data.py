@@ -15,7 +15,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from packing import Refused
+from packing import Refused, command
 
 # The original measurements are rounded to it, and none is smaller.
 MILLIMETRE = 0.1
@@ -42,15 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--params", type=Path, default=Path("iris/params.yaml"), help="the parameters (%(default)s)")
     add("--out", type=Path, default=Path("iris/data/raw.csv"), help="the file to write (%(default)s)")
     args = parser.parse_args(argv)
-    try:
+
+    def work() -> None:
         rows = generate(args.out, read(args.params))
-    except Refused as refused:
-        for line in refused.lines:
-            print(f"error: {line}", file=sys.stderr)
-        return 1
-    print(f"wrote {rows} rows", file=sys.stderr)
-    print(args.out)
-    return 0
+        print(f"wrote {rows} rows", file=sys.stderr)
+        print(args.out)
+
+    return command.run(work, "interrupted; the file is as it was")
 
 
 def read(params: Path) -> Data:

@@ -18,7 +18,6 @@ These are called by people and CI, after `dvc repro`:
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import re
@@ -28,7 +27,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from packing import Refused
+from packing import Refused, command
+from packing.files import write_atomically
 
 if TYPE_CHECKING:
     from lifecycle.tuning import Candidate
@@ -60,20 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (args.other is None) != (args.stage != "compare"):
         parser.error("compare needs --with, and nothing else takes it")
     same_arithmetic()
-    try:
-        STAGES[args.stage](args)
-    except Refused as refused:
-        for line in refused.lines:
-            print(f"error: {line}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"error: interrupted; what {args.stage} makes is as it was", file=sys.stderr)
-        return 130
-    return 0
+    return command.run(lambda: STAGES[args.stage](args), f"interrupted; what {args.stage} makes is as it was")
 
 
 def same_arithmetic() -> None:
@@ -92,7 +79,7 @@ def validate(args: argparse.Namespace) -> None:
     found, paths = model.load(args.model), model.Files(args.model)
     checked = validation.validate(paths.raw, paths.accepted, found)
     _write_json(paths.validation, checked)
-    _write(paths.dictionary, validation.dictionary(found))
+    write_atomically(paths.dictionary, validation.dictionary(found).encode())
     _say(f"{paths.raw}: {checked['rows']} rows, as {args.model}/schema.py and {paths.accepted} say")
 
 
@@ -151,10 +138,10 @@ def end_search(name: str, candidates: list[Candidate]) -> None:
             f" {len(candidates)} candidates, cross-validated, is {chosen.score:.4f}, and it has to be {metric.words}"
             f" ({paths.problem}: metric); are the values of {found.target} those of their rows?"
         )
-    record = _json(tuning.record(chosen, metric, len(candidates)))
+    record = tables.to_json(tuning.record(chosen, metric, len(candidates)))
     tracking.record_search(candidates, chosen, metric.name, tables.digest(record), problem.experiment, found.name)
-    _write(paths.trials, tables.to_csv(tuning.table(candidates)).decode())
-    _write(paths.tuned, record.decode())
+    tables.write(paths.trials, tuning.table(candidates))
+    write_atomically(paths.tuned, record)
     _say(f"chosen: {chosen.family} {chosen.parameters}")
 
 
@@ -163,12 +150,11 @@ def train(args: argparse.Namespace) -> None:
 
     import joblib
 
-    from lifecycle import model, tables, training, versioning
-    from packing.files import write_atomically
+    from lifecycle import model, tables, training
 
     found, paths, params = model.load(args.model), model.Files(args.model), _params(args.model)
     rows, held_out = tables.read(paths.train), tables.read(paths.evaluation)
-    pipeline = training.fit(rows, found, versioning.read_json(paths.tuned), params)
+    pipeline = training.fit(rows, found, tables.read_json(paths.tuned), params)
     fitted = io.BytesIO()
     joblib.dump(pipeline, fitted)
     write_atomically(paths.fitted, fitted.getvalue())
@@ -219,7 +205,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def package(args: argparse.Namespace) -> None:
-    from lifecycle import model, tables, training, versioning
+    from lifecycle import model, tables, training
     from packing import files, pack
 
     found, paths = model.load(args.model), model.Files(args.model)
@@ -232,7 +218,7 @@ def package(args: argparse.Namespace) -> None:
     )
     with files.staged_folder(paths.package) as folder:
         parity = pack.write_flavours(folder, paths.fitted, pipeline, inputs, held_out)
-        pack.write_sagemaker(folder, versioning.signature(found, versioning.read_json(paths.evaluated)))
+        pack.write_sagemaker(folder, found.signature(list(tables.read_json(paths.evaluated)["per_class"])))
         tables.write(folder / pack.REFERENCE, reference)
     _say(f"ONNX and scikit-learn agree on {parity.rows} rows, to {parity.worst_error:.1g}")
 
@@ -241,7 +227,7 @@ def version(args: argparse.Namespace) -> None:
     from lifecycle import model, versioning
 
     found, paths = model.load(args.model), model.Files(args.model)
-    name = versioning.make(found, _problem(found), _params(args.model), SOURCE, draft=args.draft)
+    name = versioning.make(found, _problem(found), _params(args.model), SOURCE, _say, draft=args.draft)
     print(paths.version, name)
 
 
@@ -261,9 +247,10 @@ def compare(args: argparse.Namespace) -> None:
     if tables.digest(held_out.read_bytes()) != new.manifest.evaluation_set_digest:
         raise Refused(f"{held_out}: not the rows that {paths.version} was evaluated on; run `dvc repro` and `version`")
     result = comparing.compare(old, new, rows, found, problem, params.evaluate)
-    _write(paths.reports / "comparison.md", comparing.table(result))
+    shown = comparing.table(result)
+    write_atomically(paths.reports / "comparison.md", shown.encode())
     _write_json(paths.reports / "comparison.json", asdict(result))
-    print(comparing.table(result), end="")
+    print(shown, end="")
     comparing.refuse_worse(result, problem)
 
 
@@ -307,18 +294,10 @@ def _problem(found: Any) -> Any:
     return problem
 
 
-def _json(content: Any) -> bytes:
-    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
+def _write_json(path: Path, record: Any) -> None:
+    from lifecycle import tables
 
-
-def _write_json(path: Path, content: Any) -> None:
-    _write(path, _json(content).decode())
-
-
-def _write(path: Path, text: str) -> None:
-    from packing.files import write_atomically
-
-    write_atomically(path, text.encode())
+    write_atomically(path, tables.to_json(record))
 
 
 def _say(line: str) -> None:

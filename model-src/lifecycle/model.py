@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packing import Refused
-from packing.manifest import Kind
+from packing.manifest import Input, Kind, Outputs, Signature
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,50 +36,41 @@ class Model:
     def features(self) -> list[str]:
         return [name for name in self.schema.columns if name != self.target]
 
-    def nullable(self, feature: str) -> bool:
-        return bool(self.schema.columns[feature].nullable)
+    def signature(self, labels: Sequence[str]) -> Signature:
+        """What a version takes and gives; `labels` in the order of a classifier's probabilities."""
+        return Signature(
+            inputs=[
+                Input(name=name, type="float32", nullable=bool(self.schema.columns[name].nullable))
+                for name in self.features
+            ],
+            outputs=Outputs(value=self.target) if self.kind == "regression" else Outputs(labels=list(labels)),
+        )
 
 
-@dataclass(frozen=True)
 class Files:
     """Where a model's files lie, relative to model-src/, where every command runs."""
 
-    model: str
-
-    def __getattr__(self, name: str) -> Path:
-        try:
-            return Path(self.model) / _FILES[name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-    @property
-    def version(self) -> Path:
-        return Path("artifacts") / self.model
-
-    @property
-    def reports(self) -> Path:
-        return Path("reports") / self.model
-
-
-_FILES = {
-    "problem": "problem.yaml",
-    "params": "params.yaml",
-    "pipeline": "dvc.yaml",
-    "accepted": "accepted.json",
-    "dictionary": "data_dictionary.md",
-    "raw": "data/raw.csv",
-    "validation": "build/validation.json",
-    "train": "build/train.csv",
-    "evaluation": "build/evaluation.csv",
-    "tuned": "build/tuned.json",
-    "trials": "plots/trials.csv",
-    "fitted": "build/model.joblib",
-    "predictions": "build/predictions.csv",
-    "evaluated": "build/evaluation.json",
-    "metrics": "metrics.json",
-    "plots": "plots",
-    "package": "build/package",
-}
+    def __init__(self, model: str) -> None:
+        folder = Path(model)
+        self.problem = folder / "problem.yaml"
+        self.params = folder / "params.yaml"
+        self.pipeline = folder / "dvc.yaml"
+        self.accepted = folder / "accepted.json"
+        self.dictionary = folder / "data_dictionary.md"
+        self.raw = folder / "data/raw.csv"
+        self.validation = folder / "build/validation.json"
+        self.train = folder / "build/train.csv"
+        self.evaluation = folder / "build/evaluation.csv"
+        self.tuned = folder / "build/tuned.json"
+        self.trials = folder / "plots/trials.csv"
+        self.fitted = folder / "build/model.joblib"
+        self.predictions = folder / "build/predictions.csv"
+        self.evaluated = folder / "build/evaluation.json"
+        self.metrics = folder / "metrics.json"
+        self.plots = folder / "plots"
+        self.package = folder / "build/package"
+        self.version = Path("artifacts") / model
+        self.reports = Path("reports") / model
 
 
 def names() -> list[str]:

@@ -28,20 +28,15 @@ registry are left alone, and what is right already is not written again.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
-import logging
-import os
 import sys
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
-from urllib.parse import urlsplit
 
-from packing import Refused
+from lifecycle import server
+from packing import Refused, command
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -199,17 +194,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="say what would change, and change nothing")
     args = parser.parse_args(argv)
     out = sys.stdout
-    try:
+
+    def work() -> None:
         wanted = _wanted(sys.stdin.read())
-        with _quiet():
+        with server.quiet():
             _sync(wanted, args.dry_run, out)
-    except Refused as refused:
-        for line in refused.lines:
-            print(f"error: {line}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130  # whoever called says so
-    return 0
+
+    # Whoever called says what an interruption left.
+    return command.run(work, "")
 
 
 def _wanted(text: str) -> dict[str, Wanted]:
@@ -229,7 +221,8 @@ def _wanted(text: str) -> dict[str, Wanted]:
 
 
 def _sync(wanted: Mapping[str, Wanted], dry_run: bool, out: TextIO) -> None:
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    uri = server.uri()
+    place = server.shown(uri)
     made, changes, unknown = 0, list[Change](), list[dict[str, Any]]()
     try:
         _require_file(uri)
@@ -240,7 +233,7 @@ def _sync(wanted: Mapping[str, Wanted], dry_run: bool, out: TextIO) -> None:
             needed, strangers = plan(model, said, *read(client, model))
             changes += needed
             unknown += [{"model": model} | asdict(release) for release in strangers]
-        told = {"registry": _shown(uri), "changes": [asdict(change) for change in changes], "unknown": unknown}
+        told = {"registry": place, "changes": [asdict(change) for change in changes], "unknown": unknown}
         print(json.dumps(told), file=out, flush=True)
         for change in [] if dry_run else changes:
             write(client, change)
@@ -249,13 +242,13 @@ def _sync(wanted: Mapping[str, Wanted], dry_run: bool, out: TextIO) -> None:
         raise
     except ModuleNotFoundError as error:  # of MLflow itself, or of a database driver that it asks for
         raise Refused(
-            f"{error.name}: not installed in {sys.prefix}, and the registry at {_shown(uri)} needs it;"
+            f"{error.name}: not installed in {sys.prefix}, and the registry at {place} needs it;"
             " `python scripts/setup.py serve` installs MLflow"
         ) from None
     except Exception as error:  # MLflow lets through what its database driver or HTTP client raises
-        said_first = str(error).replace(uri, _shown(uri)).split("\n")[0] or type(error).__name__
+        said_first = server.shown(str(error)).split("\n")[0] or type(error).__name__
         done = f"; {made} of {len(changes)} changes were made, the next run makes the rest" if made else ""
-        raise Refused(f"MLflow at {_shown(uri)} (MLFLOW_TRACKING_URI): {said_first}{done}") from None
+        raise Refused(f"MLflow at {place} (MLFLOW_TRACKING_URI): {said_first}{done}") from None
     print(json.dumps({"made": made}), file=out, flush=True)
 
 
@@ -264,32 +257,6 @@ def _require_file(uri: str) -> None:
     path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
     if uri.startswith("sqlite:///") and not path.is_file():
         raise Refused(f"{path}: no such MLflow database; train a model, or name the server with MLFLOW_TRACKING_URI")
-
-
-def _shown(uri: str) -> str:
-    """The address of the registry without a user's name and password."""
-    user, at, _ = urlsplit(uri).netloc.rpartition("@")
-    return uri.replace(f"{user}{at}", "", 1) if at else uri
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps stdout for results, and what MLflow says about itself off the terminal; failures are exceptions."""
-    # Read on import.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # A server that is away is reported within seconds instead of minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stderr(io.StringIO()),
-        contextlib.redirect_stdout(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(logging.NOTSET)
 
 
 if __name__ == "__main__":

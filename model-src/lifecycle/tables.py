@@ -1,9 +1,12 @@
-"""The tables that stages hand to one another: CSV files, numbers in the shortest form that reads back the same."""
+"""What stages hand to one another: tables as CSV, numbers in the shortest form that reads back the same, and records
+as JSON."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -29,6 +32,21 @@ def read(path: Path) -> pd.DataFrame:
         raise Refused(f"{path}: {error.strerror}; `dvc repro` makes it") from None
     except (ValueError, pd.errors.ParserError) as error:
         raise Refused(f"{path}: not a table: {' '.join(str(error).split())}; `dvc repro` makes it again") from None
+
+
+def to_json(record: Any) -> bytes:
+    return f"{json.dumps(record, indent=2, allow_nan=False)}\n".encode()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A record that another stage has written. Raises Refused when it is not there, or none."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except OSError as error:
+        raise Refused(f"{path}: {error.strerror}; `dvc repro` makes it") from None
+    except ValueError as error:
+        raise Refused(f"{path}: not JSON: {error}; `dvc repro` makes it again") from None
+    return found
 
 
 def digest(content: bytes) -> str:

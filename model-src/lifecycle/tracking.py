@@ -7,10 +7,6 @@ version is in staging or production is said by aliases, that `scripts/sync_regis
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
-import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,57 +14,29 @@ from typing import Any
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
+from lifecycle import server
 from lifecycle.tuning import Candidate
 from packing import Refused
-
-DEFAULT_URI = "sqlite:///mlflow.db"
 
 # skops, the format that MLflow writes a scikit-learn model in, loads only types that are named: what the families of
 # the models here are made of, beyond scikit-learn's own estimators.
 TRUSTED_TYPES = ["numpy.dtype", "sklearn.tree._tree.Tree"]
 
 
-def uri() -> str:
-    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
-
-
 @contextlib.contextmanager
-def server(experiment: str) -> Iterator[Any]:
-    """The module `mlflow`, with its experiment set; what it raises inside becomes Refused. What MLflow says about
-    itself is kept off the terminal."""
-    # Read on import. Nobody who trains a model has agreed to be counted.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # A server that is away is reported within seconds instead of minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
+def experiment(name: str) -> Iterator[Any]:
+    """The module `mlflow` with this experiment chosen, quiet; what fails inside becomes Refused."""
+    with server.quiet():
+        import mlflow
+
         try:
-            with _quiet():
-                import mlflow
-
-                try:
-                    mlflow.set_tracking_uri(uri())
-                    mlflow.set_experiment(experiment)
-                except Exception as error:
-                    raise _refused(error) from None
-            try:
-                yield mlflow
-            # Where MLflow keeps artifacts in S3 or behind HTTP, their clients' own exceptions come through.
-            except Exception as error:
-                raise _refused(error) from None
-        finally:
-            logging.disable(logging.NOTSET)
-
-
-def _refused(error: Exception) -> Refused:
-    return Refused(f"MLflow at {uri()} (MLFLOW_TRACKING_URI): {' '.join(str(error).split())}")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        yield
+            mlflow.set_tracking_uri(server.uri())
+            mlflow.set_experiment(name)
+            yield mlflow
+        # Where MLflow keeps artifacts in S3 or behind HTTP, their clients' own exceptions come through.
+        except Exception as error:
+            said = " ".join(server.shown(str(error)).split())
+            raise Refused(f"MLflow at {server.shown(server.uri())} (MLFLOW_TRACKING_URI): {said}") from None
 
 
 @dataclass(frozen=True)
@@ -99,9 +67,9 @@ class Recorded:
     """The address of the recorded model, by which it is registered."""
 
 
-def record(outcome: Outcome, experiment: str) -> Recorded:
-    """Records the run of a version. Raises Refused when MLflow fails."""
-    with server(experiment) as mlflow, _quiet():
+def record(outcome: Outcome, into: str) -> Recorded:
+    """Records the run of a version in an experiment. Raises Refused when MLflow fails."""
+    with experiment(into) as mlflow:
         import mlflow.sklearn
         from mlflow.models import infer_signature
 
@@ -132,18 +100,18 @@ def record(outcome: Outcome, experiment: str) -> Recorded:
     return Recorded(str(run.info.run_id), str(logged.model_uri))
 
 
-def register(recorded: Recorded, experiment: str, name: str, tags: Mapping[str, str]) -> None:
+def register(recorded: Recorded, into: str, name: str, tags: Mapping[str, str]) -> None:
     """Makes the recorded model the next version of the registered model `name`. Raises Refused when MLflow fails."""
-    with server(experiment) as mlflow, _quiet():
+    with experiment(into) as mlflow:
         mlflow.register_model(recorded.model, name, tags=dict(tags))
 
 
 def record_search(
-    candidates: Sequence[Candidate], chosen: Candidate, metric: str, tuned: str, experiment: str, model: str
+    candidates: Sequence[Candidate], chosen: Candidate, metric: str, tuned: str, into: str, model: str
 ) -> None:
     """Records one run a candidate below one for the search, which is found again by the digest of tuned.json. Raises
     Refused when MLflow fails."""
-    with server(experiment) as mlflow, _quiet():
+    with experiment(into) as mlflow:
         tags = {"model": model, "stage": "tune", "tuned": tuned}
         with mlflow.start_run(run_name=f"{model} search", tags=tags):
             mlflow.log_params({"trials": len(candidates), "family": chosen.family, **chosen.parameters})

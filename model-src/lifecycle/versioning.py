@@ -10,6 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ TAGS = ("model", "version", "digest", "code_commit", "data_digest", "evaluation_
 """By which an MLflow run is found."""
 
 
-def make(model: Model, problem: Problem, params: Params, source: Path, *, draft: bool) -> str:
+def make(
+    model: Model, problem: Problem, params: Params, source: Path, say: Callable[[str], None], *, draft: bool
+) -> str:
     """Writes the version's folder and the reports, records the run, and returns the version's name.
 
     Raises Refused, and then leaves the folder as it was: when the code or dvc.lock is not committed (unless `draft`),
@@ -35,7 +38,7 @@ def make(model: Model, problem: Problem, params: Params, source: Path, *, draft:
 
     pipeline = training.load(paths.fitted)
     predictions = tables.read(paths.predictions)
-    evaluated, tuned = read_json(paths.evaluated), read_json(paths.tuned)
+    evaluated, tuned = tables.read_json(paths.evaluated), tables.read_json(paths.tuned)
     raw, _ = validation.read(paths.raw, model)
 
     with files.staged_folder(paths.version) as folder:
@@ -83,7 +86,7 @@ def make(model: Model, problem: Problem, params: Params, source: Path, *, draft:
                 files=[manifest.File(**file._asdict()) for file in hashed],
                 metrics=metrics(evaluated),
                 parameters=parameters,
-                signature=signature(model, evaluated),
+                signature=model.signature(list(evaluated["per_class"])),
                 code_commit=code.commit,
                 data_digest=facts["data_digest"],
                 evaluation_set_digest=facts["evaluation_set_digest"],
@@ -116,15 +119,6 @@ def refuse_outdated(paths: Files) -> None:
         raise Refused(f"{paths.pipeline}: not up to date: {stages}; run `{command}` and commit its lock")
 
 
-def signature(model: Model, evaluated: dict[str, Any]) -> manifest.Signature:
-    return manifest.Signature(
-        inputs=[manifest.Input(name=name, type="float32", nullable=model.nullable(name)) for name in model.features],
-        outputs=manifest.Outputs(value=model.target)
-        if model.kind == "regression"
-        else manifest.Outputs(labels=list(evaluated["per_class"])),
-    )
-
-
 def metrics(evaluated: dict[str, Any]) -> dict[str, float]:
     """Every metric by name, its interval beside it, and each label's own: `recall_setosa`."""
     found: dict[str, float] = {}
@@ -135,22 +129,6 @@ def metrics(evaluated: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """What another stage has written."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except OSError as error:
-        raise Refused(f"{path}: {error.strerror}; `dvc repro` makes it") from None
-    except ValueError as error:
-        raise Refused(f"{path}: not JSON: {error}; `dvc repro` makes it again") from None
-    return found
-
-
-def say(line: str) -> None:
-    """A step of the work, for the person at the terminal; stdout stays for the result."""
-    print(line, file=sys.stderr, flush=True)
-
-
 def _reports(
     model: Model, problem: Problem, facts: dict[str, Any], evaluated: dict[str, Any], predictions: Any, paths: Files
 ) -> dict[str, bytes]:
@@ -159,7 +137,7 @@ def _reports(
     dictionary = validation.dictionary(model)
     titled = {name.replace("_", " ").capitalize(): image for name, image in plots.items()}
     return {
-        "report.json": (json.dumps({**facts, **evaluated}, indent=2, allow_nan=False) + "\n").encode(),
+        "report.json": tables.to_json({**facts, **evaluated}),
         "report.md": markdown.encode(),
         "report.html": reporting.html(markdown, titled).encode(),
         "model_card.md": reporting.model_card(facts, problem, evaluated, dictionary).encode(),

@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packing import Refused
+from packing import Refused, command
 
 if TYPE_CHECKING:
     from monitoring import verdict
@@ -47,18 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--app", help="to be named in the verdict")
     add("--json", action="store_true", help="print the verdict")
     args = parser.parse_args(argv)
-    try:
-        return judge(args)
-    except Refused as refused:
-        for line in refused.lines:
-            print(f"error: {line}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted; there is no verdict", file=sys.stderr)
-        return 130
+    return command.run(lambda: judge(args), "interrupted; there is no verdict")
 
 
 def duration(text: str) -> timedelta:

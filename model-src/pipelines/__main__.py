@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TextIO
 
 from lifecycle.model import Files
-from packing import Refused
+from packing import Refused, command
 
 # What takes seconds to import is imported where it is used, so that --help and a refusal are quick.
 
@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     compiling = commands.add_parser("compile", help="write the pipeline as Kubeflow takes it, and print its path")
     running = commands.add_parser("run", help="run it here, a process a component; print the package and its digest")
-    for command in (compiling, running):
-        command.add_argument("model", help="the folder of the model, for example iris")
+    for each in (compiling, running):
+        each.add_argument("model", help="the folder of the model, for example iris")
     add = compiling.add_argument
     add("--image", required=True, help="what pipelines/Dockerfile made, best by its digest: a tag may change")
     add("--loop", action="store_true", help="search each family in a component of its own; see pipelines/pipeline.py")
@@ -43,27 +43,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--out", type=Path, help="the folder that everything is written to (reports/MODEL/kubeflow)")
     args = parser.parse_args(argv)
     reports, raw = Files(args.model).reports, Files(args.model).raw
-    try:
-        if args.command == "compile":
-            print(compile_to(args.out or reports / "kubeflow.yaml", args.model, args.image, loop=args.loop))
-        else:
-            print(*run(args.model, args.data or raw, args.out or reports / "kubeflow"))
-    except Refused as refused:
-        for line in refused.lines:
-            print(f"error: {line}", file=sys.stderr)
-        return 1
-    except ModuleNotFoundError as error:
-        if error.name != "kfp":
-            raise
-        print("error: kfp: not installed; `pip install --require-hashes -r requirements-kubeflow.txt`", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted; start it again", file=sys.stderr)
-        return 130
-    return 0
+
+    def work() -> None:
+        try:
+            if args.command == "compile":
+                print(compile_to(args.out or reports / "kubeflow.yaml", args.model, args.image, loop=args.loop))
+            else:
+                print(*run(args.model, args.data or raw, args.out or reports / "kubeflow"))
+        except ModuleNotFoundError as error:
+            if error.name != "kfp":
+                raise
+            raise Refused("kfp: not installed; `pip install --require-hashes -r requirements-kubeflow.txt`") from None
+
+    return command.run(work, "interrupted; start it again")
 
 
 def compile_to(out: Path, model: str, image: str, *, loop: bool) -> Path:
@@ -109,7 +101,7 @@ def run(model: str, data: Path, out: Path) -> tuple[Path, str]:
         os.environ["MPLCONFIGDIR"] = temporary
         os.environ["MLFLOW_TRACKING_URI"] = _tracking_uri(out)
         # A database gives a new experiment a folder below the current one, and a component's is soon gone.
-        with contextlib.chdir(out), tracking.server(experiment):
+        with contextlib.chdir(out), tracking.experiment(experiment):
             pass
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(out), workspace_root=f"{temporary}/shared")
         said = _Said(file)

@@ -20,7 +20,7 @@ from typing import Any
 from lifecycle import __main__ as lifecycle
 from lifecycle.model import Files
 from lifecycle.settings import Params
-from packing import Refused
+from packing import Refused, command
 
 SOURCE = Path(__file__).resolve().parents[1]
 # What the stages read that is part of the code.
@@ -86,16 +86,16 @@ def share(params: Params, family: str, file: str) -> Params:
 
 def metrics(evaluated: str) -> dict[str, float]:
     """Every metric of evaluation.json by name, as the manifest has them."""
-    from lifecycle import versioning
+    from lifecycle import tables, versioning
 
-    return versioning.metrics(versioning.read_json(Path(evaluated)))
+    return versioning.metrics(tables.read_json(Path(evaluated)))
 
 
 def confusion(evaluated: str) -> tuple[list[str], list[list[int]]]:
     """The labels, and the held-out rows of each by what was predicted of them."""
-    from lifecycle import versioning
+    from lifecycle import tables
 
-    found = versioning.read_json(Path(evaluated))
+    found = tables.read_json(Path(evaluated))
     labels = list(found["per_class"])
     return labels, [[one["rows"] for one in found["confusion"] if one["actual"] == label] for label in labels]
 
@@ -110,19 +110,19 @@ def digest(package: str) -> str:
 def report(model: str, reads: Mapping[str, str], version_digest: str, html: str, card: str) -> None:
     """The evaluation as a page with its plots, and the model card, in Markdown."""
     from lifecycle import model as models
-    from lifecycle import reporting, settings, tables, validation, versioning
+    from lifecycle import reporting, settings, tables, validation
 
     with _folder("report", model, reads, {}) as files, _refusals("report", model):
         found, problem = models.load(model), settings.read(files.problem, settings.Problem)
-        evaluated = versioning.read_json(files.evaluated)
+        evaluated = tables.read_json(files.evaluated)
         facts: dict[str, Any] = {
             "model": model,
             # A version's name begins with the date of a commit, of which the image knows nothing.
             "version": version_digest[7:19],
             "digest": version_digest,
-            "data_digest": versioning.read_json(files.validation)["data_digest"],
+            "data_digest": tables.read_json(files.validation)["data_digest"],
             "evaluation_set_digest": tables.digest(files.evaluation.read_bytes()),
-            "family": versioning.read_json(files.tuned)["family"],
+            "family": tables.read_json(files.tuned)["family"],
         }
         plots = reporting.plots(found, tables.read(files.predictions), evaluated)
         titled = {name.replace("_", " ").capitalize(): image for name, image in plots.items()}
@@ -135,7 +135,7 @@ def _folder(step: str, model: str, reads: Mapping[str, str], writes: Mapping[str
     """A folder as the stages expect model-src/ to be, and the current one within the block."""
     files = Files(model)
     if not (SOURCE / files.problem).exists():
-        print(f"error: {model}: no such model in this image", file=sys.stderr)
+        command.say(f"{model}: no such model in this image")
         _stop(step, model)
     given = {getattr(files, name): SOURCE / getattr(files, name) for name in COMMITTED}
     # Absolute, because the current folder changes.
@@ -159,8 +159,7 @@ def _refusals(step: str, model: str) -> Iterator[None]:
     try:
         yield
     except Refused as refused:
-        for line in refused.lines:
-            print(f"error: {line}", file=sys.stderr)
+        command.say(*refused.lines)
         _stop(step, model)
 
 

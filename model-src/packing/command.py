@@ -1,0 +1,32 @@
+"""How every command here ends: with 0 when it is done, 1 when it refused, 130 when it was interrupted. Errors are lines
+on stderr, without a traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from packing import Refused
+
+
+def run(work: Callable[[], int | None], interrupted: str) -> int:
+    """The exit code: what `work` returns, nothing being 0, unless it is refused or interrupted. `interrupted` says what
+    was left then; empty if the caller says so."""
+    try:
+        return work() or 0
+    except Refused as refused:
+        say(*refused.lines)
+        return 1
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        say(f"{place}{error.strerror or error}")
+        return 1
+    except KeyboardInterrupt:
+        if interrupted:
+            say(interrupted)
+        return 130
+
+
+def say(*lines: str) -> None:
+    for line in lines:
+        print(f"error: {line}", file=sys.stderr)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from lifecycle import tracking
+from packing import Refused, command
+
+
+def refuse() -> None:
+    raise Refused("a", "b")
+
+
+def fail() -> None:
+    raise FileNotFoundError(2, "No such file or directory", "x.csv")
+
+
+def fail_without_a_name() -> None:
+    raise OSError("the device is gone")
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("work", "code", "lines"),
+    [
+        (lambda: None, 0, []),
+        (lambda: 75, 75, []),
+        (refuse, 1, ["error: a", "error: b"]),
+        (fail, 1, ["error: x.csv: No such file or directory"]),
+        (fail_without_a_name, 1, ["error: the device is gone"]),
+        (interrupt, 130, ["error: interrupted; all is as it was"]),
+    ],
+)
+def test_every_end_has_its_code_and_its_lines(
+    work: Callable[[], int | None], code: int, lines: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.run(work, "interrupted; all is as it was") == code
+    assert capsys.readouterr().err.splitlines() == lines
+
+
+def test_an_interruption_that_the_caller_reports_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.run(interrupt, "") == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_a_password_of_the_tracking_server_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+    with pytest.raises(Refused) as refused, tracking.experiment("any"):
+        pass
+
+    (line,) = refused.value.lines
+    assert line.startswith("MLflow at http://127.0.0.1:9 (MLFLOW_TRACKING_URI): ")
+    assert "secret" not in line
