@@ -27,8 +27,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from packing import Refused, command
-from packing.files import write_atomically
+from packing import Refused, command, files
 
 if TYPE_CHECKING:
     from lifecycle.tuning import Candidate
@@ -79,7 +78,7 @@ def validate(args: argparse.Namespace) -> None:
     found, paths = model.load(args.model), model.Files(args.model)
     checked = validation.validate(paths.raw, paths.accepted, found)
     _write_json(paths.validation, checked)
-    write_atomically(paths.dictionary, validation.dictionary(found).encode())
+    files.write_atomically(paths.dictionary, validation.dictionary(found).encode())
     _say(f"{paths.raw}: {checked['rows']} rows, as {args.model}/schema.py and {paths.accepted} say")
 
 
@@ -141,7 +140,7 @@ def end_search(name: str, candidates: list[Candidate]) -> None:
     record = tables.to_json(tuning.record(chosen, metric, len(candidates)))
     tracking.record_search(candidates, chosen, metric.name, tables.digest(record), problem.experiment, found.name)
     tables.write(paths.trials, tuning.table(candidates))
-    write_atomically(paths.tuned, record)
+    files.write_atomically(paths.tuned, record)
     _say(f"chosen: {chosen.family} {chosen.parameters}")
 
 
@@ -157,7 +156,7 @@ def train(args: argparse.Namespace) -> None:
     pipeline = training.fit(rows, found, tables.read_json(paths.tuned), params)
     fitted = io.BytesIO()
     joblib.dump(pipeline, fitted)
-    write_atomically(paths.fitted, fitted.getvalue())
+    files.write_atomically(paths.fitted, fitted.getvalue())
     tables.write(paths.predictions, training.unseen(pipeline, rows, held_out, found, params))
     _say(f"fitted on {len(rows)} rows")
 
@@ -206,7 +205,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def package(args: argparse.Namespace) -> None:
     from lifecycle import model, tables, training
-    from packing import files, pack
+    from packing import pack
 
     found, paths = model.load(args.model), model.Files(args.model)
     pipeline = training.load(paths.fitted)
@@ -248,7 +247,7 @@ def compare(args: argparse.Namespace) -> None:
         raise Refused(f"{held_out}: not the rows that {paths.version} was evaluated on; run `dvc repro` and `version`")
     result = comparing.compare(old, new, rows, found, problem, params.evaluate)
     shown = comparing.table(result)
-    write_atomically(paths.reports / "comparison.md", shown.encode())
+    files.write_atomically(paths.reports / "comparison.md", shown.encode())
     _write_json(paths.reports / "comparison.json", asdict(result))
     print(shown, end="")
     comparing.refuse_worse(result, problem)
@@ -297,7 +296,7 @@ def _problem(found: Any) -> Any:
 def _write_json(path: Path, record: Any) -> None:
     from lifecycle import tables
 
-    write_atomically(path, tables.to_json(record))
+    files.write_atomically(path, tables.to_json(record))
 
 
 def _say(line: str) -> None:
