@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gitops import tools
+from gitops.programs import building, tools
 
 ROOT = Path(__file__).resolve().parents[1]
 SUPPORTED = ((3, 11), (3, 12), (3, 13))
@@ -134,8 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def set_up(profile: Profile) -> None:
     environments = [environment for environment in profile.environments if not environment.ready]
-    programs = tools.missing_programs(profile.programs)
-    sources = tools.missing_sources(profile.sources)
+    programs = building.missing_programs(profile.programs)
+    sources = building.missing_sources(profile.sources)
     if environments or programs or sources:
         _fetch(environments, programs, sources)
     link(profile.programs)
@@ -163,7 +163,7 @@ def _fetch(
     plan: list[tuple[str, int, float]] = [
         (f"{e.folder.relative_to(ROOT)} from {e.lock.relative_to(ROOT)}", e.fetch_mb, e.minutes) for e in environments
     ]
-    if tools.needs_go(programs, sources):
+    if building.needs_go(programs, sources):
         plan.append((f"Go toolchain, removed again when {tools.cache()} is filled", tools.TOOLCHAIN_MB, 0.2))
     how = {tools.Program: "built from source", tools.Wheel: "from a wheel"}
     plan += [(f"{p.name} {p.version}, {how[type(p)]}", p.fetch_mb, p.minutes) for p in programs]
@@ -176,7 +176,7 @@ def _fetch(
     for environment in environments:
         print(f"  installing {environment.folder.relative_to(ROOT)}", file=sys.stderr, flush=True)
         environment.install(python)
-    tools.build(programs, sources)
+    building.build(programs, sources)
 
 
 def _python() -> str:

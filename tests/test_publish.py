@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from conftest import IMAGE, ROOT, S3, Checkout, Version, git, hook, package, run, wait_until
 
-from gitops import kustomize, publish
 from gitops.cli import Refused
-from gitops.git import Git, GitError
+from gitops.manifests import kustomize
+from gitops.repo import publish
+from gitops.repo.git import Git, GitError
 
 NOTE = "overlays/dev/note.txt"
 API = "overlays/dev/iris-api/release.yaml"

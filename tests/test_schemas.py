@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from gitops import kubeconform, schemas, tools
+from gitops.checks import kubeconform
 from gitops.cli import Refused
+from gitops.manifests import schemas
+from gitops.programs import tools
 
 
 @pytest.fixture(scope="module")
