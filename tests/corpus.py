@@ -24,13 +24,13 @@ from gitops.cli import Refused
 from gitops.manifests import closure, kustomize
 from gitops.manifests.objects import Object
 from gitops.models import versions
-from gitops.repo import layout
+from gitops.repo import layout, policy
 from gitops.repo.policy import read_policy
 
 DEPLOYED = ("base", "apps", "overlays", "argocd")
 MANIFEST = versions.MANIFEST
 # Where a catcher looks up what it checks with; kustomize is none of ours.
-SCHEMAS = {"promotion": layout, "manifest": versions}
+SCHEMAS = {"promotion": policy, "manifest": versions}
 CATCHERS = (*validate.RULES, "schema", *SCHEMAS, "kustomize")
 
 

@@ -496,7 +496,7 @@ def test_an_interruption_while_the_bytes_are_verified_leaves_everything_as_it_wa
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gitops.store.verify", interrupted)
+    monkeypatch.setattr("gitops.models.store.verify", interrupted)
     before = checkout.state()
 
     done = checkout.run("bump_model", *bump(version, "iris-api", "--push"))

@@ -287,7 +287,7 @@ def test_a_release_enters_an_environment_only_after_the_one_before(ran: Checkout
 def test_what_ever_ran_is_known_of_apps_that_are_gone_and_not_of_what_a_merged_branch_tried(ran: Checkout) -> None:
     ran.git("checkout", "-q", "-b", "topic")
     for item in (numbered(2, "prod"), numbered(3, "prod")):
-        commit_release(history, item)
+        commit_release(ran, item)
     ran.git("checkout", "-q", "cicd")
     ran.git("merge", "-q", "--no-ff", "-m", "Merge", "topic")
     ran.git("rm", "-qr", "overlays/prod")

@@ -254,7 +254,7 @@ SMALL = (
     "k8s.io/kubernetes/api/openapi-spec/v3/api__v1_openapi.json",
     "github.com/argoproj/argo-cd/v3/manifests/crds/appproject-crd.yaml",
 )
-MAKE = "from gitops import schemas; print(schemas.folder())"
+MAKE = "from gitops.manifests import schemas; print(schemas.folder())"
 STOP = """
 import sys
 from gitops import schemas

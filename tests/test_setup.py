@@ -620,8 +620,8 @@ def test_a_module_without_the_files_that_are_kept_is_refused(toolchain: Path) ->
 def test_a_second_build_waits_for_the_first_and_finds_its_work_done(toolchain: Path) -> None:
     """The second is a process of its own, as a lock is not in its own process's way."""
     code = (
-        "import pathlib; from gitops import tools; tools.TOOLS = pathlib.Path({!r});"
-        " tools.build([tools.Program('thing', 1, 1)])"
+        "import pathlib; from gitops.programs import building, tools; tools.TOOLS = pathlib.Path({!r});"
+        " building.build([tools.Program('thing', 1, 1)])"
     ).format(str(toolchain / "tools"))
     tools.cache().mkdir()
     with (tools.cache() / "build.lock").open("w") as lock:

