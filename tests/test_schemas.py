@@ -257,7 +257,7 @@ SMALL = (
 MAKE = "from gitops.manifests import schemas; print(schemas.folder())"
 STOP = """
 import sys
-from gitops import schemas
+from gitops.manifests import schemas
 def stop(sources):
     print("half", flush=True)
     sys.stdin.read()
