@@ -118,7 +118,7 @@ def new_model(args: argparse.Namespace) -> None:
         return
     for folder, files in plan.folders.items():
         there = "" if folder in missing.folders else ", there already"
-        cli.say(f"{'would make ' if args.dry_run else ''}{folder}: {len(files)} files{there}")
+        cli.say(f"{'would make ' if args.dry_run else ''}{folder}: {len(files)} file{'s' * (len(files) != 1)}{there}")
     if args.dry_run:
         print(*missing.paths(), sep="\n")
         return

@@ -15,7 +15,6 @@ from conftest import IMAGE, Checkout, Result, Version, package, run, wait_until
 
 from gitops.cluster.control_plane import ControlPlane
 from gitops.cluster.kube import Cluster
-from gitops.manifests.objects import at
 from gitops.manifests import workloads
 from gitops.releases.release import Target
 

@@ -346,7 +346,8 @@ def _unlabelled(item: Object, app: str, shape: set[str]) -> Iterator[str]:
         for label, value in wanted.items():
             if (found := labels.get(label)) != value and found not in shape:
                 shown = "missing" if found is None else repr(found)
-                yield f"{'.'.join(keys)}.labels.{label}: {shown}; write {value!r}, selectors and reports count on it"
+                where = f"{'.'.join(keys)}.labels.{label}"
+                yield f"{where}: {shown}; write {value!r}, which selectors and reports count on"
 
 
 def check_environment(repository: Repository) -> Iterator[Finding]:
