@@ -92,15 +92,15 @@ class Environment:
 
 TEST_LOCK, MODEL_TEST_LOCK = ROOT / "requirements-test.txt", ROOT / "model-src/requirements-test.txt"
 CLUSTER_LOCK = ROOT / "requirements-cluster.txt"
-COMMANDS = Environment(ROOT / ".venv", ROOT / "requirements.txt", 35, 0.3, (CLUSTER_LOCK, TEST_LOCK))
-COMMANDS_CLUSTER = Environment(ROOT / ".venv", CLUSTER_LOCK, 50, 0.4, (TEST_LOCK,))
-COMMANDS_TEST = Environment(ROOT / ".venv", TEST_LOCK, 100, 0.6)
-MODEL = Environment(ROOT / "model-src/.venv", ROOT / "model-src/requirements-train.txt", 270, 2.0, (MODEL_TEST_LOCK,))
-MONITOR = Environment(ROOT / "model-src/.venv-monitor", ROOT / "model-src/requirements-monitor.txt", 240, 1.5)
+COMMANDS = Environment(ROOT / ".venv", ROOT / "requirements.txt", 35, 0.1, (CLUSTER_LOCK, TEST_LOCK))
+COMMANDS_CLUSTER = Environment(ROOT / ".venv", CLUSTER_LOCK, 50, 0.1, (TEST_LOCK,))
+COMMANDS_TEST = Environment(ROOT / ".venv", TEST_LOCK, 100, 0.2)
+MODEL = Environment(ROOT / "model-src/.venv", ROOT / "model-src/requirements-train.txt", 270, 0.5, (MODEL_TEST_LOCK,))
+MONITOR = Environment(ROOT / "model-src/.venv-monitor", ROOT / "model-src/requirements-monitor.txt", 240, 0.8)
 FEATURES = Environment(
-    ROOT / "model-src/feature_store/.venv", ROOT / "model-src/feature_store/requirements.txt", 200, 0.8
+    ROOT / "model-src/feature_store/.venv", ROOT / "model-src/feature_store/requirements.txt", 200, 0.4
 )
-MODEL_TEST = Environment(ROOT / "model-src/.venv", MODEL_TEST_LOCK, 365, 2.5)
+MODEL_TEST = Environment(ROOT / "model-src/.venv", MODEL_TEST_LOCK, 365, 0.8)
 
 
 @dataclass(frozen=True)
@@ -239,6 +239,7 @@ def _version(python: str | Path) -> str | None:
 _INDEX = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
+    "no-index": "UV_OFFLINE",
     "find-links": "UV_FIND_LINKS",
     "trusted-host": "UV_INSECURE_HOST",
     "cert": "SSL_CERT_FILE",

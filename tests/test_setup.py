@@ -262,7 +262,7 @@ def test_uv_looks_for_packages_where_pip_would(copy: Copy, tmp_path: Path, monke
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     (tmp_path / "pip.conf").write_text(
-        "[global]\nindex-url = https://of.the.file/simple\ncert = /ca.pem\n"
+        "[global]\nindex-url = https://of.the.file/simple\ncert = /ca.pem\nno-index = yes\n"
         f"[install]\nextra-index-url =\n  https://a/simple\n  https://b/simple\nfind-links = {wheels} /nowhere\n"
     )
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
@@ -276,6 +276,7 @@ def test_uv_looks_for_packages_where_pip_would(copy: Copy, tmp_path: Path, monke
     assert {name: value for name, value in found.items() if name.startswith(("UV_", "SSL_"))} == {
         "UV_DEFAULT_INDEX": "https://of.the.variable/simple",
         "UV_INDEX": "https://a/simple https://b/simple",
+        "UV_OFFLINE": "yes",
         "UV_FIND_LINKS": str(wheels),
         "UV_INDEX_STRATEGY": "unsafe-best-match",
         "UV_PYTHON_DOWNLOADS": "never",
