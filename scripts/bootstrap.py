@@ -14,10 +14,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from gitops import cli, installed, kube, kustomize, rules
+from gitops import cli
 from gitops.cli import Refused
-from gitops.kube import Cluster
-from gitops.rules import at
+from gitops.cluster import installed, kube
+from gitops.cluster.kube import Cluster
+from gitops.manifests import kustomize
+from gitops.manifests.objects import at
+from gitops.repo import layout
 
 APPLICATION = ("argoproj.io/v1alpha1", "Application")
 PROJECTS = ("platform", "addons")
@@ -38,7 +41,7 @@ def bootstrap(args: argparse.Namespace) -> None:
     if not cluster.has(*APPLICATION):
         raise Refused(f"{cluster.server}: Argo CD is not installed; run `{_install(args.root)}`")
     # Its settings first: without them it would not wait for one wave of add-ons before the next.
-    objects = kustomize.objects(kustomize.build(args.root, rules.ARGOCD))
+    objects = kustomize.objects(kustomize.build(args.root, layout.ARGOCD))
     kube.apply_all(cluster, [installed.settings(args.root), *objects])
     end = time.monotonic() + args.wait
     while left := _unsettled(cluster):
@@ -52,7 +55,7 @@ def bootstrap(args: argparse.Namespace) -> None:
 
 def _install(root: Path) -> str:
     """The command that installs the version that Argo CD will keep itself at."""
-    addons = kustomize.objects(kustomize.build(root, rules.PLATFORM))
+    addons = kustomize.objects(kustomize.build(root, layout.PLATFORM))
     source = next(at(item, "spec", "source") for item in addons if item["metadata"]["name"] == "argo-cd")
     folder = f"{source['repoURL'].removesuffix('.git')}/{source['path']}"
     return INSTALL.format(source=folder, version=source["targetRevision"])

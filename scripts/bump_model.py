@@ -18,14 +18,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gitops import apply, cli, hold, layout, publish, release, store, versions
-from gitops.apply import Tree
+from gitops import cli
 from gitops.cli import Refused
-from gitops.git import Git
-from gitops.release import Release, Target
-from gitops.signing import Signer
-from gitops.store import Store
-from gitops.versions import Manifest, VersionURI
+from gitops.models import store, versions
+from gitops.models.s3 import Store
+from gitops.models.signing import Signer
+from gitops.models.versions import Manifest, VersionURI
+from gitops.releases import history, hold, release, writing
+from gitops.releases.release import Release, Target
+from gitops.releases.writing import Tree
+from gitops.repo import layout, publish
+from gitops.repo.git import Git
+from gitops.repo.policy import Policy
 
 _REQUEST = re.compile(
     r"(?P<app>[^:=,]+):(?P<environment>[^:=,]+)(?::(?P<canary>[^:=,]+))?=(?P<uri>[^,]+)(?:,(?P<image>.+))?"
@@ -80,9 +84,9 @@ def bump(args: argparse.Namespace) -> None:
     first_seen: dict[Request, Release] = {}
     verified: dict[tuple[VersionURI, Signer | None], Manifest] = {}
     # The change, and the commit that it was checked against.
-    checked: list[tuple[apply.Change, str]] = []
+    checked: list[tuple[writing.Change, str]] = []
 
-    def wanted(tree: Tree, history: str) -> list[Release]:
+    def wanted(tree: Tree, rev: str) -> list[Release]:
         current = {request: tree.release(request.target) for request in requests}
         tree.render(layout.overlay(now.app, now.environment) for now in current.values())  # side by side
         releases = []
@@ -91,19 +95,19 @@ def bump(args: argparse.Namespace) -> None:
             flavour = tree.require_model(request.target, request.uri)
             if (known := (request.uri, tree.signer)) not in verified:
                 verified[known] = store.verify(Store(request.uri.bucket), *known)
-            apply.require_flavour(str(request.uri), verified[known], flavour)
+            writing.require_flavour(str(request.uri), verified[known], flavour)
             new = release.make(now, flavour, verified[known], _image(request, now, tree.policy))
             if now not in (first_seen.setdefault(request, now), new):
                 raise Refused(
                     f"{now.file}: changed meanwhile, to {now.version}; look at that release, then run the command again"
                 )
-            release.require_order(git, history, tree.policy, new)
+            history.require_order(git, rev, tree.policy, new)
             releases.append(new)
         return releases
 
     def build(base: str) -> str | None:
-        if not checked or not apply.stands(git, *checked[0], base):
-            checked[:] = [(apply.changes(git, base, wanted), base)]
+        if not checked or not writing.stands(git, *checked[0], base):
+            checked[:] = [(writing.prepare(git, base, wanted), base)]
         change = checked[0][0]
         if args.dry_run:
             return None
@@ -116,10 +120,10 @@ def bump(args: argparse.Namespace) -> None:
         commit = publish.publish(git, build, push=args.push)
         changed = checked[0][0].releases
     else:
-        change = apply.changes(git, None, wanted)
+        change = writing.prepare(git, None, wanted)
         changed = change.releases
         if not args.dry_run:
-            apply.write_files(git, change.files)
+            writing.write_files(git, change.files)
     if args.json:
         cli.print_json({"commit": commit, "releases": [vars(r) for r in changed], "dry_run": args.dry_run})
         return
@@ -145,7 +149,7 @@ def _requests(args: argparse.Namespace) -> list[Request]:
     return requests
 
 
-def _image(request: Request, now: Release, policy: layout.Policy) -> str | None:
+def _image(request: Request, now: Release, policy: Policy) -> str | None:
     if now.image is None:
         if request.image:
             raise Refused(f"--image {request.image}: {now.app} runs a stock model server and has no image to set")

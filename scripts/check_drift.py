@@ -21,12 +21,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gitops import apply, cli, kustomize, layout, publish, release, versions
+from gitops import cli
 from gitops.cli import Refused
-from gitops.git import Git
-from gitops.kustomize import Object
-from gitops.release import Release
-from gitops.rules import at
+from gitops.manifests import kustomize
+from gitops.manifests.objects import Object, at
+from gitops.models import versions
+from gitops.releases import history
+from gitops.releases.release import Release
+from gitops.repo import layout, publish, snapshot
+from gitops.repo.git import Git
 
 VARIABLE = "REQUEST_LOG_URI"
 ENVIRONMENTS = ("model-src/.venv-monitor", "model-src/.venv")
@@ -64,7 +67,7 @@ def positive(text: str) -> str:
 def check(args: argparse.Namespace) -> int:
     git = Git(args.root)
     tip = publish.tip(git)
-    items = _chosen(release.all_at(git, tip), args)
+    items = _chosen(history.all_at(git, tip), args)
     logs = {item.app: _address(args.log) for item in items} if args.log else _logs(git, tip, items)
     if args.app and not logs[args.app]:
         raise Refused(
@@ -108,7 +111,7 @@ def _chosen(listed: Sequence[Release], args: argparse.Namespace) -> list[Release
 
 def _logs(git: Git, tip: str, items: Sequence[Release]) -> dict[str, str | None]:
     """Where each app's service logs, by the app, according to what is rendered."""
-    with apply.tree_of(git, tip) as tree:
+    with snapshot.tree_of(git, tip) as tree:
         folders = {layout.overlay(item.app, item.environment): item.app for item in items}
         texts = kustomize.build_all(tree, [*folders])
         return {folders[folder]: _variable(kustomize.objects(text)) for folder, text in texts.items()}

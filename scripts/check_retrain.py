@@ -19,13 +19,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gitops import cli, layout, publish, release, store, versions, yamledit
+from gitops import cli, models
 from gitops.cli import Refused
-from gitops.git import Git
-from gitops.release import Release, Target
-from gitops.versions import VersionURI
+from gitops.manifests import yamledit
+from gitops.manifests.documents import schema_faults
+from gitops.models import s3, store, versions
+from gitops.models.versions import VersionURI
+from gitops.releases import history
+from gitops.releases.release import Release, Target
+from gitops.repo import layout, publish
+from gitops.repo.git import Git
 
 POLICY_FILE = "retraining.yaml"
+_SCHEMAS = Path(models.__file__).parent
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +59,7 @@ def decide(args: argparse.Namespace) -> None:
     git = Git(args.root)
     git.require_full_history()
     tip = publish.tip(git)
-    everything = release.all_at(git, tip)
+    everything = history.all_at(git, tip)
     running = _running(everything, args)
     verdicts = _verdicts(args, running)
     rows: list[dict[str, Any]] = []
@@ -132,7 +138,7 @@ def read_policy(text: bytes | None, path: str) -> dict[str, Any]:
     if text is None:
         raise Refused(f"{path}: missing on {publish.BRANCH}; it says when the model is to be trained again")
     data = yamledit.load(text, path)
-    if faults := layout.schema_faults(data, "retraining.schema.json"):
+    if faults := schema_faults(data, _SCHEMAS / "retraining.schema.json"):
         raise Refused(*[f"{path}: {fault}" for fault in faults])
     return dict(data)
 
@@ -156,7 +162,7 @@ def _uri(item: Release) -> VersionURI:
 
 def _manifest(item: Release) -> versions.Manifest:
     uri = _uri(item)
-    manifest = store.read_manifest(store.Store(uri.bucket), uri)
+    manifest = store.read_manifest(s3.Store(uri.bucket), uri)
     if manifest.digest != item.digest:
         raise Refused(f"{item.file}: digest: {item.digest}, but {uri} has {manifest.digest}; find out who changed it")
     return manifest
@@ -167,7 +173,7 @@ def _first_released(git: Git, tip: str, everything: Sequence[Release], item: Rel
     dates = [
         git.text("log", "-1", "--format=%cI", commit)
         for target in {Target(other.app, other.environment) for other in everything if other.canary is None}
-        for commit, earlier in release.history(git, tip, target)
+        for commit, earlier in history.history(git, tip, target)
         if earlier.digest == item.digest
     ]
     return min(datetime.fromisoformat(date) for date in dates)
@@ -201,7 +207,7 @@ def read_verdict(file: Path) -> dict[str, Any]:
         data = json.loads(file.read_bytes())
     except ValueError as error:
         raise Refused(f"{file}: not JSON: {error}") from None
-    if faults := layout.schema_faults(data, "verdict.schema.json"):
+    if faults := schema_faults(data, _SCHEMAS / "verdict.schema.json"):
         raise Refused(*[f"{file}: {fault}" for fault in faults])
     return dict(data)
 

@@ -27,8 +27,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gitops import cli  # first, as it says which packages are missing
-from gitops.cli import Refused
+from gitops import cli
+from gitops.cli import Refused  # first, as it says which packages are missing
 
 # isort: split
 import yaml

@@ -16,10 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import init_fork
-from gitops import cli, layout, publish, signing, tools
+from gitops import cli
 from gitops.cli import Refused
-from gitops.git import Git
-from gitops.store import Store
+from gitops.models import signing
+from gitops.models.s3 import Store
+from gitops.programs import tools
+from gitops.repo import publish
+from gitops.repo.git import Git
+from gitops.repo.policy import read_policy
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def machine() -> Iterator[Check]:
 def repository(root: Path) -> Iterator[Check]:
     try:
         git = Git(root)
-        policy = layout.read_policy(root)
+        policy = read_policy(root)
     except Refused as refused:
         yield Check(str(root), "; ".join(refused.lines))
         return
@@ -87,7 +91,7 @@ def repository(root: Path) -> Iterator[Check]:
 
 
 def bucket(root: Path) -> Iterator[Check]:
-    name = layout.read_policy(root).model_bucket
+    name = read_policy(root).model_bucket
     yield _attempt(f"s3://{name}", lambda: Store(name).keys("models/"))
 
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from gitops import cli, publish
+from gitops import cli
 from gitops.cli import Refused
-from gitops.git import Git
+from gitops.repo import publish
+from gitops.repo.git import Git
 
 FOLDER = "model-src"
 MAIN = "main"

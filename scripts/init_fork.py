@@ -16,9 +16,11 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gitops import cli, layout, publish
+from gitops import cli
 from gitops.cli import Refused
-from gitops.git import Git
+from gitops.repo import publish
+from gitops.repo.git import Git
+from gitops.repo.policy import read_policy
 
 TEMPLATE = {
     "repo": "https://github.com/example-org/model-gitops.git",
@@ -118,7 +120,7 @@ def start_cicd(git: Git, push: bool) -> None:
 
 def read_current(root: Path) -> dict[str, str]:
     """The values that the manifests have now. Raises Refused where one cannot be found."""
-    policy = layout.read_policy(root)
+    policy = read_policy(root)
     last = policy.environments[-1]
     return {
         "repo": _find(root, "argocd/root.yaml", r"repoURL: (\S+)"),

@@ -15,24 +15,28 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from gitops import cli, layout, publish, release, signing, store
+from gitops import cli
 from gitops.cli import Refused
-from gitops.git import Git
-from gitops.signing import Signer
-from gitops.store import Store
-from gitops.versions import Manifest, VersionURI
+from gitops.models import s3, signing, store
+from gitops.models.s3 import Store
+from gitops.models.signing import Signer
+from gitops.models.versions import Manifest, VersionURI
+from gitops.releases import history
+from gitops.repo import layout, publish
+from gitops.repo.git import Git
+from gitops.repo.policy import POLICY_FILE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, as_json=True)
     parser.add_argument("--model", required=True, help="the model's name")
-    parser.add_argument("--bucket", metavar="s3://BUCKET", help=f"default: the bucket of {layout.POLICY_FILE}")
+    parser.add_argument("--bucket", metavar="s3://BUCKET", help=f"default: the bucket of {POLICY_FILE}")
     parser.add_argument("--verify", action="store_true", help="hash every stored file again")
     return cli.run(show, parser.parse_args(argv))
 
 
 def show(args: argparse.Namespace) -> None:
-    source = store.model_bucket(args.bucket, args.root)
+    source = s3.model_bucket(args.bucket, args.root)
     git = Git(args.root)
     running = _running(git)
     signer = signing.asked_in(args.root)
@@ -69,7 +73,7 @@ def show(args: argparse.Namespace) -> None:
 def _running(git: Git) -> dict[str, list[str]]:
     """`app in environment` by the digest that runs there, according to Git."""
     found: dict[str, list[str]] = {}
-    for item in release.all_at(git, publish.tip(git)):
+    for item in history.all_at(git, publish.tip(git)):
         found.setdefault(item.digest, []).append(f"{item.app} in {item.environment}")
     return found
 

@@ -22,9 +22,10 @@ from pathlib import Path
 
 from gitops import cli
 from gitops.cli import Refused
+from gitops.cluster.control_plane import ORDER, ControlPlane
 
 try:
-    from gitops.control_plane import ORDER, ControlPlane
+    pass
 except ModuleNotFoundError as error:
     raise SystemExit(f"error: {error.name} is not installed: run `python scripts/setup.py cluster`") from None
 

@@ -14,8 +14,10 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from gitops import cli, layout, tools
+from gitops import cli
 from gitops.cli import Refused
+from gitops.programs import tools
+from gitops.repo.policy import read_policy
 
 # Not a secret: the server is reached from this machine alone.
 ACCESS, SECRET = "local", "local-secret"
@@ -35,7 +37,7 @@ def serve(args: argparse.Namespace) -> None:
     except tools.ToolError as error:
         raise Refused(str(error)) from None
     data: Path = (args.data or args.root / ".demo/s3").resolve()
-    bucket = layout.read_policy(args.root).model_bucket
+    bucket = read_policy(args.root).model_bucket
     port = _port(args.port)
     # To this server every folder is a bucket.
     for folder in (data / "buckets" / bucket, data / "metadata"):

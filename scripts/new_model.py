@@ -25,11 +25,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from gitops import apply, cli, effect, hold, kustomize, layout, release, yamledit
+from gitops import cli
 from gitops.cli import Refused
-from gitops.git import Git
-from gitops.layout import Policy
-from gitops.release import Target
+from gitops.manifests import kustomize, yamledit
+from gitops.manifests.objects import KUSTOMIZATION
+from gitops.releases import effect, hold, release_file, writing
+from gitops.releases.release import Target
+from gitops.repo import layout, snapshot
+from gitops.repo.git import Git
+from gitops.repo.policy import POLICY_FILE, Policy, parse_policy
 
 SOURCE = "model-src"
 PROJECT = f"{SOURCE}/pyproject.toml"
@@ -99,7 +103,7 @@ def new_model(args: argparse.Namespace) -> None:
     elif args.model not in layout.models(git.root):
         cli.say(f"{SOURCE}/{args.model}: not on this branch; import_model_code.py brings it from main")
     if args.only != "model":
-        policy = layout.parse_policy(git.show("HEAD", layout.POLICY_FILE))
+        policy = parse_policy(git.show("HEAD", POLICY_FILE))
         app, copied = add_app(git, plan, policy, args.shape, args.app, args.model, like)
     missing = require_free(git, plan)
     if app:
@@ -306,7 +310,7 @@ def shapes(git: Git) -> dict[str, list[str]]:
     """The apps of each shape: which folder of base/ their kustomization starts from."""
     found: dict[str, list[str]] = {}
     for path in git.files("HEAD", "apps"):
-        if path.count("/") == 2 and path.endswith(f"/{kustomize.FILE}"):
+        if path.count("/") == 2 and path.endswith(f"/{KUSTOMIZATION}"):
             for resource in yamledit.load(_at_head(git, path), path).get("resources", []):
                 place = os.path.normpath(f"{Path(path).parent}/{resource}")
                 if place.startswith("base/"):
@@ -320,18 +324,18 @@ def choose(git: Git, policy: Policy, shape: str, like: str) -> App:
     if shape not in known:
         raise Refused(f"--shape {shape!r}: no app of that shape to copy; the shapes are {', '.join(sorted(known))}")
     show = partial(git.show, "HEAD")
-    whole = [app for app in known[shape] if all(release.find(show, app, env) for env in policy.environments)]
+    whole = [app for app in known[shape] if all(release_file.find(show, app, env) for env in policy.environments)]
     first = {app: layout.overlay(app, policy.environments[0]) for app in whole}
-    with apply.tree_of(git, "HEAD") as tree:
+    with snapshot.tree_of(git, "HEAD") as tree:
         renders = kustomize.build_all(tree, first.values())
     found = []
     for app, folder in first.items():
         model, _ = effect.declared(effect.workload(app, kustomize.objects(renders[folder])))
-        image = release.read_all(show, app, policy.environments[0])[0].image
+        image = release_file.read_all(show, app, policy.environments[0])[0].image
         found.append(App(app, str(model), image is not None))
     if not found:
         raise Refused(
-            f"--shape {shape!r}: {', '.join(known[shape])}: not in every environment of {layout.POLICY_FILE}, so there"
+            f"--shape {shape!r}: {', '.join(known[shape])}: not in every environment of {POLICY_FILE}, so there"
             " is no overlay to copy for some; CONTRIBUTING.md tells how to add one"
         )
     return next((app for app in found if app.model == like), found[0])
@@ -348,18 +352,18 @@ def unreleased(git: Git, policy: Policy, source: Target) -> tuple[str, bytes]:
     """The release file of an overlay as it is before the first release; another environment's where this one's has a
     canary, which a new app starts without."""
     show = partial(git.show, "HEAD")
-    mine = release.find(show, source.app, source.environment)
+    mine = release_file.find(show, source.app, source.environment)
     assert mine is not None  # the app was chosen for it
     for environment in (source.environment, *policy.environments):
-        path, text = release.find(show, source.app, environment) or mine
-        if Path(path).name == Path(mine[0]).name and len(release.read_all(show, source.app, environment)) == 1:
-            return mine[0], release.unrelease(text, source, path)
+        path, text = release_file.find(show, source.app, environment) or mine
+        if Path(path).name == Path(mine[0]).name and len(release_file.read_all(show, source.app, environment)) == 1:
+            return mine[0], release_file.unrelease(text, source, path)
     raise Refused(f"{mine[0]}: spec.canary: {source.app} has one in every environment; take one out first")
 
 
 def require_rendered(git: Git, plan: Plan, policy: Policy, app: str, model: str) -> None:
     """Raises Refused unless every overlay of the new app renders a workload that serves the model."""
-    with apply.tree_of(git, "HEAD") as tree:
+    with snapshot.tree_of(git, "HEAD") as tree:
         write(tree, plan)
         renders = kustomize.build_all(tree, [layout.overlay(app, environment) for environment in policy.environments])
     for folder, text in renders.items():
@@ -410,7 +414,7 @@ def add(git: Git, plan: Plan) -> None:
         write(Path(holder), plan)
         for folder in plan.folders:
             (Path(holder) / folder).rename(git.root / folder)
-    apply.write_files(git, plan.changed)
+    writing.write_files(git, plan.changed)
 
 
 def steps(plan: Plan, model: str, app: str | None, copied: App | None) -> list[str]:

@@ -14,12 +14,14 @@ import argparse
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from gitops import apply, cli, hold, layout, publish, release, store
-from gitops.apply import Tree
+from gitops import cli
 from gitops.cli import Refused
-from gitops.diff import rendered_diffs
-from gitops.git import Git
-from gitops.release import Release, Target
+from gitops.releases import hold, release, verification, writing
+from gitops.releases.release import Release, Target
+from gitops.releases.writing import Tree
+from gitops.repo import layout, publish
+from gitops.repo.diff import rendered_diffs
+from gitops.repo.git import Git
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +43,7 @@ def promote(args: argparse.Namespace) -> None:
     def wanted(tree: Tree, _: str) -> list[Release]:
         return [_carried(tree, Target(app, args.to, args.canary)) for app in apps]
 
-    change = apply.changes(git, base, wanted)
+    change = writing.prepare(git, base, wanted)
     releases = change.releases
     branch = branch_name(args.to, releases) if releases else None
     diff = ""
@@ -82,7 +84,7 @@ def _carried(tree: Tree, target: Target) -> Release:
         raise Refused(
             f"{carried.file}: {release.UNRELEASED}; {app} reaches {to} through {source}, release it there first"
         )
-    uri, manifest = store.verify_release(carried, tree.signer)
+    uri, manifest = verification.verify_release(carried, tree.signer)
     return release.make(now, tree.require_model(target, uri), manifest, carried.image)
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from gitops import cli, publish, release
+from gitops import cli
 from gitops.cli import Refused
-from gitops.git import Git
-from gitops.release import Release
+from gitops.releases import history, release
+from gitops.releases.release import Release
+from gitops.repo import publish
+from gitops.repo.git import Git
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,8 +29,8 @@ def show(args: argparse.Namespace) -> None:
     git.require_full_history()
     tip = publish.tip(git)
     rows = []
-    for item in _chosen(release.all_at(git, tip), args):
-        since = release.since(git, tip, item)
+    for item in _chosen(history.all_at(git, tip), args):
+        since = history.since(git, tip, item)
         rows.append(
             vars(item) | {"since": since.date if item.released else None, "commit": since.commit, "by": since.author}
         )

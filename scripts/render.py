@@ -13,10 +13,14 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gitops import cli, kustomize, layout, rules
+from gitops import cli
 from gitops.cli import Refused
-from gitops.diff import rendered_diffs
-from gitops.git import Git
+from gitops.manifests import kustomize
+from gitops.manifests.objects import KUSTOMIZATION
+from gitops.repo import layout
+from gitops.repo.diff import rendered_diffs
+from gitops.repo.git import Git
+from gitops.repo.policy import read_policy
 
 # Bytes. GitHub drops a step's summary of more than 1 MiB, and nobody reads more than a screen or two of one overlay.
 SUMMARY, PART = 900_000, 60_000
@@ -39,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def render(args: argparse.Namespace) -> None:
-    known = rules.folders(args.root, layout.read_policy(args.root))
+    known = layout.folders(args.root, read_policy(args.root))
     if args.changed_since:
         _differences(args, known)
         return
@@ -59,10 +63,10 @@ def render(args: argparse.Namespace) -> None:
 def _chosen(args: argparse.Namespace, known: Sequence[str]) -> list[str]:
     """The folders that were asked for, else all. Raises Refused for those that render nothing."""
     chosen = [folder.rstrip("/") for folder in args.overlay] or list(known)
-    unknown = [f for f in chosen if f not in known and not (args.root / f / kustomize.FILE).is_file()]
+    unknown = [f for f in chosen if f not in known and not (args.root / f / KUSTOMIZATION).is_file()]
     if unknown:
         listed = ", ".join(known)
-        raise Refused(*[f"{folder}: no {kustomize.FILE} there; the overlays are {listed}" for folder in unknown])
+        raise Refused(*[f"{folder}: no {KUSTOMIZATION} there; the overlays are {listed}" for folder in unknown])
     return chosen
 
 
@@ -80,7 +84,7 @@ def _differences(args: argparse.Namespace, known: Sequence[str]) -> None:
 
 def _overlays_at(git: Git, commit: str) -> list[str]:
     parts = [path.split("/") for path in git.files(commit, "overlays")]
-    return ["/".join(p[:3]) for p in parts if len(p) == 4 and p[3] == kustomize.FILE and p[2] != "shared"]
+    return ["/".join(p[:3]) for p in parts if len(p) == 4 and p[3] == KUSTOMIZATION and p[2] != "shared"]
 
 
 def markdown(diffs: Mapping[str, str]) -> str:

@@ -17,11 +17,16 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from gitops import apply, changes, cli, kustomize, layout, publish, release
+from gitops import cli
 from gitops.cli import Refused
-from gitops.git import Git
-from gitops.release import Release
-from gitops.rules import at
+from gitops.cluster.kube import Cluster
+from gitops.manifests import kustomize
+from gitops.manifests.objects import at, identity
+from gitops.releases import release, release_file, retired
+from gitops.releases.release import Release
+from gitops.repo import layout, publish, snapshot
+from gitops.repo.git import Git
+from gitops.repo.policy import read_policy
 
 APPLICATION = ("argoproj.io/v1alpha1", "Application")
 
@@ -45,11 +50,11 @@ def retire(args: argparse.Namespace) -> None:
     git = Git(args.root)
     publish.require_clean(git)
     base = publish.base_of_branch(git, push=args.push)
-    folder, record = layout.overlay(args.app, args.env), changes.retired_path(args.env)
-    with apply.tree_of(git, base) as tree:
-        policy = layout.read_policy(tree)
+    folder, record = layout.overlay(args.app, args.env), retired.path(args.env)
+    with snapshot.tree_of(git, base) as tree:
+        policy = read_policy(tree)
         layout.require_app(tree, policy, args.app, args.env)
-        gone = [str(kustomize.identity(item)) for item in kustomize.objects(kustomize.build(tree, folder))]
+        gone = [str(identity(item)) for item in kustomize.objects(kustomize.build(tree, folder))]
     after = policy.environments[policy.environments.index(args.env) + 1 :]
     if later := [e for e in after if any(r.released for r in _releases(git, base, args.app, e))]:
         raise Refused(
@@ -67,7 +72,7 @@ def retire(args: argparse.Namespace) -> None:
         "since": since,
     }
     files: dict[str, bytes | None] = dict.fromkeys(git.files(base, folder))
-    files[record] = changes.add_retired(git.show(base, record), entry)
+    files[record] = retired.add(git.show(base, record), entry)
     branch = f"retire/{args.env}/{args.app}"
     commit = git.commit(f"refs/heads/{branch}")
     if commit and git.commit(f"{commit}^") != base:
@@ -85,8 +90,8 @@ def retire(args: argparse.Namespace) -> None:
     if args.json:
         cli.print_json({"branch": branch, "commit": commit, "deletes": gone, "dry_run": args.dry_run})
         return
-    for identity in gone:
-        print(f"- {identity}")
+    for service in gone:
+        print(f"- {service}")
     if args.dry_run:
         cli.say(f"would make the branch {branch}, which takes these out of Git")
     elif args.push:
@@ -97,16 +102,16 @@ def retire(args: argparse.Namespace) -> None:
 
 def finish(args: argparse.Namespace) -> None:
     """Deletes what Argo CD made of an app whose retirement is merged."""
-    from gitops.kube import Cluster  # the rest of this command needs no cluster
+    pass  # the rest of this command needs no cluster
 
     git = Git(args.root)
     if git.has_remote(publish.REMOTE):
         git.fetch(publish.REMOTE, publish.BRANCH)
     tip = publish.tip(git)
-    folder, record = layout.overlay(args.app, args.env), changes.retired_path(args.env)
+    folder, record = layout.overlay(args.app, args.env), retired.path(args.env)
     if git.files(tip, folder):
         raise Refused(f"{folder}: still on {publish.BRANCH}; merge its retirement first")
-    if not changes.read_retired(git.show(tip, record), record)[args.app]:
+    if not retired.read(git.show(tip, record), record)[args.app]:
         raise Refused(f"{record}: no retirement of {args.app}; only what was retired is deleted")
     cluster = Cluster(args.kubeconfig, args.context)
     name = f"{args.app}-{args.env}"
@@ -137,7 +142,7 @@ def finish(args: argparse.Namespace) -> None:
 
 
 def _releases(git: Git, base: str, app: str, environment: str) -> list[Release]:
-    return release.read_all(partial(git.show, base), app, environment)
+    return release_file.read_all(partial(git.show, base), app, environment)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from gitops import apply, cli, hold, layout, publish, release, store
-from gitops.apply import Tree
+from gitops import cli
 from gitops.cli import Refused
-from gitops.git import Git
-from gitops.hold import Hold
-from gitops.release import Release, Target
+from gitops.releases import history, hold, release, release_file, verification, writing
+from gitops.releases.hold import Hold
+from gitops.releases.release import Release, Target
+from gitops.releases.writing import Tree
+from gitops.repo import layout, publish, snapshot
+from gitops.repo.git import Git
+from gitops.repo.policy import read_policy
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,13 +59,13 @@ def roll_back(args: argparse.Namespace) -> None:
                 f"{now.file}: changed meanwhile, to {now.version}; look at that release, then run the command again"
             )
         chosen = earlier(git, history, now, args.to)
-        store.verify_release(chosen, tree.signer)
+        verification.verify_release(chosen, tree.signer)
         return [chosen]
 
     def build(base: str) -> str | None:
         if done_already(git, base, args):
             return base
-        change = apply.changes(git, base, wanted)
+        change = writing.prepare(git, base, wanted)
         restored[:] = change.releases
         if args.dry_run:
             return None
@@ -97,13 +100,13 @@ def done_already(git: Git, base: str, args: argparse.Namespace) -> bool:
         return False
     if args.to is None:
         return True
-    found = release.find(partial(git.show, base), args.app, args.env)
-    return found is not None and release.read(found[1], _target(args), found[0]).version == args.to
+    found = release_file.find(partial(git.show, base), args.app, args.env)
+    return found is not None and release_file.read(found[1], _target(args), found[0]).version == args.to
 
 
 def earlier(git: Git, rev: str, now: Release, version: str | None) -> Release:
     """The newest release of the history that is another one than `now` and, if given, of this version."""
-    found = [old for _, old in release.history(git, rev, now.target) if old.released and old != now]
+    found = [old for _, old in history.history(git, rev, now.target) if old.released and old != now]
     if not found:
         raise Refused(
             f"{now.file}: no earlier release in the history of {publish.BRANCH}; there is nothing to go back to"
@@ -125,8 +128,8 @@ def release_hold(args: argparse.Namespace) -> None:
     path = hold.path(args.app, args.env)
 
     def build(base: str) -> str | None:
-        with apply.tree_of(git, base) as tree:
-            layout.require_app(tree, layout.read_policy(tree), args.app, args.env)
+        with snapshot.tree_of(git, base) as tree:
+            layout.require_app(tree, read_policy(tree), args.app, args.env)
         if git.show(base, path) is None:
             raise Refused(f"{path}: no such hold; {args.app} in {args.env} can be released")
         if args.dry_run:

@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gitops import tools
+from gitops.programs import building, tools
 
 ROOT = Path(__file__).resolve().parents[1]
 SUPPORTED = ((3, 11), (3, 12), (3, 13))
@@ -154,8 +154,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def set_up(profile: Profile) -> None:
     environments = [environment for environment in profile.environments if not environment.ready]
-    programs = tools.missing_programs(profile.programs)
-    sources = tools.missing_sources(profile.sources)
+    programs = building.missing_programs(profile.programs)
+    sources = building.missing_sources(profile.sources)
     if environments or programs or sources:
         _fetch(environments, programs, sources)
     link(profile.programs)
@@ -183,10 +183,10 @@ def _fetch(
     plan: list[tuple[str, int, float]] = [
         (f"{e.folder.relative_to(ROOT)} from {e.lock.relative_to(ROOT)}", e.fetch_mb, e.minutes) for e in environments
     ]
-    if tools.needs_go(programs, sources):
+    if building.needs_go(programs, sources):
         plan.append((f"Go toolchain, removed again when {tools.cache()} is filled", tools.TOOLCHAIN_MB, 0.2))
     how = {tools.Program: "built from source", tools.Wheel: "from a wheel"}
-    installer = tools.missing_programs([tools.UV]) if environments else []
+    installer = building.missing_programs([tools.UV]) if environments else []
     plan += [(f"{p.name} {p.version}, {how[type(p)]}", p.fetch_mb, p.minutes) for p in [*installer, *programs]]
     plan += [(f"{s.name} of {m.path} {s.version(m)}", m.fetch_mb, 0.2) for s in sources for m in s.modules]
     print(f"Setting up with {python}. This is done once, and fetches:", file=sys.stderr)
@@ -198,13 +198,13 @@ def _fetch(
     for environment in environments:
         print(f"  installing {environment.folder.relative_to(ROOT)}", file=sys.stderr, flush=True)
         environment.install(python, uv)
-    tools.build(programs, sources)
+    building.build(programs, sources)
 
 
 def _uv() -> Path | None:
     """The pinned uv; without it pip installs, in ten times the time."""
     try:
-        tools.build([tools.UV])
+        building.build([tools.UV])
         return tools.UV.require()
     except (tools.ToolError, OSError) as error:
         print(f"  no uv, so pip installs: {str(error).splitlines()[-1]}", file=sys.stderr, flush=True)

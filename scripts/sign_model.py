@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from gitops import cli, layout, signing, store, versions
+from gitops import cli
 from gitops.cli import Refused
-from gitops.store import Store
+from gitops.models import signing, store, versions
+from gitops.models.s3 import Store
+from gitops.repo.policy import POLICY_FILE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,9 +33,7 @@ def sign(args: argparse.Namespace) -> None:
     # With any key: before the policy asks for a new one, what runs has to be signed with it.
     planned = signing.planned(None if args.sign_key else signer, args.sign_key, args.sign_keyless)
     if planned is None:
-        raise Refused(
-            f"--sign-keyless: {layout.POLICY_FILE} asks for no signature of an identity; add `signing:` there"
-        )
+        raise Refused(f"--sign-keyless: {POLICY_FILE} asks for no signature of an identity; add `signing:` there")
     bucket = Store(uri.bucket)
     manifest = store.verify(bucket, uri, None)
     data = manifest.data
@@ -44,7 +44,7 @@ def sign(args: argparse.Namespace) -> None:
     verb = "would be signed" if args.dry_run else "signed" if added else "signed already"
     cli.say(f"{verb} by {planned.signer}")
     if signer is None or signer.identifier != planned.signer.identifier:
-        cli.say(f"{layout.POLICY_FILE} does not ask for this signature")
+        cli.say(f"{POLICY_FILE} does not ask for this signature")
     signature = f"{uri}{signing.name(manifest.text, planned.signer)}"
     if args.json:
         cli.print_json({"uri": str(uri), "signature": signature, "added": added, "dry_run": args.dry_run})

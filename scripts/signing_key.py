@@ -17,10 +17,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gitops import apply, cli, layout, signing
+from gitops import cli
 from gitops.cli import Refused
-from gitops.git import Git
-from gitops.layout import Signing
+from gitops.models import signing
+from gitops.releases import writing
+from gitops.repo.git import Git
+from gitops.repo.policy import POLICY_FILE, SigningPolicy, parse_policy, read_policy
 
 DEFAULT = Path("~/.config/model-gitops/signing.key")
 STEPS = """\
@@ -46,10 +48,10 @@ def make(args: argparse.Namespace) -> None:
     private = args.private_key.expanduser().absolute()
     if private.resolve().is_relative_to(args.root):
         raise Refused(f"--private-key {private}: in the repository; a private key never goes into Git")
-    policy = layout.read_policy(args.root)
+    policy = read_policy(args.root)
     path = policy.signing.public_key if policy.signing else signing.PUBLIC_KEY
     if not path:
-        raise Refused(f"{layout.POLICY_FILE}: signing: asks for the signature of an identity; take that out first")
+        raise Refused(f"{POLICY_FILE}: signing: asks for the signature of an identity; take that out first")
     public, there = args.root / path, private.exists()
     if public.exists() and not there:
         raise Refused(
@@ -59,34 +61,32 @@ def make(args: argparse.Namespace) -> None:
         key = signing.public_half(private)
         if public.exists() and signing.public_key(public.read_bytes(), path).identifier != key.identifier:
             raise Refused(f"{path}: the public half of another key than {private}; name that one, or remove the file")
-    text = with_signing((args.root / layout.POLICY_FILE).read_bytes(), path)
+    text = with_signing((args.root / POLICY_FILE).read_bytes(), path)
     if args.dry_run:
-        cli.say(f"would {'use' if there else 'make'} {private} and write {path} and {layout.POLICY_FILE}")
+        cli.say(f"would {'use' if there else 'make'} {private} and write {path} and {POLICY_FILE}")
         return
     if not there:
         write_private(private, signing.new_private_key())
         cli.say(f"made {private}; keep a copy of it where you keep secrets")
-    apply.write_files(git, {path: signing.public_half(private).pem, layout.POLICY_FILE: text})
-    print(STEPS.format(private=private, public=path, policy=layout.POLICY_FILE), end="")
+    writing.write_files(git, {path: signing.public_half(private).pem, POLICY_FILE: text})
+    print(STEPS.format(private=private, public=path, policy=POLICY_FILE), end="")
 
 
 def with_signing(text: bytes, path: str) -> bytes:
     """The policy with a block at its end that names this public key; every other byte stays."""
-    before = layout.parse_policy(text)
-    wanted = replace(before, signing=Signing(public_key=path))
+    before = parse_policy(text)
+    wanted = replace(before, signing=SigningPolicy(public_key=path))
     if before == wanted:
         return text
     end = b"\r\n" if b"\r\n" in text else b"\n"
     lines = (b"# Whose signature a version needs to be released.", b"signing:", b"  public_key: " + path.encode(), b"")
     added = text + (b"" if text.endswith(b"\n") else end) + end.join(lines)
     try:
-        done = layout.parse_policy(added) == wanted
+        done = parse_policy(added) == wanted
     except Refused:
         done = False
     if not done:
-        raise Refused(
-            f"{layout.POLICY_FILE}: no block can be added at its end; add `signing:` with `public_key: {path}`"
-        )
+        raise Refused(f"{POLICY_FILE}: no block can be added at its end; add `signing:` with `public_key: {path}`")
     return added
 
 

@@ -21,12 +21,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gitops import apply, cli, effect, kustomize, layout, publish, release
+from gitops import cli
 from gitops.cli import Refused
-from gitops.git import Git
-from gitops.kube import Cluster
-from gitops.kustomize import Object
-from gitops.rules import at
+from gitops.cluster.kube import Cluster
+from gitops.manifests import closure, kustomize, workloads
+from gitops.manifests.objects import Object, at, leaves
+from gitops.releases import effect, release
+from gitops.repo import layout, publish, snapshot
+from gitops.repo.git import Git
+from gitops.repo.policy import read_policy
 
 APPLICATION = ("argoproj.io/v1alpha1", "Application")
 ARGOCD = "argocd"
@@ -126,8 +129,8 @@ class Expected:
 def expected(git: Git, tip: str, args: argparse.Namespace) -> list[Expected]:
     """What a commit wants of the apps that were asked for. Raises Refused when there is no such app."""
     found = []
-    with apply.tree_of(git, tip) as tree:
-        policy = layout.read_policy(tree)
+    with snapshot.tree_of(git, tip) as tree:
+        policy = read_policy(tree)
         folders = [
             folder
             for folder in layout.overlays(tree, policy)
@@ -136,7 +139,7 @@ def expected(git: Git, tip: str, args: argparse.Namespace) -> list[Expected]:
         for folder, text in kustomize.build_all(tree, folders).items():
             _, environment, app = folder.split("/")
             workloads = [item for item in kustomize.objects(text) if all(effect.declared(item))]
-            found += [Expected(app, environment, item, kustomize.closure(tree, folder)) for item in workloads[:1]]
+            found += [Expected(app, environment, item, closure.closure(tree, folder)) for item in workloads[:1]]
         known = ", ".join(layout.apps(tree))
     if not found:
         raise Refused(f"no app of that name on {publish.BRANCH}; the apps are {known}")
@@ -284,7 +287,7 @@ def _why(seen: Seen) -> str:
 def _models(item: Object) -> dict[str, Any]:
     """Every field of a workload that names a model or an image."""
     named = re.compile(r"storageUri\Z|env\[MODEL_(URI|DIGEST)\]\.value\Z|[cC]ontainers\[[^]]+\]\.image\Z")
-    return {path: value for path, value in kustomize.leaves(item.get("spec") or {}).items() if named.search(path)}
+    return {path: value for path, value in leaves(item.get("spec") or {}).items() if named.search(path)}
 
 
 def _started_with(pod: Object) -> set[str]:
@@ -314,7 +317,7 @@ def _version(item: Mapping[str, Any]) -> str:
 
 
 def _image(item: Object | None) -> str | None:
-    path = release.PODS.get(str(at(item, "kind")), ())
+    path = workloads.PODS.get(str(at(item, "kind")), ())
     containers = at(item, *path, "containers") or []
     return str(containers[0].get("image")) if containers else None
 

@@ -23,11 +23,15 @@ import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from gitops import cli, layout, publish, release, versions, yamledit
+from gitops import cli
 from gitops.cli import Refused
-from gitops.git import Git
-from gitops.layout import Policy
-from gitops.release import Release
+from gitops.manifests import yamledit
+from gitops.models import versions
+from gitops.releases import history
+from gitops.releases.release import Release
+from gitops.repo import publish
+from gitops.repo.git import Git
+from gitops.repo.policy import POLICY_FILE, Policy, parse_policy
 
 SOURCE = cli.ROOT / "model-src"
 PYTHON = SOURCE / ".venv/bin/python"
@@ -50,7 +54,7 @@ def sync(args: argparse.Namespace) -> None:
     tip = publish.tip(git)
     running = newest_first(git, tip)
     names, faults = registered_names(git, tip, running, args.model)
-    asked = wanted(layout.parse_policy(git.show(tip, layout.POLICY_FILE)), names, running, release.ever(git, tip))
+    asked = wanted(parse_policy(git.show(tip, POLICY_FILE)), names, running, history.ever(git, tip))
 
     told, made = ask(asked, args)
     if args.json:
@@ -66,8 +70,8 @@ def sync(args: argparse.Namespace) -> None:
 def newest_first(git: Git, tip: str) -> list[Release]:
     """What runs, the release that came last first. Those of one commit are in the order of environments and apps."""
     order = {commit: place for place, commit in enumerate(git.text("rev-list", "--first-parent", tip).split())}
-    running = [item for item in release.all_at(git, tip) if item.released]
-    return sorted(running, key=lambda item: order[release.since(git, tip, item).commit])
+    running = [item for item in history.all_at(git, tip) if item.released]
+    return sorted(running, key=lambda item: order[history.since(git, tip, item).commit])
 
 
 def model_of(item: Release) -> str:

@@ -21,24 +21,26 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from gitops import cli, layout, signing, store, versions
+from gitops import cli
 from gitops.cli import Refused
-from gitops.signing import Signer, Signing
-from gitops.store import Store
-from gitops.versions import Manifest, VersionURI
+from gitops.models import s3, signing, store, versions
+from gitops.models.s3 import Store
+from gitops.models.signing import Signer, Signing
+from gitops.models.versions import Manifest, VersionURI
+from gitops.repo.policy import POLICY_FILE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, dry_run=True, as_json=True)
     parser.add_argument("--model", required=True, help="the model's name")
     parser.add_argument("--artifacts", required=True, type=Path, metavar="DIR", help="the folder with manifest.json")
-    parser.add_argument("--bucket", metavar="s3://BUCKET", help=f"default: the bucket of {layout.POLICY_FILE}")
+    parser.add_argument("--bucket", metavar="s3://BUCKET", help=f"default: the bucket of {POLICY_FILE}")
     signing.add_options(parser)
     return cli.run(upload, parser.parse_args(argv))
 
 
 def upload(args: argparse.Namespace) -> None:
-    bucket = store.model_bucket(args.bucket, args.root)
+    bucket = s3.model_bucket(args.bucket, args.root)
     signer = signing.asked_in(args.root)
     manifest = read_artifacts(args.artifacts, args.model)
     planned = signing.planned(signer, args.sign_key, args.sign_keyless) or beside(args.artifacts, manifest, signer)

@@ -15,14 +15,19 @@ import contextlib
 import sys
 from collections.abc import Sequence
 
-from gitops import argo, changes, cli, kubeconform, kustomize, layout, review, rules
-from gitops.apply import tree_of
+from gitops import cli
+from gitops.checks import argocd, consistency, kubeconform, review, transitions
+from gitops.checks.framework import Finding, Repository
 from gitops.cli import Refused
-from gitops.git import Git
-from gitops.rules import Finding, Repository
+from gitops.manifests import closure, kustomize
+from gitops.manifests.objects import Object
+from gitops.repo import layout
+from gitops.repo.git import Git
+from gitops.repo.policy import POLICY_FILE, read_policy
+from gitops.repo.snapshot import tree_of
 
-REVIEW = review.RULES | argo.RULES
-RULES = rules.RULES | REVIEW
+REVIEW = review.RULES | argocd.RULES
+RULES = consistency.RULES | REVIEW
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def validate(args: argparse.Namespace) -> int:
-    policy = layout.read_policy(args.root)
-    folders = rules.folders(args.root, policy)
+    policy = read_policy(args.root)
+    folders = layout.folders(args.root, policy)
     git, base = _base(args) if args.changed_since else (None, "")
     concerned = _concerned(args, git, base, folders) if git else folders
     renders = {f: kustomize.objects(text) for f, text in kustomize.build_all(args.root, folders).items()}
@@ -41,7 +46,7 @@ def validate(args: argparse.Namespace) -> int:
     # The rules look at everything, because an object may clash with one of an overlay that did not change.
     found = check(repository, kubeconform.check({folder: renders[folder] for folder in concerned}))
     if git:
-        found += changes.check(git, base, args.root, policy, _renders_at(git, base), renders)
+        found += transitions.check(git, base, args.root, policy, _renders_at(git, base), renders)
     reported = [finding for finding in found if not finding.folders or set(finding.folders) & set(concerned)]
     if args.json:
         cli.print_json([vars(finding) for finding in reported])
@@ -50,7 +55,7 @@ def validate(args: argparse.Namespace) -> int:
     if not reported and not args.json:
         objects, checked = (
             sum(len(renders[folder]) for folder in concerned),
-            len(RULES) + (len(changes.RULES) if git else 0),
+            len(RULES) + (len(transitions.RULES) if git else 0),
         )
         print(f"{len(concerned)} renders with {objects} objects: schemas and {checked} rules hold")
     return 1 if reported else 0
@@ -62,7 +67,7 @@ def check(repository: Repository, schema: Sequence[Finding]) -> list[Finding]:
     What a reviewer asks is not asked of a render whose schema is wrong: a misspelled field would be found missing too.
     """
     broken = {folder for finding in schema for folder in finding.folders}
-    found = [finding for rule in rules.RULES.values() for finding in rule(repository)]
+    found = [finding for rule in consistency.RULES.values() for finding in rule(repository)]
     asked = [finding for rule in REVIEW.values() for finding in rule(repository)]
     return [*found, *(finding for finding in asked if broken.isdisjoint(finding.folders)), *schema]
 
@@ -76,16 +81,16 @@ def _base(args: argparse.Namespace) -> tuple[Git, str]:
 def _concerned(args: argparse.Namespace, git: Git, base: str, folders: list[str]) -> list[str]:
     """The folders that a change can affect. The rules and schemas themselves are part of a change that touches them."""
     changed = git.changed(base)
-    if any(path.startswith(("scripts/", "tools/")) or path == layout.POLICY_FILE for path in changed):
+    if any(path.startswith(("scripts/", "tools/")) or path == POLICY_FILE for path in changed):
         return folders
-    return kustomize.readers(args.root, folders, changed)
+    return closure.readers(args.root, folders, changed)
 
 
-def _renders_at(git: Git, base: str) -> dict[str, list[kustomize.Object]]:
+def _renders_at(git: Git, base: str) -> dict[str, list[Object]]:
     """What the overlays of a commit render. One that did not render then had nothing that could be lost."""
     renders = {}
     with tree_of(git, base) as tree:
-        for folder in layout.overlays(tree, layout.read_policy(tree)):
+        for folder in layout.overlays(tree, read_policy(tree)):
             with contextlib.suppress(Refused):
                 renders[folder] = kustomize.objects(kustomize.build(tree, folder))
     return renders

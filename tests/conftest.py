@@ -22,7 +22,10 @@ from typing import Any
 import boto3
 import pytest
 
-from gitops import layout, release, signing, versions
+from gitops.models import signing, versions
+from gitops.programs import tools
+from gitops.releases import release, release_file
+from gitops.repo.policy import POLICY_FILE
 
 ROOT = Path(__file__).parents[1]
 BUCKET = "mlops-prod"
@@ -52,7 +55,7 @@ def isolated(home: Path) -> dict[str, str]:
 
 
 def cache() -> Path:
-    from gitops import tools
+    pass
 
     return tools.cache()
 
@@ -137,8 +140,8 @@ def unrelease(folder: Path) -> None:
         blank = release.Release(
             app, environment, *words, uri=release.UNRELEASED_URI, image=release.UNRELEASED, file=path
         )
-        file.write_bytes(release.write(file.read_bytes(), blank))
-    policy = folder / layout.POLICY_FILE
+        file.write_bytes(release_file.write(file.read_bytes(), blank))
+    policy = folder / POLICY_FILE
     policy.write_bytes(re.sub(rb"(?m)^(# Whose signature.*\n)?signing:\n( .*\n)*", b"", policy.read_bytes()))
     for file in folder.glob("apps/*/kustomization.yaml"):
         file.write_bytes(file.read_bytes().replace(b"  - ../../base/api/signed\n", b""))
@@ -151,12 +154,12 @@ def write_release(root: Path, target: release.Target, version: Version, flavour:
     def show(path: str) -> bytes | None:
         return (root / path).read_bytes() if (root / path).is_file() else None
 
-    found = release.find(show, target.app, target.environment)
+    found = release_file.find(show, target.app, target.environment)
     assert found is not None
     file, text = found
-    now = release.read(text, target, file)
+    now = release_file.read(text, target, file)
     new = release.make(now, f"{version.uri}{flavour}/", versions.Manifest(version.data, b""), image)
-    (root / file).write_bytes(release.write(text, new))
+    (root / file).write_bytes(release_file.write(text, new))
 
 
 @pytest.fixture(scope="session")

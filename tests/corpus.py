@@ -18,14 +18,19 @@ import yaml
 from conftest import package
 
 import validate
-from gitops import kubeconform, kustomize, layout, rules, versions
+from gitops.checks import consistency, kubeconform
+from gitops.checks.framework import Finding, Repository
 from gitops.cli import Refused
-from gitops.rules import Finding, Repository
+from gitops.manifests import closure, kustomize
+from gitops.manifests.objects import Object
+from gitops.models import versions
+from gitops.repo import layout, policy
+from gitops.repo.policy import read_policy
 
 DEPLOYED = ("base", "apps", "overlays", "argocd")
 MANIFEST = versions.MANIFEST
 # Where a catcher looks up what it checks with; kustomize is none of ours.
-SCHEMAS = {"promotion": layout, "manifest": versions}
+SCHEMAS = {"promotion": policy, "manifest": versions}
 CATCHERS = (*validate.RULES, "schema", *SCHEMAS, "kustomize")
 
 
@@ -102,10 +107,10 @@ def verdicts(root: Path, closed: Path | None = None) -> dict[str, Verdict]:
     An edit is rendered where closure() says that it can matter (tests/test_kustomize.py proves that it is right), and
     all objects of all fixtures go to kubeconform together: it spends its time on reading schemas, not on objects.
     """
-    folders = rules.folders(root, layout.read_policy(root))
+    folders = layout.folders(root, read_policy(root))
     before = {folder: kustomize.objects(text) for folder, text in kustomize.build_all(root, folders).items()}
     found: dict[str, Verdict] = {}
-    renders: dict[str, dict[str, list[kustomize.Object]]] = {}
+    renders: dict[str, dict[str, list[Object]]] = {}
     objects = {}
     for fixture in FIXTURES:
         with fixture.applied(root):
@@ -124,7 +129,7 @@ def verdicts(root: Path, closed: Path | None = None) -> dict[str, Verdict]:
     for fixture in FIXTURES:
         if fixture.name in renders:
             with fixture.applied(root):
-                repository = Repository(root, layout.read_policy(root), renders[fixture.name])
+                repository = Repository(root, read_policy(root), renders[fixture.name])
                 mine = schema[fixture.name]
                 everything = validate.check(repository, mine)
                 with _off(fixture.catchers):
@@ -133,12 +138,12 @@ def verdicts(root: Path, closed: Path | None = None) -> dict[str, Verdict]:
     return found
 
 
-def _render(root: Path, folders: list[str], fixture: Fixture) -> dict[str, list[kustomize.Object]]:
+def _render(root: Path, folders: list[str], fixture: Fixture) -> dict[str, list[Object]]:
     """The renders that an edit can change. Raises Refused where a file is refused before any rule is asked."""
     if fixture.file == MANIFEST:
         versions.parse_manifest((root / MANIFEST).read_bytes(), MANIFEST)
-    layout.read_policy(root)
-    changed = kustomize.build_all(root, kustomize.readers(root, folders, [fixture.file]))
+    read_policy(root)
+    changed = kustomize.build_all(root, closure.readers(root, folders, [fixture.file]))
     return {folder: kustomize.objects(text) for folder, text in changed.items()}
 
 
@@ -155,9 +160,9 @@ def _without_schema(root: Path, folders: list[str], fixture: Fixture) -> list[st
 
 @contextlib.contextmanager
 def _off(catchers: frozenset[str]) -> Iterator[None]:
-    with mock.patch.dict(rules.RULES), mock.patch.dict(validate.REVIEW):
+    with mock.patch.dict(consistency.RULES), mock.patch.dict(validate.REVIEW):
         for name in catchers:
-            rules.RULES.pop(name, None)
+            consistency.RULES.pop(name, None)
             validate.REVIEW.pop(name, None)
         yield
 

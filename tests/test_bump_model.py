@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import BUCKET, IMAGE, REGISTRY, S3, Checkout, Version, make_checkout, package, run, write_release
 
-from gitops import versions
-from gitops.release import Target
+from gitops.models import versions
+from gitops.releases.release import Target
 
 API = ("--app", "iris-api", "--env", "dev")
 BATCH = ("--app", "iris-batch", "--env", "dev")

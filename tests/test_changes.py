@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from conftest import IMAGE, Checkout, Version
 
-from gitops import hold
+from gitops.releases import hold
 
 API = "overlays/{}/iris-api/release.yaml"
 

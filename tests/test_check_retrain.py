@@ -10,7 +10,7 @@ import pytest
 from conftest import IMAGE, ROOT, S3, Checkout, Version, package
 
 import check_retrain
-from gitops import layout
+from gitops.repo import layout
 
 POLICY = {
     "schedule": {"max_age_days": 90},

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from conftest import BUCKET, ROOT, S3, Version
 
-from gitops import kustomize
+from gitops.manifests import kustomize
 
 
 def script() -> str:

@@ -7,7 +7,7 @@ import pytest
 from conftest import Checkout
 
 from gitops.cli import Refused
-from gitops.git import Git, GitError
+from gitops.repo.git import Git, GitError
 
 
 @pytest.fixture

@@ -11,10 +11,14 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from gitops import kustomize, layout, tools
 from gitops.cli import Refused
+from gitops.manifests import closure, kustomize
+from gitops.manifests.objects import differences, identity, leaves
+from gitops.programs import tools
+from gitops.repo import layout
+from gitops.repo.policy import read_policy
 
-FOLDERS = [*layout.overlays(ROOT, layout.read_policy(ROOT)), "argocd"]
+FOLDERS = [*layout.overlays(ROOT, read_policy(ROOT)), "argocd"]
 
 
 def copy(source: Path, target: Path, files: set[str]) -> Path:
@@ -52,7 +56,7 @@ def test_plain_kustomize_renders_every_overlay_in_a_fresh_clone_without_a_warnin
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_files_of_a_closure_are_all_that_a_render_needs(manifests: Path, tmp_path: Path, folder: str) -> None:
-    alone = copy(manifests, tmp_path, kustomize.closure(manifests, folder))
+    alone = copy(manifests, tmp_path, closure.closure(manifests, folder))
 
     assert built(alone, folder) == built(manifests, folder)
 
@@ -60,12 +64,12 @@ def test_the_files_of_a_closure_are_all_that_a_render_needs(manifests: Path, tmp
 # One environment stands for all: they are laid out alike.
 @pytest.mark.parametrize("folder", [folder for folder in FOLDERS if folder.startswith(("overlays/prod/", "argocd"))])
 def test_a_render_needs_every_file_of_its_closure(manifests: Path, tmp_path: Path, folder: str) -> None:
-    closure = kustomize.closure(manifests, folder)
-    alone = copy(manifests, tmp_path, closure)
+    files = closure.closure(manifests, folder)
+    alone = copy(manifests, tmp_path, files)
     whole = built(alone, folder)
 
     unread = []
-    for name in closure:
+    for name in files:
         (alone / name).rename(tmp_path / "aside")
         if built(alone, folder) == whole:
             unread.append(name)
@@ -147,7 +151,7 @@ def test_a_closure_follows_every_field_that_names_files(tmp_path: Path, field: s
     write(tmp_path, {"top/kustomization.yaml": f"{resources}{field}\n", "top/pod.yaml": POD, **files})
     whole = kustomize.build(tmp_path, "top")
 
-    assert kustomize.closure(tmp_path, "top") == {"top/kustomization.yaml", "top/pod.yaml", *files}
+    assert closure.closure(tmp_path, "top") == {"top/kustomization.yaml", "top/pod.yaml", *files}
     for name in files:
         (tmp_path / name).rename(tmp_path / "aside")
         assert built(tmp_path, "top") != whole, name
@@ -163,7 +167,7 @@ def test_a_closure_has_links_and_what_they_lead_to(tmp_path: Path) -> None:
     (tmp_path / "top/linked").symlink_to("../part")
 
     assert kustomize.build(tmp_path, "top") == kustomize.build(tmp_path, "part")
-    assert kustomize.closure(tmp_path, "top") == {
+    assert closure.closure(tmp_path, "top") == {
         "top/kustomization.yaml", "top/linked", "part/kustomization.yaml", "part/pod.yaml",
     }  # fmt: skip
 
@@ -191,7 +195,7 @@ def test_a_closure_has_links_and_what_they_lead_to(tmp_path: Path) -> None:
 def test_the_readers_of_a_file_are_the_folders_that_render_with_it(
     manifests: Path, file: str, folders: list[str]
 ) -> None:
-    assert kustomize.readers(manifests, FOLDERS, [file]) == folders
+    assert closure.readers(manifests, FOLDERS, [file]) == folders
 
 
 # What is refused
@@ -298,7 +302,7 @@ def test_equal_and_merge_signs_are_text() -> None:
     ],
 )
 def test_an_identity_is_written_as_kubectl_does(version: str, kind: str, metadata: Any, shown: str) -> None:
-    assert str(kustomize.identity({"apiVersion": version, "kind": kind, "metadata": metadata})) == shown
+    assert str(identity({"apiVersion": version, "kind": kind, "metadata": metadata})) == shown
 
 
 ONE = """\
@@ -341,7 +345,7 @@ metadata:
 
 
 def compare(before: str, after: str) -> list[tuple[str, str, Any, Any]]:
-    found = kustomize.differences(kustomize.objects(before), kustomize.objects(after))
+    found = differences(kustomize.objects(before), kustomize.objects(after))
     return [(str(d.identity), d.path, d.before, d.after) for d in found]
 
 
@@ -382,7 +386,7 @@ def test_a_renamed_object_is_another_one() -> None:
 def test_items_without_a_name_of_their_own_go_by_position(names: list[Any]) -> None:
     items = [{"name": name, "value": at} for at, name in enumerate(names)]
 
-    assert {"[0].value", "[1].value"} <= kustomize.leaves(items).keys()
+    assert {"[0].value", "[1].value"} <= leaves(items).keys()
 
 
 def test_yaml_of_a_render_is_what_the_objects_say(manifests: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from gitops import layout
 from gitops.cli import Refused
-from gitops.layout import Policy, Signing
+from gitops.repo import layout
+from gitops.repo.policy import Policy, SigningPolicy, parse_policy, read_policy
 
 GOOD = """\
 model_bucket: mlops-prod
@@ -43,28 +43,33 @@ def refusal(call: Callable[[], object]) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("block", "signing"),
     [
-        ("public_key: base/api/signed/model-signing.pub", Signing(public_key="base/api/signed/model-signing.pub")),
-        ("{identity: 'https://github.com/a/b@refs/heads/cicd', issuer: 'https://c'}", Signing(
-            identity="https://github.com/a/b@refs/heads/cicd", issuer="https://c")),
+        (
+            "public_key: base/api/signed/model-signing.pub",
+            SigningPolicy(public_key="base/api/signed/model-signing.pub"),
+        ),
+        (
+            "{identity: 'https://github.com/a/b@refs/heads/cicd', issuer: 'https://c'}",
+            SigningPolicy(identity="https://github.com/a/b@refs/heads/cicd", issuer="https://c"),
+        ),
     ],
-)  # fmt: skip
-def test_a_policy_says_whose_signature_a_version_needs(block: str, signing: Signing) -> None:
-    policy = layout.parse_policy(f"{GOOD}signing:\n  {block}\n".encode())
+)
+def test_a_policy_says_whose_signature_a_version_needs(block: str, signing: SigningPolicy) -> None:
+    policy = parse_policy(f"{GOOD}signing:\n  {block}\n".encode())
 
     assert policy == replace(POLICY, signing=signing)
 
 
 def test_the_policy_of_this_repository_is_read() -> None:
-    assert layout.read_policy(ROOT).environments == ("dev", "staging", "prod")
+    assert read_policy(ROOT).environments == ("dev", "staging", "prod")
 
 
 def test_a_policy_is_read_in_its_order() -> None:
-    assert layout.parse_policy(GOOD.encode()) == POLICY
+    assert parse_policy(GOOD.encode()) == POLICY
     assert [POLICY.before(environment) for environment in POLICY.environments] == [None, "dev", "staging"]
 
 
 def test_a_missing_policy_is_refused(tmp_path: Path) -> None:
-    assert refusal(lambda: layout.read_policy(tmp_path)) == (
+    assert refusal(lambda: read_policy(tmp_path)) == (
         "overlays/promotion.yaml: missing; it names the model bucket, the image registries and the environments",
     )
 
@@ -139,13 +144,13 @@ def test_every_fault_of_the_policy_is_one_line(old: str, new: str, faults: list[
 
     text = GOOD.replace(old, new).encode()
 
-    assert refusal(lambda: layout.parse_policy(text)) == tuple(f"overlays/promotion.yaml: {fault}" for fault in faults)
+    assert refusal(lambda: parse_policy(text)) == tuple(f"overlays/promotion.yaml: {fault}" for fault in faults)
 
 
 def test_no_environment_or_registry_at_all_is_refused() -> None:
     text = b"model_bucket: mlops-prod\nimage_registries: []\nenvironments: []\n"
 
-    assert refusal(lambda: layout.parse_policy(text)) == (
+    assert refusal(lambda: parse_policy(text)) == (
         "overlays/promotion.yaml: environments: [] should be non-empty",
         "overlays/promotion.yaml: image_registries: [] should be non-empty",
     )

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from conftest import Checkout
 
-from gitops import control_plane, tools
-from gitops.control_plane import ORDER, PORTS, ControlPlane
-from gitops.git import Git
-from gitops.installed import make_remote
+from gitops.cluster import control_plane
+from gitops.cluster.control_plane import ORDER, PORTS, ControlPlane
+from gitops.programs import tools
+from gitops.repo.git import Git
+from gitops.repo.remote import make_remote
 
 
 def test_what_is_not_built_is_named_with_what_builds_it(

@@ -14,9 +14,13 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from gitops import kustomize, layout, rules
+from gitops.checks import generators
+from gitops.manifests import closure, kustomize
+from gitops.manifests.objects import identity, leaves
+from gitops.repo import layout
+from gitops.repo.policy import POLICY_FILE, read_policy
 
-POLICY = layout.read_policy(ROOT)
+POLICY = read_policy(ROOT)
 OVERLAYS = layout.overlays(ROOT, POLICY)
 APPS = [folder for folder in OVERLAYS if not folder.endswith("/environment")]
 APIS = [folder for folder in APPS if folder.endswith("/iris-api")]
@@ -488,7 +492,7 @@ def test_environments_differ_in_what_they_should_and_nothing_else(renders: Objec
     found = set()
     for app in ("environment", "iris-api", "iris-batch", "iris-sklearn"):
         sides = [
-            {(item["kind"], item["metadata"]["name"].removeprefix(f"ml-{env}")): kustomize.leaves(item)
+            {(item["kind"], item["metadata"]["name"].removeprefix(f"ml-{env}")): leaves(item)
              for item in renders[f"overlays/{env}/{app}"]}
             for env in POLICY.environments
         ]  # fmt: skip
@@ -513,7 +517,7 @@ def test_no_name_or_value_of_a_base_is_left(renders: Objects, folder: str) -> No
     """A container of our own keeps its name: that is what it is in every app."""
     app = folder.split("/")[2]
     values = [
-        f"{path}={value}" for item in renders[folder] for path, value in kustomize.leaves(item).items()
+        f"{path}={value}" for item in renders[folder] for path, value in leaves(item).items()
         if value in ("api", "batch", "model", "any") or "invalid" in str(value)
     ]  # fmt: skip
 
@@ -540,7 +544,7 @@ def test_a_base_names_no_model_version_or_environment(manifests: Path) -> None:
 
 
 def test_every_file_is_read_by_a_render(manifests: Path) -> None:
-    read = set().union(*(kustomize.closure(manifests, folder) for folder in rules.folders(manifests, POLICY)))
+    read = set().union(*(closure.closure(manifests, folder) for folder in layout.folders(manifests, POLICY)))
     files = {
         file.relative_to(manifests).as_posix()
         for folder in ("base", "apps", "overlays", "argocd")
@@ -550,7 +554,7 @@ def test_every_file_is_read_by_a_render(manifests: Path) -> None:
 
     listed_by_those_who_want_them = ("argocd/platform/knative/", "base/inference-service/knative/", "base/api/signed/")
     optional = {file for file in files if file.startswith(listed_by_those_who_want_them)}
-    assert files - read == {layout.POLICY_FILE} | optional
+    assert files - read == {POLICY_FILE} | optional
 
 
 def test_a_file_holds_one_object_and_is_called_after_its_kind(manifests: Path) -> None:
@@ -573,7 +577,7 @@ def test_a_file_holds_one_object_and_is_called_after_its_kind(manifests: Path) -
 def test_a_project_allows_the_kinds_that_its_environment_renders_and_no_other(renders: Objects, env: str) -> None:
     [project] = [p for p in renders["argocd"] if p["kind"] == "AppProject" and p["metadata"]["name"] == env]
     rendered = {
-        (kustomize.identity(item).group, item["kind"])
+        (identity(item).group, item["kind"])
         for folder, items in renders.items()
         if folder.startswith(f"overlays/{env}/")
         for item in items
@@ -591,7 +595,7 @@ def test_the_platform_project_allows_what_its_applications_render_and_what_knati
     [project] = [p for p in renders["argocd"] if p["kind"] == "AppProject" and p["metadata"]["name"] == "platform"]
 
     spec = project["spec"]
-    found = [kustomize.identity(item) for folder in ("argocd", "argocd/platform") for item in renders[folder]]
+    found = [identity(item) for folder in ("argocd", "argocd/platform") for item in renders[folder]]
     for scope, of_scope in (
         ("namespaceResourceWhitelist", {("operator.knative.dev", "KnativeServing")}),
         ("clusterResourceWhitelist", {("", "Namespace")}),
@@ -606,12 +610,12 @@ def test_no_project_has_a_wildcard(renders: Objects) -> None:
     projects = [item for item in renders["argocd"] if item["kind"] == "AppProject"]
 
     assert {project["metadata"]["name"] for project in projects} == {*POLICY.environments, "platform", "addons"}
-    fields = [pair for project in projects for pair in kustomize.leaves(project).items()]
+    fields = [pair for project in projects for pair in leaves(project).items()]
     assert not [value for path, value in fields if "*" in str(value) and not path.endswith(".schedule")]
 
 
 def test_the_repository_and_branch_are_the_same_everywhere(renders: Objects) -> None:
-    leaves = [pair for item in renders["argocd"] for pair in kustomize.leaves(item).items()]
+    leaves = [pair for item in renders["argocd"] for pair in leaves(item).items()]
 
     others = next(item for item in renders["argocd"] if item["metadata"]["name"] == "addons")["spec"]["sourceRepos"]
     assert {value for path, value in leaves if "repo" in path.lower()} - set(others) == {REPOSITORY}
@@ -633,7 +637,7 @@ def test_templates_use_the_path_alone(renders: Objects) -> None:
     used = {
         action.strip("{}- ")
         for template in applications(renders).values()
-        for value in kustomize.leaves(template).values()
+        for value in leaves(template).values()
         for action in re.findall(r"\{\{.*?\}\}", str(value))
     }
 
@@ -692,16 +696,16 @@ def test_the_root_keeps_the_folder_that_it_is_in(renders: Objects) -> None:
 
 def generated(renders: Objects, root: Path) -> Iterator[str]:
     """The overlays that the generator of apps makes Applications of, as Argo CD's post-selector decides it."""
-    generators = next(
+    listed = next(
         item["spec"]["generators"]
         for item in renders["argocd"]
         if item["kind"] == "ApplicationSet" and item["metadata"]["name"] == "apps"
     )
-    for generator in generators:
+    for generator in listed:
         expressions, [pattern] = generator["selector"]["matchExpressions"], generator["git"]["files"]
         for file in sorted(root.glob(pattern["path"])):
-            values = rules.parameters(file.read_bytes())
-            if all(rules.matches(expression, values) for expression in expressions):
+            values = generators.parameters(file.read_bytes())
+            if all(generators.matches(expression, values) for expression in expressions):
                 yield file.parent.relative_to(root).as_posix()
 
 

@@ -19,9 +19,9 @@ from conftest import IMAGE, ROOT, S3, Checkout, git, make_checkout, package, run
 from test_interruption import killed
 
 import new_model
-from gitops import hold, release
 from gitops.cli import Refused
-from gitops.release import Target
+from gitops.releases import hold, release_file
+from gitops.releases.release import Target
 
 MODEL_BIN = ROOT / "model-src/.venv/bin"
 SAMPLE = {"features": [5.3, 3.5, 1.4, 0.2]}
@@ -307,7 +307,7 @@ def test_a_release_in_images_is_set_back_and_keeps_the_name_of_the_image() -> No
         "images": [{"name": "unreleased", "newName": name, "digest": digest}],
     })  # fmt: skip
 
-    found = yaml.safe_load(release.unrelease(text.encode(), Target("iris-api", "dev"), "kustomization.yaml"))
+    found = yaml.safe_load(release_file.unrelease(text.encode(), Target("iris-api", "dev"), "kustomization.yaml"))
 
     assert found["images"] == [{"name": "unreleased", "newName": name, "digest": "unreleased"}]
     assert set(found["commonAnnotations"].values()) == {"unreleased", "s3://unreleased/"}

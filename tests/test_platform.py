@@ -9,11 +9,14 @@ import yaml
 from conftest import ROOT, Checkout
 
 import bootstrap
-from gitops import kustomize, rules, tools
+from gitops.manifests import kustomize
+from gitops.manifests.objects import Object
+from gitops.programs import tools
+from gitops.repo import layout
 
 ADDONS = {
     item["metadata"]["name"]: item["spec"]
-    for item in kustomize.objects(kustomize.build(ROOT, rules.PLATFORM))
+    for item in kustomize.objects(kustomize.build(ROOT, layout.PLATFORM))
     if item["kind"] == "Application"
 }
 
@@ -38,17 +41,17 @@ def test_argo_cd_keeps_its_settings_as_they_are_written(tmp_path: Path) -> None:
     assert yaml.safe_load(patch["patch"]) == yaml.safe_load((ROOT / "argocd/platform/argocd-cm.yaml").read_text())
 
 
-def application(name: str, project: str, sync: str | None, health: str | None) -> kustomize.Object:
+def application(name: str, project: str, sync: str | None, health: str | None) -> Object:
     status = {"sync": {"status": sync}, "health": {"status": health}} if sync else {}
     return {"metadata": {"name": name}, "spec": {"project": project}, "status": status}
 
 
 def test_a_cluster_is_handed_over_when_its_add_ons_are_there_and_not_before() -> None:
     class Seen:
-        def __init__(self, *found: kustomize.Object) -> None:
+        def __init__(self, *found: Object) -> None:
             self.found = found
 
-        def list(self, *kind: str) -> tuple[kustomize.Object, ...]:
+        def list(self, *kind: str) -> tuple[Object, ...]:
             return self.found
 
     root = application("root", "platform", "Synced", "Healthy")

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from conftest import wait_until
 
-from gitops import certificates
 from gitops.cli import Refused
-from gitops.processes import Process, Processes
+from gitops.cluster import certificates
+from gitops.programs.processes import Process, Processes
 
 SLEEP = (sys.executable, "-c", "import time; print('started', flush=True); time.sleep(600)")
 

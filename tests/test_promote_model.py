@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import BUCKET, IMAGE, S3, Checkout, Version, git, hook, make_checkout, package, run, write_release
 
-from gitops.release import Target
+from gitops.releases.release import Target
 
 APP = ("--app", "iris-api")
 FILE = "overlays/staging/iris-api/release.yaml"

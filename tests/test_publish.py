@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from conftest import IMAGE, ROOT, S3, Checkout, Version, git, hook, package, run, wait_until
 
-from gitops import kustomize, publish
 from gitops.cli import Refused
-from gitops.git import Git, GitError
+from gitops.manifests import kustomize
+from gitops.repo import publish
+from gitops.repo.git import Git, GitError
 
 NOTE = "overlays/dev/note.txt"
 API = "overlays/dev/iris-api/release.yaml"
@@ -494,7 +495,7 @@ def test_an_interruption_while_the_bytes_are_verified_leaves_everything_as_it_wa
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gitops.store.verify", interrupted)
+    monkeypatch.setattr("gitops.models.store.verify", interrupted)
     before = checkout.state()
 
     done = checkout.run("bump_model", *bump(version, "iris-api", "--push"))

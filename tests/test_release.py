@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from conftest import IMAGE, REGISTRY, Checkout, git
 
-from gitops import release
 from gitops.cli import Refused
-from gitops.git import Git
-from gitops.layout import Policy
-from gitops.release import Release, Target
+from gitops.releases import history, release, release_file
+from gitops.releases.release import Release, Target
+from gitops.repo.git import Git
+from gitops.repo.policy import Policy
 
 POLICY = Policy("mlops-prod", (REGISTRY,), ("dev", "staging", "prod"))
 TARGET = Target("app", "dev")
@@ -114,7 +114,7 @@ def numbered(number: int, environment: str = "dev") -> Release:
 )
 def test_a_file_that_is_no_release_is_refused_with_its_field(text: str, line: str) -> None:
     with pytest.raises(Refused) as refused:
-        release.read(text.encode(), TARGET, FILE)
+        release_file.read(text.encode(), TARGET, FILE)
 
     assert refused.value.lines == (f"{FILE}: {line}",)
 
@@ -138,16 +138,16 @@ def test_a_file_that_is_no_release_is_refused_with_its_field(text: str, line: st
 )
 def test_a_file_of_any_shape_is_refused_and_never_a_crash(text: str, value: str) -> None:
     with pytest.raises(Refused):
-        release.read(text.replace("VALUE", value).encode(), TARGET, FILE)
+        release_file.read(text.replace("VALUE", value).encode(), TARGET, FILE)
 
 
 @pytest.mark.parametrize("before", [DEPLOYMENT, CRON_JOB], ids=["Deployment", "CronJob"])
 def test_what_is_written_is_what_is_read(before: str) -> None:
-    new = replace(release.read(before.encode(), TARGET, FILE), version="v2", digest="sha256:2", image=IMAGE)
+    new = replace(release_file.read(before.encode(), TARGET, FILE), version="v2", digest="sha256:2", image=IMAGE)
 
-    text = release.write(before.encode(), new)
+    text = release_file.write(before.encode(), new)
 
-    assert release.read(text, TARGET, FILE) == new
+    assert release_file.read(text, TARGET, FILE) == new
     assert text.count(b"sha256:2") == 2
     assert b"image: proxy:1" in text
 
@@ -218,7 +218,7 @@ def test_a_message_has_the_trailers_of_each_release_as_git_reads_them(plain: Che
 
 
 @pytest.fixture
-def history(plain: Checkout) -> Checkout:
+def ran(plain: Checkout) -> Checkout:
     """A repository in which release 1 of `app` ran in dev."""
     plain.write(FILE, SERVICE)
     plain.commit("unreleased")
@@ -227,55 +227,55 @@ def history(plain: Checkout) -> Checkout:
 
 
 def commit_release(checkout: Checkout, new: Release) -> str:
-    checkout.write(new.file, release.write(SERVICE.encode(), new))
+    checkout.write(new.file, release_file.write(SERVICE.encode(), new))
     return checkout.commit(f"{new.environment} {new.version}")
 
 
-def test_what_a_merged_branch_tried_on_its_way_never_ran(history: Checkout) -> None:
-    history.git("checkout", "-q", "-b", "topic")
+def test_what_a_merged_branch_tried_on_its_way_never_ran(ran: Checkout) -> None:
+    ran.git("checkout", "-q", "-b", "topic")
     for number in (2, 3):
-        commit_release(history, numbered(number))
-    history.git("checkout", "-q", "cicd")
-    history.git("merge", "-q", "--no-ff", "-m", "Merge", "topic")
+        commit_release(ran, numbered(number))
+    ran.git("checkout", "-q", "cicd")
+    ran.git("merge", "-q", "--no-ff", "-m", "Merge", "topic")
 
-    found = list(release.history(Git(history.root), "cicd", TARGET))
+    found = list(history.history(Git(ran.root), "cicd", TARGET))
 
     assert [item.version for _, item in found] == ["version3", "version1", "unreleased"]
-    assert found[0][0] == history.git("rev-parse", "cicd")
+    assert found[0][0] == ran.git("rev-parse", "cicd")
 
 
-def test_a_release_runs_since_the_merge_that_brought_it_and_not_since_a_later_comment(history: Checkout) -> None:
-    history.git("checkout", "-q", "-b", "topic")
-    commit_release(history, numbered(2))
-    history.git("checkout", "-q", "cicd")
-    history.git("merge", "-q", "--no-ff", "-m", "Merge", "topic")
-    merge = history.git("rev-parse", "HEAD")
-    history.replace(FILE, "spec:\n", "# the predictor\nspec:\n")
-    history.commit("A comment")
+def test_a_release_runs_since_the_merge_that_brought_it_and_not_since_a_later_comment(ran: Checkout) -> None:
+    ran.git("checkout", "-q", "-b", "topic")
+    commit_release(ran, numbered(2))
+    ran.git("checkout", "-q", "cicd")
+    ran.git("merge", "-q", "--no-ff", "-m", "Merge", "topic")
+    merge = ran.git("rev-parse", "HEAD")
+    ran.replace(FILE, "spec:\n", "# the predictor\nspec:\n")
+    ran.commit("A comment")
 
-    since = release.since(Git(history.root), "cicd", numbered(2))
+    arrived = history.since(Git(ran.root), "cicd", numbered(2))
 
-    assert since.commit == merge
-    assert since.date == git(history.root, "show", "-s", "--format=%cI", merge)
-    assert since.author == "Test"
-
-
-def test_a_release_that_came_back_runs_since_it_came_back(history: Checkout) -> None:
-    commit_release(history, numbered(2))
-    back = commit_release(history, numbered(1))
-
-    assert release.since(Git(history.root), "cicd", numbered(1)).commit == back
+    assert arrived.commit == merge
+    assert arrived.date == git(ran.root, "show", "-s", "--format=%cI", merge)
+    assert arrived.author == "Test"
 
 
-def test_a_release_enters_an_environment_only_after_the_one_before(history: Checkout) -> None:
-    repo = Git(history.root)
-    commit_release(history, numbered(2))
+def test_a_release_that_came_back_runs_since_it_came_back(ran: Checkout) -> None:
+    commit_release(ran, numbered(2))
+    back = commit_release(ran, numbered(1))
 
-    release.require_order(repo, "cicd", POLICY, numbered(3))
-    release.require_order(repo, "cicd", POLICY, numbered(1, "staging"))
+    assert history.since(Git(ran.root), "cicd", numbered(1)).commit == back
+
+
+def test_a_release_enters_an_environment_only_after_the_one_before(ran: Checkout) -> None:
+    repo = Git(ran.root)
+    commit_release(ran, numbered(2))
+
+    history.require_order(repo, "cicd", POLICY, numbered(3))
+    history.require_order(repo, "cicd", POLICY, numbered(1, "staging"))
     for never in (numbered(3, "staging"), numbered(2, "prod"), replace(numbered(2, "staging"), code_commit="other")):
         with pytest.raises(Refused) as refused:
-            release.require_order(repo, "cicd", POLICY, never)
+            history.require_order(repo, "cicd", POLICY, never)
         before = POLICY.before(never.environment)
         assert refused.value.lines == (
             f"overlays/{never.environment}/app/release.yaml: {never.version} has never been released in {before}, which"
@@ -284,23 +284,23 @@ def test_a_release_enters_an_environment_only_after_the_one_before(history: Chec
         )
 
 
-def test_what_ever_ran_is_known_of_apps_that_are_gone_and_not_of_what_a_merged_branch_tried(history: Checkout) -> None:
-    history.git("checkout", "-q", "-b", "topic")
+def test_what_ever_ran_is_known_of_apps_that_are_gone_and_not_of_what_a_merged_branch_tried(ran: Checkout) -> None:
+    ran.git("checkout", "-q", "-b", "topic")
     for item in (numbered(2, "prod"), numbered(3, "prod")):
-        commit_release(history, item)
-    history.git("checkout", "-q", "cicd")
-    history.git("merge", "-q", "--no-ff", "-m", "Merge", "topic")
-    history.git("rm", "-qr", "overlays/prod")
-    history.commit("Retire app from prod")
+        commit_release(ran, item)
+    ran.git("checkout", "-q", "cicd")
+    ran.git("merge", "-q", "--no-ff", "-m", "Merge", "topic")
+    ran.git("rm", "-qr", "overlays/prod")
+    ran.commit("Retire app from prod")
 
-    assert release.ever(Git(history.root), "cicd") == {numbered(1), numbered(3, "prod")}
+    assert history.ever(Git(ran.root), "cicd") == {numbered(1), numbered(3, "prod")}
 
 
-def test_a_file_that_was_no_release_once_hides_no_other_release(history: Checkout) -> None:
-    history.write(FILE, "kind: Service\n")
-    history.commit()
-    commit_release(history, numbered(2))
+def test_a_file_that_was_no_release_once_hides_no_other_release(ran: Checkout) -> None:
+    ran.write(FILE, "kind: Service\n")
+    ran.commit()
+    commit_release(ran, numbered(2))
 
-    found = [item.version for _, item in release.history(Git(history.root), "cicd", TARGET)]
+    found = [item.version for _, item in history.history(Git(ran.root), "cicd", TARGET)]
 
     assert found == ["version2", "version1", "unreleased"]

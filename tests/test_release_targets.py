@@ -12,8 +12,8 @@ import pytest
 import yaml
 from conftest import IMAGE, REGISTRY, ROOT, Checkout, Version, make_checkout, package, write_release
 
-from gitops import kustomize
-from gitops.release import Target
+from gitops.manifests import kustomize
+from gitops.releases.release import Target
 
 SKLEARN, API, BATCH = ("--app", "iris-sklearn"), ("--app", "iris-api"), ("--app", "iris-batch")
 FILE = "overlays/{}/iris-sklearn/release.yaml"

@@ -11,9 +11,11 @@ import yaml
 from conftest import ROOT, Checkout, run
 
 import render
-from gitops import kustomize, layout, rules
+from gitops.manifests import kustomize
+from gitops.repo import layout
+from gitops.repo.policy import read_policy
 
-FOLDERS = rules.folders(ROOT, layout.read_policy(ROOT))
+FOLDERS = layout.folders(ROOT, read_policy(ROOT))
 HOST = "overlays/prod/iris-api/kustomization.yaml"
 HOST_DIFF = """\
 --- overlays/prod/iris-api before

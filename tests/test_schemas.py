@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from gitops import kubeconform, schemas, tools
+from gitops.checks import kubeconform
 from gitops.cli import Refused
+from gitops.manifests import schemas
+from gitops.programs import tools
 
 
 @pytest.fixture(scope="module")
@@ -252,10 +254,10 @@ SMALL = (
     "k8s.io/kubernetes/api/openapi-spec/v3/api__v1_openapi.json",
     "github.com/argoproj/argo-cd/v3/manifests/crds/appproject-crd.yaml",
 )
-MAKE = "from gitops import schemas; print(schemas.folder())"
+MAKE = "from gitops.manifests import schemas; print(schemas.folder())"
 STOP = """
 import sys
-from gitops import schemas
+from gitops.manifests import schemas
 def stop(sources):
     print("half", flush=True)
     sys.stdin.read()

@@ -20,8 +20,9 @@ import pytest
 from conftest import ROOT, Result, run
 
 import setup
-from gitops import tools
-from gitops.tools import Go, Program, ToolError
+from gitops.programs import building, tools
+from gitops.programs.building import Go
+from gitops.programs.tools import Program, ToolError
 
 PROGRAMS = sorted(
     {tools.UV, *(program for name in setup.PROFILES for program in setup.PROFILES[name].programs)}, key=str
@@ -95,7 +96,7 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copy:
     spec.loader.exec_module(module)
     made = Copy(tmp_path, module)
     monkeypatch.setattr(module, "_call", made.call)
-    monkeypatch.setattr(tools, "build", made.build)
+    monkeypatch.setattr(building, "build", made.build)
     return made
 
 
@@ -244,7 +245,7 @@ def test_pip_installs_where_uv_cannot_be_had(copy: Copy, monkeypatch: pytest.Mon
             raise ToolError("`pip download` failed:\nno matching distribution")
         copy.build(programs, sources)
 
-    monkeypatch.setattr(tools, "build", build)
+    monkeypatch.setattr(building, "build", build)
 
     done = copy.set_up("commands")
 
@@ -577,7 +578,7 @@ def toolchain(pinned: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.write_text(FAKE_GO)
     program.chmod(0o755)
     monkeypatch.setenv("FAIL", str(pinned.parent / "fail"))
-    monkeypatch.setattr(tools, "_toolchain", lambda work: Go(program, work))
+    monkeypatch.setattr(building, "_toolchain", lambda work: Go(program, work))
     return pinned.parent
 
 
@@ -588,9 +589,9 @@ def left() -> list[str]:
 def test_a_program_is_built_once_and_nothing_of_the_build_is_left(
     toolchain: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tools.build([THING])
+    building.build([THING])
     first = capsys.readouterr().err
-    tools.build([THING])
+    building.build([THING])
 
     assert THING.require().stat().st_mode & 0o111
     assert left() == ["bin", "build.lock"]
@@ -602,14 +603,14 @@ def test_a_program_that_does_not_build_is_reported_and_is_not_there(toolchain: P
     (toolchain / "fail").touch()
 
     with pytest.raises(ToolError) as caught:
-        tools.build([THING])
+        building.build([THING])
 
     assert str(caught.value) == "thing could not be built:\none\none.go:1: does not compile"
     assert left() == ["build.lock"]
 
 
 def test_a_program_without_the_files_that_are_kept_beside_it_is_not_built(toolchain: Path) -> None:
-    tools.build([THING])
+    building.build([THING])
 
     assert THING.built
     assert not dataclasses.replace(THING, keep=("charts/*",)).built
@@ -618,7 +619,7 @@ def test_a_program_without_the_files_that_are_kept_beside_it_is_not_built(toolch
 def test_what_an_interrupted_build_left_is_removed_by_the_next(toolchain: Path) -> None:
     (tools.cache() / "build-killed/mod").mkdir(parents=True)
 
-    tools.build([THING])
+    building.build([THING])
 
     assert left() == ["bin", "build.lock"]
 
@@ -643,8 +644,8 @@ def test_of_a_wheel_its_program_or_all_of_it_is_kept(
             archive.writestr("thing/__init__.py", "")
             archive.writestr("thing/bin/thing", "#!/bin/sh\n")
 
-    monkeypatch.setattr(tools, "_pip", download)
-    tools.build([wheel])
+    monkeypatch.setattr(building, "_pip", download)
+    building.build([wheel])
 
     there = wheel.require()
     found = {str(file.relative_to(there)): file.read_text() for file in [there, *there.rglob("*")] if file.is_file()}
@@ -661,7 +662,7 @@ def test_the_kept_files_of_a_module_with_the_committed_checksum_are_unpacked(too
     version = sources.version(sources.modules[0])
     (toolchain / "tools/schemas/go.sum").write_text(f"k8s.io/kubernetes {version} h1:k8s.io/kubernetes\n")
 
-    tools.build([], [sources])
+    building.build([], [sources])
 
     assert (sources.path / "k8s.io/kubernetes/schema.json").read_text() == "{}\n"
     assert left() == ["build.lock", sources.path.name]
@@ -673,7 +674,7 @@ def test_a_module_with_another_checksum_is_refused(toolchain: Path) -> None:
     (toolchain / "tools/schemas/go.sum").write_text(f"k8s.io/kubernetes {version} h1:committed\n")
 
     with pytest.raises(ToolError) as caught:
-        tools.build([], [sources])
+        building.build([], [sources])
 
     assert str(caught.value) == (
         f"tools/schemas/go.sum: k8s.io/kubernetes {version}: downloaded h1:k8s.io/kubernetes, committed h1:committed"
@@ -687,15 +688,15 @@ def test_a_module_without_the_files_that_are_kept_is_refused(toolchain: Path) ->
     (toolchain / "tools/schemas/go.sum").write_text(f"k8s.io/kubernetes {version} h1:k8s.io/kubernetes\n")
 
     with pytest.raises(ToolError, match=rf"^k8s\.io/kubernetes {version}: no file matches api/\*\.yaml$"):
-        tools.build([], [sources])
+        building.build([], [sources])
     assert left() == ["build.lock"]
 
 
 def test_a_second_build_waits_for_the_first_and_finds_its_work_done(toolchain: Path) -> None:
     """The second is a process of its own, as a lock is not in its own process's way."""
     code = (
-        "import pathlib; from gitops import tools; tools.TOOLS = pathlib.Path({!r});"
-        " tools.build([tools.Program('thing', 1, 1)])"
+        "import pathlib; from gitops.programs import building, tools; tools.TOOLS = pathlib.Path({!r});"
+        " building.build([tools.Program('thing', 1, 1)])"
     ).format(str(toolchain / "tools"))
     tools.cache().mkdir()
     with (tools.cache() / "build.lock").open("w") as lock:

@@ -26,10 +26,11 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from gitops import layout, signing, store, versions
 from gitops.cli import Refused
-from gitops.signing import Identity
-from gitops.store import Store
+from gitops.models import signing, store, versions
+from gitops.models.s3 import Store
+from gitops.models.signing import Identity
+from gitops.repo.policy import POLICY_FILE, SigningPolicy, read_policy
 
 PUBLIC = "base/api/signed/model-signing.pub"
 IDENTITY = "https://github.com/example-org/model-gitops/.github/workflows/mlops-pipeline.yml@refs/heads/cicd"
@@ -528,13 +529,13 @@ def test_promotion_asks_for_the_signature_again(asking: Checkout, signed: Versio
 def test_a_rollback_asks_for_the_signature_too(asking: Checkout, signed: Version, pair: Pair, tmp_path: Path) -> None:
     second = package(tmp_path / "second", "two")
     # Released before signatures were asked for.
-    policy = asking.read(layout.POLICY_FILE)
-    asking.write(layout.POLICY_FILE, policy.partition(b"# Whose")[0])
+    policy = asking.read(POLICY_FILE)
+    asking.write(POLICY_FILE, policy.partition(b"# Whose")[0])
     asking.commit(push=True)
     upload(asking, second)
     assert bump(asking, second).code == 0
     asking.git("checkout", "-q", "cicd")
-    asking.write(layout.POLICY_FILE, policy)
+    asking.write(POLICY_FILE, policy)
     asking.commit(push=True)
     assert bump(asking, signed).code == 0
     back = ("--app", "iris-sklearn", "--env", "dev", "--reason", "wrong answers", "--push")
@@ -551,7 +552,7 @@ def test_the_policy_and_the_key_of_the_deployed_branch_count_and_not_those_in_th
 ) -> None:
     s3.upload(packaged)
     asking.git("checkout", "-q", "main")
-    assert layout.read_policy(asking.root).signing is None
+    assert read_policy(asking.root).signing is None
 
     assert bump(asking, packaged).errors == [unsigned(packaged)]
 
@@ -648,7 +649,7 @@ def test_without_a_policy_the_list_says_nothing_of_signatures(checkout: Checkout
 
 def test_a_pair_is_made_and_asked_for(checkout: Checkout, tmp_path: Path) -> None:
     private = tmp_path / "private/deep/signing.key"
-    policy = checkout.read(layout.POLICY_FILE)
+    policy = checkout.read(POLICY_FILE)
 
     done = checkout.run("signing_key", "--private-key", private)
 
@@ -658,24 +659,24 @@ def test_a_pair_is_made_and_asked_for(checkout: Checkout, tmp_path: Path) -> Non
     assert [path.name for path in private.parent.iterdir()] == ["signing.key"]
     assert checkout.read(PUBLIC) == signing.public_half(private).pem
     block = f"# Whose signature a version needs to be released.\nsigning:\n  public_key: {PUBLIC}\n".encode()
-    assert checkout.read(layout.POLICY_FILE) == policy + block
-    assert layout.read_policy(checkout.root).signing == layout.Signing(public_key=PUBLIC)
+    assert checkout.read(POLICY_FILE) == policy + block
+    assert read_policy(checkout.root).signing == SigningPolicy(public_key=PUBLIC)
     listed = checkout.git("status", "--porcelain", "--untracked-files=all").splitlines()
-    assert listed == [f"M {layout.POLICY_FILE}", f"?? {PUBLIC}"]
+    assert listed == [f"M {POLICY_FILE}", f"?? {PUBLIC}"]
     assert checkout.run("validate").code == 0
 
 
 def test_a_pair_that_is_there_stays(checkout: Checkout, tmp_path: Path) -> None:
     private = tmp_path / "signing.key"
     checkout.run("signing_key", "--private-key", private)
-    before = [private.read_bytes(), checkout.read(PUBLIC), checkout.read(layout.POLICY_FILE)]
+    before = [private.read_bytes(), checkout.read(PUBLIC), checkout.read(POLICY_FILE)]
 
     assert checkout.run("signing_key", "--private-key", private).code == 0
     # As after a kill: the rest is made from the private key.
     (checkout.root / PUBLIC).unlink()
     assert checkout.run("signing_key", "--private-key", private).code == 0
 
-    assert [private.read_bytes(), checkout.read(PUBLIC), checkout.read(layout.POLICY_FILE)] == before
+    assert [private.read_bytes(), checkout.read(PUBLIC), checkout.read(POLICY_FILE)] == before
 
 
 def test_another_pair_does_not_take_its_place(asking: Checkout, pair: Pair, foreign: Pair, tmp_path: Path) -> None:
@@ -785,7 +786,7 @@ def test_a_fork_that_asks_for_signatures_runs_the_same_tests(asking: Checkout) -
 
     unrelease(asking.root)
 
-    assert layout.read_policy(asking.root).signing is None
+    assert read_policy(asking.root).signing is None
     assert not (asking.root / PUBLIC).exists()
     done = asking.run("validate")
     assert done.code == 0, done.err
@@ -796,7 +797,7 @@ def test_a_fork_that_asks_for_signatures_runs_the_same_tests(asking: Checkout) -
 def test_a_service_that_asks_for_another_key_than_the_policy_is_a_finding(asking: Checkout, foreign: Pair) -> None:
     listed_by_the_app(asking)
     asking.write("overlays/other.pub", foreign.public.read_bytes())
-    asking.replace(layout.POLICY_FILE, PUBLIC, "overlays/other.pub")
+    asking.replace(POLICY_FILE, PUBLIC, "overlays/other.pub")
 
     assert asking.run("validate").errors == [
         f"overlays/{environment}/iris-api: Deployment.apps ml-{environment}/iris-api: env MODEL_PUBLIC_KEY: the service"
@@ -839,7 +840,7 @@ def test_the_service_accepts_what_was_signed_here(
 def keyless(checkout: Checkout) -> Checkout:
     """A clone whose policy asks for the signature of the pipeline."""
     block = f"signing:\n  identity: {IDENTITY}\n  issuer: {ISSUER}\n"
-    checkout.write(layout.POLICY_FILE, checkout.read(layout.POLICY_FILE) + block.encode())
+    checkout.write(POLICY_FILE, checkout.read(POLICY_FILE) + block.encode())
     checkout.commit(push=True)
     return checkout
 

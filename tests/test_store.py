@@ -15,10 +15,10 @@ import boto3
 import pytest
 from conftest import BUCKET, ROOT, S3, Result, Version, listens, package, s3_running, wait_until
 
-from gitops import store, versions
 from gitops.cli import Refused
-from gitops.store import Store
-from gitops.versions import File
+from gitops.models import store, versions
+from gitops.models.s3 import Store
+from gitops.models.versions import File
 
 
 def refusal(call: Callable[[], object]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import pytest
 from conftest import IMAGE, ROOT, S3, Checkout, Version, package, write_release
 
 import sync_registry
-from gitops.release import Target
+from gitops.releases.release import Target
 
 PYTHON = ROOT / "model-src/.venv/bin/python"
 FLAVOURS = {"iris-api": "onnx", "iris-sklearn": "sklearn"}

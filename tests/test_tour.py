@@ -14,7 +14,7 @@ import pytest
 from conftest import BUCKET, ROOT, copy_checkout, s3_running, unrelease
 
 import setup
-from gitops import tools
+from gitops.programs import tools
 
 README = (ROOT / "README.md").read_text()
 BLOCK = re.compile(r"^<!-- (?P<mark>.+?) -->\n```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)

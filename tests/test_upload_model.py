@@ -13,7 +13,7 @@ import boto3
 import pytest
 from conftest import BUCKET, DATE, ROOT, S3, Result, Version, package, run, wait_until
 
-from gitops.store import Store
+from gitops.models.s3 import Store
 
 FILES = ["onnx/model.onnx", "sklearn/model.joblib"]
 

@@ -16,12 +16,17 @@ from conftest import IMAGE, ROOT, Checkout, package, run, write_release
 from corpus import DEPLOYED, FIXTURES, Fixture, Verdict
 
 import validate
-from gitops import kustomize, layout, rules, schemas, tools
-from gitops.release import Target
-from gitops.rules import ARGOCD, Repository
+from gitops.checks import consistency
+from gitops.checks.framework import Repository
+from gitops.manifests import kustomize, schemas
+from gitops.programs import tools
+from gitops.releases.release import Target
+from gitops.repo import layout
+from gitops.repo.layout import ARGOCD
+from gitops.repo.policy import read_policy
 
 FLAVOURS = (("iris-api", "onnx", IMAGE), ("iris-batch", "onnx", IMAGE), ("iris-sklearn", "sklearn", None))
-FOLDERS = rules.folders(ROOT, layout.read_policy(ROOT))
+FOLDERS = layout.folders(ROOT, read_policy(ROOT))
 
 
 def count(root: Path) -> int:
@@ -75,7 +80,7 @@ def test_the_command_reports_the_faults_of_all_rules_and_exits_with_1(root: Path
 
     assert (done.code, done.out) == (1, "")
     assert sorted(done.errors) == sorted(line for fixture in fixtures for line in fixture.errors)
-    assert frozenset().union(*(fixture.catchers for fixture in fixtures)) >= {*rules.RULES, "schema"}
+    assert frozenset().union(*(fixture.catchers for fixture in fixtures)) >= {*consistency.RULES, "schema"}
 
 
 @pytest.mark.parametrize("catcher", corpus.CATCHERS)
@@ -158,7 +163,7 @@ def test_every_fault_of_an_object_is_named_by_its_own_field(root: Path) -> None:
 )
 def test_rules_bear_objects_of_any_shape(manifests: Path, item: dict[str, Any]) -> None:
     """Their schema is what another check complains about."""
-    repository = Repository(manifests, layout.read_policy(manifests), {ARGOCD: [item], "overlays/dev/iris-api": [item]})
+    repository = Repository(manifests, read_policy(manifests), {ARGOCD: [item], "overlays/dev/iris-api": [item]})
 
     assert validate.check(repository, [])
 
@@ -169,7 +174,7 @@ def test_the_framework_forms_are_those_of_kserve() -> None:
 
     forms = {name for name, field in predictor.items() if "storageUri" in field.get("properties", {})}
 
-    assert forms == {*rules.FRAMEWORKS, "model"}
+    assert forms == {*consistency.FRAMEWORKS, "model"}
 
 
 # --changed-since
@@ -230,7 +235,7 @@ def the_policy(checkout: Checkout) -> None:
 
 
 def the_scripts(checkout: Checkout) -> None:
-    checkout.write("scripts/gitops/rules.py", "# other rules\n")
+    checkout.write("scripts/gitops/checks/consistency.py", "# other rules\n")
 
 
 def nothing_that_is_rendered(checkout: Checkout) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from conftest import DATE, ROOT, package
 
-from gitops import store, versions
 from gitops.cli import Refused
-from gitops.versions import File, VersionURI
+from gitops.models import store, versions
+from gitops.models.versions import File, VersionURI
 
 URI = f"s3://mlops-prod/models/iris/{DATE}-3f2a9c1b7d10/"
 

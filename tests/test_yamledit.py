@@ -14,10 +14,11 @@ import pytest
 import yaml
 from ruamel.yaml import YAML
 
-from gitops import tools, yamledit
 from gitops.cli import Refused
-from gitops.yamledit import Named
-from gitops.yamledit import Path as FieldPath
+from gitops.manifests import yamledit
+from gitops.manifests.yamledit import Named
+from gitops.manifests.yamledit import Path as FieldPath
+from gitops.programs import tools
 
 # The same examples in every run, so that a failure is everybody's.
 hypothesis.settings.register_profile("project", derandomize=True, deadline=None, database=None, max_examples=300)

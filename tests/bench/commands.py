@@ -17,8 +17,11 @@ from pathlib import Path
 
 from writers import ROOT, ground, make_template, name
 
-from gitops import layout, schemas, tools
 from gitops.cli import table
+from gitops.manifests import schemas
+from gitops.programs import tools
+from gitops.repo import layout
+from gitops.repo.policy import read_policy
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,7 +73,7 @@ def commits(work: Path, uris: Sequence[str], apps: int) -> None:
 
 def checks(runs: int) -> None:
     """The whole repository rendered and validated."""
-    folders = [*layout.overlays(ROOT, layout.read_policy(ROOT)), "argocd"]
+    folders = [*layout.overlays(ROOT, read_policy(ROOT)), "argocd"]
     location = f"{schemas.folder()}/{schemas.LOCATION}"
 
     def loop(_: int) -> None:

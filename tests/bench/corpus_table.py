@@ -18,8 +18,9 @@ import writers  # noqa: F401  it finds the modules of the tests
 import conftest  # isort: skip
 import corpus
 
-from gitops import schemas, tools
 from gitops.cli import table
+from gitops.manifests import schemas
+from gitops.programs import tools
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,7 +23,7 @@ import writers  # noqa: F401  it finds the modules of the tests
 import conftest  # isort: skip
 import status
 from gitops.cli import table
-from gitops.control_plane import ControlPlane
+from gitops.cluster.control_plane import ControlPlane
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,10 +13,11 @@ import pytest
 import yaml
 from conftest import IMAGE, Checkout, Result, Version, package, run, wait_until
 
-from gitops.control_plane import ControlPlane
-from gitops.kube import Cluster
-from gitops.release import PODS, Target
-from gitops.rules import at
+from gitops.cluster.control_plane import ControlPlane
+from gitops.cluster.kube import Cluster
+from gitops.manifests.objects import at
+from gitops.manifests.workloads import PODS
+from gitops.releases.release import Target
 
 APPLICATION = ("argoproj.io/v1alpha1", "Application")
 SET = ("argoproj.io/v1alpha1", "ApplicationSet")

@@ -10,10 +10,13 @@ import pytest
 from conftest import IMAGE, REGISTRY, package, write_release
 from corpus import FIXTURES, Fixture
 
-from gitops import kustomize, layout, rules
 from gitops.cli import Refused
-from gitops.release import PODS, UNRELEASED
-from gitops.rules import at
+from gitops.manifests import closure, kustomize
+from gitops.manifests.objects import Object, at
+from gitops.manifests.workloads import PODS
+from gitops.releases.release import UNRELEASED
+from gitops.repo import layout
+from gitops.repo.policy import read_policy
 
 from .conftest import FLAVOURS, World, targets
 
@@ -50,14 +53,14 @@ def verdict(world: World, root: Path, folders: list[str]) -> list[str]:
 
 
 def folders(root: Path) -> list[str]:
-    return rules.folders(root, layout.read_policy(root))
+    return layout.folders(root, read_policy(root))
 
 
 def test_a_released_repository_is_admitted(world: World, released_root: Path) -> None:
     assert verdict(world, released_root, folders(released_root)) == []
 
 
-def workload(root: Path, environment: str, app: str) -> kustomize.Object:
+def workload(root: Path, environment: str, app: str) -> Object:
     rendered = kustomize.objects(kustomize.build(root, f"overlays/{environment}/{app}"))
     [found] = [item for item in rendered if item["kind"] in PODS]
     return found
@@ -124,5 +127,5 @@ def test_what_validate_refuses_is_refused_by_the_server_too(
 ) -> None:
     shutil.copytree(released_root, tmp_path / "root")
     with fixture.applied(tmp_path / "root"):
-        changed = kustomize.readers(tmp_path / "root", folders(tmp_path / "root"), [fixture.file])
+        changed = closure.readers(tmp_path / "root", folders(tmp_path / "root"), [fixture.file])
         assert verdict(world, tmp_path / "root", changed) != []

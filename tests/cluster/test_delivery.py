@@ -13,10 +13,12 @@ import pytest
 import yaml
 from conftest import IMAGE, Version, wait_until, write_release
 
-from gitops import kustomize, layout
-from gitops.control_plane import ControlPlane
-from gitops.release import Target
-from gitops.rules import at
+from gitops.cluster.control_plane import ControlPlane
+from gitops.manifests import kustomize
+from gitops.manifests.objects import Object, at, differences
+from gitops.releases.release import Target
+from gitops.repo import layout
+from gitops.repo.policy import read_policy
 
 from .conftest import APPLICATION, FLAVOURS, SERVICE, SET, World, targets, uri
 
@@ -48,7 +50,7 @@ def test_every_overlay_passes_a_strict_dry_run_on_the_server(
     for target in targets():
         write_release(tree, target, versions("one"), FLAVOURS[target.app], IMAGE)
 
-    for folder in layout.overlays(tree, layout.read_policy(tree)):
+    for folder in layout.overlays(tree, read_policy(tree)):
         for item in kustomize.objects(kustomize.build(tree, folder)):
             world.cluster.apply(item, dry_run=True)
 
@@ -60,10 +62,10 @@ def test_a_release_goes_live_in_every_environment_and_argo_cd_renders_what_rende
         assert world.served(app, environment) == uri(released, app)
         ours = kustomize.objects(world.done("render", layout.overlay(app, environment)).out)
         theirs = manifests(world, f"{app}-{environment}")
-        assert kustomize.differences(ours, theirs) == []
+        assert differences(ours, theirs) == []
 
 
-def manifests(world: World, name: str) -> list[kustomize.Object]:
+def manifests(world: World, name: str) -> list[Object]:
     """What Argo CD renders, without its own mark."""
     url = f"http://{world.plane.address('argocd-server')}/api/v1/applications/{name}/manifests"
     with urllib.request.urlopen(url, timeout=30) as answer:

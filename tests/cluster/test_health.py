@@ -11,7 +11,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from gitops import tools
+from gitops.programs import tools
 
 
 def ago(minutes: int) -> str:

@@ -15,11 +15,12 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from gitops import kustomize, rules, tools
 from gitops.cli import Refused
-from gitops.kube import apply_all
-from gitops.kustomize import Object
-from gitops.rules import at
+from gitops.cluster.kube import apply_all
+from gitops.manifests import kustomize
+from gitops.manifests.objects import KUSTOMIZATION, Object, at, identity
+from gitops.programs import tools
+from gitops.repo import layout
 
 from .conftest import World
 
@@ -39,7 +40,7 @@ CHARTS = {
 
 def applications() -> dict[str, Any]:
     """The spec of every add-on, those of Knative included, by its name."""
-    files = sorted((ROOT / rules.PLATFORM).glob("*/*.yaml"))
+    files = sorted((ROOT / layout.PLATFORM).glob("*/*.yaml"))
     found = [item for file in files for item in yaml.safe_load_all(file.read_text())]
     return {item["metadata"]["name"]: item["spec"] for item in found if item.get("kind") == "Application"}
 
@@ -68,9 +69,9 @@ def rendered(name: str, folder: Path) -> list[Object]:
     source, namespace = spec["source"], spec["destination"]["namespace"]
     if name == "argo-cd":
         shutil.copytree(tools.ARGOCD.files / "manifests", folder / "manifests")
-        settings = (ROOT / rules.PLATFORM / "argocd-cm.yaml").read_text()
+        settings = (ROOT / layout.PLATFORM / "argocd-cm.yaml").read_text()
         patches = [patch | {"patch": settings} for patch in source["kustomize"]["patches"]]
-        (folder / kustomize.FILE).write_text(yaml.safe_dump({"resources": [source["path"]], "patches": patches}))
+        (folder / KUSTOMIZATION).write_text(yaml.safe_dump({"resources": [source["path"]], "patches": patches}))
         return kustomize.objects(kustomize.build(folder, "."))
     (folder / "values.yaml").write_text(yaml.safe_dump(at(source, "helm", "valuesObject") or {}))
     chart = released(source["chart"], source["targetRevision"], folder)
@@ -109,7 +110,7 @@ def test_an_add_on_consists_of_what_its_project_allows_and_the_server_takes(
     namespace = ADDONS[name]["destination"]["namespace"]
     assert items
     for item in items:
-        what = kustomize.identity(item)
+        what = identity(item)
         scope = "clusterResourceWhitelist" if what.kind in CLUSTER_KINDS else "namespaceResourceWhitelist"
         assert (scope, what.group, what.kind) in kinds, f"{name}: {what}"
         if scope == "namespaceResourceWhitelist":
@@ -138,7 +139,7 @@ def test_the_project_of_the_add_ons_allows_nothing_that_none_of_them_needs(tmp_p
     for name in ADDONS.keys() - NOT_HERE:
         (tmp_path / name).mkdir()
         for item in rendered(name, tmp_path / name):
-            what = kustomize.identity(item)
+            what = identity(item)
             scope = "clusterResourceWhitelist" if what.kind in CLUSTER_KINDS else "namespaceResourceWhitelist"
             used.add((scope, what.group, what.kind))
     kinds, project = allowed()

@@ -14,7 +14,8 @@ import boto3
 import pytest
 from conftest import BUCKET, IMAGE, ROOT, run, wait_until
 
-from gitops import tools, versions
+from gitops.models import versions
+from gitops.programs import tools
 
 from .conftest import SERVICE, World
 

@@ -1,0 +1,1 @@
+"""Rules: what must hold of the manifests, and of a change of them."""

@@ -1,0 +1,237 @@
+"""What every manifest of this repository must satisfy beyond its schema. One function a rule, one finding a fault."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gitops.checks import framework, generators
+from gitops.checks.framework import Finding, Repository, Rule
+from gitops.cli import Refused
+from gitops.manifests import workloads
+from gitops.manifests.objects import KUSTOMIZATION, Identity, Object, at, identity, leaves, listed
+from gitops.models import signing, versions
+from gitops.releases import effect, release, release_file
+from gitops.repo import layout
+from gitops.repo.policy import POLICY_FILE, Policy
+
+
+def check_identity(repository: Repository) -> Iterator[Finding]:
+    """No two renders may hold the same object: Argo CD would let two Applications fight over it."""
+    seen: dict[Identity, str] = {}
+    for folder, items in repository.renders.items():
+        for item in items:
+            first = seen.setdefault(identity(item), folder)
+            if first != folder:
+                message = f"rendered by {first} too; give one of them another name"
+                yield framework.finding("identity", folder, item, message, first)
+
+
+def check_namespace(repository: Repository) -> Iterator[Finding]:
+    """Everything of an environment is in its namespace; the only cluster-scoped object is that namespace."""
+    for folder, environment, app, items in repository.overlays():
+        expected = layout.namespace(environment)
+        for item in items:
+            if item.get("kind") == "Namespace":
+                if app != "environment" or at(item, "metadata", "name") != expected:
+                    message = (
+                        f"metadata.name: only overlays/{environment}/environment has a Namespace, named {expected}"
+                    )
+                    yield framework.finding("namespace", folder, item, message)
+                continue
+            found = at(item, "metadata", "namespace")
+            if found is None:
+                message = (
+                    f"metadata.namespace: missing; write `namespace: {expected}` in {folder}/{KUSTOMIZATION},"
+                    " and take out what belongs to no namespace: an environment has nothing but its own"
+                )
+                yield framework.finding("namespace", folder, item, message)
+            elif found != expected:
+                message = f"metadata.namespace: {found!r}; write `namespace: {expected}` in {folder}/{KUSTOMIZATION}"
+                yield framework.finding("namespace", folder, item, message)
+
+
+# The fields of a predictor that KServe has for single frameworks.
+FRAMEWORKS = (
+    "huggingface", "lightgbm", "onnx", "paddle", "pmml", "pytorch", "sklearn", "tensorflow", "triton", "xgboost",
+)  # fmt: skip
+
+
+def check_model_form(repository: Repository) -> Iterator[Finding]:
+    """Only `predictor.model` with one storageUri: KServe rewrites the framework forms when an object is created, and
+    a later change of them never reaches the running model under server-side apply."""
+    for folder, _, _, items in repository.overlays():
+        for item in items:
+            if item.get("kind") != "InferenceService":
+                continue
+            for path, predictor in [("spec.predictor", at(item, "spec", "predictor")), *workloads.canaries(item)]:
+                for name in FRAMEWORKS:
+                    if at(predictor, name) is not None:
+                        message = (
+                            f"{path}.{name}: write {path}.model with modelFormat.name: {name};"
+                            " a later change of this form never reaches the running model"
+                        )
+                        yield framework.finding("model-form", folder, item, message)
+                for field in (("storageUris",), ("model", "storage")):
+                    if at(predictor, *field) is not None:
+                        message = f"{path}.{'.'.join(field)}: write the one model into {path}.model.storageUri"
+                        yield framework.finding("model-form", folder, item, message)
+
+
+def check_release(repository: Repository) -> Iterator[Finding]:
+    """A workload names an immutable version in the model bucket, and says the same thing in all its fields, which is
+    what the one release file of its overlay says."""
+    formless = {folder for found in check_model_form(repository) for folder in found.folders}
+    for folder, environment, app, items in repository.overlays():
+        faults = [
+            framework.finding("release", folder, item, f"{field}: {message}")
+            for item in items
+            if item.get("kind") in (*workloads.PODS, "InferenceService")
+            for field, message in _release_faults(item, repository.policy)
+        ]
+        yield from faults
+        if not faults and folder not in formless:
+            for where, message in _file_faults(repository.root, app, environment, items):
+                yield Finding("release", where, message, (folder,))
+
+
+_FIRST = "before the first release; write {}, bump_model.py sets it"
+_SHA256 = re.compile("sha256:[0-9a-f]{64}")
+
+
+def _release_faults(item: Object, policy: Policy) -> Iterator[tuple[str, str]]:
+    """Faults of what most callers get, and of each canary, which says in its predictor's annotations what it is."""
+    model = at(item, "metadata", "labels", release.MODEL_LABEL)
+    flavour = at(item, "metadata", "annotations", release.FLAVOUR_ANNOTATION)
+    stable = {path: value for path, value in leaves(item).items() if not path.startswith("spec.canary[")}
+    parts = {"metadata": stable} | {path: leaves(predictor, path) for path, predictor in workloads.canaries(item)}
+    declared = {
+        f"metadata.labels.{release.MODEL_LABEL}": (model, "the app declares which model it serves"),
+        f"metadata.annotations.{release.FLAVOUR_ANNOTATION}": (flavour, "the app declares which flavour it serves"),
+    }
+    for path, fields in parts.items():
+        for name in ("version", "digest"):
+            field = f"{path}.annotations.{release.ANNOTATION}{name}"
+            declared[field] = fields.get(field), "the release file says what the app runs"
+    missing = {field: why for field, (value, why) in declared.items() if not value}
+    yield from ((field, f"missing; {why}") for field, why in missing.items())
+    if missing:
+        return
+    for path, fields in parts.items():
+        yield from _part_faults(path, fields, model, flavour, policy)
+    released = {path: fields[f"{path}.annotations.{release.ANNOTATION}version"] for path, fields in parts.items()}
+    for path in released if released["metadata"] != release.UNRELEASED else ():
+        if released[path] == release.UNRELEASED:
+            why = "beside a release: KServe would start it; start from the release's own values"
+            yield f"{path}.annotations.{release.ANNOTATION}version", f"{release.UNRELEASED!r} {why}"
+
+
+def _part_faults(
+    path: str, fields: Mapping[str, Any], model: str, flavour: str, policy: Policy
+) -> Iterator[tuple[str, str]]:
+    annotation = f"{path}.annotations.{release.ANNOTATION}"
+    version, digest = fields[f"{annotation}version"], fields[f"{annotation}digest"]
+    uris = {path: value for path, value in fields.items() if path.endswith(("storageUri", "env[MODEL_URI].value"))}
+    digests = {path: value for path, value in fields.items() if path.endswith("env[MODEL_DIGEST].value")}
+    if not uris:
+        yield path if path != "metadata" else "spec", "names no model: neither a storageUri nor the variable MODEL_URI"
+    for place in uris:
+        beside = place.replace("env[MODEL_URI]", "env[MODEL_DIGEST]")
+        if beside != place and beside not in digests:
+            yield beside, "missing; the service compares the model with it before it serves"
+    if version == release.UNRELEASED:
+        for place, value in uris.items():
+            if value != release.UNRELEASED_URI:
+                yield place, f"{value!r} {_FIRST.format(release.UNRELEASED_URI)}"
+        if digest != release.UNRELEASED:
+            yield f"{annotation}digest", f"{digest!r} {_FIRST.format(release.UNRELEASED)}"
+    else:
+        try:
+            uri = versions.parse_uri(f"s3://{policy.model_bucket}/models/{model}/{version}/").flavour(flavour)
+        except Refused:
+            why = "no version, which is YYYY-MM-DD-DIGEST12; only bump_model.py writes it"
+            yield f"{annotation}version", f"{version!r}: {why}"
+            return
+        for place, value in uris.items():
+            if value != uri:
+                why = f"which {POLICY_FILE}, the app and the annotation of the version give"
+                yield place, f"{value!r}: not {uri}, {why}; only bump_model.py writes it"
+        if not _SHA256.fullmatch(digest) or digest.removeprefix("sha256:")[:12] != version[-12:]:
+            why = f"not the digest of version {version}; only bump_model.py writes either"
+            yield f"{annotation}digest", f"{digest!r}: {why}"
+        for place, value in fields.items():
+            if release.unreleased(value) and place != f"{annotation}digest" and place not in digests:
+                yield place, f"{value!r}, but the version is {version}; only bump_model.py writes either"
+    for place, value in digests.items():
+        if value != digest:
+            yield place, f"{value!r}: differs from the annotation {digest!r}; only bump_model.py writes either"
+
+
+def _file_faults(root: Path, app: str, environment: str, items: list[Object]) -> Iterator[tuple[str, str]]:
+    """No other patch, and no `images:` of a kustomization beside the release file, has a say in what runs."""
+
+    def show(path: str) -> bytes | None:
+        return (root / path).read_bytes() if (root / path).is_file() else None
+
+    own, kustomization = layout.release_paths(app, environment)
+    try:
+        if show(own) is not None and release_file.keeps_images(show(kustomization) or b"", kustomization):
+            yield kustomization, f"images: beside {own}, which names the image; an overlay has one of them"
+        for item in release_file.read_all(show, app, environment):
+            for path, fault in effect.of(item, show(item.file) or b"", items).overridden(items):
+                yield item.file, f"{path}: {fault}"
+    except Refused as refused:
+        where, _, message = refused.lines[0].partition(": ")
+        yield where, message
+
+
+# manifest-generate-paths: Argo CD renders an Application again only when a file below one of these paths changes.
+
+
+# Signatures
+
+
+def check_signing(repository: Repository) -> Iterator[Finding]:
+    """The key that the policy names is there, and a service that asks for signatures asks for the same one's."""
+
+    def read(path: str) -> bytes | None:
+        return (repository.root / path).read_bytes() if (repository.root / path).is_file() else None
+
+    rule, field = "signing", "env MODEL_PUBLIC_KEY"
+    try:
+        signer = signing.asked(repository.policy, read)
+    except Refused as refused:
+        where, _, message = refused.lines[0].partition(": ")
+        yield Finding(rule, where, message)
+        return
+    wanted = f"{POLICY_FILE} asks for the signature of {signer}" if signer else f"{POLICY_FILE} asks for none"
+    for folder, _, _, items in repository.overlays():
+        for item in items:
+            for text in _public_keys(item):
+                try:
+                    key = signing.public_key(text.encode(), field)
+                except Refused as refused:
+                    yield framework.finding(rule, folder, item, refused.lines[0])
+                    continue
+                if signer is None or signer.identifier != key.identifier:
+                    message = f"{field}: the service loads only what this key signed, and {wanted}; they have to agree"
+                    yield framework.finding(rule, folder, item, message)
+
+
+def _public_keys(item: Object) -> Iterator[str]:
+    for container in listed(at(item, "spec", "template", "spec", "containers")):
+        for variable in listed(at(container, "env")):
+            if at(variable, "name") == "MODEL_PUBLIC_KEY":
+                yield str(at(variable, "value"))
+
+
+RULES: dict[str, Rule] = {
+    "identity": check_identity,
+    "namespace": check_namespace,
+    "model-form": check_model_form,
+    "release": check_release,
+    "generate-paths": generators.check_generate_paths,
+    "signing": check_signing,
+}

@@ -1,0 +1,450 @@
+"""What a reviewer asks of every workload before it may run in production.
+
+Rules like those of `rules`: one function a rule, one finding a fault. They look at renders alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gitops.checks.framework import Finding, Repository, Rule, finding
+from gitops.checks.generators import matches
+from gitops.manifests import workloads
+from gitops.manifests.closure import closure
+from gitops.manifests.kustomize import objects
+from gitops.manifests.objects import KUSTOMIZATION, Object, at, leaves, listed, mapping, mappings
+from gitops.manifests.workloads import canaries
+from gitops.releases import release
+from gitops.repo.layout import PLATFORM
+from gitops.repo.policy import POLICY_FILE
+
+_DEFAULT_PORTS = {"InferenceService": (8080,)}  # where KServe's stock servers listen
+
+
+def _workloads(items: Sequence[Object]) -> Iterator[tuple[Object, str, dict[str, Any], list[tuple[str, Any]]]]:
+    """(object, path of its pod, pod, [(path of container, container)]) of every object that runs pods."""
+    for item in items:
+        kind, spec = item.get("kind"), at(item, "spec")
+        if kind == "InferenceService":
+            parts = [(f"spec.{part}", at(spec, part)) for part in ("predictor", "transformer", "explainer")]
+            for path, pod in [*parts, *canaries(item)]:
+                if isinstance(pod, dict):
+                    containers = [(f"{path}.model", pod["model"])] if isinstance(pod.get("model"), dict) else []
+                    yield item, path, pod, containers + _containers(path, pod)
+        elif kind in (*workloads.PODS, "StatefulSet", "DaemonSet", "Job"):
+            keys = _pod_path(item)
+            pod, path = at(item, *keys), ".".join(keys)
+            if isinstance(pod, dict):
+                yield item, path, pod, _containers(path, pod)
+
+
+def _pod_path(item: Object) -> tuple[str, ...]:
+    return workloads.PODS.get(str(item.get("kind")), workloads.PODS["Deployment"])
+
+
+def _pod_metadata(item: Object) -> tuple[str, ...]:
+    # KServe copies the labels of an InferenceService to its pods.
+    return ("metadata",) if item.get("kind") == "InferenceService" else (*_pod_path(item)[:-1], "metadata")
+
+
+def _containers(path: str, pod: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [
+        (f"{path}.{field}[{container.get('name')}]", container)
+        for field in ("initContainers", "containers")
+        for container in mappings(pod.get(field))
+    ]
+
+
+def check_images(repository: Repository) -> Iterator[Finding]:
+    """Images come from the owner's registries, by digest or by a tag that is not `latest`."""
+    registries = repository.policy.image_registries
+    for folder, _, _, items in repository.overlays():
+        for item, _, _, containers in _workloads(items):
+            for path, container in containers:
+                image = container.get("image")
+                if image is None and path.endswith(".model"):
+                    continue  # the serving runtime names it
+                if release.unreleased(image):
+                    continue  # a matter of the rule of releases
+                if not isinstance(image, str) or not any(image.startswith(f"{name}/") for name in registries):
+                    known = ", ".join(registries)
+                    yield finding("image", folder, item, f"{path}.image: {image!r}: from no registry of"
+                                  f" {POLICY_FILE} ({known}); take the image from there")  # fmt: skip
+                elif not re.search(r"@sha256:[0-9a-f]{64}\Z|/[^/:@]+:(?!latest\Z)[\w.-]+\Z", image):
+                    yield finding("image", folder, item, f"{path}.image: {image!r}: may be another image tomorrow;"
+                                  " name it by digest")  # fmt: skip
+
+
+def check_probes(repository: Repository) -> Iterator[Finding]:
+    """A Deployment's containers say when they can answer and when they are beyond help, by different questions."""
+    for folder, _, _, items in repository.overlays():
+        for item, path, _, containers in _workloads(items):
+            if item.get("kind") not in ("Deployment", "StatefulSet"):
+                continue
+            for name, container in containers:
+                if not name.startswith(f"{path}.containers"):
+                    continue
+                for probe in ("readinessProbe", "livenessProbe"):
+                    if not container.get(probe):
+                        yield finding("probes", folder, item, f"{name}.{probe}: missing; without it a pod that cannot"
+                                      " answer gets requests, or is never restarted")  # fmt: skip
+                ready, alive = (
+                    at(container, probe, "httpGet", "path") for probe in ("readinessProbe", "livenessProbe")
+                )
+                if ready is not None and ready == alive:
+                    yield finding("probes", folder, item, f"{name}.livenessProbe.httpGet.path: {alive!r} as for"
+                                  " readiness: a pod that waits for its model would be restarted for ever; ask only"
+                                  " whether the process lives")  # fmt: skip
+
+
+# Of the five fields of a schedule, the smallest and the largest number, and the names that stand for numbers.
+_MONTHS = "JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC"
+_TIMES = ((0, 59, ""), (0, 23, ""), (1, 31, ""), (1, 12, _MONTHS), (0, 6, "SUN MON TUE WED THU FRI SAT"))
+_RANGE = re.compile(r"(\*|(?P<first>\w+)(-(?P<last>\w+))?)(/(?P<step>[0-9]+))?")
+
+
+def check_jobs(repository: Repository) -> Iterator[Finding]:
+    """A CronJob runs at times that there are, never twice at once, for no longer than it says, and its pods end."""
+    for folder, _, _, items in repository.overlays():
+        for item, path, pod, _ in _workloads(items):
+            if item.get("kind") != "CronJob":
+                continue
+            spec = mapping(at(item, "spec"))
+            schedule, job = spec.get("schedule"), mapping(at(spec, "jobTemplate", "spec"))
+            overlap, restart = spec.get("concurrencyPolicy"), pod.get("restartPolicy")
+            faults = []
+            if isinstance(schedule, str) and not _is_schedule(schedule):
+                faults.append(f"spec.schedule: {schedule!r}: no time of cron; write minute, hour, day of the month,"
+                              " month and day of the week (0 to 6), the zone in spec.timeZone")  # fmt: skip
+            if overlap not in ("Forbid", "Replace"):
+                faults.append(f"spec.concurrencyPolicy: {'missing' if overlap is None else repr(overlap)}; the next run"
+                              " would begin beside one that takes long; write Forbid")  # fmt: skip
+            if "activeDeadlineSeconds" not in job:
+                faults.append("spec.jobTemplate.spec.activeDeadlineSeconds: missing; a run that hangs would keep all"
+                              " others from beginning")  # fmt: skip
+            if restart not in ("Never", "OnFailure"):
+                faults.append(f"{path}.restartPolicy: {'missing' if restart is None else repr(restart)}; the pods of a"
+                              " Job end; write Never")  # fmt: skip
+            yield from (finding("jobs", folder, item, fault) for fault in faults)
+
+
+def _is_schedule(text: str) -> bool:
+    """Whether Kubernetes takes this for a CronJob's schedule.
+
+    Source: https://pkg.go.dev/github.com/robfig/cron/v3#hdr-CRON_Expression_Format
+    """
+    if text in ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"):
+        return True
+    fields = text.split()
+    return len(fields) == len(_TIMES) and all(
+        _is_range(part, *times) for field, times in zip(fields, _TIMES, strict=True) for part in field.split(",")
+    )
+
+
+def _is_range(part: str, smallest: int, largest: int, names: str) -> bool:
+    match = _RANGE.fullmatch(part.replace("?", "*"))
+    if not match or match["step"] == "0":
+        return False
+    known = {name: number for number, name in enumerate(names.split(), smallest)}
+    ends = [word.upper() for word in (match["first"], match["last"]) if word]
+    numbers = [int(end) if end.isdecimal() else known.get(end, -1) for end in ends]
+    return all(smallest <= number <= largest for number in numbers) and numbers == sorted(numbers)
+
+
+def check_resources(repository: Repository) -> Iterator[Finding]:
+    """Every container requests CPU and memory and has a limit of memory."""
+    for folder, _, _, items in repository.overlays():
+        for item, _, _, containers in _workloads(items):
+            for path, container in containers:
+                for field in (("requests", "cpu"), ("requests", "memory"), ("limits", "memory")):
+                    if at(container, "resources", *field) is None:
+                        name = ".".join(field)
+                        yield finding("resources", folder, item, f"{path}.resources.{name}: missing; the scheduler"
+                                      " and the quota count on it")  # fmt: skip
+
+
+def check_security(repository: Repository) -> Iterator[Finding]:
+    """Pods keep to Pod Security's level `restricted`, and have no token for the Kubernetes API.
+
+    Source: https://kubernetes.io/docs/concepts/security/pod-security-standards/
+    """
+    for folder, _, _, items in repository.overlays():
+        for item, path, pod, containers in _workloads(items):
+            for fault in _pod_faults(path, pod):
+                yield finding("security", folder, item, fault)
+            for name, container in containers:
+                for fault in _container_faults(name, container, pod):
+                    yield finding("security", folder, item, fault)
+
+
+def _pod_faults(path: str, pod: Mapping[str, Any]) -> Iterator[str]:
+    for field in ("hostNetwork", "hostPID", "hostIPC"):
+        if pod.get(field):
+            yield f"{path}.{field}: the pod would share the node's; remove it"
+    if pod.get("automountServiceAccountToken") is not False:
+        yield f"{path}.automountServiceAccountToken: not false; nothing here calls the Kubernetes API"
+    for volume in mappings(pod.get("volumes")):
+        if at(volume, "hostPath") is not None:
+            yield f"{path}.volumes[{volume.get('name')}].hostPath: reads the node's files; use another kind of volume"
+
+
+def _container_faults(path: str, container: Mapping[str, Any], pod: Mapping[str, Any]) -> Iterator[str]:
+    own, shared = mapping(at(container, "securityContext")), mapping(at(pod, "securityContext"))
+    if own.get("runAsNonRoot", shared.get("runAsNonRoot")) is not True:
+        yield f"{path}.securityContext.runAsNonRoot: not true, nor is the pod's; write runAsNonRoot: true"
+    if own.get("runAsUser", shared.get("runAsUser")) == 0:
+        yield f"{path}.securityContext.runAsUser: 0 is root; choose another user"
+    if at(own.get("seccompProfile", shared.get("seccompProfile")), "type") not in ("RuntimeDefault", "Localhost"):
+        yield f"{path}.securityContext.seccompProfile.type: neither RuntimeDefault nor Localhost, nor is the pod's"
+    if own.get("allowPrivilegeEscalation") is not False:
+        yield f"{path}.securityContext.allowPrivilegeEscalation: not false; write allowPrivilegeEscalation: false"
+    if own.get("privileged"):
+        yield f"{path}.securityContext.privileged: true gives the container the node; remove it"
+    capabilities = mapping(own.get("capabilities"))
+    if "ALL" not in listed(capabilities.get("drop")):
+        yield f"{path}.securityContext.capabilities.drop: without ALL; write drop: [ALL]"
+    for added in listed(capabilities.get("add")):
+        yield f"{path}.securityContext.capabilities.add: {added}; a model server needs none"
+
+
+def check_references(repository: Repository) -> Iterator[Finding]:
+    """What one object of a render names in another one is there: accounts, services, ports, targets, selected pods."""
+    for folder, _, _, items in repository.overlays():
+        for item in items:
+            for fault in _dangling(item, items):
+                yield finding("references", folder, item, fault)
+
+
+def _dangling(item: Object, items: Sequence[Object]) -> Iterator[str]:
+    kind, spec = item.get("kind"), mapping(at(item, "spec"))
+    names = {(str(other.get("kind")), str(at(other, "metadata", "name"))) for other in items}
+    for _, path, pod, containers in _workloads([item]):
+        account = pod.get("serviceAccountName")
+        if ("ServiceAccount", str(account)) not in names:
+            yield f"{path}.serviceAccountName: {account!r}: no such ServiceAccount in this render; give the app its own"
+        yield from _missing_sources(path, pod, containers, names)
+    if kind == "Deployment":
+        labels = mapping(at(spec, "template", "metadata", "labels"))
+        if not _selects(at(spec, "selector"), labels):
+            yield "spec.selector: does not select the pods of its own template; make the labels equal"
+        target = ("Deployment", str(at(item, "metadata", "name")))
+        if "replicas" in spec and any(_scaled(other) == target for other in items):
+            yield "spec.replicas: a HorizontalPodAutoscaler owns the number; remove it"
+    pods = list(_pods(items))
+    if kind == "Service" and spec.get("selector"):
+        selected = [ports for labels, ports in pods if _selects({"matchLabels": spec["selector"]}, labels)]
+        if not selected:
+            yield "spec.selector: selects no pod of this render; use the labels of the workload"
+        for port in mappings(spec.get("ports")) if selected else []:
+            to = port.get("targetPort", port.get("port"))
+            if not any(to in ports for ports in selected):
+                yield f"spec.ports[{port.get('name')}].targetPort: {to!r}: no container of its pods has this port"
+    if kind == "Ingress":
+        yield from _missing_backends(spec, items)
+    if (scaled := _scaled(item)) and scaled not in names:
+        yield f"spec.scaleTargetRef: {' '.join(scaled)}: not in this render; name the workload"
+    if kind == "PodDisruptionBudget" and not any(_selects(spec.get("selector"), labels) for labels, _ in pods):
+        yield "spec.selector: selects no pod of this render; use the labels of the workload"
+    # An empty selector means every pod, and says so on purpose.
+    if kind == "NetworkPolicy" and (chosen := spec.get("podSelector")):  # noqa: SIM102
+        if not any(_selects(chosen, labels) for labels, _ in pods):
+            yield "spec.podSelector: selects no pod of this render; use the labels of the workload"
+
+
+def _scaled(item: Object) -> tuple[str, str] | None:
+    target = at(item, "spec", "scaleTargetRef")
+    if item.get("kind") != "HorizontalPodAutoscaler":
+        return None
+    return str(at(target, "kind")), str(at(target, "name"))
+
+
+def _pods(items: Sequence[Object]) -> Iterator[tuple[dict[str, Any], list[Any]]]:
+    """Labels and ports (names and numbers) of the pods of each workload."""
+    for item, _, _, containers in _workloads(items):
+        labels = mapping(at(item, *_pod_metadata(item), "labels"))
+        ports = [
+            value
+            for _, container in containers
+            for port in mappings(container.get("ports"))
+            for value in (port.get("name"), port.get("containerPort"))
+        ]
+        yield labels, [*ports, *_DEFAULT_PORTS.get(str(item.get("kind")), ())]
+
+
+def _selects(selector: Any, labels: Mapping[str, Any]) -> bool:
+    """Whether a label selector selects these labels; an empty one would select everything, and counts as none."""
+    wanted, expressions = mapping(at(selector, "matchLabels")), listed(at(selector, "matchExpressions"))
+    if not wanted and not expressions:
+        return False
+    if any(labels.get(key) != value for key, value in wanted.items()):
+        return False
+    return all(matches(expression, labels) for expression in expressions)
+
+
+def _missing_sources(
+    path: str, pod: Mapping[str, Any], containers: Sequence[tuple[str, Any]], names: set[tuple[str, str]]
+) -> Iterator[str]:
+    """ConfigMaps that are not rendered. Secrets are made in the cluster, where no render can look."""
+    used = [(f"{path}.volumes[{v.get('name')}]", at(v, "configMap", "name")) for v in mappings(pod.get("volumes"))]
+    for name, container in containers:
+        used += [
+            (f"{name}.envFrom", at(source, "configMapRef", "name")) for source in mappings(container.get("envFrom"))
+        ]
+        used += [
+            (f"{name}.env[{variable.get('name')}]", at(variable, "valueFrom", "configMapKeyRef", "name"))
+            for variable in mappings(container.get("env"))
+        ]
+    for where, wanted in used:
+        if wanted is not None and ("ConfigMap", str(wanted)) not in names:
+            yield f"{where}: ConfigMap {wanted!r}: not in this render; add it, or correct the name"
+
+
+def _missing_backends(spec: Mapping[str, Any], items: Sequence[Object]) -> Iterator[str]:
+    services = {
+        str(at(item, "metadata", "name")): [
+            value for port in mappings(at(item, "spec", "ports")) for value in (port.get("name"), port.get("port"))
+        ]
+        for item in items
+        if item.get("kind") == "Service"
+    }
+    backends = [("spec.defaultBackend", spec.get("defaultBackend"))] + [
+        (f"spec.rules[{rule.get('host')}].http.paths[{path.get('path')}].backend", path.get("backend"))
+        for rule in mappings(spec.get("rules"))
+        for path in mappings(at(rule, "http", "paths"))
+    ]
+    for where, backend in backends:
+        name = at(backend, "service", "name")
+        if name is None:
+            continue
+        port = at(backend, "service", "port", "name") or at(backend, "service", "port", "number")
+        if str(name) not in services:
+            yield f"{where}: Service {name!r}: not in this render; name the app's own"
+        elif port not in services[str(name)]:
+            yield f"{where}: port {port!r}: Service {name} has {', '.join(map(str, services[str(name)]))}"
+
+
+NAME_LABEL = "app.kubernetes.io/name"
+# Names that are a container's, a port's or a volume's own, and data; what a container refers to is none of them.
+_OWN_NAME = re.compile(
+    r"(^|\.)(((initC|c)ontainers\[[^]]*\]|(predictor|transformer|explainer)\.model)\.(?!.*Ref\.name$)"
+    r"|(ports?|targetPort|container|containerName)(\[|\.|$)|volumes\[[^]]*\]\.name$)|^data\."
+)
+
+
+def check_names(repository: Repository) -> Iterator[Finding]:
+    """An app gives its shape's objects, and all that refers to them, a name of its own, and leaves nothing unset.
+
+    A reference that nobody renames keeps the shape's name: some of them find nothing then, and nothing says so.
+    """
+    for folder, _, app, items in repository.overlays():
+        if app == "environment":
+            continue
+        shape = _shape_names(repository.root, folder) - {app}
+        for item in items:
+            faults = [*_unnamed(item, shape), *_unlabelled(item, app, shape)]
+            yield from (finding("names", folder, item, fault) for fault in faults)
+
+
+def _shape_names(root: Path, folder: str) -> set[str]:
+    """The names of the objects in base/ from which an overlay is made."""
+    files = (root / name for name in closure(root, folder) if name.startswith("base/"))
+    shapes = [item for file in files if file.suffix == ".yaml" for item in objects(file.read_text())]
+    return {name for item in shapes if isinstance(name := at(item, "metadata", "name"), str)}
+
+
+def _unnamed(item: Object, shape: set[str]) -> Iterator[str]:
+    for path, value in leaves(item).items():
+        if value == "unset" or (isinstance(value, str) and value.startswith("unset.")):
+            yield f"{path}: {value!r}: nothing sets it; the overlay has to, or the ../shared that it lists"
+        elif isinstance(value, str) and value in shape and not _OWN_NAME.search(path):
+            yield f"{path}: {value!r}: the shape's name is left; add the field to the shape's component `named`"
+
+
+def _unlabelled(item: Object, app: str, shape: set[str]) -> Iterator[str]:
+    """A workload and its pods say which app and which model they are; what selects them counts on it."""
+    wanted = {NAME_LABEL: app, release.MODEL_LABEL: at(item, "metadata", "labels", release.MODEL_LABEL)}
+    for _ in _workloads([item]):
+        for keys in dict.fromkeys([("metadata",), _pod_metadata(item)]):
+            labels = mapping(at(item, *keys, "labels"))
+            for label, value in wanted.items():
+                if (found := labels.get(label)) != value and found not in shape:
+                    shown = "missing" if found is None else repr(found)
+                    where = f"{'.'.join(keys)}.labels.{label}"
+                    yield f"{where}: {shown}; write {value!r}, which selectors and reports count on"
+
+
+def check_environment(repository: Repository) -> Iterator[Finding]:
+    """Nothing in an environment's render names another environment: its namespace, roles or hosts."""
+    policy = repository.policy
+    # One bucket and one registry serve every environment, whatever their names say.
+    shared = re.compile("|".join(map(re.escape, (policy.model_bucket, *policy.image_registries))))
+    for folder, environment, _, items in repository.overlays():
+        others = "|".join(name for name in policy.environments if name != environment) or "(?!)"
+        foreign = re.compile(rf"(?<![a-z0-9])({others})(?![a-z0-9])")
+        for item in items:
+            for path, value in leaves(item).items():
+                if path == "metadata.namespace":
+                    continue  # a matter of the rule of namespaces
+                if isinstance(value, str) and (found := foreign.search(shared.sub("", value))):
+                    yield finding("environment", folder, item, f"{path}: {value!r} names {found[1]} in {environment};"
+                                  " an overlay has its own environment's values")  # fmt: skip
+
+
+_MODE = "serving.kserve.io/deploymentMode"
+# What only one of the modes has, with what the other makes of it.
+_KNATIVE_ONLY = {
+    "canaryTrafficPercent": "all callers get the new version",
+    "containerConcurrency": "nothing limits it",
+}
+
+
+def check_deployment_mode(repository: Repository) -> Iterator[Finding]:
+    """A service says in which of KServe's modes it is, asks for nothing that its mode ignores, and is in the mode
+    Knative only where the platform has Knative."""
+    rule = "deployment-mode"
+    knative = any(item.get("kind") == "KnativeServing" for item in repository.renders.get(PLATFORM, []))
+    for folder, _, _, items in repository.overlays():
+        for item in items:
+            if item.get("kind") != "InferenceService":
+                continue
+            mode, field = at(item, "metadata", "annotations", _MODE), f"metadata.annotations.{_MODE}"
+            if mode not in ("Standard", "Knative"):
+                message = f"{field}: {'missing' if mode is None else repr(mode)}; write Standard or Knative"
+                yield finding(rule, folder, item, message)
+            elif mode == "Knative" and not knative:
+                message = (
+                    f"{field}: no Knative in {PLATFORM}; list its component `knative` in {PLATFORM}/{KUSTOMIZATION}"
+                )
+                yield finding(rule, folder, item, message, PLATFORM)
+            elif mode == "Standard":
+                for path, message in _ignored(item):
+                    yield finding(rule, folder, item, f"{path}: {message}; take it out, or use the mode Knative")
+
+
+def _ignored(item: Object) -> Iterator[tuple[str, str]]:
+    """(path, fault) of what KServe does not heed in the mode Standard."""
+    parts = [(f"spec.{name}", at(item, "spec", name)) for name in ("predictor", "transformer", "explainer")]
+    for path, part in [*parts, *canaries(item)]:
+        if at(part, "minReplicas") == 0:
+            yield f"{path}.minReplicas", "0: the mode Standard keeps one pod"
+        for field, instead in _KNATIVE_ONLY.items():
+            if at(part, field) is not None:
+                yield f"{path}.{field}", f"ignored in the mode Standard, where {instead}"
+        if at(part, "scaleMetric") in ("concurrency", "rps"):
+            yield f"{path}.scaleMetric", f"{at(part, 'scaleMetric')}: the mode Standard scales by cpu or memory"
+
+
+RULES: dict[str, Rule] = {
+    "deployment-mode": check_deployment_mode,
+    "image": check_images,
+    "probes": check_probes,
+    "jobs": check_jobs,
+    "resources": check_resources,
+    "security": check_security,
+    "references": check_references,
+    "names": check_names,
+    "environment": check_environment,
+}

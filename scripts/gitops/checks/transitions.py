@@ -1,0 +1,113 @@
+"""What a change must satisfy against the commit it is based on, whoever wrote it: rules that one state cannot show."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from gitops.checks.framework import Finding
+from gitops.cli import Refused
+from gitops.manifests.objects import Identity, Object, identity
+from gitops.releases import history, hold, release_file, retired
+from gitops.releases.release import Release
+from gitops.repo import layout
+from gitops.repo.git import Git
+from gitops.repo.policy import Policy
+
+WORKLOADS = ("Deployment", "CronJob", "InferenceService")
+
+
+RULES = ("order", "hold", "removal")
+
+
+def check(
+    git: Git,
+    base: str,
+    root: Path,
+    policy: Policy,
+    before: Mapping[str, Sequence[Object]],
+    after: Mapping[str, Sequence[Object]],
+) -> list[Finding]:
+    """The findings for the working tree at `root` against the commit `base`, given the renders of both by folder."""
+    changed = list(_changed_releases(git, base, root, policy))
+    return [
+        *_order(git, base, policy, changed),
+        *_holds(git, base, root, changed),
+        *_removals(git, base, root, before, after),
+    ]
+
+
+def _changed_releases(git: Git, base: str, root: Path, policy: Policy) -> Iterator[Release]:
+    def here(path: str) -> bytes | None:
+        return (root / path).read_bytes() if (root / path).is_file() else None
+
+    there = partial(git.show, base)
+
+    for folder in layout.overlays(root, policy):
+        _, environment, app = folder.split("/")
+        if all(here(path) == there(path) for path in layout.release_paths(app, environment)):
+            continue
+        before: list[Release] = []
+        with contextlib.suppress(Refused):  # what could not be read is new
+            before = release_file.read_all(there, app, environment)
+        yield from (item for item in release_file.read_all(here, app, environment) if item not in before)
+
+
+def _order(git: Git, base: str, policy: Policy, changed: Sequence[Release]) -> Iterator[Finding]:
+    """A release reaches an environment only through the one before it."""
+    for item in changed:
+        if item.released:
+            try:
+                history.require_order(git, base, policy, item)
+            except Refused as refused:
+                yield _finding("order", refused)
+
+
+def _holds(git: Git, base: str, root: Path, changed: Sequence[Release]) -> Iterator[Finding]:
+    """A release that was held is changed only together with its hold."""
+    for item in changed:
+        path = hold.path(item.app, item.environment)
+        old = git.show(base, path)
+        if old is not None and (root / path).is_file() and (root / path).read_bytes() == old:
+            try:
+                hold.require_none(root, item.app, item.environment)
+            except Refused as refused:
+                yield _finding("hold", refused)
+
+
+def _removals(
+    git: Git, base: str, root: Path, before: Mapping[str, Sequence[Object]], after: Mapping[str, Sequence[Object]]
+) -> Iterator[Finding]:
+    """A service disappears only by retirement, which leaves a record."""
+    gone = {
+        service: folder
+        for folder, items in before.items()
+        for service in _services(items)
+        if service not in {found for listed in after.values() for found in _services(listed)}
+    }
+    for service, folder in sorted(gone.items()):
+        environment, app = folder.split("/")[1:]
+        path = retired.path(environment)
+        new = retired.read((root / path).read_bytes() if (root / path).is_file() else None, path)
+        old = retired.read(git.show(base, path), path)
+        if new[app] <= old[app]:
+            yield Finding(
+                "removal",
+                folder,
+                f"{service} is no longer rendered, and Argo CD would delete it; to remove it on purpose, run"
+                f" `python scripts/retire_app.py --app {app} --env {environment}`",
+            )
+
+
+def _services(items: Sequence[Object]) -> set[Identity]:
+    return {identity(item) for item in items if item.get("kind") in WORKLOADS}
+
+
+def _finding(rule: str, refused: Refused) -> Finding:
+    where, _, message = refused.lines[0].partition(": ")
+    return Finding(rule, where, message)
+
+
+# The record of retirements: a list in each environment, newest last, only ever added to.

@@ -1,0 +1,1 @@
+"""Kubernetes API servers, and one on this machine."""

@@ -1,0 +1,408 @@
+"""A control plane on this machine: etcd, the Kubernetes programs, kwok in the place of nodes and pods, KServe's
+controller with its webhooks, Argo CD with Redis, a local S3 server, and the remote that Argo CD watches.
+
+Everything is in one folder: certificates, data, logs, a kubeconfig, and which process is which.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import json
+import secrets
+import shutil
+import socket
+import ssl
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gitops.cli import ROOT, Refused, progress
+from gitops.cluster import certificates, installed, kube
+from gitops.cluster.kube import Cluster
+from gitops.manifests import kustomize
+from gitops.programs import tools
+from gitops.programs.processes import Process, Processes
+from gitops.repo import layout, publish, remote, snapshot
+from gitops.repo.git import Git
+
+LOCALHOST = "127.0.0.1"
+INSTALLER = "local-cluster"
+# All tests of tests/cluster leave up to 230 MB.
+ROOM_MB = 500
+# One for each server; the names are those of the processes, some of which have several.
+PORTS = (
+    "etcd", "etcd-peer", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "redis",
+    "argocd-repo-server", "argocd-repo-server-metrics", "argocd-application-controller",
+    "argocd-applicationset-controller", "argocd-applicationset-controller-metrics",
+    "argocd-applicationset-controller-webhook", "argocd-server", "argocd-server-metrics", "kserve", "kserve-metrics",
+    "kserve-webhook", "s3",
+)  # fmt: skip
+ORDER = (
+    "s3", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "kserve", "redis",
+    # Argo CD's API server makes the secret that others ask for.
+    "argocd-repo-server", "argocd-server", "argocd-application-controller", "argocd-applicationset-controller",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ControlPlane:
+    """The control plane of one checkout, in one of its folders."""
+
+    root: Path
+    folder: Path
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.folder / "kubeconfig"
+
+    @property
+    def remote(self) -> Path:
+        """The repository that Argo CD watches."""
+        return self.folder / "remote.git"
+
+    @property
+    def clone(self) -> Path:
+        """A clone of the remote, to work in."""
+        return self.folder / "clone"
+
+    @property
+    def processes(self) -> Processes:
+        return Processes(self.folder / "run")
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        return Cluster(self.kubeconfig)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The ports and the token, chosen once, and what made the data. Ports that something else has taken since are
+        chosen again, as long as nothing of this control plane runs. Raises Refused for what cannot be gone on with."""
+        file = self.folder / "settings.json"
+        remedy = f"`python scripts/local_cluster.py reset --folder {self.folder}` removes it"
+        try:
+            found = json.loads(file.read_text()) if file.is_file() else {"made_by": _owners()}
+            made_by, ports = dict(found["made_by"]), dict(found.get("ports", {}))
+        except (ValueError, KeyError, TypeError):
+            raise Refused(f"{file}: not what a control plane of this version keeps; {remedy}") from None
+        if other := [f"{name} {version}" for name, version in made_by.items() if _owners().get(name) != version]:
+            raise Refused(f"{self.folder}: made by {', '.join(other)}, and this is another version; {remedy}")
+        idle = not any(self.processes.find(name) for name in ORDER)
+        if set(ports) != set(PORTS) or (idle and not all(map(_free, ports.values()))):
+            found |= {"token": found.get("token") or secrets.token_urlsafe(24), "ports": dict(_ports())}
+            self.folder.mkdir(parents=True, exist_ok=True)
+            new = file.with_suffix(".new")
+            new.write_text(json.dumps(found, indent=2))
+            new.replace(file)
+        return dict(found)
+
+    def port(self, name: str) -> int:
+        return int(self.settings["ports"][name])
+
+    def address(self, name: str) -> str:
+        return f"{LOCALHOST}:{self.port(name)}"
+
+    # Up and down
+
+    def up(self) -> None:
+        """Starts what does not run, installs what is not installed, and waits until all of it is ready."""
+        self.start(*ORDER[: ORDER.index("kserve")])
+        self._install()
+        self.start(*ORDER[ORDER.index("kserve") :])
+        # KServe's own webhook has to look at it.
+        self.cluster.apply(installed.serving_runtime(), manager=INSTALLER)
+        self._bootstrap()
+
+    def start(self, *names: str) -> None:
+        """Starts some of the processes, in this order, and waits until each is ready."""
+        require_programs()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if (free := shutil.disk_usage(self.folder).free // 2**20) < ROOM_MB:
+            raise Refused(f"{self.folder}: {free} MB are free there, and a control plane wants {ROOM_MB} MB; make room")
+        self._prepare()
+        for name in names:
+            self.processes.start(self.process(name))
+
+    def down(self) -> None:
+        """Stops everything, the last first. Data stays."""
+        for name in [*reversed(ORDER), *self.processes.names()]:
+            self.processes.stop(name)
+
+    def reset(self) -> None:
+        """Stops everything and removes every trace of it."""
+        self.down()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def status(self) -> list[dict[str, str]]:
+        """Each process: its number, and whether it runs and does its work."""
+        rows = []
+        for name in ORDER:
+            found = self.processes.find(name)
+            ready = found is not None and self.process(name).ready()
+            state = "ready" if ready else "not ready" if found else "not running"
+            rows.append({"process": name, "pid": str(found.pid) if found else "-", "state": state})
+        return rows
+
+    # The parts
+
+    def _prepare(self) -> None:
+        """Certificates, kubeconfig, and the files that programs read when they start."""
+        certificates.make(self.folder / "certificates", LOCALHOST)
+        authority = (self.folder / "certificates/ca.crt").read_bytes()
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [
+                {
+                    "name": "local",
+                    "cluster": {
+                        "server": f"https://{self.address('kube-apiserver')}",
+                        "certificate-authority-data": base64.b64encode(authority).decode(),
+                    },
+                }
+            ],
+            "users": [{"name": "admin", "user": {"token": self.settings["token"]}}],
+            "contexts": [{"name": "local", "context": {"cluster": "local", "user": "admin", "namespace": "argocd"}}],
+            "current-context": "local",
+        }
+        self.kubeconfig.write_text(yaml.safe_dump(config))
+        self.kubeconfig.chmod(0o600)
+        (self.folder / "tokens.csv").write_text(f'{self.settings["token"]},admin,admin,"system:masters"\n')
+        stages = kustomize.build(tools.KWOK.files / "kustomize", "stage/fast")
+        (self.folder / "stages.yaml").write_text(f"{stages}---\n{installed.ingress_stage()}")
+        home = self.folder / "argocd"
+        for name in ("tls", "ssh", "gpg/source", "gpg/keys", "plugins", "bin", "home", "tmp"):
+            (home / name).mkdir(parents=True, exist_ok=True)
+        (home / "gpg/keys").chmod(0o700)
+        _link(home / "bin/kustomize", tools.KUSTOMIZE.require())
+        # It is called before every render, to say whose signature a commit has. None is asked for here.
+        wrapper = home / "bin/git-verify-wrapper.sh"
+        wrapper.write_text("#!/bin/sh\n")
+        wrapper.chmod(0o755)
+        _link(home / "bin/argocd", tools.ARGOCD.require())
+        serving = self.folder / "kserve/k8s-webhook-server/serving-certs"
+        serving.mkdir(parents=True, exist_ok=True)
+        for name in ("crt", "key"):
+            _link(serving / f"tls.{name}", self.folder / f"certificates/server.{name}")
+
+    def process(self, name: str) -> Process:
+        """How a process is started. The flags are those without which it would not do on one machine."""
+        make: Callable[[], Process] = getattr(self, f"_{name.replace('-', '_')}")
+        return make()
+
+    def _s3(self) -> Process:
+        command = [sys.executable, str(ROOT / "scripts/local_s3.py"), "--root", str(self.root), "--data",
+                   str(self.folder / "s3"), "--port", str(self.port("s3"))]  # fmt: skip
+        return Process("s3", command, lambda: _listens(self.port("s3")))
+
+    def _etcd(self) -> Process:
+        clients, peers = f"http://{self.address('etcd')}", f"http://{self.address('etcd-peer')}"
+        command = [
+            str(tools.ETCD.require()), "--data-dir", str(self.folder / "etcd"), "--log-level=warn",
+            "--listen-client-urls", clients, "--advertise-client-urls", clients, "--listen-peer-urls", peers,
+            "--initial-advertise-peer-urls", peers, "--initial-cluster", f"default={peers}",
+            # Nothing here has to outlive the machine.
+            "--unsafe-no-fsync",
+        ]  # fmt: skip
+        return Process("etcd", command, lambda: _answers(f"{clients}/health"))
+
+    def _kube_apiserver(self) -> Process:
+        keys = self.folder / "certificates"
+        command = [
+            str(tools.APISERVER.require()), f"--etcd-servers=http://{self.address('etcd')}",
+            f"--bind-address={LOCALHOST}", f"--advertise-address={LOCALHOST}",
+            f"--secure-port={self.port('kube-apiserver')}", f"--tls-cert-file={keys / 'server.crt'}",
+            f"--tls-private-key-file={keys / 'server.key'}", f"--service-account-key-file={keys / 'accounts.key'}",
+            f"--service-account-signing-key-file={keys / 'accounts.key'}",
+            "--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.0.0.0/16",
+            f"--token-auth-file={self.folder / 'tokens.csv'}", "--authorization-mode=RBAC",
+            "--endpoint-reconciler-type=none", "--allow-privileged=true",
+        ]  # fmt: skip
+        return Process("kube-apiserver", command, lambda: self.cluster.ready())
+
+    def _kube_controller_manager(self) -> Process:
+        keys = self.folder / "certificates"
+        return self._beside_apiserver(
+            tools.CONTROLLER_MANAGER, f"--service-account-private-key-file={keys / 'accounts.key'}",
+            f"--root-ca-file={keys / 'ca.crt'}",
+        )  # fmt: skip
+
+    def _kube_scheduler(self) -> Process:
+        return self._beside_apiserver(tools.SCHEDULER)
+
+    def _beside_apiserver(self, program: tools.Program, *options: str) -> Process:
+        keys, name = self.folder / "certificates", program.name
+        command = [
+            str(program.require()), f"--kubeconfig={self.kubeconfig}", "--leader-elect=false",
+            f"--bind-address={LOCALHOST}", f"--secure-port={self.port(name)}",
+            f"--tls-cert-file={keys / 'server.crt'}", f"--tls-private-key-file={keys / 'server.key'}", *options,
+        ]  # fmt: skip
+        return Process(name, command, lambda: _answers(f"https://{self.address(name)}/healthz", keys / "ca.crt"))
+
+    def _kwok(self) -> Process:
+        command = [
+            str(tools.KWOK.require()), f"--kubeconfig={self.kubeconfig}", "--manage-all-nodes=true",
+            f"--config={self.folder / 'stages.yaml'}", f"--server-address={self.address('kwok')}",
+            # Without leases the node is not ready after 40 seconds, and its pods never again.
+            "--node-lease-duration-seconds=40",
+        ]  # fmt: skip
+        return Process("kwok", command, lambda: _answers(f"http://{self.address('kwok')}/healthz"))
+
+    def _redis(self) -> Process:
+        command = [str(tools.REDIS.require()), "--port", str(self.port("redis")), "--bind", LOCALHOST, "--save", "",
+                   "--appendonly", "no"]  # fmt: skip
+        return Process("redis", command, lambda: _listens(self.port("redis")))
+
+    def _argocd(self, name: str, *options: str, ready: Callable[[], bool]) -> Process:
+        home = self.folder / "argocd"
+        env = {
+            "ARGOCD_BINARY_NAME": name,
+            "ARGOCD_FAKE_IN_CLUSTER": "true",
+            "ARGOCD_TLS_DATA_PATH": str(home / "tls"),
+            "ARGOCD_SSH_DATA_PATH": str(home / "ssh"),
+            "ARGOCD_GNUPGHOME": str(home / "gpg/keys"),
+            "ARGOCD_GPG_DATA_PATH": str(home / "gpg/source"),
+            "ARGOCD_GPG_ENABLED": "false",
+            "ARGOCD_PLUGINSOCKFILEPATH": str(home / "plugins"),
+            "KUBECONFIG": str(self.kubeconfig),
+            # Nobody's own git settings, and its files where `reset` removes them.
+            "HOME": str(home / "home"),
+            "TMPDIR": str(home / "tmp"),
+            "PATH": f"{home / 'bin'}:/usr/local/bin:/usr/bin:/bin",
+        }
+        command = [str(home / "bin/argocd"), "--loglevel", "info", "--logformat", "text", *options]
+        return Process(name, command, ready, env)
+
+    def _argocd_repo_server(self) -> Process:
+        return self._argocd(
+            "argocd-repo-server", "--address", LOCALHOST, "--port", str(self.port("argocd-repo-server")),
+            "--metrics-address", LOCALHOST, "--metrics-port", str(self.port("argocd-repo-server-metrics")),
+            "--redis", self.address("redis"), "--disable-tls", "--client-ca-path", "",
+            ready=lambda: _answers(f"http://{self.address('argocd-repo-server-metrics')}/healthz"),
+        )  # fmt: skip
+
+    def _argocd_application_controller(self) -> Process:
+        return self._argocd(
+            "argocd-application-controller", "--repo-server", self.address("argocd-repo-server"),
+            "--repo-server-plaintext", "--redis", self.address("redis"), "--metrics-port",
+            str(self.port("argocd-application-controller")),
+            ready=lambda: _answers(f"http://{self.address('argocd-application-controller')}/healthz"),
+        )  # fmt: skip
+
+    def _argocd_applicationset_controller(self) -> Process:
+        name = "argocd-applicationset-controller"
+        return self._argocd(
+            name, "--argocd-repo-server", self.address("argocd-repo-server"), "--repo-server-plaintext",
+            "--probe-addr", self.address(name), "--metrics-addr", self.address(f"{name}-metrics"), "--webhook-addr",
+            self.address(f"{name}-webhook"), "--enable-leader-election=false",
+            ready=lambda: _answers(f"http://{self.address(f'{name}-metrics')}/metrics"),
+        )  # fmt: skip
+
+    def _argocd_server(self) -> Process:
+        return self._argocd(
+            "argocd-server", "--insecure", "--disable-auth", "--address", LOCALHOST, "--port",
+            str(self.port("argocd-server")), "--metrics-port", str(self.port("argocd-server-metrics")),
+            "--repo-server", self.address("argocd-repo-server"), "--repo-server-plaintext", "--redis",
+            self.address("redis"),
+            ready=lambda: _answers(f"http://{self.address('argocd-server')}/healthz"),
+        )  # fmt: skip
+
+    def _kserve(self) -> Process:
+        command = [
+            str(tools.KSERVE.require()), "--metrics-addr", self.address("kserve-metrics"), "--health-probe-addr",
+            self.address("kserve"), "--webhook-port", str(self.port("kserve-webhook")),
+        ]  # fmt: skip
+        env = {
+            "KUBECONFIG": str(self.kubeconfig),
+            "POD_NAMESPACE": "kserve",
+            # It looks for its certificate below the folder for temporary files.
+            "TMPDIR": str(self.folder / "kserve"),
+        }
+        return Process("kserve", command, lambda: _answers(f"http://{self.address('kserve')}/readyz"), env)
+
+    # What runs on it
+
+    def _install(self) -> None:
+        """KServe, Argo CD and a node, as their own manifests say, applied again whenever the cluster is started."""
+        authority = (self.folder / "certificates/ca.crt").read_bytes()
+        progress("installing KServe and Argo CD")
+        webhooks = f"https://{self.address('kserve-webhook')}"
+        objects = [*installed.kserve(webhooks, authority), *installed.argocd(), installed.node()]
+        # By another name than the repository's own, which adds to the same ConfigMap.
+        kube.apply_all(self.cluster, objects, manager=INSTALLER)
+        progress("")
+
+    def _bootstrap(self) -> None:
+        """Makes the remote if there is none, and lets its own argocd/ start itself, as one does on any cluster."""
+        if not self.clone.is_dir():
+            remote.make_remote(self.root, self.remote, self.clone)
+        git = Git(self.clone)
+        git.fetch(publish.REMOTE, publish.BRANCH)
+        with snapshot.tree_of(git, f"refs/remotes/{publish.REMOTE}/{publish.BRANCH}") as tree:
+            kube.apply_all(self.cluster, installed.policies(tree))
+            kube.apply_all(self.cluster, kustomize.objects(kustomize.build(tree, layout.ARGOCD)))
+
+
+def require_programs() -> None:
+    """Raises Refused with the command that builds what is missing."""
+    try:
+        for program in (tools.KUSTOMIZE, tools.VERSITYGW, *tools.CLUSTER):
+            program.require()
+    except tools.ToolError as error:
+        raise Refused(str(error).replace("make setup", "python scripts/setup.py cluster")) from None
+
+
+# Small things
+
+
+def _link(name: Path, target: Path) -> None:
+    name.unlink(missing_ok=True)
+    name.symlink_to(target)
+
+
+def _owners() -> dict[str, str]:
+    """The programs whose data outlives them, with their versions."""
+    return {program.name: program.version for program in (tools.ETCD, tools.APISERVER)}
+
+
+def _ports() -> Iterator[tuple[str, int]]:
+    """A free port for each server, all held until the last is known."""
+    with contextlib.ExitStack() as stack:
+        for name in PORTS:
+            probe = stack.enter_context(socket.socket())
+            probe.bind((LOCALHOST, 0))
+            yield name, probe.getsockname()[1]
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOCALHOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((LOCALHOST, port)) == 0
+
+
+def _answers(url: str, authority: Path | None = None) -> bool:
+    """Whether a server answers with a status that says that all is well."""
+    context = ssl.create_default_context(cafile=str(authority)) if authority else None
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    try:
+        with opener.open(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (OSError, http.client.HTTPException):
+        return False

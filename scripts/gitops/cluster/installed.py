@@ -1,0 +1,85 @@
+"""What is installed on a control plane of this machine: KServe and Argo CD as their own manifests say, what stands in
+for what is not there, and the repository that Argo CD watches."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import yaml
+
+from gitops.manifests import kustomize
+from gitops.manifests.objects import Object
+from gitops.programs import tools
+from gitops.repo import layout
+
+_STANDINS = Path(__file__).parent / "standins"
+
+
+def kserve(address: str, authority: bytes) -> list[Object]:
+    """KServe as its manifests say, with a controller that is a process, and webhooks that are called at `address`,
+    whose certificate is by this authority. Nothing here routes requests, so it makes no Ingress."""
+    files = tools.KSERVE.files
+    objects = []
+    for item in kustomize.objects(kustomize.build(files, "config/overlays/standalone/kserve")):
+        if item["kind"] in ("Certificate", "Issuer", "Deployment"):
+            continue
+        for webhook in item.get("webhooks", ()):
+            path = webhook["clientConfig"]["service"]["path"]
+            webhook["clientConfig"] = {
+                "url": f"{address}{path}",
+                "caBundle": base64.b64encode(authority).decode(),
+            }
+        if item["kind"] == "ConfigMap" and item["metadata"]["name"] == "inferenceservice-config":
+            for key, changed in (
+                ("deploy", {"defaultDeploymentMode": "Standard"}), ("ingress", {"disableIngressCreation": True}),
+            ):  # fmt: skip
+                item["data"][key] = json.dumps(json.loads(item["data"][key]) | changed)
+        objects.append(item)
+    return objects
+
+
+def serving_runtime() -> Object:
+    """The stock server that apps of this repository use."""
+    files = tools.KSERVE.files
+    runtime: Object = yaml.safe_load((files / "config/runtimes/kserve-sklearnserver.yaml").read_text())
+    runtime["spec"]["containers"][0]["image"] = f"kserve/sklearnserver:{tools.KSERVE.version}"
+    return runtime
+
+
+def argocd() -> list[Object]:
+    """Argo CD's kinds and its configuration."""
+    files = tools.ARGOCD.files / "manifests"
+    objects = [yaml.safe_load(file.read_text()) for file in sorted((files / "crds").glob("*-crd.yaml"))]
+    objects.append({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "argocd"}})
+    for item in kustomize.objects(kustomize.build(files, "base/config")):
+        item["metadata"]["namespace"] = "argocd"
+        if item["metadata"]["name"] == "argocd-cm":
+            item["data"] |= yaml.safe_load((_STANDINS / "argocd-cm.yaml").read_text())["data"]
+        objects.append(item)
+    return objects
+
+
+def policies(root: Path) -> list[Object]:
+    """What a cluster of this repository refuses, verifies and tells Argo CD by itself: argocd/platform/ without its
+    add-ons, and the settings that Argo CD would give itself."""
+    objects = kustomize.objects(kustomize.build(root, layout.PLATFORM))
+    return [settings(root), *(item for item in objects if item["kind"] != "Application")]
+
+
+def settings(root: Path) -> Object:
+    """What Argo CD has to know of the kinds that it syncs, as a part of its own ConfigMap."""
+    found: Object = yaml.safe_load((root / layout.PLATFORM / "argocd-cm.yaml").read_text())
+    return found
+
+
+def node() -> Object:
+    """The one node, which kwok plays."""
+    found: Object = yaml.safe_load((_STANDINS / "node.yaml").read_text())
+    return found
+
+
+def ingress_stage() -> str:
+    """What kwok does in the place of a controller that makes load balancers."""
+    return (_STANDINS / "ingress-stage.yaml").read_text()

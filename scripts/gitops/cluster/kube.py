@@ -1,0 +1,159 @@
+"""The one place that talks to a Kubernetes API server, by server-side apply and as unstructured objects."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import urllib3
+import yaml
+
+try:
+    from kubernetes import client, config, dynamic
+    from kubernetes.client.exceptions import ApiException
+except ModuleNotFoundError:
+    raise SystemExit("error: the Kubernetes client is not installed: run `python scripts/setup.py status`") from None
+
+from gitops.cli import Refused
+from gitops.manifests.objects import Object, identity
+
+MANAGER = "model-gitops"
+
+
+class Cluster:
+    """One API server. Methods raise Refused, naming the object and the server's words, when it refuses or is away."""
+
+    def __init__(self, kubeconfig: Path | None = None, context: str | None = None) -> None:
+        name = str(kubeconfig) if kubeconfig else "the kubeconfig"
+        try:
+            configuration = client.Configuration()
+            file = str(kubeconfig) if kubeconfig else None
+            config.load_kube_config(file, context, configuration, False)  # type: ignore[no-untyped-call]
+        except (config.ConfigException, yaml.YAMLError, OSError) as error:
+            raise Refused(f"{name}: {' '.join(str(error).split())}; set KUBECONFIG, or run `make cluster`") from None
+        # Whoever polls a server that is starting wants to be told so, and soon.
+        configuration.retries = urllib3.Retry(0)
+        self.server = configuration.host
+        self.api = client.ApiClient(configuration)
+        self._found: dynamic.DynamicClient | None = None
+
+    @property
+    def _dynamic(self) -> dynamic.DynamicClient:
+        if self._found is None:
+            with self._translated("discovery"):
+                self._found = dynamic.DynamicClient(self.api)  # type: ignore[no-untyped-call]
+        return self._found
+
+    def ready(self) -> bool:
+        """Whether the server answers and says that it is ready."""
+        try:
+            asked = self.api.param_serialize("GET", "/readyz", auth_settings=["BearerToken"])
+            return bool(self.api.call_api(*asked, _request_timeout=5).status == 200)
+        except (ApiException, urllib3.exceptions.HTTPError, OSError):
+            return False
+
+    def version(self) -> str:
+        """The server's version, as in `v1.36.4`."""
+        with self._translated("version"):
+            return str(client.VersionApi(self.api).get_code().git_version)
+
+    def apply(self, item: Object, *, dry_run: bool = False, manager: str = MANAGER) -> Object:
+        """Applies an object on the server with strict validation, and returns what it is then."""
+        metadata = item["metadata"]
+        with self._translated(str(identity(item))):
+            kind = self._kind(item["apiVersion"], item["kind"])
+            options: dict[str, Any] = {"dry_run": "All"} if dry_run else {}
+            done = kind.server_side_apply(
+                body=item, name=metadata["name"], namespace=metadata.get("namespace"), field_manager=manager,
+                force_conflicts=True, query_params=[("fieldValidation", "Strict")], **options,
+            )  # fmt: skip
+            return _plain(done)
+
+    def get(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> Object | None:
+        """An object, or None if there is no such object."""
+        with self._translated(f"{kind} {name}"):
+            try:
+                return _plain(self._kind(api_version, kind).get(name=name, namespace=namespace))
+            except ApiException as error:
+                if error.status == 404:
+                    return None
+                raise
+
+    def list(self, api_version: str, kind: str, namespace: str | None = None, selector: str = "") -> list[Object]:
+        """The objects of a kind, in a namespace or in all."""
+        with self._translated(kind):
+            found = self._kind(api_version, kind).get(namespace=namespace, label_selector=selector)
+            return list(_plain(found)["items"])
+
+    def patch(self, api_version: str, kind: str, name: str, namespace: str | None, change: Object) -> Object:
+        """Merges `change` into an object, as JSON merge patch does."""
+        with self._translated(f"{kind} {name}"):
+            done = self._kind(api_version, kind).patch(
+                body=change, name=name, namespace=namespace, content_type="application/merge-patch+json"
+            )
+            return _plain(done)
+
+    def delete(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> None:
+        """Deletes an object; one that is not there is deleted already."""
+        with self._translated(f"{kind} {name}"):
+            try:
+                self._kind(api_version, kind).delete(name=name, namespace=namespace)
+            except ApiException as error:
+                if error.status != 404:
+                    raise
+
+    def has(self, api_version: str, kind: str) -> bool:
+        """Whether the server knows a kind."""
+        with self._translated(kind):
+            return self._resource(api_version, kind) is not None
+
+    def _kind(self, api_version: str, kind: str) -> Any:
+        if (found := self._resource(api_version, kind)) is None:
+            raise Refused(
+                f"{kind}: {self.server} has no such kind in {api_version}; install its CustomResourceDefinition first"
+            )
+        return found
+
+    def _resource(self, api_version: str, kind: str) -> Any:
+        try:
+            return self._dynamic.resources.get(api_version=api_version, kind=kind)
+        except dynamic.exceptions.ResourceNotFoundError:
+            return None
+
+    @contextlib.contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except ApiException as error:
+            raise Refused(f"{what}: {_words(error)}") from None
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            reason = getattr(error, "reason", error)
+            raise Refused(f"{self.server}: cannot be reached ({' '.join(str(reason).split())})") from None
+
+
+def apply_all(cluster: Cluster, objects: Iterable[Object], manager: str = MANAGER) -> None:
+    """Applies objects, definitions and namespaces before what needs them. Raises Refused with every fault."""
+    first = ("CustomResourceDefinition", "Namespace")
+    faults: list[str] = []
+    for item in sorted(objects, key=lambda item: item["kind"] not in first):
+        try:
+            cluster.apply(item, manager=manager)
+        except Refused as refused:
+            faults += refused.lines
+    if faults:
+        raise Refused(*faults)
+
+
+def _plain(answer: Any) -> Object:
+    return dict(answer.to_dict())
+
+
+def _words(error: ApiException) -> str:
+    """What the server says, which is in the body, as JSON."""
+    try:
+        said = yaml.safe_load(error.body or "")["message"]
+    except (yaml.YAMLError, TypeError, KeyError):
+        said = error.reason
+    return " ".join(str(said).split())

@@ -1,0 +1,100 @@
+"""The objects of a render: what makes one this object, its values by path, and what differs between two renders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+Object = dict[str, Any]
+KUSTOMIZATION = "kustomization.yaml"
+
+
+@dataclass(frozen=True, order=True)
+class Identity:
+    """What makes an object this object in a cluster."""
+
+    group: str
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        kind = f"{self.kind}.{self.group}" if self.group else self.kind
+        return f"{kind} {self.namespace + '/' if self.namespace else ''}{self.name}"
+
+
+def identity(item: Object) -> Identity:
+    """An object moves between API versions without becoming another one, so only the group counts."""
+    group = str(item.get("apiVersion")).rpartition("/")[0]
+    named = item.get("metadata") or {}
+    return Identity(group, str(item.get("kind")), str(named.get("namespace") or ""), str(named.get("name")))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One value that differs between two renders; `before` or `after` is None where it is absent."""
+
+    identity: Identity
+    path: str
+    before: Any
+    after: Any
+
+
+def differences(before: Iterable[Object], after: Iterable[Object]) -> list[Difference]:
+    """Every leaf that differs, as objects: order of documents and keys, quoting and layout do not count."""
+    old, new = ({identity(item): leaves(item) for item in items} for items in (before, after))
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        left, right = old.get(key, {}), new.get(key, {})
+        found += [
+            Difference(key, path, left.get(path), right.get(path))
+            for path in sorted(left.keys() | right.keys())
+            if left.get(path) != right.get(path) or (path in left) != (path in right)
+        ]
+    return found
+
+
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """Scalars by path. Items of a list go by their `name`, or their predictor's, where each has one of its own, else
+    by position."""
+    items: list[tuple[str, Any]]
+    if isinstance(value, dict) and value:
+        items = [(f"{path}.{key}" if path else str(key), item) for key, item in value.items()]
+    elif isinstance(value, list) and value:
+        names = [_name(item) for item in value]
+        by_name = all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
+        items = [(f"{path}[{names[at] if by_name else at}]", item) for at, item in enumerate(value)]
+    else:
+        return {path: value}
+    found: dict[str, Any] = {}
+    for name, item in items:
+        found |= leaves(item, name)
+    return found
+
+
+def _name(item: Any) -> Any:
+    if not isinstance(item, dict):
+        return None
+    predictor = item.get("predictor")
+    return item.get("name", predictor.get("name") if isinstance(predictor, dict) else None)
+
+
+def at(value: Any, *keys: str) -> Any:
+    """The value below these keys, or None: schemas are checked elsewhere, so any of them may be anything here."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def mappings(value: Any) -> list[dict[str, Any]]:
+    """The mappings of a list: whatever else may be there is for the schema to refuse."""
+    return [item for item in listed(value) if isinstance(item, dict)]
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

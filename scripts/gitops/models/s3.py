@@ -1,0 +1,126 @@
+"""The one place that talks to S3, or to any server that speaks its protocol.
+
+Endpoint, region and credentials come from the standard AWS variables and files. Objects are only ever added: every
+put is conditional, so no object of a version can be overwritten from here.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import boto3
+import botocore.exceptions as faults
+from botocore.config import Config
+
+from gitops.cli import Refused
+from gitops.models import versions
+from gitops.repo.policy import read_policy
+
+_CHUNK = 1 << 20
+# What AWS and versitygw say about credentials without the status Forbidden.
+_NOT_KNOWN = ("ExpiredToken", "InvalidToken", "XAdminUserNotFound")
+
+
+class Damaged(Refused):
+    """The stored bytes are not those that were put: the medium or somebody at the server changed them."""
+
+
+class Store:
+    """One bucket. Methods raise Refused with the remedy when the bucket, the credentials or the network fail."""
+
+    def __init__(self, bucket: str) -> None:
+        self.bucket = bucket
+        config = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": 3})
+        with self._translated(""):
+            try:
+                self._s3 = boto3.client("s3", config=config)
+            except ValueError as error:  # among them an endpoint that is no URL
+                raise Refused(f"s3://{bucket}: {error}; check AWS_ENDPOINT_URL_S3") from None
+
+    def read(self, key: str, limit: int | None = None) -> bytes | None:
+        """An object's bytes, of a larger one `limit` + 1 at most, or None if there is no such object."""
+        with self._translated(key):
+            try:
+                body = self._s3.get_object(Bucket=self.bucket, Key=key)["Body"]
+                return bytes(body.read(None if limit is None else limit + 1))
+            except self._s3.exceptions.NoSuchKey:
+                return None
+
+    def sha256(self, key: str) -> tuple[str, int] | None:
+        """SHA-256 (hex) and size of what is stored, computed from its bytes; None if there is no such object."""
+        with self._translated(key):
+            try:
+                body = self._s3.get_object(Bucket=self.bucket, Key=key)["Body"]
+            except self._s3.exceptions.NoSuchKey:
+                return None
+            digest, size = hashlib.sha256(), 0
+            for chunk in body.iter_chunks(_CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+            return digest.hexdigest(), size
+
+    def add(self, key: str, body: bytes | BinaryIO, sha256: str) -> bool:
+        """Stores bytes of this SHA-256 under a key that must be new; False if the key exists, whoever was first."""
+        checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
+        with self._translated(key):
+            try:
+                self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, IfNoneMatch="*", ChecksumSHA256=checksum)
+            except faults.ClientError as error:
+                if error.response["Error"]["Code"] in ("PreconditionFailed", "ConditionalRequestConflict"):
+                    return False
+                raise
+        return True
+
+    def keys(self, prefix: str) -> list[str]:
+        with self._translated(prefix):
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+            return sorted(item["Key"] for page in pages for item in page.get("Contents", []))
+
+    def url(self, key: str) -> str:
+        return f"s3://{self.bucket}/{key}"
+
+    @contextlib.contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        url = self.url(key)
+        try:
+            yield
+        except faults.ClientError as error:
+            code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+            if code == "NoSuchBucket":
+                raise Refused(f"s3://{self.bucket}: no such bucket; create it, or correct the name") from None
+            if error.response["ResponseMetadata"].get("HTTPStatusCode") == 403 or code in _NOT_KNOWN:
+                raise Refused(
+                    f"{url}: refused by the server ({code}); check the credentials and their rights"
+                ) from None
+            raise Refused(f"{url}: {code}: {' '.join(message.split())}") from None
+        except (faults.NoCredentialsError, faults.PartialCredentialsError):
+            raise Refused(
+                f"{url}: no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            ) from None
+        except (faults.EndpointConnectionError, faults.ConnectTimeoutError, faults.ReadTimeoutError) as error:
+            raise Refused(f"{url}: cannot be reached ({error}); check the network and AWS_ENDPOINT_URL_S3") from None
+        except faults.FlexibleChecksumError:
+            raise Damaged(
+                f"{url}: the stored bytes do not match the checksum they were stored with; the object is damaged,"
+                " do not release it"
+            ) from None
+        except faults.NoRegionError:
+            raise Refused(f"{url}: no AWS region; set AWS_REGION") from None
+        except faults.BotoCoreError as error:
+            raise Refused(f"{url}: {' '.join(str(error).split())}; check the AWS variables and files") from None
+
+
+def model_bucket(option: str | None, root: Path) -> Store:
+    """The bucket of `--bucket s3://BUCKET`, or of the policy if the option is not given."""
+    if option is None:
+        return Store(read_policy(root).model_bucket)
+    bucket = option.removeprefix("s3://").removesuffix("/")
+    if not option.startswith("s3://") or not re.fullmatch(versions.BUCKET, bucket):
+        raise Refused(f"--bucket {option!r}: write it as s3://BUCKET; the place in the bucket follows from the model")
+    return Store(bucket)

@@ -1,0 +1,310 @@
+"""Signatures of model versions, made and checked with OpenSSF Model Signing.
+
+What is signed is manifest.json alone: it lists the size and the SHA-256 of every file. A signature is an object beside
+it, `manifest.json.<manifest>.<signer>.sig` (`.sigstore.json` if made without a key), with the first 12 digits of the
+SHA-256 of the manifest and of whoever signed. So it is never in the way of another training of the same files, nor of
+another key, and none has to be overwritten. `model_signing verify key` accepts it.
+
+Source: https://github.com/sigstore/model-transparency
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import binascii
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gitops.cli import Refused
+from gitops.models.versions import MANIFEST, VersionURI
+from gitops.repo.policy import POLICY_FILE, Policy, read_policy
+
+PUBLIC_KEY = "base/api/signed/model-signing.pub"
+"""Where `signing_key.py` writes it: there a component gives it to our own service."""
+LIMIT = 1 << 20
+"""Bytes. A signature has some thousands; what is larger is not read."""
+_CURVES = ("secp256r1", "secp384r1", "secp521r1")
+_REMEDY = "remove it, then sign again with `python scripts/sign_model.py`"
+
+
+class Unsigned(Refused):
+    """There is no signature by the one who is asked for."""
+
+    def __init__(self, line: str, others: list[str]) -> None:
+        super().__init__(line)
+        self.others = others
+        """Signatures of the version that are there."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """Whoever holds the private half of this key."""
+
+    pem: bytes
+    where: str
+
+    suffix = ".sig"
+
+    @property
+    def identifier(self) -> str:
+        """SHA-256 of the key, by which a signature names it."""
+        return hashlib.sha256(self.pem).hexdigest()
+
+    def __str__(self) -> str:
+        return f"the key {self.where}"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A workflow or a person by the name that an OpenID Connect issuer gives them, without a key: Sigstore."""
+
+    identity: str
+    issuer: str
+
+    suffix = ".sigstore.json"
+
+    @property
+    def identifier(self) -> str:
+        return hashlib.sha256(f"{self.issuer} {self.identity}".encode()).hexdigest()
+
+    def __str__(self) -> str:
+        return f"{self.identity} ({self.issuer})"
+
+
+Signer = Key | Identity
+
+
+def asked(policy: Policy, read: Callable[[str], bytes | None]) -> Signer | None:
+    """Whose signature a version needs; None if none is asked for. `read` gives the bytes of a file of the repository.
+
+    Raises Refused for a public key that is missing or none.
+    """
+    if policy.signing is None:
+        return None
+    if not (path := policy.signing.public_key):
+        return Identity(policy.signing.identity, policy.signing.issuer)
+    if (text := read(path)) is None:
+        raise Refused(f"{path}: missing; {POLICY_FILE} names it, `python scripts/signing_key.py` makes it")
+    return public_key(text, path)
+
+
+def asked_in(root: Path) -> Signer | None:
+    """The same for the working tree of a checkout."""
+
+    def read(path: str) -> bytes | None:
+        return (root / path).read_bytes() if (root / path).is_file() else None
+
+    return asked(read_policy(root), read)
+
+
+def public_key(text: bytes, where: str) -> Key:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    if b"PRIVATE KEY" in text:
+        raise Refused(f"{where}: a private key, which must never be in Git; make a new pair and stop using this one")
+    try:
+        key = load_pem_public_key(text)
+    except (ValueError, UnsupportedAlgorithm):
+        raise Refused(f"{where}: not a public key in PEM form; `python scripts/signing_key.py` makes one") from None
+    if not isinstance(key, EllipticCurvePublicKey) or key.curve.name not in _CURVES:
+        raise Refused(
+            f"{where}: not a key of the curve P-256, P-384 or P-521; `python scripts/signing_key.py` makes one"
+        )
+    return Key(_pem(key), where)
+
+
+def public_half(private_key: Path) -> Key:
+    """The public half of a private key. Raises Refused unless the file holds one, without a password."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(private_key.read_bytes(), None)
+    except TypeError:
+        raise Refused(f"{private_key}: locked with a password; sign with `model_signing sign key`, which asks for it, "
+                      f"into {MANIFEST}.sig before the upload") from None  # fmt: skip
+    except (ValueError, UnsupportedAlgorithm):
+        raise Refused(
+            f"{private_key}: not a private key in PEM form; `python scripts/signing_key.py` makes one"
+        ) from None
+    if not isinstance(key, EllipticCurvePrivateKey) or key.curve.name not in _CURVES:
+        raise Refused(f"{private_key}: not a key of the curve P-256, P-384 or P-521")
+    return Key(_pem(key.public_key()), str(private_key))
+
+
+def new_private_key() -> bytes:
+    """A new key of the curve P-256, in PEM form and without a password."""
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    return generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _pem(key: Any) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+
+
+def start(manifest: bytes) -> str:
+    """What the names of all signatures of a manifest start with, in the folder of the version."""
+    return f"{MANIFEST}.{hashlib.sha256(manifest).hexdigest()[:12]}."
+
+
+def name(manifest: bytes, signer: Signer) -> str:
+    return f"{start(manifest)}{signer.identifier[:12]}{signer.suffix}"
+
+
+def remedy(uri: VersionURI, signer: Signer) -> str:
+    if isinstance(signer, Identity):
+        return "the pipeline signs what it uploads: release such a version"
+    return f"look at it, then sign it with `python scripts/sign_model.py --model-uri {uri} --sign-key PATH`"
+
+
+# Signing
+
+
+@dataclass(frozen=True)
+class Signing:
+    """Who signs, and how; `make` gives the signature of a manifest."""
+
+    signer: Signer
+    make: Callable[[bytes], bytes]
+
+
+def add_options(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    ways = parser.add_mutually_exclusive_group(required=required)
+    ways.add_argument("--sign-key", type=Path, metavar="PATH", help="sign with this private key")
+    ways.add_argument(
+        "--sign-keyless",
+        action="store_true",
+        help="where the policy asks for the signature of an identity, sign as this CI job, which has to be it",
+    )
+
+
+def planned(signer: Signer | None, private_key: Path | None, keyless: bool) -> Signing | None:
+    """What the options --sign-key and --sign-keyless ask for, `signer` being whom the policy asks for.
+
+    None where neither is given, or nothing is to be signed without a key. Raises Refused when the signature would not
+    satisfy the policy.
+    """
+    if private_key:
+        own = public_half(private_key)
+        if signer and signer.identifier != own.identifier:
+            raise Refused(f"--sign-key {private_key}: {POLICY_FILE} asks for a signature by {signer}")
+        return Signing(own, lambda manifest: sign(manifest, private_key))
+    if keyless and isinstance(signer, Identity):
+        return Signing(signer, sign_keyless)
+    return None
+
+
+def sign(manifest: bytes, private_key: Path) -> bytes:
+    from model_signing import signing
+
+    with _files(manifest) as (model, signature, _):
+        _config(signing).use_elliptic_key_signer(private_key=private_key).sign(model, signature)
+        return signature.read_bytes()
+
+
+def sign_keyless(manifest: bytes) -> bytes:
+    """A signature by the identity that this CI job proves to Sigstore, which records it in its public log.
+
+    Raises Refused where there is no such job, and never asks for a login in a browser.
+    """
+    from model_signing import signing
+    from sigstore import oidc
+
+    try:
+        token = oidc.detect_credential()
+    except oidc.IdentityError as error:
+        raise Refused(f"--sign-keyless: no token of this job: {_one_line(error)}") from None
+    if token is None:
+        raise Refused("--sign-keyless: no job of a CI with a token; on GitHub, give the job `id-token: write`")
+    with _files(manifest) as (model, signature, _):
+        try:
+            _config(signing).use_sigstore_signer(identity_token=token).sign(model, signature)
+        except Exception as error:  # of several libraries, with no base of their own
+            raise Refused(f"--sign-keyless: Sigstore did not sign: {_one_line(error)}; run it again") from None
+        return signature.read_bytes()
+
+
+# Checking
+
+
+def verify(manifest: bytes, signature: bytes, signer: Signer, where: str) -> None:
+    """Raises Refused, naming `where`, unless `signature` is one by `signer` of exactly this manifest."""
+    key, signed = _claims(signature, where)
+    if isinstance(signer, Key) and key != signer.identifier:
+        raise Refused(f"{where}: signed by another key than {signer.where}; {_REMEDY}")
+    # A signature can say that it ignores everything, and then fits every file.
+    if signed != [{"name": ".", "algorithm": "sha256", "digest": hashlib.sha256(manifest).hexdigest()}]:
+        raise Refused(
+            f"{where}: signs something else than this {MANIFEST}, which was altered after signing, or the signature is"
+            " another version's; find out who wrote them, do not release it"
+        )
+    from model_signing import verifying
+
+    with _files(manifest, signature, signer.pem if isinstance(signer, Key) else b"") as (model, stored, key_file):
+        try:
+            checking = _config(verifying)
+            if isinstance(signer, Identity):
+                checking.use_sigstore_verifier(identity=signer.identity, oidc_issuer=signer.issuer)
+            else:
+                checking.use_elliptic_key_verifier(public_key=key_file)
+        except Exception as error:  # Sigstore's own keys come by the network
+            raise Refused(f"{where}: cannot be verified: Sigstore: {_one_line(error)}; check the network") from None
+        try:
+            checking.verify(model, stored)
+        except Exception as error:  # of several libraries, with no base of their own
+            said = f" ({_one_line(error)})" if isinstance(signer, Identity) else ""
+            raise Refused(f"{where}: not made by {signer}, or altered{said}; {_REMEDY}") from None
+
+
+def _claims(signature: bytes, where: str) -> tuple[str | None, Any]:
+    """(identifier of the key, what was signed), as a signature says itself. Raises Refused unless it is one.
+
+    No field may be there twice under another spelling: the library has to read what was read here.
+    """
+    try:
+        if len(signature) > LIMIT:
+            raise ValueError
+        bundle = json.loads(signature.decode())
+        envelope = bundle["dsseEnvelope"]
+        if bundle.keys() != {"mediaType", "verificationMaterial", "dsseEnvelope"}:
+            raise ValueError
+        if envelope.keys() != {"payload", "payloadType", "signatures"}:
+            raise ValueError
+        payload = json.loads(base64.b64decode(envelope["payload"], validate=True))
+        key = bundle["verificationMaterial"].get("publicKey", {}).get("hint")
+        return key, payload["predicate"]["resources"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error):
+        raise Refused(f"{where}: not a signature of Model Signing; {_REMEDY}") from None
+
+
+@contextmanager
+def _files(manifest: bytes, *others: bytes) -> Iterator[list[Path]]:
+    """Paths of a manifest, a signature and a public key; those not given are not there yet. The library reads and
+    writes files alone."""
+    with tempfile.TemporaryDirectory(prefix="gitops-signing-") as folder:
+        paths = [Path(folder) / each for each in (MANIFEST, f"{MANIFEST}.sig", "model-signing.pub")]
+        for path, content in zip(paths, (manifest, *others), strict=False):
+            path.write_bytes(content)
+        yield paths
+
+
+def _config(module: Any) -> Any:
+    return module.Config()  # without types
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,1 @@
+"""The pinned programs, and programs that go on running."""

@@ -1,0 +1,1 @@
+"""Releases: what runs where, ran before, and may run next."""

@@ -1,0 +1,159 @@
+"""Where a release file keeps the fields of a release.
+
+A release file is a patch of a Deployment, of a CronJob or of an InferenceService. An InferenceService may have
+canaries, and each of them is a release of its own in the same file. An overlay without that file can keep its release
+in what its kustomization says of images; the model is then in annotations, which `replacements` carry to the
+environment of the container.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gitops.cli import Refused
+from gitops.manifests import yamledit
+from gitops.manifests.objects import mapping, mappings
+from gitops.manifests.workloads import PODS
+from gitops.manifests.yamledit import Named, Path
+from gitops.releases.release import ANNOTATION, IMAGE, Release
+from gitops.repo import layout
+
+LINEAGE = ("version", "digest", "code-commit", "data-digest", "mlflow-run")
+
+
+@dataclass(frozen=True)
+class Form:
+    """Where a file, or a rendered object, keeps the fields of a release."""
+
+    lineage: Path
+    """Where the annotations are."""
+    uri: Path
+    digest: Path | None = None
+    image: tuple[Path, ...] = ()
+    """The image as one value, or its name and what follows `joint`."""
+    joint: str = ""
+
+    def annotation(self, name: str) -> Path:
+        return (*self.lineage, f"{ANNOTATION}{name}")
+
+    def values(self, release: Release, file: str) -> dict[Path, str]:
+        """The fields that a release owns, and their values in this one. Raises Refused for an image that this form
+        cannot name."""
+        lineage = (release.version, release.digest, release.code_commit, release.data_digest, release.mlflow_run)
+        found = dict(zip(map(self.annotation, LINEAGE), lineage, strict=True)) | {self.uri: release.uri}
+        if self.digest:
+            found[self.digest] = release.digest
+        if self.image and release.image:
+            found |= dict(zip(self.image, self._parts(release.image, file), strict=True))
+        return found
+
+    def _parts(self, image: str, file: str) -> list[str]:
+        if len(self.image) == 1:
+            return [image]
+        match = IMAGE.fullmatch(image)
+        parts = [match["name"], match["digest" if self.joint == "@" else "tag"]] if match else []
+        if not parts or not all(parts):
+            has, wants = ("digest", "newTag") if self.joint == "@" else ("newTag", "digest")
+            raise Refused(
+                f"{file}: {yamledit.show(self.image[-1])}: {image} cannot be written as a {has}; name the image so,"
+                f" or put `{wants}` in the place of `{has}`"
+            )
+        return parts
+
+
+def of(data: Any, file: str, canary: str | None = None) -> Form:
+    """The form of a release file that holds this data, or of a rendered object.
+
+    Raises Refused for kinds and shapes that commands do not write, and for a canary that is not there.
+    """
+    data = mapping(data)
+    kind, spec = data.get("kind"), mapping(data.get("spec"))
+    annotations = ("metadata", "annotations")
+    if kind == "InferenceService":
+        return _model(spec, file, canary, annotations)
+    if canary:
+        raise Refused(f"{file}: kind: {kind!r}: no canary {canary!r}; only an InferenceService has canaries")
+    if isinstance(kind, str) and kind in PODS:
+        container: Path = (*PODS[kind], "containers", Named(_container(data, PODS[kind], file)))
+        variables = (*container, "env")
+        return Form(
+            annotations,
+            uri=(*variables, Named("MODEL_URI"), "value"),
+            digest=(*variables, Named("MODEL_DIGEST"), "value"),
+            image=((*container, "image"),),
+        )
+    if kind == "Kustomization":
+        return _images(data, file)
+    raise Refused(f"{file}: kind: {kind!r}: a release is written for a Deployment, a CronJob or an InferenceService")
+
+
+def _model(spec: Mapping[str, Any], file: str, canary: str | None, annotations: Path) -> Form:
+    predictor = mapping(spec.get("predictor"))
+    path: Path = ("spec", "predictor")
+    if canary:
+        entries = canaries(spec)
+        if canary not in entries:
+            known = f"the canaries are {', '.join(entries)}" if entries else "there is none"
+            raise Refused(
+                f"{file}: spec.canary: no entry whose predictor.name is {canary!r}; {known}, a pull request adds one"
+            )
+        predictor = entries[canary]
+        path = ("spec", "canary", Named(canary, ("predictor", "name")), "predictor")
+        annotations = (*path, "annotations")
+    for name, part in predictor.items():
+        if name != "model" and isinstance(part, dict) and "storageUri" in part:
+            raise Refused(
+                f"{file}: {yamledit.show(path)}.{name}.storageUri: a change of it never reaches the running model under"
+                f" server-side apply; write {yamledit.show(path)}.model.storageUri and"
+                f" {yamledit.show(path)}.model.modelFormat.name: {name}"
+            )
+        if name == "storageUris":
+            raise Refused(
+                f"{file}: {yamledit.show(path)}.storageUris: one model per release;"
+                f" write {yamledit.show(path)}.model.storageUri"
+            )
+    return Form(annotations, uri=(*path, "model", "storageUri"))
+
+
+def canaries(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The predictors of the canaries, by name."""
+    predictors = [mapping(item.get("predictor")) for item in mappings(spec.get("canary"))]
+    return {str(predictor.get("name")): predictor for predictor in predictors}
+
+
+def _images(data: Mapping[str, Any], file: str) -> Form:
+    entries = mappings(data.get("images"))
+    if len(entries) != 1:
+        raise Refused(
+            f"{file}: images: {len(entries)} entries; without a {layout.RELEASE_FILE} beside it, it has exactly one,"
+            " the image of the app"
+        )
+    entry: Path = ("images", Named(str(entries[0].get("name"))))
+    given = [name for name in ("newTag", "digest") if name in entries[0]]
+    if len(given) != 1:
+        raise Refused(f"{file}: {yamledit.show(entry)}: needs `digest` or `newTag`, and not both")
+    return Form(
+        ("commonAnnotations",),
+        uri=("commonAnnotations", f"{ANNOTATION}uri"),
+        image=((*entry, "newName"), (*entry, given[0])),
+        joint="@" if given == ["digest"] else ":",
+    )
+
+
+def _container(data: Mapping[str, Any], path: Sequence[str], file: str) -> str:
+    pod = data
+    for key in path:
+        pod = mapping(pod.get(key))
+    names = [
+        str(container.get("name"))
+        for container in mappings(pod.get("containers"))
+        if any(variable.get("name") == "MODEL_URI" for variable in mappings(container.get("env")))
+    ]
+    if len(names) != 1:
+        raise Refused(
+            f"{file}: {'.'.join(path)}.containers: {len(names)} containers with the variable MODEL_URI;"
+            " a release sets it in exactly one"
+        )
+    return names[0]

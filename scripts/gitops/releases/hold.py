@@ -1,0 +1,60 @@
+"""Holds: a file beside a release that says that nobody may change it, since when, by whom and why.
+
+A rollback sets one, so that the next run of a pipeline does not bring back what was just taken away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from gitops.cli import Refused
+from gitops.repo import layout
+
+FILE = "hold.yaml"
+_FIELDS = ("reason", "by", "since")
+
+
+@dataclass(frozen=True)
+class Hold:
+    reason: str
+    by: str
+    since: str
+    """UTC, as in ISO 8601."""
+
+
+def path(app: str, environment: str) -> str:
+    return f"{layout.overlay(app, environment)}/{FILE}"
+
+
+def write(app: str, environment: str, hold: Hold) -> bytes:
+    how = f"python scripts/rollback_model.py --app {app} --env {environment} --release-hold"
+    text = yaml.safe_dump({name: getattr(hold, name) for name in _FIELDS}, sort_keys=False, allow_unicode=True)
+    return f"# Nothing is released here until `{how}`.\n{text}".encode()
+
+
+def read(root: Path, app: str, environment: str) -> Hold | None:
+    """The hold of a release, or None. Raises Refused when the file is there and is no hold: it still holds."""
+    file = path(app, environment)
+    return parse((root / file).read_bytes(), file) if (root / file).exists() else None
+
+
+def parse(text: bytes, file: str) -> Hold:
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise Refused(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict) or set(data) != set(_FIELDS) or not all(isinstance(v, str) for v in data.values()):
+        raise Refused(f"{file}: write the texts {', '.join(_FIELDS)} and nothing else, or remove the file")
+    return Hold(**data)
+
+
+def require_none(root: Path, app: str, environment: str) -> None:
+    """Raises Refused while a release is held."""
+    if found := read(root, app, environment):
+        raise Refused(
+            f"{path(app, environment)}: held by {found.by} since {found.since}: {found.reason}; when that is settled,"
+            f" run `python scripts/rollback_model.py --app {app} --env {environment} --release-hold`"
+        )

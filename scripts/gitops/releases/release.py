@@ -1,0 +1,127 @@
+"""Releases: what one app, or one of its canaries, runs in one environment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gitops.cli import Refused
+from gitops.models.versions import Manifest
+from gitops.repo.policy import POLICY_FILE, Policy
+
+UNRELEASED = "unreleased"
+UNRELEASED_URI = f"s3://{UNRELEASED}/"
+ANNOTATION = "model.mlops/"
+MODEL_LABEL, FLAVOUR_ANNOTATION = f"{ANNOTATION}model", f"{ANNOTATION}flavour"
+IMAGE = re.compile(
+    r"(?P<name>[a-z0-9][a-z0-9.-]*(?::[0-9]+)?(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)+)"
+    r"(?:@(?P<digest>sha256:[0-9a-f]{64})|:(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))"
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a release is for: an app in an environment, or one of its canaries there."""
+
+    app: str
+    environment: str
+    canary: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.app} in {self.environment}{f', canary {self.canary}' if self.canary else ''}"
+
+
+@dataclass(frozen=True)
+class Release:
+    """What one target runs. `image` is None for apps whose model server is not chosen by releases."""
+
+    app: str
+    environment: str
+    version: str
+    digest: str
+    code_commit: str
+    data_digest: str
+    mlflow_run: str
+    uri: str
+    image: str | None
+    canary: str | None = None
+    file: str = field(default="", compare=False)
+    """Where it says so."""
+
+    @property
+    def target(self) -> Target:
+        return Target(self.app, self.environment, self.canary)
+
+    @property
+    def released(self) -> bool:
+        return self.version != UNRELEASED
+
+    def same_as(self, other: Release) -> bool:
+        """Whether both run the same model version with the same image, wherever."""
+        return replace(self, environment=other.environment, canary=other.canary) == other
+
+    def trailers(self) -> list[str]:
+        """The lines of a commit message that trace this release."""
+        return [
+            f"Release: {self.app} {self.environment}",
+            *([f"Canary: {self.canary}"] if self.canary else []),
+            f"Model-Version: {self.version}",
+            f"Model-Digest: {self.digest}",
+            f"Code-Commit: {self.code_commit}",
+            f"Data-Digest: {self.data_digest}",
+            f"MLflow-Run: {self.mlflow_run}",
+            *([f"Image: {self.image}"] if self.image else []),
+        ]
+
+
+def unreleased(value: Any) -> bool:
+    """Whether a field still says so; in the place of an image's tag or digest as well."""
+    return value == UNRELEASED or (isinstance(value, str) and value.endswith((f":{UNRELEASED}", f"@{UNRELEASED}")))
+
+
+# Reading and writing
+
+
+def make(now: Release, uri: str, manifest: Manifest, image: str | None) -> Release:
+    """The release of a verified version in the place of `now`; `uri` is the URI of the app's flavour."""
+    data = manifest.data
+    return replace(
+        now, version=manifest.version, digest=manifest.digest, code_commit=data["code_commit"],
+        data_digest=data["data_digest"], mlflow_run=data["mlflow_run"], uri=uri, image=image,
+    )  # fmt: skip
+
+
+def require_image(image: str, policy: Policy) -> None:
+    """Raises Refused unless an image is named by a digest or a fixed tag, in one of the owner's registries."""
+    match = IMAGE.fullmatch(image)
+    if not match or match["tag"] == "latest":
+        raise Refused(
+            f"--image {image}: name it as REGISTRY/NAME@sha256:DIGEST or REGISTRY/NAME:TAG, and not by `latest`"
+        )
+    if not any(image.startswith(f"{registry}/") for registry in policy.image_registries):
+        raise Refused(
+            f"--image {image}: not in one of the registries of {POLICY_FILE}: {', '.join(policy.image_registries)}"
+        )
+
+
+def short_image(image: str | None) -> str:
+    """An image without its registry, its digest cut: enough to recognise it in a table."""
+    if image in (None, UNRELEASED):
+        return "-"
+    name, at, digest = str(image).rpartition("/")[2].partition("@sha256:")
+    return f"{name}@{digest[:12]}" if at else name
+
+
+def subject(verb: str, releases: Sequence[Release]) -> str:
+    first = releases[0]
+    more = f" and {len(releases) - 1} more" if len(releases) > 1 else ""
+    return f"{verb} {first.target} to {first.version}{more}"
+
+
+def message(verb: str, releases: Sequence[Release]) -> str:
+    """The commit message: a subject, what changes for whom, and a block of trailers for each release."""
+    listed = [f"- {r.target}: {r.uri}" for r in releases]
+    trailers = [line for r in releases for line in r.trailers()]
+    return "\n".join([subject(verb, releases), "", *listed, "", *trailers]) + "\n"

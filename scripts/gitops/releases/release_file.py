@@ -1,0 +1,77 @@
+"""The file that says what an app runs in an environment: found, read and written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gitops.cli import Refused
+from gitops.manifests import yamledit
+from gitops.manifests.objects import mapping
+from gitops.manifests.yamledit import Path
+from gitops.releases import form
+from gitops.releases.form import LINEAGE
+from gitops.releases.release import UNRELEASED, UNRELEASED_URI, Release, Target
+from gitops.repo import layout
+
+
+def find(show: Callable[[str], bytes | None], app: str, environment: str) -> tuple[str, bytes] | None:
+    """The release file of an app in an environment, as (path, bytes); `show` gives the bytes of a path, if any.
+
+    None where the overlay has none: no `release.yaml`, and no `images:` in its kustomization.
+    """
+    own, kustomization = layout.release_paths(app, environment)
+    if (text := show(own)) is not None:
+        return own, text
+    text = show(kustomization)
+    return (kustomization, text) if text is not None and keeps_images(text, kustomization) else None
+
+
+def keeps_images(text: bytes, kustomization: str) -> bool:
+    """Whether a kustomization, where no other file is, is the release file."""
+    return "images" in mapping(yamledit.load(text, kustomization))
+
+
+def read(text: bytes, target: Target, file: str) -> Release:
+    """Raises Refused when a field of the release is missing, or the canary is not there."""
+    where = form.of(yamledit.load(text, file), file, target.canary)
+
+    def value(path: Path) -> str:
+        found = yamledit.get(text, path, file)
+        if not found:
+            raise Refused(f"{file}: {yamledit.show(path)}: missing; a release has this field")
+        return found
+
+    version, digest, code, data, run = (value(where.annotation(name)) for name in LINEAGE)
+    parts = [value(path) for path in where.image]
+    image = UNRELEASED if UNRELEASED in parts else where.joint.join(parts) or None
+    if where.digest and value(where.digest) != digest:
+        raise Refused(
+            f"{file}: {yamledit.show(where.digest)}: {value(where.digest)} differs from the annotation {digest}"
+        )
+    return Release(
+        target.app, target.environment, version, digest, code, data, run, value(where.uri), image, target.canary, file
+    )
+
+
+def read_all(show: Callable[[str], bytes | None], app: str, environment: str) -> list[Release]:
+    """The release of the app and those of its canaries; none where the overlay has no release file."""
+    if not (found := find(show, app, environment)):
+        return []
+    file, text = found
+    spec = mapping(mapping(yamledit.load(text, file)).get("spec"))
+    return [read(text, Target(app, environment, name), file) for name in (None, *form.canaries(spec))]
+
+
+def write(text: bytes, release: Release) -> bytes:
+    """The bytes of the release file with the release's fields set, and nothing else changed."""
+    where = form.of(yamledit.load(text, release.file), release.file, release.canary)
+    return yamledit.edit(text, where.values(release, release.file), release.file)
+
+
+def unrelease(text: bytes, target: Target, file: str) -> bytes:
+    """The bytes of a release file as they are before the first release, whose values no command writes back."""
+    where = form.of(yamledit.load(text, file), file, target.canary)
+    version = digest = code = data = run = UNRELEASED
+    blank = Release(target.app, target.environment, version, digest, code, data, run, UNRELEASED_URI, image=None)
+    # Of an image that is kept in parts, the first is its name, which a release finds there.
+    return yamledit.edit(text, where.values(blank, file) | dict.fromkeys(where.image[-1:], UNRELEASED), file)

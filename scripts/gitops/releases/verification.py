@@ -1,0 +1,30 @@
+"""The bytes that a release names."""
+
+from __future__ import annotations
+
+from gitops.cli import Refused
+from gitops.models import store, versions
+from gitops.models.s3 import Store
+from gitops.models.signing import Signer
+from gitops.models.versions import Manifest, VersionURI
+from gitops.releases.release import Release
+
+
+def verify_release(item: Release, signer: Signer | None) -> tuple[VersionURI, Manifest]:
+    """The version that a release names, once every stored byte is known to be what was released, and signed if that is
+    asked for; Refused otherwise."""
+    file = item.file
+    try:
+        uri = versions.parse_uri(item.uri.rstrip("/").rpartition("/")[0])
+    except Refused:
+        raise Refused(
+            f"{file}: {item.uri!r}: not the folder of a model version;"
+            " release one there with `python scripts/bump_model.py`"
+        ) from None
+    manifest = store.verify(Store(uri.bucket), uri, signer)
+    if manifest.digest != item.digest:
+        raise Refused(
+            f"{file}: digest: {item.digest}, but {uri} has {manifest.digest};"
+            " the version in the bucket is not the one that was released, do not release it again"
+        )
+    return uri, manifest

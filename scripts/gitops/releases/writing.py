@@ -1,0 +1,171 @@
+"""Releases applied to a tree: checked, written, and compared as rendered objects before anything is published."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from gitops.cli import Refused
+from gitops.manifests import closure, kustomize
+from gitops.manifests.objects import Difference, Object, differences
+from gitops.models import signing
+from gitops.models.signing import Signer
+from gitops.models.versions import Manifest, VersionURI
+from gitops.releases import effect, hold, release_file
+from gitops.releases.effect import Effect
+from gitops.releases.release import Release, Target
+from gitops.repo import layout, snapshot
+from gitops.repo.git import Git
+from gitops.repo.policy import POLICY_FILE, read_policy
+
+
+class Tree:
+    """A throw-away copy of what is deployed, as it was before the change."""
+
+    def __init__(self, git: Git, rev: str | None, root: Path) -> None:
+        self._git, self._rev, self.root = git, rev, root
+        self.policy = read_policy(root)
+        self._rendered: dict[str, list[Object]] = {}
+
+    def read(self, path: str) -> bytes | None:
+        """The exact bytes of a file, which a checkout may have converted."""
+        if self._rev:
+            return self._git.show(self._rev, path)
+        file = self._git.root / path
+        if file.is_symlink():
+            raise Refused(f"{path}: a symbolic link; put a file in its place, every release is written to its own")
+        return file.read_bytes() if file.is_file() else None
+
+    @cached_property
+    def signer(self) -> Signer | None:
+        """Whose signature a version needs to be released from here. Raises Refused if that cannot be told."""
+        return signing.asked(self.policy, self.read)
+
+    def release(self, target: Target) -> Release:
+        """What a target runs. Raises Refused for names that are not in the repository."""
+        layout.require_app(self.root, self.policy, target.app, target.environment)
+        found = release_file.find(self.read, target.app, target.environment)
+        if found is None:
+            own, kustomization = layout.release_paths(target.app, target.environment)
+            raise Refused(
+                f"{own}: missing, and {kustomization} has no images; CONTRIBUTING.md tells where a release can be"
+            )
+        return release_file.read(found[1], target, found[0])
+
+    def render(self, folders: Iterable[str]) -> dict[str, list[Object]]:
+        """The objects of these overlays, each of them rendered once."""
+        asked = list(dict.fromkeys(folders))
+        new = kustomize.build_all(self.root, [folder for folder in asked if folder not in self._rendered])
+        self._rendered |= {folder: kustomize.objects(text) for folder, text in new.items()}
+        return {folder: self._rendered[folder] for folder in asked}
+
+    def require_model(self, target: Target, uri: VersionURI) -> str:
+        """The URI that the app gets for this version. Raises Refused for a foreign bucket or another model's."""
+        if uri.bucket != self.policy.model_bucket:
+            bucket = self.policy.model_bucket
+            raise Refused(f"{uri}: bucket {uri.bucket!r}; {POLICY_FILE} names the model bucket {bucket!r}")
+        folder = layout.overlay(target.app, target.environment)
+        model, flavour = effect.declared(effect.workload(target.app, self.render([folder])[folder]))
+        if uri.model != model:
+            raise Refused(f"{uri}: a version of the model {uri.model!r}; {target.app} serves {model!r}")
+        return uri.flavour(str(flavour))
+
+
+def require_flavour(uri: str, manifest: Manifest, flavour_uri: str) -> None:
+    folder = flavour_uri.removeprefix(uri)
+    if not any(file.path.startswith(folder) for file in manifest.files):
+        raise Refused(f"{uri}: has no folder {folder}, which the app serves; package that flavour too")
+
+
+Wanted = Callable[[Tree, str], Sequence[Release]]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Releases that are new against a commit, the files that say so, and every file that the checks of it read."""
+
+    releases: list[Release]
+    files: dict[str, bytes]
+    reads: frozenset[str]
+
+
+def prepare(git: Git, rev: str | None, wanted: Wanted) -> Change:
+    """What changes against a commit, or against the working tree (None), checked.
+
+    `wanted(tree, rev)` decides the releases: it gets what is deployed now, and the commit whose history counts.
+    Nothing is written outside the throw-away tree. Raises Refused if the renders would change in anything but the
+    fields of the releases.
+    """
+    with snapshot.tree_of(git, rev) as root:
+        tree = Tree(git, rev, root)
+        releases = [r for r in wanted(tree, rev or "HEAD") if r != tree.release(r.target)]
+        files, reads = _apply(tree, releases)
+    for r in releases:
+        reads |= {*layout.release_paths(r.app, r.environment), hold.path(r.app, r.environment)}
+    return Change(releases, files, frozenset(reads))
+
+
+_OTHERS = re.compile(r"overlays/[^/]+/[^/]+/(release|hold)\.yaml")
+
+
+def stands(git: Git, change: Change, old: str, new: str) -> bool:
+    """Whether a change that was checked against commit `old` is as good against `new`: between them nothing but
+    releases changed, and none that these checks read. So many writers need not render again for each other."""
+    touched = git.changed(old, new)
+    return change.reads.isdisjoint(touched) and all(_OTHERS.fullmatch(path) for path in touched)
+
+
+def write_files(git: Git, files: Mapping[str, bytes]) -> None:
+    """Replaces files of the checkout, each by one rename from git's own folder, where nothing is left in the way."""
+    new = Path(git.text("rev-parse", "--absolute-git-dir")) / f"gitops-new-{os.getpid()}"
+    for path, data in files.items():
+        target = git.root / path
+        new.write_bytes(data)
+        if target.exists():
+            new.chmod(target.stat().st_mode)
+        new.replace(target)
+
+
+def _apply(tree: Tree, releases: Sequence[Release]) -> tuple[dict[str, bytes], set[str]]:
+    """Writes releases into the tree and returns the new bytes of the files that changed, and what the renders read."""
+    changed: dict[str, bytes] = {}
+    effects: dict[str, list[Effect]] = {}
+    for item in releases:
+        text = changed.get(item.file) or tree.read(item.file)
+        assert text is not None, item.file  # the release that was there was read from it
+        changed[item.file] = release_file.write(text, item)
+        folder = layout.overlay(item.app, item.environment)
+        effects.setdefault(folder, []).append(effect.of(item, text, tree.render([folder])[folder]))
+    readers = closure.readers(tree.root, layout.overlays(tree.root, tree.policy), changed)
+    before = tree.render(readers)
+    for file, data in changed.items():
+        (tree.root / file).write_bytes(data)
+    after = kustomize.build_all(tree.root, readers)
+    for folder in readers:
+        now, mine = kustomize.objects(after[folder]), effects.get(folder, [])
+        require_only(folder, differences(before[folder], now), mine)
+        require_effect(folder, now, mine)
+    return changed, set().union(*(closure.closure(tree.root, folder) for folder in readers))
+
+
+def require_only(folder: str, found: Sequence[Difference], effects: Sequence[Effect]) -> None:
+    """Raises Refused for every rendered change of an overlay outside the fields of its releases."""
+    foreign = [d for d in found if not any(one.covers(d) for one in effects)]
+    if foreign:
+        raise Refused(
+            *[
+                f"{folder}: {d.identity}: {d.path}: would change from {d.before!r} to {d.after!r}, which is no field of"
+                " this release; another file reads release.yaml, or copies a value from it"
+                for d in foreign[:10]
+            ]
+        )
+
+
+def require_effect(folder: str, after: Sequence[Object], effects: Sequence[Effect]) -> None:
+    """Raises Refused when a release is written but the render does not carry it: another patch overrides it."""
+    if wrong := [f"{folder}: {e.identity}: {path}: {fault}" for e in effects for path, fault in e.overridden(after)]:
+        raise Refused(*wrong)

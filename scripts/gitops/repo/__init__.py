@@ -1,0 +1,1 @@
+"""The repository: its layout, its policy, and Git."""

@@ -1,0 +1,56 @@
+"""Differences between rendered manifests, for people to read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+from gitops.cli import Refused
+from gitops.manifests import closure, kustomize
+from gitops.manifests.objects import KUSTOMIZATION
+from gitops.repo.git import Git
+from gitops.repo.snapshot import tree_of
+
+
+def rendered_diffs(git: Git, old: str, new: str | None, folders: Iterable[str]) -> dict[str, str]:
+    """Unified diffs of what differs when rendered, by folder, between two commits or trees; `new` None is the
+    working tree. A folder that one side lacks counts as rendering nothing there.
+
+    Raises Refused when the new side does not render. The old side may fail: its repair must be possible to show.
+    """
+    with tree_of(git, old) as before, tree_of(git, new) as after:
+        changed = [folder for folder in folders if _sources(after, folder) != _sources_or_none(before, folder)]
+        right = kustomize.build_all(after, _there(after, changed))
+        try:
+            left = kustomize.build_all(before, _there(before, changed))
+        except Refused:
+            left = {folder: _render_or_reason(before, folder) for folder in _there(before, changed)}
+    found = {}
+    for folder in changed:
+        pair = (left.get(folder, "").splitlines(keepends=True), right.get(folder, "").splitlines(keepends=True))
+        if diff := "".join(difflib.unified_diff(*pair, f"{folder} before", f"{folder} after", n=2)):
+            found[folder] = diff
+    return found
+
+
+def _sources(tree: Path, folder: str) -> dict[str, bytes]:
+    return {file: (tree / file).read_bytes() for file in closure.closure(tree, folder)}
+
+
+def _sources_or_none(tree: Path, folder: str) -> dict[str, bytes] | None:
+    try:
+        return _sources(tree, folder)
+    except Refused:
+        return None
+
+
+def _there(tree: Path, folders: Iterable[str]) -> list[str]:
+    return [folder for folder in folders if (tree / folder / KUSTOMIZATION).is_file()]
+
+
+def _render_or_reason(tree: Path, folder: str) -> str:
+    try:
+        return kustomize.build(tree, folder)
+    except Refused as refused:
+        return "".join(f"could not be rendered: {line}\n" for line in refused.lines)

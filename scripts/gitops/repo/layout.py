@@ -1,0 +1,70 @@
+"""Where things are in the repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gitops.cli import Refused
+from gitops.manifests.objects import KUSTOMIZATION
+from gitops.repo.policy import POLICY_FILE, Policy
+
+ARGOCD, PLATFORM = "argocd", "argocd/platform"
+DEPLOYED = ("base", "apps", "overlays", ARGOCD)
+NAMESPACE_PREFIX = "ml-"
+RELEASE_FILE = "release.yaml"
+DRIFT_REPORTS = "model-src/reports/drift"
+VERDICT_FILE = "verdict.json"
+
+
+def namespace(environment: str) -> str:
+    return f"{NAMESPACE_PREFIX}{environment}"
+
+
+def overlay(app: str, environment: str) -> str:
+    return f"overlays/{environment}/{app}"
+
+
+def release_paths(app: str, environment: str) -> tuple[str, str]:
+    """Where an app's release can be: in a file of its own or, if there is none, in what the overlay's kustomization
+    says of images."""
+    folder = overlay(app, environment)
+    return f"{folder}/{RELEASE_FILE}", f"{folder}/{KUSTOMIZATION}"
+
+
+def apps(root: Path) -> list[str]:
+    """The apps of `apps/`, sorted."""
+    return sorted(folder.parent.name for folder in (root / "apps").glob("*/kustomization.yaml"))
+
+
+def models(root: Path) -> list[str]:
+    """The models whose code is in `model-src/`, sorted."""
+    return sorted(file.parent.name for file in (root / "model-src").glob("*/problem.yaml"))
+
+
+def overlays(root: Path, policy: Policy) -> list[str]:
+    """Every overlay that renders something, environment by environment."""
+    return [
+        f"overlays/{environment}/{folder.parent.name}"
+        for environment in policy.environments
+        for folder in sorted((root / "overlays" / environment).glob("*/kustomization.yaml"))
+        if folder.parent.name != "shared"
+    ]
+
+
+def require_app(root: Path, policy: Policy, app: str, environment: str) -> None:
+    """Refuses names that are not in the repository, and says which are."""
+    if environment not in policy.environments:
+        known = ", ".join(policy.environments)
+        raise Refused(f"{POLICY_FILE}: environments: no {environment!r}; the environments are {known}")
+    if app not in apps(root):
+        raise Refused(f"apps/{app}: no such app; the apps are {', '.join(apps(root))}")
+    paths = release_paths(app, environment)
+    if not any((root / path).is_file() for path in paths):
+        raise Refused(
+            f"{paths[0]}: missing; {app} has no overlay in {environment}, CONTRIBUTING.md tells how to add one"
+        )
+
+
+def folders(root: Path, policy: Policy) -> list[str]:
+    """Every folder that is rendered."""
+    return [*overlays(root, policy), ARGOCD, PLATFORM]

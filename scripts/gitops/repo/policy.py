@@ -1,0 +1,60 @@
+"""The owner's policy: `overlays/promotion.yaml`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gitops.cli import Refused
+from gitops.manifests import yamledit
+from gitops.manifests.documents import schema_faults
+
+POLICY_FILE = "overlays/promotion.yaml"
+_SCHEMA = Path(__file__).with_name("promotion.schema.json")
+
+
+@dataclass(frozen=True)
+class SigningPolicy:
+    """Whose signature a version needs: that of a key, or that of an identity which an OpenID issuer vouches for."""
+
+    public_key: str = ""
+    """Its path in the repository."""
+    identity: str = ""
+    issuer: str = ""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """`overlays/promotion.yaml`: the owner's values that checks need, and the order of environments."""
+
+    model_bucket: str
+    image_registries: tuple[str, ...]
+    environments: tuple[str, ...]
+    signing: SigningPolicy | None = None
+
+    def before(self, environment: str) -> str | None:
+        """The environment that a release passes through before this one; None for the first."""
+        position = self.environments.index(environment)
+        return self.environments[position - 1] if position else None
+
+
+def read_policy(root: Path) -> Policy:
+    """Raises Refused with one line per fault of the file."""
+    return parse_policy((root / POLICY_FILE).read_bytes() if (root / POLICY_FILE).is_file() else None)
+
+
+def parse_policy(text: bytes | None) -> Policy:
+    if text is None:
+        raise Refused(f"{POLICY_FILE}: missing; it names the model bucket, the image registries and the environments")
+    data = yamledit.load(text, POLICY_FILE)
+    if faults := schema_faults(data, _SCHEMA):
+        raise Refused(*[f"{POLICY_FILE}: {fault}" for fault in faults])
+    names = tuple(environment["name"] for environment in data["environments"])
+    if len(set(names)) != len(names):
+        raise Refused(f"{POLICY_FILE}: environments: {', '.join(names)}: a name stands twice; list each once")
+    if (signing := data.get("signing")) and {"public_key", "identity"} <= signing.keys():
+        raise Refused(f"{POLICY_FILE}: signing: a public_key and an identity; a version is signed by one of them")
+    asked = (
+        SigningPolicy(*(signing.get(field, "") for field in ("public_key", "identity", "issuer"))) if signing else None
+    )
+    return Policy(data["model_bucket"], tuple(data["image_registries"]), names, asked)
