@@ -169,12 +169,12 @@ def test_the_readme_names_every_command_and_only_folders_that_exist() -> None:
 
 def test_the_readme_says_how_much_the_demo_fetches() -> None:
     profile = setup.PROFILES["demo"]
-    parts = [*profile.environments, *profile.programs]
+    parts = [*profile.environments, tools.UV, *profile.programs]
     megabytes = sum(part.fetch_mb for part in parts) + tools.TOOLCHAIN_MB
     minutes = sum(part.minutes for part in parts)
 
-    assert f"fetches before it starts: {megabytes} MB and five minutes for `make demo`" in README
-    assert 4 < minutes <= 5
+    assert f"fetches before it starts: {megabytes} MB and four minutes for `make demo`" in README
+    assert 3 < minutes <= 4
 
 
 def test_the_readme_says_how_much_a_control_plane_fetches() -> None:
