@@ -1,4 +1,4 @@
-# Short names for what people type. Everything else is a command in scripts/: see README.md.
+# Short names for what people type. Everything else is a command in scripts/: see `python scripts/run.py`.
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
@@ -6,6 +6,7 @@ PYTHON ?= python3
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
+	@printf '  %s\t%s\n' 'python scripts/run.py' 'every command in scripts/, with what it does'
 
 setup: ## what the commands and the checks need, in .venv
 	@$(PYTHON) scripts/setup.py validate

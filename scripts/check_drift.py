@@ -1,4 +1,4 @@
-"""Judge what the apps of an environment were asked lately against what their running versions were made from.
+"""Judge what the apps of an environment were asked lately against the data of their running versions.
 
 Finds in Git which version an app runs and where its service logs its predictions, and has model-src/monitoring compare
 the two, with the Python of model-src/.venv-monitor or model-src/.venv. The reports go to --out/APP/: report.html for

@@ -1,4 +1,4 @@
-"""Make a new model that trains, validates and deploys to dev at once: a copy of one that is here, with its own names.
+"""Make a new model and its app, copied from what is here; they train, validate and deploy to dev at once.
 
 The model's folder is copied from another model, its app from an app of the shape, all of it as it is committed. What a
 person has to write is listed, and so are the next commands. Model code is changed on main and what is deployed on
