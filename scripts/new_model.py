@@ -29,6 +29,7 @@ from gitops import cli
 from gitops.cli import Refused
 from gitops.manifests import kustomize, yamledit
 from gitops.manifests.objects import KUSTOMIZATION
+from gitops.programs import model_python
 from gitops.releases import effect, hold, release_file, writing
 from gitops.releases.release import Target
 from gitops.repo import layout, snapshot
@@ -148,9 +149,8 @@ def require_free_module(git: Git, name: str) -> None:
         if name in re.findall(r"^([a-z0-9]+)==", lock.read_text().lower(), re.M):
             raise Refused(f"{name!r}: a package of {SOURCE}/{lock.name}; {remedy}")
     # A package can have another name than its module: scikit-learn.
-    code = "import importlib.util, sys; sys.exit(3 if importlib.util.find_spec(sys.argv[1]) else 0)"
     python = git.root / SOURCE / ".venv/bin/python"
-    if python.exists() and subprocess.run([python, "-I", "-c", code, name]).returncode == 3:
+    if python.exists() and model_python.has(python, name):
         raise Refused(f"{name!r}: a module that is installed in {SOURCE}/.venv; {remedy}")
     if (git.root / SOURCE / f"{name}.py").exists():
         raise Refused(f"{SOURCE}/{name}.py: there is a module of that name; {remedy}")

@@ -15,7 +15,7 @@ from gitops import cli
 from gitops.cli import Refused
 
 COMMANDS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
-# They make environments, run in that of model-src/, or start another command.
+# They make environments, need only that of model-src/, or start another command.
 WITHOUT_PACKAGES = ("lock", "run", "serve_model", "setup")
 
 
