@@ -1,4 +1,4 @@
-"""A real control plane on this machine, without Docker: Kubernetes, KServe and Argo CD, which syncs this repository.
+"""Start and stop Kubernetes, KServe and Argo CD, which syncs this repository, on this machine without Docker.
 
 Argo CD watches a remote in .cluster/, made from this checkout's commit; work in its clone, .cluster/clone. Pods are
 played by kwok: they become ready and run nothing. All state is in .cluster/, and every server listens on free ports.

@@ -1,4 +1,4 @@
-"""Run a real S3 server on this machine, for trying things out: versitygw on loopback, with the model bucket in it.
+"""Run a real S3 server, versitygw with the model bucket in it, on this machine.
 
 Prints the variables that point any S3 client at it, and runs until it is stopped. The data stays for the next run.
 

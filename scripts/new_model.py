@@ -1,4 +1,4 @@
-"""Make a new model that trains, validates and deploys to dev at once: a copy of one that is here, with its own names.
+"""Make a new model and its app, copied from what is here; they train, validate and deploy to dev at once.
 
 The model's folder is copied from another model, its app from an app of the shape, all of it as it is committed. What a
 person has to write is listed, and so are the next commands. Model code is changed on main and what is deployed on
@@ -28,6 +28,7 @@ from gitops import cli
 from gitops.cli import Refused
 from gitops.manifests import kustomize, yamledit
 from gitops.manifests.objects import KUSTOMIZATION
+from gitops.programs import model_python
 from gitops.releases import effect, hold, release_file, writing
 from gitops.releases.release import Target
 from gitops.repo import layout, snapshot
@@ -147,9 +148,8 @@ def require_free_module(git: Git, name: str) -> None:
         if name in re.findall(r"^([a-z0-9]+)==", lock.read_text().lower(), re.M):
             raise Refused(f"{name!r}: a package of {SOURCE}/{lock.name}; {remedy}")
     # A package can have another name than its module: scikit-learn.
-    code = "import importlib.util, sys; sys.exit(3 if importlib.util.find_spec(sys.argv[1]) else 0)"
     python = git.root / SOURCE / ".venv/bin/python"
-    if python.exists() and subprocess.run([python, "-I", "-c", code, name]).returncode == 3:
+    if python.exists() and model_python.has(python, name):
         raise Refused(f"{name!r}: a module that is installed in {SOURCE}/.venv; {remedy}")
     if (git.root / SOURCE / f"{name}.py").exists():
         raise Refused(f"{SOURCE}/{name}.py: there is a module of that name; {remedy}")

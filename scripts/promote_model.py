@@ -1,4 +1,4 @@
-"""Promote: carry an app's release from the environment before onto a branch, ready for a pull request to cicd.
+"""Promote: carry an app's release from the environment before onto a branch for a pull request to cicd.
 
 The release (model version and image as one unit) is copied as it stands on cicd; its bytes are verified again. What
 will change in the rendered manifests is printed, and the next command. Merging the branch is the promotion.

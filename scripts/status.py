@@ -1,4 +1,4 @@
-"""What runs: for every release on cicd, what Argo CD and the cluster say of it, and whether all of them agree.
+"""Say what runs: what Argo CD and the cluster say of every release on cicd, and whether all agree.
 
 An app is fine when Argo CD has seen the commit, is Synced and Healthy, the live object names the model and the image
 that Git names, and every pod that is ready was started with them; of a batch, when its last run succeeded. Otherwise
