@@ -7,10 +7,10 @@ import json
 import pytest
 from conftest import SOURCE, Repository
 
-from diabetes.model import MODEL as DIABETES
-from iris.model import MODEL as IRIS
 from lifecycle import evaluating, settings, tables
 from lifecycle.model import Model
+from models.diabetes.model import MODEL as DIABETES
+from models.iris.model import MODEL as IRIS
 
 # The digits beyond may differ between processors.
 SAME = 1e-4
