@@ -41,11 +41,11 @@ def data(raw: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 def params_of(name: str) -> settings.Params:
-    return settings.read(SOURCE / name / "params.yaml", settings.Params)
+    return settings.read(SOURCE / "models" / name / "params.yaml", settings.Params)
 
 
 def problem_of(name: str) -> settings.Problem:
-    return settings.read(SOURCE / name / "problem.yaml", settings.Problem)
+    return settings.read(SOURCE / "models" / name / "problem.yaml", settings.Problem)
 
 
 # Settings
@@ -141,7 +141,7 @@ def test_what_is_no_settings_file_is_refused(tmp_path: Path, content: str, messa
     ("stage", "file", "old", "new", "message"),
     [
         ("tune", "problem", "name: mae", "name: accuracy", "models/diabetes/problem.yaml: metric.name: accuracy is"),
-        ("tune", "params", "  ridge:", "  rigde:", "models/diabetes/params.yaml: families.rigde: no such family; there"),
+        ("tune", "params", "  ridge:", "  rigde:", "models/diabetes/params.yaml: families.rigde: no such family"),
         ("tune", "params", "alpha: {", "alhpa: {", "models/diabetes/params.yaml: families.ridge.alhpa: Ridge has no"),
         ("tune", "params", "alpha: {low: 0.1, high: 100.0, log: true}", "alpha: none",
          "models/diabetes/params.yaml: families.ridge: {'alpha': 'none'}: The 'alpha' parameter of "),

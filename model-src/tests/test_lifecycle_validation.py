@@ -84,7 +84,7 @@ def test_the_data_of_the_repository_is_valid(
         0,
         [f"models/{name}/data/raw.csv: {rows} rows, as models/{name}/schema.py and models/{name}/accepted.json say"],
     )
-    checked = json.loads((workspace / name / "build/validation.json").read_text())
+    checked = json.loads((workspace / "models" / name / "build/validation.json").read_text())
     assert checked["rows"] == rows
     assert checked["duplicates"] == {"iris": 1, "diabetes": 0}[name]
     assert list(checked["shift"]) == list(checked["null_share"]) == HEADER[name].split(",")
@@ -97,8 +97,8 @@ def test_what_is_committed_was_made_from_the_schema_and_the_data(
     name: str, workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The data dictionary and the accepted distribution."""
-    (workspace / name / "data_dictionary.md").unlink()
-    (workspace / name / "accepted.json").unlink()
+    (workspace / "models" / name / "data_dictionary.md").unlink()
+    (workspace / "models" / name / "accepted.json").unlink()
 
     code, lines = stage("validate", name, capsys)
     assert code == 1
@@ -110,7 +110,7 @@ def test_what_is_committed_was_made_from_the_schema_and_the_data(
     assert stage("validate", name, capsys)[0] == 0
 
     for file in ("accepted.json", "data_dictionary.md"):
-        assert (workspace / name / file).read_text() == (SOURCE / name / file).read_text()
+        assert (workspace / "models" / name / file).read_text() == (SOURCE / "models" / name / file).read_text()
 
 
 def test_the_data_dictionary_says_what_the_schema_says() -> None:
@@ -167,7 +167,7 @@ def test_a_fault_is_named_by_column_rule_and_share(
     raw: dict[str, str], capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     rows = change(parse(raw[name]))
-    (workspace / name / "data/raw.csv").write_text(to_csv(rows))
+    (workspace / "models" / name / "data/raw.csv").write_text(to_csv(rows))
 
     lines = refusal(name, capsys)
 
@@ -186,7 +186,7 @@ def test_a_feature_that_has_moved_by_one_sigma_is_stopped(
 ) -> None:
     # Not so far that a range would be left.
     column = {"iris": "sepal_length", "diabetes": "s1"}[name]
-    (workspace / name / "data/raw.csv").write_text(to_csv(moved(parse(raw[name]), column, sigmas)))
+    (workspace / "models" / name / "data/raw.csv").write_text(to_csv(moved(parse(raw[name]), column, sigmas)))
 
     _, title, *faults = refusal(name, capsys)
 
@@ -248,7 +248,9 @@ def test_what_is_no_such_table_is_refused_in_one_line(
 ) -> None:  # fmt: skip
     content, header = change(raw[name]), HEADER[name]
     columns = header.split(",")
-    (workspace / name / "data/raw.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    (workspace / "models" / name / "data/raw.csv").write_bytes(
+        content if isinstance(content, bytes) else content.encode()
+    )
 
     (line,) = refusal(name, capsys)
 
@@ -346,8 +348,8 @@ def test_shuffled_labels_are_valid_data_and_stop_the_search(
     shuffled = random.Random(7).sample([row[target] for row in rows], len(rows))
     for row, value in zip(rows, shuffled, strict=True):
         row[target] = value
-    (workspace / name / "data/raw.csv").write_text(to_csv(rows))
-    params = workspace / name / "params.yaml"
+    (workspace / "models" / name / "data/raw.csv").write_text(to_csv(rows))
+    params = workspace / "models" / name / "params.yaml"
     params.write_text(
         params.read_text().replace("trials: 12", "trials: 3").replace("n_estimators: 100", "n_estimators: 10")
     )
@@ -367,7 +369,7 @@ def test_shuffled_labels_are_valid_data_and_stop_the_search(
         f" are the values of {target} those of their rows?"
     )
     # Neither an outcome nor a run of MLflow's.
-    assert sorted(file.name for file in (workspace / name / "build").iterdir()) == [
+    assert sorted(file.name for file in (workspace / "models" / name / "build").iterdir()) == [
         "evaluation.csv", "train.csv", "validation.json",
     ]  # fmt: skip
     assert not (workspace / "mlflow.db").exists()

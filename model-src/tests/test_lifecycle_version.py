@@ -113,7 +113,7 @@ def test_the_reports_agree_with_the_manifest(name: str, request: pytest.FixtureR
     importance = list(csv.DictReader((reports / "feature_importance.csv").open()))
     assert {row["feature"] for row in importance} == {one.name for one in described.signature.inputs}
     card = (reports / "model_card.md").read_text()
-    problem = (SOURCE / name / "problem.yaml").read_text()
+    problem = (SOURCE / "models" / name / "problem.yaml").read_text()
     for field in ("title", "objective", "owner", "out_of_scope"):
         (line,) = (line for line in problem.splitlines() if line.startswith(f"{field}: "))
         assert line.partition(": ")[2] in card
