@@ -27,7 +27,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from packing import Refused, command, files
+from contract import command
+from contract.errors import Refused
+from packing import files
 
 if TYPE_CHECKING:
     from lifecycle.tuning import Candidate
@@ -255,18 +257,17 @@ def compare(args: argparse.Namespace) -> None:
 
 def _served(address: str) -> Any:
     """The ONNX model of a version, as its own manifest describes it."""
-    from packing import digest, manifest
+    from contract.uri import VERSION_URI
+    from contract.version import expected
     from serving import model, source
+    from serving.settings import Wanted
 
     # A release names the folder of what its app serves, one below the version's.
     version = re.sub(r"^(s3://[^/]+/models/[^/]+/[^/]+)/[^/]+/?$", r"\1", address).rstrip("/")
+    if version.startswith("s3://") and not re.fullmatch(VERSION_URI, f"{version}/"):
+        raise Refused(f"--with {address}: not a folder, and not s3://BUCKET/models/MODEL/VERSION/")
     try:
-        place = source.open_source(f"{version}/onnx")
-    except ValueError:
-        raise Refused(f"--with {address}: not a folder, and not s3://BUCKET/models/MODEL/VERSION/") from None
-    try:
-        text = place.read(digest.MANIFEST, model.MANIFEST_LIMIT)
-        return model.load(place, manifest.parse(text, f"{version}/{digest.MANIFEST}").digest)
+        return model.load(Wanted(f"{version}/onnx", expected(None, os.environ)))
     except source.Unavailable as error:
         raise Refused(f"{error}; is the network there, and AWS_ENDPOINT_URL_S3 right?") from None
     except Refused as refused:

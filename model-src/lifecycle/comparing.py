@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from contract.errors import Refused
+from contract.manifest import Manifest
 from lifecycle import evaluating
 from lifecycle.model import Model
 from lifecycle.settings import Evaluate, Problem
 from lifecycle.training import PREDICTION, PROBABILITY
-from packing import Refused
-from packing.manifest import Manifest
 from serving.model import Model as Served
 
 

@@ -17,11 +17,12 @@ import pytest
 import yaml
 from conftest import SOURCE, Service
 
+from contract import manifest
+from contract.errors import Refused
 from feature_store import __main__ as commands
 from feature_store import frames
 from iris import generate_data, model
 from lifecycle import tables, validation
-from packing import Refused, manifest
 
 FOLDER = SOURCE / "feature_store"
 FEAST_PYTHON = FOLDER / ".venv/bin/python"
@@ -225,7 +226,7 @@ class Store:
 def filled(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], fishers: Path) -> Store:
     """A store with Fisher's flowers, online too. Tests must not change it."""
     source = tmp_path_factory.mktemp("store") / "model-src"
-    for folder in ("iris", "lifecycle", "packing", "feature_store"):
+    for folder in ("contract", "iris", "lifecycle", "packing", "feature_store"):
         shutil.copytree(
             SOURCE / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__", "build", "data", ".venv")
         )
@@ -327,7 +328,7 @@ def test_the_service_is_asked_with_what_the_store_knows(
     )
 
     other = described.model_copy(update={"version": f"2020-01-01-{described.version[11:]}"})
-    manifest.write(tmp_path, other)
+    (tmp_path / "manifest.json").write_bytes(manifest.dump(other))
     refused = ask(1, tmp_path / "manifest.json")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.splitlines()[-1] == (

@@ -17,9 +17,10 @@ import pytest
 import yaml
 from conftest import SOURCE, Repository
 
+from contract import digest
+from contract.errors import Refused
 from lifecycle import model as models
 from lifecycle import settings
-from packing import Refused, digest
 from pipelines import __main__ as pipelines
 from pipelines import steps
 
@@ -401,7 +402,7 @@ def test_the_image_holds_every_model_and_what_the_ignore_file_lets_through() -> 
 
     assert IGNORED[1] == "*"
     assert allowed == code | {"requirements-kubeflow.txt"}
-    assert code == known | {"lifecycle", "packing", "pipelines"}
+    assert code == known | {"contract", "lifecycle", "packing", "pipelines"}
 
 
 def test_the_image_is_as_the_one_that_serves() -> None:
