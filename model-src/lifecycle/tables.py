@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from packing import Refused
+from contract.errors import Refused
 from packing.files import write_atomically
 
 

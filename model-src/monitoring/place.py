@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote, urlsplit
 
-from packing import Refused
+from contract.errors import Refused
+from contract.uri import parse_folder
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,5 @@ class Bucket:
 
 def open_place(uri: str, option: str) -> Place:
     """The place that `uri`, given as `option`, names: s3://BUCKET/PREFIX/ or a local folder."""
-    if uri.startswith("s3://"):
-        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        return Bucket(bucket, f"{prefix.rstrip('/')}/" if prefix.rstrip("/") else "", option)
-    return Folder(Path(unquote(urlsplit(uri).path)) if uri.startswith("file://") else Path(uri), option)
+    place = parse_folder(uri)
+    return Folder(place, option) if isinstance(place, Path) else Bucket(*place, option)

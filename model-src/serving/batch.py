@@ -8,7 +8,8 @@ same file, and anything else is refused.
 With a slash at their ends, --input and --output are folders: every file of the one that has no output of this version
 yet is scored, to OUTPUT/VERSION/. {date} in either is the day, by UTC or --date.
 
-The model is named as for the service, by MODEL_URI and MODEL_DIGEST. BATCH_INPUT, BATCH_OUTPUT, BATCH_MAX_BAD_ROWS and
+The model is named as for the service, by MODEL_URI and MODEL_DIGEST, and has to be signed with MODEL_PUBLIC_KEY if that
+is set. BATCH_INPUT, BATCH_OUTPUT, BATCH_MAX_BAD_ROWS and
 BATCH_DATE stand for the options. Exit codes: 0 done, 1 refused, 2 wrong usage, 75 worth trying again.
 
   python -m serving.batch --input flowers.csv --output scored.csv
@@ -29,8 +30,8 @@ from itertools import islice
 
 import numpy as np
 
-from packing import Refused
-from serving import model, places, rows, settings, source
+from contract.errors import Refused
+from serving import model, places, rows, settings
 from serving.model import Model
 from serving.rows import BadRow, Row
 from serving.source import Unavailable
@@ -47,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     args = _arguments(argv)
     try:
-        given = settings.read(os.environ)
-        loaded = model.load(source.open_source(given.model_uri), given.model_digest)
+        loaded = model.load(settings.read_model(os.environ))
     except (Refused, Unavailable) as failure:
         return _fail(failure)
     except KeyboardInterrupt:

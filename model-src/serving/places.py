@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Protocol
 
-from packing import Refused
+from contract.errors import Refused
 from packing.files import share
 from serving.source import Unavailable, s3_faults
 

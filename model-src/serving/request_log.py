@@ -26,13 +26,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
-from urllib.parse import unquote, urlsplit
 
 from prometheus_client import Counter
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
 
+from contract.manifest import Manifest
+from contract.uri import parse_folder
 from packing.files import write_atomically
-from packing.manifest import Manifest
 
 LABELS = "labels"
 SUFFIX = ".jsonl"
@@ -145,10 +145,8 @@ class Bucket:
 
 def open_sink(uri: str) -> Sink:
     """The place that REQUEST_LOG_URI, as `settings.read` lets it pass, names."""
-    if uri.startswith("s3://"):
-        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        return Bucket(bucket, f"{prefix.rstrip('/')}/" if prefix.rstrip("/") else "")
-    return Folder(Path(unquote(urlsplit(uri).path)) if uri.startswith("file://") else Path(uri))
+    place = parse_folder(uri)
+    return Folder(place) if isinstance(place, Path) else Bucket(*place)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote, urlsplit
 
-from packing import Refused
+from contract.errors import Refused
+from contract.uri import VersionURI, local_path, parse_flavour
 
 
 class Unavailable(Exception):
@@ -21,8 +21,10 @@ class Source(Protocol):
 
     flavour: str
     """The sub-folder that is served, e.g. `onnx`."""
-    place: tuple[str, str] | None
-    """The model and the version that the place itself names, if it does."""
+
+    @property
+    def uri(self) -> VersionURI | None:
+        """The version that the place itself names, if it does."""
 
     def read(self, path: str, limit: int) -> bytes:
         """At most `limit` + 1 bytes of the file `path`, relative to the version's folder.
@@ -35,7 +37,7 @@ class Source(Protocol):
 class Folder:
     version: Path
     flavour: str
-    place: tuple[str, str] | None = None
+    uri: VersionURI | None = None
 
     def read(self, path: str, limit: int) -> bytes:
         try:
@@ -47,16 +49,12 @@ class Folder:
 
 @dataclass
 class Bucket:
-    bucket: str
-    prefix: str
-    """Key of the version's folder, with a slash at its end."""
+    uri: VersionURI
     flavour: str
-    place: tuple[str, str] | None
 
     def read(self, path: str, limit: int) -> bytes:
-        key = f"{self.prefix}{path}"
-        with s3_faults(f"s3://{self.bucket}/{key}", "check MODEL_URI and the permission to read it"):
-            body = self._client().get_object(Bucket=self.bucket, Key=key)["Body"]
+        with s3_faults(f"{self.uri}{path}", "check MODEL_URI and the permission to read it"):
+            body = self._client().get_object(Bucket=self.uri.bucket, Key=f"{self.uri.prefix}{path}")["Body"]
             content = bytearray()
             # To the end and not only as far as needed: boto3 compares the store's checksum when it sees the end.
             while len(content) <= limit and (chunk := body.read(1 << 20)):
@@ -104,9 +102,8 @@ def s3_faults(uri: str, remedy: str) -> Iterator[None]:
 
 
 def open_source(uri: str) -> Source:
-    """The source that MODEL_URI, as `settings.read` lets it pass, names."""
+    """The source that the URI of a version's flavour, or a local folder, names. Raises Refused for others in S3."""
     if uri.startswith("s3://"):
-        bucket, models, model, version, flavour = uri.removeprefix("s3://").rstrip("/").split("/")
-        return Bucket(bucket, f"{models}/{model}/{version}/", flavour, (model, version))
-    path = Path(unquote(urlsplit(uri).path)) if uri.startswith("file://") else Path(uri)
+        return Bucket(*parse_flavour(uri))
+    path = local_path(uri)
     return Folder(path.absolute().parent, path.name)

@@ -6,7 +6,7 @@ import random
 import threading
 from collections.abc import Callable
 
-from packing import Refused
+from contract.errors import Refused
 from serving.model import Model
 from serving.source import Unavailable
 

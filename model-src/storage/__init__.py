@@ -1,1 +1,1 @@
-""""""
+"""Where bytes lie."""

@@ -19,8 +19,8 @@ import onnx
 import pytest
 from conftest import SOURCE, Repository, Service, upload, wait_until
 
-from packing import manifest
-from packing.digest import version_digest
+from contract import manifest
+from contract.digest import version_digest
 from serving import batch, places
 
 HEADER = "sepal_length,sepal_width,petal_length,petal_width\n"

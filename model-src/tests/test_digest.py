@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from packing import Refused
-from packing.digest import hash_folder, version_digest
+from contract.digest import hash_folder, version_digest
+from contract.errors import Refused
 
 
 def coreutils(folder: Path) -> str:

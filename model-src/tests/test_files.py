@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from packing import Refused, pack
+from contract.errors import Refused
+from packing import pack
 from packing.files import staged_folder, write_atomically
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from conftest import Repository
 
-from packing import Refused, lineage
+from contract.errors import Refused
+from packing import lineage
 
 LATER = "2026-03-05T12:00:00+00:00"
 
@@ -19,7 +20,14 @@ def change(repository: Repository, path: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["models/iris/model.py", "models/iris/dvc.lock", "lifecycle/new.py", "packing/new.py", "requirements-train.txt"],
+    [
+        "models/iris/model.py",
+        "models/iris/dvc.lock",
+        "contract/new.py",
+        "lifecycle/new.py",
+        "packing/new.py",
+        "requirements-train.txt",
+    ],
 )
 def test_a_commit_of_the_models_code_is_the_code_commit(repository: Repository, path: str) -> None:
     change(repository, path)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from packing import Refused, manifest
+from contract import manifest
+from contract.errors import Refused
 
 
 def test_what_is_written_is_read_back(artifacts: Path, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ import pytest
 from conftest import SAMPLE, Repository, Service, free_port, wait_until
 from moto.server import ThreadedMotoServer
 
-from packing import Refused
-from packing.manifest import Manifest
+from contract.errors import Refused
+from contract.manifest import Manifest
 from serving import settings
 from serving.request_log import Folder, Line, NotWritten, RequestLog, object_name, object_time
 

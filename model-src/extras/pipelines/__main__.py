@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from contract import command
+from contract.errors import Refused
 from lifecycle.model import Files
-from packing import Refused, command
 
 # What takes seconds to import is imported where it is used, so that --help and a refusal are quick.
 
