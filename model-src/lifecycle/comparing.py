@@ -19,9 +19,9 @@ from lifecycle.model import Model
 from lifecycle.settings import Evaluate, Problem
 from lifecycle.training import PREDICTION, PROBABILITY
 from serving import model as serving
-from serving import source
 from serving.model import Model as Served
 from serving.settings import Wanted
+from storage import Unavailable
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def served(address: str) -> Served:
         raise Refused(f"--with {address}: not a folder, and not s3://BUCKET/models/MODEL/VERSION/")
     try:
         return serving.load(Wanted(f"{version}/onnx", expected(None, os.environ)))
-    except source.Unavailable as error:
+    except Unavailable as error:
         raise Refused(f"{error}; is the network there, and AWS_ENDPOINT_URL_S3 right?") from None
     except Refused as refused:
         # The service gets the address by its environment.

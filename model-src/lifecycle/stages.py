@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contract.errors import Refused
-from packing import files
+from storage import files
 
 if TYPE_CHECKING:
     from lifecycle.tuning import Candidate

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from contract.errors import Refused
-from packing.files import write_atomically
+from storage.files import write_atomically
 
 
 def to_csv(frame: pd.DataFrame) -> bytes:

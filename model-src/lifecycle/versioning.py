@@ -19,7 +19,8 @@ from contract.errors import Refused
 from lifecycle import reporting, tables, tracking, training, validation
 from lifecycle.model import Files, Model
 from lifecycle.settings import Params, Problem
-from packing import files, lineage, pack
+from packing import lineage, pack
+from storage import files
 
 TAGS = ("model", "version", "digest", "code_commit", "data_digest", "evaluation_set_digest", "family", "draft")
 """By which an MLflow run is found."""

@@ -25,9 +25,11 @@ from typing import TYPE_CHECKING
 
 from contract import command
 from contract.errors import Refused
+from storage import Unavailable
 
 if TYPE_CHECKING:
     from contract.verdict import CheckOut, Verdict
+    from storage.places import Place
 
 SHOWN = 10
 """Malformed lines that are named."""
@@ -51,7 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--app", help="to be named in the verdict")
     add("--json", action="store_true", help="print the verdict")
     args = parser.parse_args(argv)
-    return command.run(lambda: judge(args), "interrupted; there is no verdict")
+
+    def work() -> int:
+        try:
+            return judge(args)
+        except Unavailable as error:
+            raise Refused(f"{error}; try again") from None
+
+    return command.run(work, "interrupted; there is no verdict")
 
 
 def duration(text: str) -> timedelta:
@@ -71,15 +80,14 @@ def judge(args: argparse.Namespace) -> int:
     from contract.verdict import FILE, CheckOut, Measured, Quality, Verdict
     from contract.version import expected
     from monitoring import drift, log, reference, verdict
-    from monitoring.place import open_place
 
     # Whatever happens from here on, an earlier verdict is not this one.
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / FILE).unlink(missing_ok=True)
-    described, before = reference.read(open_place(args.version, "--version"), expected(args.digest, os.environ))
+    described, before = reference.read(_place(args.version, "--version"), expected(args.digest, os.environ))
     now = datetime.now(UTC)
     window = log.Window(now, rows=args.rows) if args.rows else log.Window(now, since=now - args.window)
-    found = log.read(open_place(args.log, "--log"), described, window)
+    found = log.read(_place(args.log, "--log"), described, window)
     for line in found.malformed[:SHOWN]:
         print(f"left out: {line}", file=sys.stderr)
     if len(found.malformed) > SHOWN:
@@ -131,6 +139,16 @@ def judge(args: argparse.Namespace) -> int:
         if check.drifted:
             print(f"error: {described.model} {described.version}: {sentence(check)}", file=sys.stderr)
     return 1 if made.drifted else 0
+
+
+def _place(uri: str, option: str) -> Place:
+    from storage import s3
+    from storage.places import Folder, open_place
+
+    place = open_place(uri, option, s3.PATIENT)
+    if isinstance(place, Folder) and not place.root.is_dir():
+        raise Refused(f"{option} {place.root}: no such folder")
+    return place
 
 
 def say(made: Verdict, out: Path) -> None:

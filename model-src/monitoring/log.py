@@ -14,8 +14,8 @@ from contract.errors import Refused
 from contract.manifest import Manifest
 from contract.strict import faults
 from monitoring.drift import PREDICTION, TARGET
-from monitoring.place import Place
 from serving.request_log import LABELS, SPAN, SUFFIX, Label, Line, object_time
+from storage.places import Place
 
 Form = TypeVar("Form", Line, Label)
 Key = tuple[str, int]

@@ -16,7 +16,7 @@ from contract.errors import Refused
 from contract.manifest import Manifest
 from contract.version import Expected
 from monitoring.drift import PREDICTION, TARGET
-from monitoring.place import Place
+from storage.places import Place
 
 FILE = "reference/reference.csv"
 
@@ -27,15 +27,11 @@ def read(place: Place, expected: Expected) -> tuple[Manifest, pd.DataFrame]:
 
     Raises Refused unless the version is the expected one and every byte of the reference is part of it.
     """
-
-    def read_file(path: str, _: int) -> bytes:
-        return place.read(path)
-
     try:
-        described = version.read_manifest(read_file, expected)
+        described = version.read_manifest(place.read, expected)
         if not described.file(FILE):
             raise Refused(f"{MANIFEST}: lists no {FILE}, so there is nothing to compare with; train anew")
-        content = version.read_file(read_file, described, FILE)
+        content = version.read_file(place.read, described, FILE)
     except Refused as refused:
         raise Refused(*(f"{place.uri}: {line}" for line in refused.lines)) from None
     return described, parse(content, described, f"{place.uri}{FILE}")

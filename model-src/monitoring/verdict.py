@@ -7,7 +7,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
 from contract.verdict import FILE, Verdict
-from packing.files import write_atomically
+from storage.files import write_atomically
 
 PROMETHEUS = "drift.prom"
 

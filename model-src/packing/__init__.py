@@ -1,4 +1,4 @@
 """How a trained model becomes an immutable model version.
 
-Serving imports `files`, `labels` and `runtime` from here, which therefore need nothing that trains a model.
+Serving imports `labels` and `runtime` from here, which therefore need nothing that trains a model.
 """

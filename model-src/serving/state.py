@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from contract.errors import Refused
 from serving.model import Model
-from serving.source import Unavailable
+from storage import Unavailable
 
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0

@@ -1,9 +1,7 @@
-"""Where logs and versions are read from: S3, or a local folder."""
+"""Folders of files that fit into memory: a prefix of a bucket, or a local folder."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +9,8 @@ from typing import Any, Protocol
 
 from contract.errors import Refused
 from contract.uri import parse_folder
+from storage.files import write_atomically
+from storage.s3 import S3, Policy, code
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Object:
 
 
 class Place(Protocol):
-    """A prefix in a bucket or a local folder. Methods raise Refused, naming the option, when it cannot be read."""
+    """Its methods raise Refused, naming the option or the variable that gave the address, and Unavailable when it is
+    worth asking again."""
 
     uri: str
     """With a slash at its end."""
@@ -32,14 +33,16 @@ class Place(Protocol):
     def objects(self, folder: str) -> list[Object]:
         """What lies in the folder itself."""
 
-    def read(self, name: str) -> bytes: ...
+    def read(self, name: str, limit: int | None = None) -> bytes:
+        """A file, or at most `limit` + 1 bytes of it."""
+
+    def add(self, name: str, content: bytes) -> None:
+        """Stores a file whole, under a name that nobody else uses: what is there already is from an earlier try."""
 
 
 class Folder:
-    def __init__(self, root: Path, option: str) -> None:
-        self.root, self.uri, self._option = root, f"{root}/", option
-        if not root.is_dir():
-            raise Refused(f"{option} {root}: no such folder")
+    def __init__(self, root: Path, named: str) -> None:
+        self.root, self.uri, self._named = root, f"{root}/", named
 
     def folders(self, folder: str) -> list[str]:
         return [found.name for found in (self.root / folder).glob("*") if found.is_dir()]
@@ -52,61 +55,65 @@ class Folder:
             if found.is_file()
         ]
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, limit: int | None = None) -> bytes:
         try:
-            return (self.root / name).read_bytes()
+            with (self.root / name).open("rb") as file:
+                return file.read(-1 if limit is None else limit + 1)
         except OSError as error:
-            raise Refused(f"{self._option} {self.uri}: {name}: {error.strerror}") from None
+            raise Refused(f"{self.root / name}: {error.strerror}; is {self._named} right?") from None
+
+    def add(self, name: str, content: bytes) -> None:
+        try:
+            write_atomically(self.root / name, content)
+        except OSError as error:
+            place = error.filename or self.root / name
+            raise Refused(f"{place}: {error.strerror or error}; is {self._named} right?") from None
 
 
 class Bucket:
-    def __init__(self, bucket: str, prefix: str, option: str) -> None:
-        import boto3
-        from botocore.config import Config
-
-        self.bucket, self.prefix, self.uri, self._option = bucket, prefix, f"s3://{bucket}/{prefix}", option
-        config = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": 3})
-        with self._translated(""):
-            self._s3: Any = boto3.session.Session().client("s3", config=config)
+    def __init__(self, bucket: str, prefix: str, named: str, policy: Policy) -> None:
+        """`prefix` has a slash at its end, or is empty."""
+        self.uri = f"s3://{bucket}/{prefix}"
+        self._bucket, self._prefix, self._s3 = bucket, prefix, S3(policy)
+        self._to_read, self._to_write = (f"check {named} and the permission to {what} it" for what in ("read", "write"))
 
     def folders(self, folder: str) -> list[str]:
-        with self._translated(folder):
-            return [
-                found["Prefix"].rstrip("/").rpartition("/")[2]
-                for page in self._pages(folder)
-                for found in page.get("CommonPrefixes", [])
-            ]
+        return [found["Prefix"].rstrip("/").rpartition("/")[2] for found in self._listed(folder, "CommonPrefixes")]
 
     def objects(self, folder: str) -> list[Object]:
-        with self._translated(folder):
-            return [
-                Object(found["Key"].removeprefix(self.prefix), found["LastModified"])
-                for page in self._pages(folder)
-                for found in page.get("Contents", [])
-            ]
+        return [
+            Object(found["Key"].removeprefix(self._prefix), found["LastModified"])
+            for found in self._listed(folder, "Contents")
+        ]
 
-    def read(self, name: str) -> bytes:
-        with self._translated(name):
-            return bytes(self._s3.get_object(Bucket=self.bucket, Key=f"{self.prefix}{name}")["Body"].read())
+    def read(self, name: str, limit: int | None = None) -> bytes:
+        content = bytearray()
+        with self._s3.calls(f"{self.uri}{name}", self._to_read) as client:
+            body = client.get_object(Bucket=self._bucket, Key=f"{self._prefix}{name}")["Body"]
+            # To the end and not only as far as needed: boto3 compares the store's checksum when it sees the end.
+            while (limit is None or len(content) <= limit) and (chunk := body.read(1 << 20)):
+                content += chunk
+        return bytes(content if limit is None else content[: limit + 1])
 
-    def _pages(self, folder: str) -> Any:
-        lister = self._s3.get_paginator("list_objects_v2")
-        return lister.paginate(Bucket=self.bucket, Prefix=f"{self.prefix}{folder}", Delimiter="/")
+    def add(self, name: str, content: bytes) -> None:
+        from botocore.exceptions import ClientError
 
-    @contextlib.contextmanager
-    def _translated(self, name: str) -> Iterator[None]:
-        from botocore import exceptions
+        with self._s3.calls(f"{self.uri}{name}", self._to_write) as client:
+            try:
+                client.put_object(Bucket=self._bucket, Key=f"{self._prefix}{name}", Body=content, IfNoneMatch="*")
+            except ClientError as error:
+                # An earlier try arrived, and only its answer was lost.
+                if code(error) != "PreconditionFailed":
+                    raise
 
-        try:
-            yield
-        except (exceptions.BotoCoreError, exceptions.ClientError, ValueError) as error:
-            raise Refused(
-                f"{self._option} {self.uri}: {f'{name}: ' if name else ''}{' '.join(str(error).split())}; check the"
-                " address, the AWS_ variables and the right to list and read"
-            ) from None
+    def _listed(self, folder: str, part: str) -> list[Any]:
+        with self._s3.calls(f"{self.uri}{folder}", self._to_read) as client:
+            lister = client.get_paginator("list_objects_v2")
+            pages = lister.paginate(Bucket=self._bucket, Prefix=f"{self._prefix}{folder}", Delimiter="/")
+            return [found for page in pages for found in page.get(part, [])]
 
 
-def open_place(uri: str, option: str) -> Place:
-    """The place that `uri`, given as `option`, names: s3://BUCKET/PREFIX/ or a local folder."""
+def open_place(uri: str, named: str, policy: Policy) -> Place:
+    """The place that `uri`, s3://BUCKET/PREFIX/ or a local folder, names; `named` is what gave it, for the errors."""
     place = parse_folder(uri)
-    return Folder(place, option) if isinstance(place, Path) else Bucket(*place, option)
+    return Folder(place, named) if isinstance(place, Path) else Bucket(*place, named, policy)

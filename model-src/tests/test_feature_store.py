@@ -228,7 +228,7 @@ class Store:
 def filled(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], fishers: Path) -> Store:
     """A store with Fisher's flowers, online too. Tests must not change it."""
     source = tmp_path_factory.mktemp("store") / "model-src"
-    for folder in ("contract", "extras", "lifecycle", "models", "packing"):
+    for folder in ("contract", "extras", "lifecycle", "models", "packing", "storage"):
         shutil.copytree(
             SOURCE / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__", "build", "data", ".venv")
         )

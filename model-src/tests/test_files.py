@@ -7,7 +7,7 @@ import pytest
 
 from contract.errors import Refused
 from packing import pack
-from packing.files import staged_folder, write_atomically
+from storage.files import staged_folder, write_atomically
 
 
 def test_a_staged_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:

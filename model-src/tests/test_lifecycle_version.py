@@ -22,7 +22,8 @@ from contract import manifest
 from contract.digest import hash_folder, version_digest
 from lifecycle import stages, tables, tracking, training, versioning
 from models.diabetes.schema import SCHEMA as PATIENT
-from packing import files, onnx_export
+from packing import onnx_export
+from storage import files
 
 KINDS = {"iris": "trained", "diabetes": "trained_diabetes"}
 FEATURES = ["sepal_length", "sepal_width", "petal_length", "petal_width"]

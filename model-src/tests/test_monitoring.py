@@ -26,8 +26,9 @@ from contract.version import Expected
 from extras.bench.drift_trials import FEATURES, Flowers
 from monitoring import __main__ as monitoring
 from monitoring import drift, log, reference, report
-from monitoring.place import open_place
 from serving.request_log import Line, object_name
+from storage.places import open_place
+from storage.s3 import PATIENT
 
 LABELS = ["setosa", "versicolor", "virginica"]
 NOW = datetime.now(UTC)
@@ -395,11 +396,11 @@ def test_a_reference_that_was_altered_is_refused(
 
 def test_another_version_than_the_released_one_is_refused(iris: Case) -> None:
     with pytest.raises(Refused, match=r"manifest.json: the version's digest is sha256:\w+, but sha256:0"):
-        reference.read(open_place(str(iris.version), "--version"), Expected(f"sha256:{'0' * 64}", None))
+        reference.read(open_place(str(iris.version), "--version", PATIENT), Expected(f"sha256:{'0' * 64}", None))
 
 
 def test_numbers_of_a_reference_are_read_to_the_last_bit(iris: Case) -> None:
-    _, read = reference.read(open_place(str(iris.version), "--version"), Expected(iris.described.digest, None))
+    _, read = reference.read(open_place(str(iris.version), "--version", PATIENT), Expected(iris.described.digest, None))
 
     assert read[FEATURES].equals(iris.reference[FEATURES])
 
@@ -443,7 +444,7 @@ def test_a_window_is_cut_by_time_or_by_rows(iris: Case, same: pd.DataFrame) -> N
     for number, time in enumerate(days):
         iris.write(same[:50], time - timedelta(minutes=1), number * 2)
         iris.write(same[:50], time - timedelta(minutes=1, seconds=1), number * 2 + 1)
-    place = open_place(str(iris.log), "--log")
+    place = open_place(str(iris.log), "--log", PATIENT)
     read: list[str] = []
     original = place.read
     place.read = lambda name: read.append(name) or original(name)  # type: ignore[method-assign,func-returns-value]

@@ -414,7 +414,7 @@ def test_the_image_holds_every_model_and_what_the_ignore_file_lets_through() -> 
     assert allowed == code | {"extras", "requirements-kubeflow.txt"}
     assert "extras/*" in IGNORED
     # Whole, so that a new model changes no Dockerfile.
-    assert code == {"contract", "extras/__init__.py", "extras/pipelines", "lifecycle", "models", "packing"}
+    assert code == {"contract", "extras/__init__.py", "extras/pipelines", "lifecycle", "models", "packing", "storage"}
 
 
 def test_the_image_is_as_the_one_that_serves() -> None:

@@ -17,8 +17,9 @@ from contract.digest import version_digest
 from contract.errors import Refused
 from contract.manifest import Manifest
 from serving import model, settings
-from serving.source import Source, Unavailable, open_source
+from serving.source import Source, open_source
 from serving.state import State
+from storage import Unavailable
 
 NAME = "2026-02-01-0123456789ab"
 

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 
 from contract import command
 from contract.errors import Refused
-from packing.files import staged_folder, write_atomically
+from storage.files import staged_folder, write_atomically
 
 # What takes seconds to import is imported where it is used, so that --help and a refusal are quick.
 if TYPE_CHECKING:

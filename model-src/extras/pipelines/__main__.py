@@ -65,7 +65,7 @@ def compile_to(out: Path, model: str, image: str, *, loop: bool) -> Path:
     from kfp import compiler
 
     from extras.pipelines import pipeline
-    from packing.files import write_atomically
+    from storage.files import write_atomically
 
     if not re.fullmatch(r"[a-z0-9][\w.:/@-]*", image):
         raise Refused(f"--image {image!r}: not a reference to an image, such as registry.example.com/train@sha256:...")
