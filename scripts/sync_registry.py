@@ -92,8 +92,8 @@ def registered_names(
                 f"model-src/models/{same[1]}/problem.yaml: registered_as: {name} is the name of {same[0]} already"
             )
     faults = [
-        f"model-src/models/{model}/problem.yaml: registered_as: missing on {publish.BRANCH}, and {model} runs; name it as"
-        " MLflow's registry does"
+        f"model-src/models/{model}/problem.yaml: registered_as: missing on {publish.BRANCH}, and {model} runs; name it"
+        " as MLflow's registry does"
         for model in known
         if model not in names and chosen in (None, model)
     ]

@@ -161,7 +161,7 @@ def root(tmp_path: Path) -> Path:
         "apps/iris-api/kustomization.yaml",
         "apps/wine-api/kustomization.yaml",
         "apps/notes/README.md",
-        "model-src/iris/problem.yaml",
+        "model-src/models/iris/problem.yaml",
         "model-src/packing/digest.py",
         "overlays/dev/environment/kustomization.yaml",
         "overlays/dev/iris-api/kustomization.yaml",
