@@ -398,6 +398,7 @@ SHAPES = "no app of that shape to copy; the shapes are api, batch, inference-ser
 
 REFUSED = [
     (("iris", *API), f"model-src/iris: {TAKEN}"),
+    (("contract", *API), f"model-src/contract: {TAKEN}"),
     (("packing", *API), f"model-src/packing: {TAKEN}"),
     (("lifecycle", *API), f"model-src/lifecycle: {TAKEN}"),
     (("serving", *API), f"model-src/serving: {TAKEN}"),
