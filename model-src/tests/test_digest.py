@@ -10,7 +10,6 @@ import pytest
 from contract.digest import hash_folder, version_digest
 from contract.errors import Refused
 
-
 # Of all who compute it: the container that fetches models for KServe, which stands alone, is tested with the same.
 CASES: list[dict[str, Any]] = json.loads(Path(__file__).with_name("digests.json").read_text())
 
