@@ -162,7 +162,7 @@ def root(tmp_path: Path) -> Path:
         "apps/wine-api/kustomization.yaml",
         "apps/notes/README.md",
         "model-src/models/iris/problem.yaml",
-        "model-src/packing/digest.py",
+        "model-src/packing/pack.py",
         "overlays/dev/environment/kustomization.yaml",
         "overlays/dev/iris-api/kustomization.yaml",
         "overlays/dev/iris-api/release.yaml",

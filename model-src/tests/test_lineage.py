@@ -137,7 +137,9 @@ def test_a_model_that_no_commit_holds_is_refused(tmp_path: Path, repository: Rep
     repository.git("update-ref", "-d", "HEAD")
     repository.git("commit", "--quiet", "--allow-empty", "--message", "Nothing yet")
 
-    with pytest.raises(Refused, match=r"no commit has models/iris, lifecycle, packing, requirements-train.txt"):
+    with pytest.raises(
+        Refused, match=r"no commit has models/iris, contract, lifecycle, packing, requirements-train.txt"
+    ):
         lineage.find(repository.source, "iris", draft=True)
 
 

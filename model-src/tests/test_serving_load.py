@@ -68,7 +68,7 @@ FAULTS: list[tuple[Callable[[Path], None], str]] = [
     (relist, r"manifest.json: digest: sha256:\w+, but the listed files give sha256:\w+"),
     (lambda version: (version / "manifest.json").unlink(), "manifest.json"),
     (lambda version: (version / "onnx/model.onnx").unlink(), "model.onnx"),
-    (lambda version: (version / "manifest.json").write_text("{"), "manifest.json: Invalid JSON"),
+    (lambda version: (version / "manifest.json").write_text("{"), "manifest.json: not JSON: "),
     (lambda version: (version / "manifest.json").write_bytes(b" " * (1 << 21)), "larger than 1048576 bytes"),
 ]
 
@@ -296,7 +296,7 @@ def test_the_defaults_are_for_one_machine() -> None:
         ({"MODEL_URI": "s3://bucket/onnx/"}, "MODEL_URI: 's3://bucket/onnx/' is not the URI of the ONNX folder"),
         (
             {"MODEL_URI": "s3://bucket/models/iris/v/onnx/"},
-            "MODEL_URI: 's3://bucket/models/iris/v/onnx/' is not the URI",
+            "MODEL_URI: 's3://bucket/models/iris/v/onnx/' is not",
         ),
         ({"MODEL_URI": "https://example.org/onnx"}, "MODEL_URI: 'https://example.org/onnx' is not"),
         ({"MODEL_DIGEST": ""}, "MODEL_DIGEST: not set; set it to the version's digest"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from conftest import SOURCE, Service, upload, wanted
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -25,6 +27,8 @@ from test_serving_process import owners_of
 from contract import manifest, signature
 from contract.errors import Refused
 from contract.signature import VARIABLE, Key
+from lifecycle import __main__ as lifecycle
+from monitoring import __main__ as monitoring
 from serving import model, settings
 
 Serve = Callable[..., Service]
@@ -321,6 +325,75 @@ def test_an_empty_key_is_a_mistake_and_not_the_wish_to_serve_anything() -> None:
         settings.read({"MODEL_URI": "onnx", "MODEL_DIGEST": "sha256:" + "0" * 64, "MODEL_PUBLIC_KEY": ""})
 
 
+# What else loads a model asks for the same
+
+
+FLOWERS = "sepal_length,sepal_width,petal_length,petal_width\n5.3,3.5,1.4,0.2\n"
+
+
+def score(uri: str, digest: str, key: str, bucket: str) -> tuple[int, str, list[str]]:
+    """A batch over one file in S3, as a process: its exit code, its last line, and what is in the bucket afterwards."""
+    client = boto3.client("s3")
+    client.create_bucket(Bucket=bucket)
+    client.put_object(Bucket=bucket, Key="in/a.csv", Body=FLOWERS.encode())
+    done = subprocess.run(
+        [sys.executable, "-m", "serving.batch", "--input", f"s3://{bucket}/in/", "--output", f"s3://{bucket}/out/"],
+        cwd=SOURCE, env=os.environ | {"MODEL_URI": uri, "MODEL_DIGEST": digest, "MODEL_PUBLIC_KEY": key},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    found = [item["Key"] for item in client.list_objects_v2(Bucket=bucket)["Contents"]]
+    return done.returncode, done.stderr.splitlines()[-1], found
+
+
+def test_a_batch_scores_with_a_version_that_the_key_signed_and_with_no_other(
+    version: Path, digest: str, pair: Pair, foreign: Pair, s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_url)
+    name = manifest.parse((version / "manifest.json").read_bytes(), "manifest.json").version
+    without = upload(version, name, s3_url, "batch-unsigned")
+    sign(version, pair)
+    uri = upload(version, name, s3_url, "batch-signed")
+
+    code, said, found = score(uri, digest, str(pair.public), "batch-right")
+    assert (code, found) == (0, ["in/a.csv", f"out/{name}/a.csv"]), said
+    for number, (place_of, key, line) in enumerate(
+        [
+            (uri, str(foreign.public), "not signed with MODEL_PUBLIC_KEY: "),
+            (without, pair.public.read_text(), "not signed with MODEL_PUBLIC_KEY: "),
+            (uri, "/nowhere.pub", "error: MODEL_PUBLIC_KEY: '/nowhere.pub': No such file or directory"),
+            (uri, "", "error: MODEL_PUBLIC_KEY: empty; "),
+        ]
+    ):
+        code, said, found = score(place_of, digest, key, f"batch-wrong-{number}")
+        assert (code, found) == (1, ["in/a.csv"])
+        assert line in said
+
+
+def test_drift_is_judged_by_a_signed_version_only(
+    version: Path, digest: str, pair: Pair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MODEL_PUBLIC_KEY", str(pair.public))
+    (version.parent / "log").mkdir()
+    given = ["--version", str(version), "--digest", digest, "--log", str(version.parent / "log")]
+
+    assert monitoring.main([*given, "--out", str(version.parent / "drift")]) == 1
+    assert ".sig: not signed with MODEL_PUBLIC_KEY: " in capsys.readouterr().err
+    sign(version, pair)
+    assert monitoring.main([*given, "--out", str(version.parent / "drift")]) == 1
+    assert ": there is no verdict; " in capsys.readouterr().err
+
+
+def test_a_version_is_compared_with_a_signed_one_only(
+    version: Path, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_PUBLIC_KEY", str(pair.public))
+
+    with pytest.raises(Refused, match=r"\.sig: not signed with MODEL_PUBLIC_KEY: "):
+        lifecycle._served(str(version))
+    sign(version, pair)
+    assert lifecycle._served(str(version)).manifest.model == "iris"
+
+
 def test_nothing_is_left_of_the_check(
     signed: Path, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,16 +414,21 @@ def test_the_check_needs_no_file_system_but_memory(signed: Path, pair: Pair, mon
     assert load(signed, pair).manifest.model == "iris"
 
 
-def test_what_checks_a_signature_is_in_the_serve_lock(signed: Path, pair: Pair) -> None:
+def test_what_checks_a_signature_is_in_the_serve_lock(
+    signed: Path, digest: str, pair: Pair, environment: dict[str, str]
+) -> None:
+    given = {"MODEL_URI": str(signed / "onnx"), "MODEL_DIGEST": digest, "MODEL_PUBLIC_KEY": str(pair.public)}
     script = (
         "import os, sys\n"
         "from contract import signature\n"
         "from serving import model, settings\n"
-        "assert not {'model_signing', 'cryptography'} & sys.modules.keys()\n"
+        "assert 'model_signing' not in sys.modules\n"
         "model.load(settings.read_model(os.environ))\n"
         "print(*sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=SOURCE, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=SOURCE, env=environment | given, capture_output=True, text=True, check=True
+    )
 
     imported = set(done.stdout.split())
     owners = owners_of(imported)

@@ -413,12 +413,13 @@ def check_signing(repository: Repository) -> Iterator[Finding]:
                     yield finding(rule, folder, item, refused.lines[0])
                     continue
                 if signer is None or signer.identifier != key.identifier:
-                    message = f"{field}: the service loads only what this key signed, and {wanted}; they have to agree"
+                    message = f"{field}: it loads only what this key signed, and {wanted}; they have to agree"
                     yield finding(rule, folder, item, message)
 
 
 def _public_keys(item: Object) -> Iterator[str]:
-    for container in listed(at(item, "spec", "template", "spec", "containers")):
+    pod = release.PODS.get(str(item.get("kind")), release.PODS["Deployment"])
+    for container in listed(at(item, *pod, "containers")):
         for variable in listed(at(container, "env")):
             if at(variable, "name") == "MODEL_PUBLIC_KEY":
                 yield str(at(variable, "value"))
