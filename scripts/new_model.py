@@ -219,7 +219,8 @@ def tidied(root: Path, name: str, files: Files) -> tuple[Files, bool]:
     if ruff is None:
         return files, False
     commands = (
-        [ruff, "check", "--quiet", "--fix-only", "--select=I"],
+        # The folder is not there yet, so ruff cannot see that it is one of this project's own.
+        [ruff, "check", "--quiet", "--fix-only", "--select=I", "--config=lint.isort.known-first-party=['models']"],
         [ruff, "format", "--quiet"],
     )
     found = dict(files)
