@@ -22,7 +22,7 @@ from gitops.programs import model_python
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
-    parser.add_argument("model", nargs="?", default="iris", help="a folder of model-src/ (%(default)s)")
+    parser.add_argument("model", nargs="?", default="iris", help="a folder of model-src/models/ (%(default)s)")
     return cli.run(serve, parser.parse_args(argv))
 
 
@@ -32,7 +32,8 @@ def serve(args: argparse.Namespace) -> int:
     # DVC starts `python`: it has to be this one.
     os.environ["PATH"] = f"{python.path.parent}{os.pathsep}{os.environ['PATH']}"
     os.chdir(python.source)
-    for command in (["dvc", "repro", "--quiet", f"{model}/dvc.yaml"], ["lifecycle", "version", model, "--draft"]):
+    pipeline = f"models/{model}/dvc.yaml"
+    for command in (["dvc", "repro", "--quiet", pipeline], ["lifecycle", "version", model, "--draft"]):
         if code := subprocess.run([python.path, "-m", *command], stdout=sys.stderr).returncode:
             return code
     version = python.source / "artifacts" / model

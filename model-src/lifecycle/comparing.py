@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from contract.errors import Refused
+from contract.manifest import Manifest
+from contract.uri import VERSION_URI
+from contract.version import expected
 from lifecycle import evaluating
 from lifecycle.model import Model
 from lifecycle.settings import Evaluate, Problem
 from lifecycle.training import PREDICTION, PROBABILITY
-from packing import Refused
-from packing.manifest import Manifest
+from serving import model as serving
 from serving.model import Model as Served
+from serving.settings import Wanted
+from storage import Unavailable
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,21 @@ class Comparison:
     evaluation_set_digest: str
     same_evaluation_set: bool
     """Whether the old version was held out the same rows; if not, it may have learned from some of them."""
+
+
+def served(address: str) -> Served:
+    """The ONNX model of a version, as its own manifest describes it."""
+    # A release names the folder of what its app serves, one below the version's.
+    version = re.sub(r"^(s3://[^/]+/models/[^/]+/[^/]+)/[^/]+/?$", r"\1", address).rstrip("/")
+    if version.startswith("s3://") and not re.fullmatch(VERSION_URI, f"{version}/"):
+        raise Refused(f"--with {address}: not a folder, and not s3://BUCKET/models/MODEL/VERSION/")
+    try:
+        return serving.load(Wanted(f"{version}/onnx", expected(None, os.environ)))
+    except Unavailable as error:
+        raise Refused(f"{error}; is the network there, and AWS_ENDPOINT_URL_S3 right?") from None
+    except Refused as refused:
+        # The service gets the address by its environment.
+        raise Refused(*(line.replace("MODEL_URI", "--with") for line in refused.lines)) from None
 
 
 def compare(

@@ -19,8 +19,9 @@ from pydantic import (
     model_validator,
 )
 
-from packing import Refused
-from packing.manifest import Kind, faults
+from contract.errors import Refused
+from contract.manifest import Kind
+from contract.strict import faults
 
 # scikit-learn takes a seed of 32 bits.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -180,7 +181,7 @@ def read(path: Path, form: type[_Read]) -> _Read:
     try:
         values = yaml.safe_load(path.read_bytes())
     except OSError as error:
-        raise Refused(f"{path}: {error.strerror}; every model has one, see iris/") from None
+        raise Refused(f"{path}: {error.strerror}; every model has one, see models/") from None
     except yaml.YAMLError as error:
         raise Refused(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     try:

@@ -22,9 +22,9 @@ import pandas as pd
 import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
+from contract.errors import Refused
 from lifecycle import tables
-from lifecycle.model import Model
-from packing import Refused
+from lifecycle.model import Files, Model
 
 PARTS = 5
 LARGEST_SHIFT = 0.25
@@ -270,7 +270,7 @@ def dictionary(model: Model) -> str:
     lines = [
         f"# Data dictionary of {model.name}",
         "",
-        f"Made from `{model.name}/schema.py` by `python -m lifecycle validate {model.name}`.",
+        f"Made from `{Files(model.name).schema}` by `python -m lifecycle validate {model.name}`.",
         "",
         "| column | meaning | unit | type | may be empty | values |",
         "| --- | --- | --- | --- | --- | --- |",
