@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.checks.generators import matches
-from gitops.manifests import workloads
+from gitops.manifests import closure, kustomize, workloads
 from gitops.manifests.objects import KUSTOMIZATION, Object, at, leaves, listed, mapping, mappings
 from gitops.manifests.workloads import canaries
 from gitops.releases import release
@@ -40,6 +41,11 @@ def _workloads(items: Sequence[Object]) -> Iterator[tuple[Object, str, dict[str,
 
 def _pod_path(item: Object) -> tuple[str, ...]:
     return workloads.PODS.get(str(item.get("kind")), workloads.PODS["Deployment"])
+
+
+def _pod_metadata(item: Object) -> tuple[str, ...]:
+    # KServe copies the labels of an InferenceService to its pods.
+    return ("metadata",) if item.get("kind") == "InferenceService" else (*_pod_path(item)[:-1], "metadata")
 
 
 def _containers(path: str, pod: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -256,11 +262,7 @@ def _scaled(item: Object) -> tuple[str, str] | None:
 def _pods(items: Sequence[Object]) -> Iterator[tuple[dict[str, Any], list[Any]]]:
     """Labels and ports (names and numbers) of the pods of each workload."""
     for item, _, _, containers in _workloads(items):
-        if item.get("kind") == "InferenceService":
-            # KServe copies the labels of an InferenceService to its pods.
-            labels = mapping(at(item, "metadata", "labels"))
-        else:
-            labels = mapping(at(item, *_pod_path(item)[:-1], "metadata", "labels"))
+        labels = mapping(at(item, *_pod_metadata(item), "labels"))
         ports = [
             value
             for _, container in containers
@@ -320,6 +322,56 @@ def _missing_backends(spec: Mapping[str, Any], items: Sequence[Object]) -> Itera
             yield f"{where}: Service {name!r}: not in this render; name the app's own"
         elif port not in services[str(name)]:
             yield f"{where}: port {port!r}: Service {name} has {', '.join(map(str, services[str(name)]))}"
+
+
+NAME_LABEL = "app.kubernetes.io/name"
+# Names that are a container's, a port's or a volume's own, and data; what a container refers to is none of them.
+_OWN_NAME = re.compile(
+    r"(^|\.)(((initC|c)ontainers\[[^]]*\]|(predictor|transformer|explainer)\.model)\.(?!.*Ref\.name$)"
+    r"|(ports?|targetPort|container|containerName)(\[|\.|$)|volumes\[[^]]*\]\.name$)|^data\."
+)
+
+
+def check_names(repository: Repository) -> Iterator[Finding]:
+    """An app gives its shape's objects, and all that refers to them, a name of its own, and leaves nothing unset.
+
+    A reference that nobody renames keeps the shape's name: some of them find nothing then, and nothing says so.
+    """
+    for folder, _, app, items in repository.overlays():
+        if app == "environment":
+            continue
+        shape = _shape_names(repository.root, folder) - {app}
+        for item in items:
+            faults = [*_unnamed(item, shape), *_unlabelled(item, app, shape)]
+            yield from (finding("names", folder, item, fault) for fault in faults)
+
+
+def _shape_names(root: Path, folder: str) -> set[str]:
+    """The names of the objects in base/ from which an overlay is made."""
+    files = (root / name for name in closure.closure(root, folder) if name.startswith("base/"))
+    shapes = [item for file in files if file.suffix == ".yaml" for item in kustomize.objects(file.read_text())]
+    return {name for item in shapes if isinstance(name := at(item, "metadata", "name"), str)}
+
+
+def _unnamed(item: Object, shape: set[str]) -> Iterator[str]:
+    for path, value in leaves(item).items():
+        if value == "unset" or (isinstance(value, str) and value.startswith("unset.")):
+            yield f"{path}: {value!r}: nothing sets it; the overlay has to, or the ../shared that it lists"
+        elif isinstance(value, str) and value in shape and not _OWN_NAME.search(path):
+            yield f"{path}: {value!r}: the shape's name is left; add the field to the shape's component `named`"
+
+
+def _unlabelled(item: Object, app: str, shape: set[str]) -> Iterator[str]:
+    """A workload and its pods say which app and which model they are; what selects them counts on it."""
+    wanted = {NAME_LABEL: app, release.MODEL_LABEL: at(item, "metadata", "labels", release.MODEL_LABEL)}
+    for _ in _workloads([item]):
+        for keys in dict.fromkeys([("metadata",), _pod_metadata(item)]):
+            labels = mapping(at(item, *keys, "labels"))
+            for label, value in wanted.items():
+                if (found := labels.get(label)) != value and found not in shape:
+                    shown = "missing" if found is None else repr(found)
+                    field = f"{'.'.join(keys)}.labels.{label}"
+                    yield f"{field}: {shown}; write {value!r}, which selectors and reports count on"
 
 
 def check_environment(repository: Repository) -> Iterator[Finding]:
@@ -391,5 +443,6 @@ RULES: dict[str, Rule] = {
     "resources": check_resources,
     "security": check_security,
     "references": check_references,
+    "names": check_names,
     "environment": check_environment,
 }
