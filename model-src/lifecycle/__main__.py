@@ -18,25 +18,12 @@ These are called by people and CI, after `dvc repro`:
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import re
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
-from packing import Refused, command, files
+from lifecycle import stages
+from packing import command
 
-if TYPE_CHECKING:
-    from lifecycle.tuning import Candidate
-
-# What takes seconds to import is imported where it is used, so that --help and a refusal are quick.
-
-UNRELEASED = "s3://unreleased"
-"""What a release file names before its first release."""
-SOURCE = Path(__file__).resolve().parents[1]
+COMMANDS = (*stages.STAGES, "version", "compare", "accept")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m lifecycle", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("stage", choices=STAGES)
-    add("model", help="the folder of the model, for example iris")
+    add("stage", choices=COMMANDS)
+    add("model", help="a folder of models/, for example iris")
     add("--draft", action="store_true", help="version: although the code is not committed; it cannot be uploaded")
     add(
         "--with",
@@ -58,255 +45,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--draft is an option of version, not of {args.stage}")
     if (args.other is None) != (args.stage != "compare"):
         parser.error("compare needs --with, and nothing else takes it")
-    same_arithmetic()
-    return command.run(lambda: STAGES[args.stage](args), f"interrupted; what {args.stage} makes is as it was")
+    stages.same_arithmetic()
+    return command.run(lambda: _run(args), f"interrupted; what {args.stage} makes is as it was")
 
 
-def same_arithmetic() -> None:
-    """To be called before numpy is imported. The last digits of a sum depend on the processor that OpenBLAS recognises
-    and on the number of threads, and a version's digest depends on them. Any x86 processor of the last ten years can do
-    what this one could."""
-    if platform.machine() in ("x86_64", "AMD64"):
-        os.environ.setdefault("OPENBLAS_CORETYPE", "Haswell")
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-
-
-def validate(args: argparse.Namespace) -> None:
-    from lifecycle import model, validation
-
-    found, paths = model.load(args.model), model.Files(args.model)
-    checked = validation.validate(paths.raw, paths.accepted, found)
-    _write_json(paths.validation, checked)
-    files.write_atomically(paths.dictionary, validation.dictionary(found).encode())
-    _say(f"{paths.raw}: {checked['rows']} rows, as {args.model}/schema.py and {paths.accepted} say")
-
-
-def accept(args: argparse.Namespace) -> None:
-    from lifecycle import model, validation
-
-    found, paths = model.load(args.model), model.Files(args.model)
-    frame, faults = validation.read(paths.raw, found)
-    if faults:
-        raise Refused(f"{paths.raw}: {args.model}/schema.py does not hold:", *validation.table(faults))
-    _write_json(paths.accepted, validation.describe(frame))
-    _say(f"{paths.accepted}: how {len(frame)} rows are distributed; commit it")
-
-
-def prepare(args: argparse.Namespace) -> None:
-    from lifecycle import model, preparing, tables, validation
-
-    found, paths, params = model.load(args.model), model.Files(args.model), _params(args.model)
-    frame, faults = validation.read(paths.raw, found)
-    if faults:
-        raise Refused(f"{paths.raw}: {args.model}/schema.py does not hold; `dvc repro` says where")
-    train, held_out = preparing.split(frame, found, params.prepare)
-    tables.write(paths.train, train)
-    tables.write(paths.evaluation, held_out)
-    duplicates = len(frame) - len(train) - len(held_out)
-    _say(f"{len(train)} rows to learn from, {len(held_out)} held out, {duplicates} duplicates left out")
-
-
-def tune(args: argparse.Namespace) -> None:
-    from lifecycle import model, tables, tuning
-
-    found, paths, params = model.load(args.model), model.Files(args.model), _params(args.model)
-    metric, train = _problem(found).metric, tables.read(paths.train)
-
-    def seen(number: int, one: tuning.Candidate) -> None:
-        shown = ", ".join(
-            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-            for name, value in one.parameters.items()
-        )
-        _say(f"trial {number + 1} of {params.tune.trials}: {metric.name} {one.score:.4f}  {one.family}: {shown}")
-
-    end_search(args.model, list(tuning.search(train, found, params, metric, seen)))
-
-
-def end_search(name: str, candidates: list[Candidate]) -> None:
-    """Chooses, records and writes, whoever searched. Raises Refused when the best candidate is not good enough."""
-    from lifecycle import model, tables, tracking, tuning
-
-    found, paths, params = model.load(name), model.Files(name), _params(name)
-    problem = _problem(found)
-    metric = problem.metric
-    chosen = tuning.choose(candidates, params.families, metric)
-    if not metric.holds(chosen.score):
-        raise Refused(
-            f"{paths.train}: {found.target} does not follow from the other columns: the best {metric.name} of"
-            f" {len(candidates)} candidates, cross-validated, is {chosen.score:.4f}, and it has to be {metric.words}"
-            f" ({paths.problem}: metric); are the values of {found.target} those of their rows?"
-        )
-    record = tables.to_json(tuning.record(chosen, metric, len(candidates)))
-    tracking.record_search(candidates, chosen, metric.name, tables.digest(record), problem.experiment, found.name)
-    tables.write(paths.trials, tuning.table(candidates))
-    files.write_atomically(paths.tuned, record)
-    _say(f"chosen: {chosen.family} {chosen.parameters}")
-
-
-def train(args: argparse.Namespace) -> None:
-    import io
-
-    import joblib
-
-    from lifecycle import model, tables, training
-
-    found, paths, params = model.load(args.model), model.Files(args.model), _params(args.model)
-    rows, held_out = tables.read(paths.train), tables.read(paths.evaluation)
-    pipeline = training.fit(rows, found, tables.read_json(paths.tuned), params)
-    fitted = io.BytesIO()
-    joblib.dump(pipeline, fitted)
-    files.write_atomically(paths.fitted, fitted.getvalue())
-    tables.write(paths.predictions, training.unseen(pipeline, rows, held_out, found, params))
-    _say(f"fitted on {len(rows)} rows")
-
-
-def evaluate(args: argparse.Namespace) -> None:
-    from lifecycle import evaluating, model, tables, training
-
-    found, paths, params = model.load(args.model), model.Files(args.model), _params(args.model)
-    problem = _problem(found)
-    predictions = tables.read(paths.predictions)
-    held_out = predictions[predictions[training.HELD_OUT]]
-    classifier = found.kind == "classification"
-    importance = evaluating.importance(
-        training.load(paths.fitted), held_out, found, problem.metric, params.evaluate.seed
-    )
-    evaluated: dict[str, Any] = {
-        "held_out_rows": len(held_out),
-        "confidence": params.evaluate.confidence,
-        "metrics": evaluating.intervals(held_out, found, params.evaluate),
-        "per_class": evaluating.per_class(held_out, found) if classifier else {},
-        "per_slice": evaluating.per_slice(held_out, found),
-        "importance": importance.to_dict("records"),
-    }
-    plots = {"importance": importance}
-    if classifier:
-        plots |= {
-            "confusion": evaluating.confusion(held_out, found),
-            "calibration": evaluating.calibration(held_out, found),
-        }
-        evaluated |= {name: plots[name].to_dict("records") for name in ("confusion", "calibration")}
+def _run(args: argparse.Namespace) -> None:
+    if args.stage == "version":
+        stages.version(args.model, draft=args.draft)
+    elif args.stage == "compare":
+        stages.compare(args.model, args.other)
+    elif args.stage == "accept":
+        stages.accept(args.model)
     else:
-        plots["residuals"] = evaluating.residuals(held_out, found)
-    for name, plot in plots.items():
-        tables.write(paths.plots / f"{name}.csv", plot)
-    _write_json(paths.metrics, evaluated["metrics"])
-    metric = problem.metric
-    value = evaluated["metrics"][metric.name]["value"]
-    if not metric.holds(value):
-        raise Refused(
-            f"{paths.metrics}: {metric.name}: {value:.4f} on {len(held_out)} held-out rows, and it has to be"
-            f" {metric.words} ({paths.problem}: metric); the model is not packaged"
-        )
-    _write_json(paths.evaluated, evaluated)
-    _say(f"{metric.name} {value:.4f} on {len(held_out)} held-out rows, {metric.words} is asked for")
+        stages.STAGES[args.stage](args.model)
 
-
-def package(args: argparse.Namespace) -> None:
-    from lifecycle import model, tables, training
-    from packing import pack
-
-    found, paths = model.load(args.model), model.Files(args.model)
-    pipeline = training.load(paths.fitted)
-    predictions = tables.read(paths.predictions)
-    inputs = predictions[found.features].to_numpy()
-    held_out = inputs[predictions[training.HELD_OUT].to_numpy()]
-    reference = predictions[[*found.features, training.PREDICTION, found.target]].rename(
-        columns={found.target: "target"}
-    )
-    with files.staged_folder(paths.package) as folder:
-        parity = pack.write_flavours(folder, paths.fitted, pipeline, inputs, held_out)
-        pack.write_sagemaker(folder, found.signature(list(tables.read_json(paths.evaluated)["per_class"])))
-        tables.write(folder / pack.REFERENCE, reference)
-    _say(f"ONNX and scikit-learn agree on {parity.rows} rows, to {parity.worst_error:.1g}")
-
-
-def version(args: argparse.Namespace) -> None:
-    from lifecycle import model, versioning
-
-    found, paths = model.load(args.model), model.Files(args.model)
-    name = versioning.make(found, _problem(found), _params(args.model), SOURCE, _say, draft=args.draft)
-    print(paths.version, name)
-
-
-def compare(args: argparse.Namespace) -> None:
-    from lifecycle import comparing, model, tables
-
-    found, paths, params = model.load(args.model), model.Files(args.model), _params(args.model)
-    problem = _problem(found)
-    if args.other.rstrip("/") == UNRELEASED:
-        _say("nothing to compare with: no version is released there yet")
-        return
-    if not paths.version.exists():
-        raise Refused(f"{paths.version}: no such version; `python -m lifecycle version {args.model}` makes it")
-    held_out = paths.reports / "evaluation_set.csv"
-    rows = tables.read(held_out)
-    old, new = _served(args.other), _served(str(paths.version))
-    if tables.digest(held_out.read_bytes()) != new.manifest.evaluation_set_digest:
-        raise Refused(f"{held_out}: not the rows that {paths.version} was evaluated on; run `dvc repro` and `version`")
-    result = comparing.compare(old, new, rows, found, problem, params.evaluate)
-    shown = comparing.table(result)
-    files.write_atomically(paths.reports / "comparison.md", shown.encode())
-    _write_json(paths.reports / "comparison.json", asdict(result))
-    print(shown, end="")
-    comparing.refuse_worse(result, problem)
-
-
-def _served(address: str) -> Any:
-    """The ONNX model of a version, as its own manifest describes it."""
-    from packing import digest, manifest
-    from serving import model, source
-
-    # A release names the folder of what its app serves, one below the version's.
-    version = re.sub(r"^(s3://[^/]+/models/[^/]+/[^/]+)/[^/]+/?$", r"\1", address).rstrip("/")
-    try:
-        place = source.open_source(f"{version}/onnx")
-    except ValueError:
-        raise Refused(f"--with {address}: not a folder, and not s3://BUCKET/models/MODEL/VERSION/") from None
-    try:
-        text = place.read(digest.MANIFEST, model.MANIFEST_LIMIT)
-        return model.load(place, manifest.parse(text, f"{version}/{digest.MANIFEST}").digest)
-    except source.Unavailable as error:
-        raise Refused(f"{error}; is the network there, and AWS_ENDPOINT_URL_S3 right?") from None
-    except Refused as refused:
-        # The service gets the address by its environment.
-        raise Refused(*(line.replace("MODEL_URI", "--with") for line in refused.lines)) from None
-
-
-def _params(name: str) -> Any:
-    from lifecycle import model, settings
-
-    return settings.read(model.Files(name).params, settings.Params)
-
-
-def _problem(found: Any) -> Any:
-    from lifecycle import model, settings
-
-    path = model.Files(found.name).problem
-    problem = settings.read(path, settings.Problem)
-    if problem.metric.name not in (known := settings.METRICS[found.kind]):
-        raise Refused(
-            f"{path}: metric.name: {problem.metric.name} is not measured of a {found.kind}; choose one of"
-            f" {', '.join(known)}"
-        )
-    return problem
-
-
-def _write_json(path: Path, record: Any) -> None:
-    from lifecycle import tables
-
-    files.write_atomically(path, tables.to_json(record))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
-    function.__name__: function
-    for function in (validate, prepare, tune, train, evaluate, package, version, compare, accept)
-}
 
 if __name__ == "__main__":
     raise SystemExit(main())

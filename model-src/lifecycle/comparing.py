@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,8 +13,10 @@ from lifecycle import evaluating
 from lifecycle.model import Model
 from lifecycle.settings import Evaluate, Problem
 from lifecycle.training import PREDICTION, PROBABILITY
-from packing import Refused
+from packing import Refused, digest, manifest
 from packing.manifest import Manifest
+from serving import model as serving
+from serving import source
 from serving.model import Model as Served
 
 
@@ -33,6 +36,24 @@ class Comparison:
     evaluation_set_digest: str
     same_evaluation_set: bool
     """Whether the old version was held out the same rows; if not, it may have learned from some of them."""
+
+
+def served(address: str) -> Served:
+    """The ONNX model of a version, as its own manifest describes it."""
+    # A release names the folder of what its app serves, one below the version's.
+    version = re.sub(r"^(s3://[^/]+/models/[^/]+/[^/]+)/[^/]+/?$", r"\1", address).rstrip("/")
+    try:
+        place = source.open_source(f"{version}/onnx")
+    except ValueError:
+        raise Refused(f"--with {address}: not a folder, and not s3://BUCKET/models/MODEL/VERSION/") from None
+    try:
+        text = place.read(digest.MANIFEST, serving.MANIFEST_LIMIT)
+        return serving.load(place, manifest.parse(text, f"{version}/{digest.MANIFEST}").digest)
+    except source.Unavailable as error:
+        raise Refused(f"{error}; is the network there, and AWS_ENDPOINT_URL_S3 right?") from None
+    except Refused as refused:
+        # The service gets the address by its environment.
+        raise Refused(*(line.replace("MODEL_URI", "--with") for line in refused.lines)) from None
 
 
 def compare(

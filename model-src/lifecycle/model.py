@@ -17,9 +17,13 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 
+ROOM = Path("models")
+"""The models' folder, and the package that they are in."""
+
+
 @dataclass(frozen=True)
 class Model:
-    """One learning problem. It is named MODEL in `<name>/model.py`."""
+    """One learning problem. It is named MODEL in `models/<name>/model.py`."""
 
     name: str
     kind: Kind
@@ -51,7 +55,8 @@ class Files:
     """Where a model's files lie, relative to model-src/, where every command runs."""
 
     def __init__(self, model: str) -> None:
-        folder = Path(model)
+        folder = ROOM / model
+        self.schema = folder / "schema.py"
         self.problem = folder / "problem.yaml"
         self.params = folder / "params.yaml"
         self.pipeline = folder / "dvc.yaml"
@@ -75,7 +80,7 @@ class Files:
 
 def names() -> list[str]:
     """The models of this project."""
-    return sorted(file.parent.name for file in Path().glob("*/problem.yaml"))
+    return sorted(file.parent.name for file in ROOM.glob("*/problem.yaml"))
 
 
 def load(name: str) -> Model:
@@ -83,6 +88,6 @@ def load(name: str) -> Model:
     if name not in names():
         known = ", ".join(names()) or "none; run the command in model-src/"
         raise Refused(f"{name!r}: no such model here; there is {known}")
-    found = importlib.import_module(f"{name}.model").MODEL
+    found = importlib.import_module(f"{ROOM}.{name}.model").MODEL
     assert isinstance(found, Model)
     return found

@@ -180,7 +180,7 @@ def read(path: Path, form: type[_Read]) -> _Read:
     try:
         values = yaml.safe_load(path.read_bytes())
     except OSError as error:
-        raise Refused(f"{path}: {error.strerror}; every model has one, see iris/") from None
+        raise Refused(f"{path}: {error.strerror}; every model has one, see models/") from None
     except yaml.YAMLError as error:
         raise Refused(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     try:

@@ -23,7 +23,7 @@ import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
 from lifecycle import tables
-from lifecycle.model import Model
+from lifecycle.model import Files, Model
 from packing import Refused
 
 PARTS = 5
@@ -270,7 +270,7 @@ def dictionary(model: Model) -> str:
     lines = [
         f"# Data dictionary of {model.name}",
         "",
-        f"Made from `{model.name}/schema.py` by `python -m lifecycle validate {model.name}`.",
+        f"Made from `{Files(model.name).schema}` by `python -m lifecycle validate {model.name}`.",
         "",
         "| column | meaning | unit | type | may be empty | values |",
         "| --- | --- | --- | --- | --- | --- |",

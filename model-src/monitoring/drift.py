@@ -24,7 +24,7 @@ ALPHA = 0.01
 """Probability of a false alarm in a window, at most."""
 MIN_ROWS = 100
 """A shift of one standard deviation in one measurement of flowers is found in 99 of 100 windows of so many rows, and in
-93 of 100 windows of 50 (`python -m bench.drift_trials`)."""
+93 of 100 windows of 50 (`python -m extras.bench.drift_trials`)."""
 PREDICTION, TARGET = "prediction", "target"
 _EXPECTED = 5
 """The least expected count for which the chi-square approximation is taken (Cochran, "Some methods for strengthening

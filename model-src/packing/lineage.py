@@ -1,7 +1,7 @@
 """Which commit a model's code comes from.
 
-A model is made from four paths of model-src/: the model's own folder, lifecycle/, packing/ and the training lock. Its
-code commit is the last commit of `main` that changed one of them. The branch `cicd` receives model-src/ by import
+A model is made from four paths of model-src/: its own folder of models/, lifecycle/, packing/ and the training lock.
+Its code commit is the last commit of `main` that changed one of them. The branch `cicd` receives model-src/ by import
 commits with a trailer `Main-Commit: <sha>`; there the code commit is looked up from that commit of main.
 """
 
@@ -32,7 +32,7 @@ def find(source: Path, model: str, *, draft: bool = False) -> Code:
     code, when an imported commit of main is missing from the clone and, unless `draft`, when something under the
     model's paths is changed or untracked.
     """
-    paths = [model, "lifecycle", "packing", "requirements-train.txt"]
+    paths = [f"models/{model}", "lifecycle", "packing", "requirements-train.txt"]
     try:
         _git(source, "rev-parse", "--show-toplevel")
     except Refused as refused:

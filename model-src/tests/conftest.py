@@ -105,7 +105,7 @@ class Repository:
 def make_repository(root: Path, environment: Mapping[str, str]) -> Repository:
     repository = Repository(root, environment)
     ignored = shutil.ignore_patterns("__pycache__", "build", "raw.csv", "cache", "tmp", "config.local")
-    for folder in (".dvc", "diabetes", "iris", "lifecycle", "packing", "serving"):
+    for folder in (".dvc", "lifecycle", "models", "packing", "serving", "storage"):
         shutil.copytree(SOURCE / folder, repository.source / folder, ignore=ignored)
     for file in ("requirements-train.txt", ".gitignore", ".dvcignore"):
         shutil.copy(SOURCE / file, repository.source / file)
@@ -128,7 +128,7 @@ def train(root: Path, environment: Mapping[str, str], model: str, *commands: lis
         if (shared / "done").exists():
             return Repository(shared / "repository", environment)
         repository = make_repository(shared / "repository", environment)
-        for command in (*commands, ["dvc", "repro", f"{model}/dvc.yaml"], ["lifecycle", "version", model]):
+        for command in (*commands, ["dvc", "repro", f"models/{model}/dvc.yaml"], ["lifecycle", "version", model]):
             done = repository.run(*command, PYTHONHASHSEED="1")
             assert done.returncode == 0, done.stdout + done.stderr
         (shared / "done").touch()
@@ -144,7 +144,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str
 @pytest.fixture(scope="session")
 def trained_diabetes(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Repository:
     """A repository with a version of diabetes. Tests must not change it."""
-    return train(tmp_path_factory.getbasetemp(), environment, "diabetes", ["diabetes.generate_data"])
+    return train(tmp_path_factory.getbasetemp(), environment, "diabetes", ["models.diabetes.generate_data"])
 
 
 @pytest.fixture(scope="session")
@@ -156,8 +156,8 @@ def artifacts(trained: Repository) -> Path:
 @pytest.fixture(scope="session")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """By model, its raw data as CSV."""
-    from diabetes import generate_data as patients
-    from iris import generate_data as flowers
+    from models.diabetes import generate_data as patients
+    from models.iris import generate_data as flowers
 
     folder = tmp_path_factory.mktemp("raw")
     flowers.generate(folder / "iris", flowers.Data(seed=None, rows=150, noise=0.0))
@@ -169,12 +169,11 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def workspace(tmp_path: Path, raw: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder like model-src/ to run stages in, in this process, which is quicker; with raw data and no outputs."""
     folder = tmp_path / "workspace"
+    ignored = shutil.ignore_patterns("*.py", "build", "plots", "raw.csv")
     for name, content in raw.items():
-        shutil.copytree(
-            SOURCE / name, folder / name, ignore=shutil.ignore_patterns("*.py", "build", "plots", "raw.csv")
-        )
-        (folder / name / "data").mkdir(exist_ok=True)
-        (folder / name / "data/raw.csv").write_text(content)
+        model = Path(shutil.copytree(SOURCE / "models" / name, folder / "models" / name, ignore=ignored))
+        (model / "data").mkdir(exist_ok=True)
+        (model / "data/raw.csv").write_text(content)
     monkeypatch.chdir(folder)
     return folder
 

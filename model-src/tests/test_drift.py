@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from bench.drift_trials import DATA, WINDOW_ROWS, Flowers, ours, rates
+from extras.bench.drift_trials import DATA, WINDOW_ROWS, Flowers, ours, rates
 from monitoring import drift
 
 TRIALS = 200

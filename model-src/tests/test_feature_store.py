@@ -1,4 +1,4 @@
-"""The feature store. What needs Feast is marked so, and runs with the Python of feature_store/.venv: see
+"""The feature store. What needs Feast is marked so, and runs with the Python of extras/feature_store/.venv: see
 `make test-features`."""
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import pytest
 import yaml
 from conftest import SOURCE, Service
 
-from feature_store import __main__ as commands
-from feature_store import frames
-from iris import generate_data, model
+from extras.feature_store import __main__ as commands
+from extras.feature_store import frames
 from lifecycle import tables, validation
+from models.iris import generate_data, model
 from packing import Refused, manifest
 
-FOLDER = SOURCE / "feature_store"
+FOLDER = SOURCE / "extras/feature_store"
 FEAST_PYTHON = FOLDER / ".venv/bin/python"
 
 LATER = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -124,7 +124,7 @@ def test_a_correction_is_one_more_row(data: pd.DataFrame) -> None:
         (151, LATER, {"petal_length": 1.5}, "flower 151: not in the offline store, which has 1 to 150"),
         (1, LATER, {"species": 1.5}, "species: not a measurement; these are: sepal_length, .*, petal_width"),
         (1, LATER, {"petal_length": 0.0},
-         r"petal_length: 0 is not from 0\.1 to 15 \(centimetres\), as iris/schema.py asks"),
+         r"petal_length: 0 is not from 0\.1 to 15 \(centimetres\), as models/iris/schema.py asks"),
         (1, LATER, {"petal_length": float("nan")}, "petal_length: nan is not from .*"),
         (1, LATER, {"petal_length": 1.5, "petal_width": float("inf")}, "petal_width: inf is not from .*"),
         (1, frames.FIRST + timedelta(minutes=1), {"petal_length": 1.5},
@@ -206,13 +206,15 @@ class Store:
     def __init__(self, source: Path, environment: Mapping[str, str]) -> None:
         self.source, self._environment = source, environment
 
-    def run(self, *args: object, python: tuple[str, ...] = ("-m", "feature_store")) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *args: object, python: tuple[str, ...] = ("-m", "extras.feature_store")
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [FEAST_PYTHON, *python, *map(str, args)],
             cwd=self.source, env=self._environment, capture_output=True, text=True,
         )  # fmt: skip
 
-    def ran(self, *args: object, python: tuple[str, ...] = ("-m", "feature_store")) -> str:
+    def ran(self, *args: object, python: tuple[str, ...] = ("-m", "extras.feature_store")) -> str:
         done = self.run(*args, python=python)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -225,7 +227,7 @@ class Store:
 def filled(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], fishers: Path) -> Store:
     """A store with Fisher's flowers, online too. Tests must not change it."""
     source = tmp_path_factory.mktemp("store") / "model-src"
-    for folder in ("iris", "lifecycle", "packing", "feature_store"):
+    for folder in ("extras", "lifecycle", "models", "packing"):
         shutil.copytree(
             SOURCE / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__", "build", "data", ".venv")
         )
@@ -254,7 +256,7 @@ from pathlib import Path
 opened = []
 sys.addaudithook(lambda event, _: opened.append(event) if event in ("socket.connect", "socket.getaddrinfo") else None)
 
-from feature_store import __main__ as commands
+from extras.feature_store import __main__ as commands
 from lifecycle import tables
 
 measured = [tables.read(Path(file)).drop(columns="species") for file in sys.argv[1:]]
@@ -283,7 +285,7 @@ def test_data_that_breaks_the_schema_is_not_loaded(store: Store, fishers: Path, 
 
     assert (refused.returncode, refused.stdout) == (1, "")
     said, _, fault = refused.stderr.splitlines()
-    assert said == f"error: {wrong}: iris/schema.py does not hold:"
+    assert said == f"error: {wrong}: models/iris/schema.py does not hold:"
     assert re.fullmatch("error: sepal_length +from 1 to 15 +51 .* line 2", fault)
     assert store.training() == fishers.read_bytes()
 

@@ -18,9 +18,10 @@ from conftest import SOURCE, Repository, wait_until
 from moto.server import ThreadedMotoServer
 
 import lifecycle.__main__ as command
+from lifecycle import stages
 from packing import lineage
 
-IRIS = "iris/dvc.yaml"
+IRIS = "models/iris/dvc.yaml"
 STAGES = ["generate", "validate", "prepare", "tune", "train", "evaluate", "package"]
 
 
@@ -40,7 +41,7 @@ def succeeds(done: subprocess.CompletedProcess[str]) -> str:
 
 def small(repository: Repository) -> None:
     """The least work that still is a search."""
-    params = repository.source / "iris/params.yaml"
+    params = repository.source / "models/iris/params.yaml"
     text = params.read_text().replace("trials: 12", "trials: 3").replace("folds: 5", "folds: 2")
     params.write_text(text.replace("n_estimators: 100", "n_estimators: 5").replace("resamples: 1000", "resamples: 100"))
 
@@ -51,7 +52,7 @@ def test_a_clean_clone_makes_the_committed_lock_again(name: str, request: pytest
     repository: Repository = request.getfixturevalue(name)
 
     assert repository.git("status", "--porcelain") == ""
-    model = "iris" if name == "trained" else "diabetes"
+    model = "models/iris" if name == "trained" else "models/diabetes"
     for path in ("dvc.lock", "metrics.json", "plots/trials.csv", "plots/importance.csv", "data_dictionary.md"):
         assert (repository.source / model / path).read_bytes() == (SOURCE / model / path).read_bytes()
 
@@ -69,7 +70,7 @@ def test_a_second_run_does_nothing(trained: Repository) -> None:
 def changed(trained: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A repository where evaluation alone was changed and repeated; it is not committed."""
     repository = trained.copy(tmp_path_factory.mktemp("changed") / "repository")
-    params = repository.source / "iris/params.yaml"
+    params = repository.source / "models/iris/params.yaml"
     params.write_text(params.read_text().replace("resamples: 1000", "resamples: 100"))
     said = succeeds(repository.run("dvc", "repro", IRIS))
     assert stages_run(said) == ["evaluate", "package"]
@@ -78,50 +79,52 @@ def changed(trained: Repository, tmp_path_factory: pytest.TempPathFactory) -> Re
 
 def test_one_changed_parameter_runs_only_what_follows(changed: Repository, trained: Repository) -> None:
     """The evaluation is another one, the model is the same: its intervals differ, and no byte of the version."""
-    before, after = (json.loads((one.source / "iris/metrics.json").read_text()) for one in (trained, changed))
+    before, after = (json.loads((one.source / "models/iris/metrics.json").read_text()) for one in (trained, changed))
     assert {name: one["value"] for name, one in after.items()} == {name: one["value"] for name, one in before.items()}
     assert after != before
-    assert files(changed.source / "iris/build/package") == files(trained.source / "iris/build/package")
+    assert files(changed.source / "models/iris/build/package") == files(trained.source / "models/iris/build/package")
 
 
 def test_metrics_and_plots_are_compared_with_a_commit(changed: Repository) -> None:
     metrics = json.loads(succeeds(changed.run("dvc", "metrics", "diff", "--json")))
     ((path, differing),) = metrics["diff"].items() if "diff" in metrics else metrics.items()
 
-    assert path == "iris/metrics.json"
+    assert path == "models/iris/metrics.json"
     assert {"accuracy.low", "accuracy.high"} & differing.keys()
     assert not any(name.endswith(".value") for name in differing)
 
-    shown = json.loads(succeeds(changed.run("dvc", "plots", "show", "--json", "iris/plots/confusion.csv")))
-    assert "iris/plots/confusion.csv" in json.dumps(shown)
-    compared = json.loads(succeeds(changed.run("dvc", "plots", "diff", "--json", "--targets", "iris/plots/trials.csv")))
-    assert "iris/plots/trials.csv" in json.dumps(compared)
+    shown = json.loads(succeeds(changed.run("dvc", "plots", "show", "--json", "models/iris/plots/confusion.csv")))
+    assert "models/iris/plots/confusion.csv" in json.dumps(shown)
+    compared = json.loads(
+        succeeds(changed.run("dvc", "plots", "diff", "--json", "--targets", "models/iris/plots/trials.csv"))
+    )
+    assert "models/iris/plots/trials.csv" in json.dumps(compared)
 
 
 def test_what_is_not_up_to_date_or_not_committed_makes_no_version(
     changed: Repository, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """First a lock that is not committed, then one that is not that of the parameters."""
-    monkeypatch.setattr(command, "SOURCE", changed.source)
+    monkeypatch.setattr(stages, "SOURCE", changed.source)
     monkeypatch.chdir(changed.source)
-    before, lock = files(changed.source / "artifacts/iris"), changed.source / "iris/dvc.lock"
+    before, lock = files(changed.source / "artifacts/iris"), changed.source / "models/iris/dvc.lock"
 
     assert command.main(["version", "iris"]) == 1
     assert capsys.readouterr().err.splitlines() == [
-        "error: model-src/iris/dvc.lock: changed, not committed",
-        "error: model-src/iris/metrics.json: changed, not committed",
-        "error: model-src/iris/params.yaml: changed, not committed",
+        "error: model-src/models/iris/dvc.lock: changed, not committed",
+        "error: model-src/models/iris/metrics.json: changed, not committed",
+        "error: model-src/models/iris/params.yaml: changed, not committed",
         "error: commit the model's code first, or try it out with --draft (a draft cannot be uploaded)",
     ]
 
     kept = lock.read_bytes()
-    lock.write_bytes((SOURCE / "iris/dvc.lock").read_bytes())
+    lock.write_bytes((SOURCE / "models/iris/dvc.lock").read_bytes())
     code = command.main(["version", "iris", "--draft"])
     lock.write_bytes(kept)
 
     assert (code, capsys.readouterr().err) == (
         1,
-        "error: iris/dvc.yaml: not up to date: evaluate, package; run `dvc repro iris/dvc.yaml` and commit its lock\n",
+        f"error: {IRIS}: not up to date: evaluate, package; run `dvc repro {IRIS}` and commit its lock\n",
     )
     assert files(changed.source / "artifacts/iris") == before
 
@@ -130,7 +133,7 @@ def test_another_split_runs_everything_after_it(trained: Repository, tmp_path: P
     """And a stage that was interrupted leaves nothing that the next run takes for done."""
     repository = trained.copy(tmp_path / "repository")
     small(repository)
-    params = repository.source / "iris/params.yaml"
+    params = repository.source / "models/iris/params.yaml"
     text = params.read_text()
     another = text.replace("test_size: 0.3  # the share of rows held out for evaluation\n  seed: 42",
                            "test_size: 0.3\n  seed: 7")  # fmt: skip
@@ -156,14 +159,14 @@ def test_another_split_runs_everything_after_it(trained: Repository, tmp_path: P
     # The one that came second: what the first one writes is busy.
     assert refused.returncode != 0
     assert "busy" in refused.stderr or "lock" in refused.stderr
-    assert not (repository.source / "iris/build/tuned.json").exists()
+    assert not (repository.source / "models/iris/build/tuned.json").exists()
 
     params.write_text(another)
     said = succeeds(repository.run("dvc", "repro", IRIS))
 
     assert stages_run(said) == ["tune", "train", "evaluate", "package"]
     lock = repository.git("diff", "--name-only").splitlines()
-    assert "model-src/iris/dvc.lock" in lock and "model-src/iris/data_dictionary.md" not in lock
+    assert "model-src/models/iris/dvc.lock" in lock and "model-src/models/iris/data_dictionary.md" not in lock
 
 
 @pytest.fixture(scope="module")
@@ -193,16 +196,18 @@ def test_what_is_pushed_from_one_clone_is_pulled_in_another_and_is_the_same_vers
     succeeds(other.run("dvc", "pull", IRIS))
 
     assert other.git("status", "--porcelain") == ""
-    assert files(other.source / "iris/build") == files(trained.source / "iris/build")
-    assert (other.source / "iris/data/raw.csv").read_bytes() == (trained.source / "iris/data/raw.csv").read_bytes()
+    assert files(other.source / "models/iris/build") == files(trained.source / "models/iris/build")
+    assert (other.source / "models/iris/data/raw.csv").read_bytes() == (
+        trained.source / "models/iris/data/raw.csv"
+    ).read_bytes()
 
     for stage in ("train", "package"):
         # With 1 and 6 a set of the ONNX converter's has its two members in different orders.
         succeeds(other.run("lifecycle", stage, "iris", PYTHONHASHSEED="6"))
-    assert files(other.source / "iris/build") == files(trained.source / "iris/build")
-    assert not [file for file in (other.source / "iris/build").iterdir() if file.name.startswith(".")]
+    assert files(other.source / "models/iris/build") == files(trained.source / "models/iris/build")
+    assert not [file for file in (other.source / "models/iris/build").iterdir() if file.name.startswith(".")]
 
-    monkeypatch.setattr(command, "SOURCE", other.source)
+    monkeypatch.setattr(stages, "SOURCE", other.source)
     monkeypatch.chdir(other.source)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{other.source / 'mlflow.db'}")
     assert command.main(["version", "iris"]) == 0
@@ -228,28 +233,28 @@ def test_a_store_that_is_away_is_named_and_nothing_is_pulled(trained: Repository
 
     assert done.returncode != 0
     assert "http://127.0.0.1:9/mlops-prod/dvc/" in done.stderr
-    assert not (other.source / "iris/build/model.joblib").exists()
+    assert not (other.source / "models/iris/build/model.joblib").exists()
     assert other.git("status", "--porcelain") == ""
 
 
 def test_the_data_of_diabetes_are_those_that_its_dvc_file_names(trained_diabetes: Repository) -> None:
     """`generate_data` wrote raw.csv there: DVC takes it for the tracked file, by its hash."""
-    status = json.loads(succeeds(trained_diabetes.run("dvc", "status", "--json", "diabetes/data/raw.csv.dvc")))
+    status = json.loads(succeeds(trained_diabetes.run("dvc", "status", "--json", "models/diabetes/data/raw.csv.dvc")))
 
     assert status == {}
-    assert trained_diabetes.git("check-ignore", "model-src/diabetes/data/raw.csv") != ""
+    assert trained_diabetes.git("check-ignore", "model-src/models/diabetes/data/raw.csv") != ""
 
 
 def test_new_data_arrives_by_its_dvc_file(trained_diabetes: Repository, tmp_path: Path) -> None:
     """A commit of the `.dvc` file is a change of the model's code; faulty data stops before anything learns from it."""
     repository = trained_diabetes.copy(tmp_path / "repository")
-    file = repository.source / "diabetes/data/raw.csv"
+    file = repository.source / "models/diabetes/data/raw.csv"
     lines = file.read_text().splitlines()
     file.write_text("\n".join([*lines, "200,1.0,25.0,90.0,180.0,110.0,50.0,4.0,4.6,90.0,150.0"]) + "\n")
-    succeeds(repository.run("dvc", "add", "diabetes/data/raw.csv"))
-    assert repository.git("status", "--porcelain") == "M model-src/diabetes/data/raw.csv.dvc"
+    succeeds(repository.run("dvc", "add", "models/diabetes/data/raw.csv"))
+    assert repository.git("status", "--porcelain") == "M model-src/models/diabetes/data/raw.csv.dvc"
 
-    done = repository.run("dvc", "repro", "diabetes/dvc.yaml")
+    done = repository.run("dvc", "repro", "models/diabetes/dvc.yaml")
 
     assert done.returncode != 0
     assert stages_run(done.stdout) == ["validate"]
@@ -257,9 +262,9 @@ def test_new_data_arrives_by_its_dvc_file(trained_diabetes: Repository, tmp_path
     assert "error: age from 18 to 100 200 0.2% line 444" in said
 
     file.write_text("\n".join([*lines, "20.0,1.0,25.0,90.0,180.0,110.0,50.0,4.0,4.6,90.0,150.0"]) + "\n")
-    succeeds(repository.run("dvc", "add", "diabetes/data/raw.csv"))
+    succeeds(repository.run("dvc", "add", "models/diabetes/data/raw.csv"))
 
-    said_now = succeeds(repository.run("dvc", "repro", "diabetes/dvc.yaml:prepare"))
+    said_now = succeeds(repository.run("dvc", "repro", "models/diabetes/dvc.yaml:prepare"))
 
     assert stages_run(said_now) == ["validate", "prepare"]
     commit = repository.commit("Take new patients", date="2026-03-01T12:00:00+00:00")

@@ -19,10 +19,10 @@ from conftest import SOURCE, Repository
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline
 
-from diabetes.model import MODEL as DIABETES
-from iris.model import MODEL as IRIS
 from lifecycle import comparing, evaluating, preparing, reporting, settings, tables, training, tuning, validation
 from lifecycle.model import Model
+from models.diabetes.model import MODEL as DIABETES
+from models.iris.model import MODEL as IRIS
 from packing import Refused, manifest, pack
 from serving import model as serving
 from serving.source import open_source
@@ -41,11 +41,11 @@ def data(raw: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 def params_of(name: str) -> settings.Params:
-    return settings.read(SOURCE / name / "params.yaml", settings.Params)
+    return settings.read(SOURCE / "models" / name / "params.yaml", settings.Params)
 
 
 def problem_of(name: str) -> settings.Problem:
-    return settings.read(SOURCE / name / "problem.yaml", settings.Problem)
+    return settings.read(SOURCE / "models" / name / "problem.yaml", settings.Problem)
 
 
 # Settings
@@ -88,7 +88,7 @@ C = "C: {low: 0.01, high: 100.0, log: true}"
     ],
 )
 def test_a_wrong_parameter_is_one_line_that_names_it(tmp_path: Path, old: str, new: str, message: str) -> None:
-    text = (SOURCE / "iris/params.yaml").read_text()
+    text = (SOURCE / "models/iris/params.yaml").read_text()
     assert old in text
     (tmp_path / "params.yaml").write_text(text.replace(old, new))
 
@@ -116,7 +116,7 @@ def test_a_wrong_parameter_is_one_line_that_names_it(tmp_path: Path, old: str, n
     ],
 )
 def test_a_wrong_problem_is_one_line_that_names_the_field(tmp_path: Path, old: str, new: str, message: str) -> None:
-    text = (SOURCE / "iris/problem.yaml").read_text()
+    text = (SOURCE / "models/iris/problem.yaml").read_text()
     assert old in text
     (tmp_path / "problem.yaml").write_text(text.replace(old, new))
 
@@ -133,20 +133,20 @@ def test_what_is_no_settings_file_is_refused(tmp_path: Path, content: str, messa
 
     with pytest.raises(Refused, match=rf"params.yaml: {message}"):
         settings.read(tmp_path / "params.yaml", settings.Params)
-    with pytest.raises(Refused, match=r"absent.yaml: No such file or directory; every model has one, see iris/"):
+    with pytest.raises(Refused, match=r"absent.yaml: No such file or directory; every model has one, see models/"):
         settings.read(tmp_path / "absent.yaml", settings.Params)
 
 
 @pytest.mark.parametrize(
     ("stage", "file", "old", "new", "message"),
     [
-        ("tune", "problem", "name: mae", "name: accuracy", "diabetes/problem.yaml: metric.name: accuracy is not"),
-        ("tune", "params", "  ridge:", "  rigde:", "diabetes/params.yaml: families.rigde: no such family; there is ri"),
-        ("tune", "params", "alpha: {", "alhpa: {", "diabetes/params.yaml: families.ridge.alhpa: Ridge has no such par"),
+        ("tune", "problem", "name: mae", "name: accuracy", "models/diabetes/problem.yaml: metric.name: accuracy is"),
+        ("tune", "params", "  ridge:", "  rigde:", "models/diabetes/params.yaml: families.rigde: no such family"),
+        ("tune", "params", "alpha: {", "alhpa: {", "models/diabetes/params.yaml: families.ridge.alhpa: Ridge has no"),
         ("tune", "params", "alpha: {low: 0.1, high: 100.0, log: true}", "alpha: none",
-         "diabetes/params.yaml: families.ridge: {'alpha': 'none'}: The 'alpha' parameter of "),
+         "models/diabetes/params.yaml: families.ridge: {'alpha': 'none'}: The 'alpha' parameter of "),
         ("prepare", "params", "test_size: 0.25", "test_size: 0.9999",
-         "diabetes/params.yaml: prepare.test_size: 0.9999: too few rows to hold out: "),
+         "models/diabetes/params.yaml: prepare.test_size: 0.9999: too few rows to hold out: "),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_fit_the_model_are_refused(
@@ -154,7 +154,7 @@ def test_settings_that_do_not_fit_the_model_are_refused(
 ) -> None:
     from lifecycle.__main__ import main
 
-    path = workspace / f"diabetes/{file}.yaml"
+    path = workspace / f"models/diabetes/{file}.yaml"
     text = path.read_text()
     assert old in text
     if file == "problem":
@@ -534,7 +534,7 @@ def served(artifacts: Path) -> serving.Model:
 
 @pytest.fixture
 def held_out(trained: Repository) -> pd.DataFrame:
-    return tables.read(trained.source / "iris/build/evaluation.csv")
+    return tables.read(trained.source / "models/iris/build/evaluation.csv")
 
 
 class Other:

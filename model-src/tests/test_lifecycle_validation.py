@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 from conftest import SOURCE
 
-from diabetes import model as diabetes
-from iris import model as iris
 from lifecycle import model, validation
 from lifecycle.__main__ import main
+from models.diabetes import model as diabetes
+from models.iris import model as iris
 from packing import Refused
 
 MODELS = ["diabetes", "iris"]
@@ -82,9 +82,9 @@ def test_the_data_of_the_repository_is_valid(
 
     assert (code, lines) == (
         0,
-        [f"{name}/data/raw.csv: {rows} rows, as {name}/schema.py and {name}/accepted.json say"],
+        [f"models/{name}/data/raw.csv: {rows} rows, as models/{name}/schema.py and models/{name}/accepted.json say"],
     )
-    checked = json.loads((workspace / name / "build/validation.json").read_text())
+    checked = json.loads((workspace / "models" / name / "build/validation.json").read_text())
     assert checked["rows"] == rows
     assert checked["duplicates"] == {"iris": 1, "diabetes": 0}[name]
     assert list(checked["shift"]) == list(checked["null_share"]) == HEADER[name].split(",")
@@ -97,20 +97,20 @@ def test_what_is_committed_was_made_from_the_schema_and_the_data(
     name: str, workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The data dictionary and the accepted distribution."""
-    (workspace / name / "data_dictionary.md").unlink()
-    (workspace / name / "accepted.json").unlink()
+    (workspace / "models" / name / "data_dictionary.md").unlink()
+    (workspace / "models" / name / "accepted.json").unlink()
 
     code, lines = stage("validate", name, capsys)
     assert code == 1
     assert lines == [
-        f"error: {name}/accepted.json: No such file or directory; look at the data, then"
+        f"error: models/{name}/accepted.json: No such file or directory; look at the data, then"
         f" `python -m lifecycle accept {name}` and commit the file"
     ]
     assert stage("accept", name, capsys)[0] == 0
     assert stage("validate", name, capsys)[0] == 0
 
     for file in ("accepted.json", "data_dictionary.md"):
-        assert (workspace / name / file).read_text() == (SOURCE / name / file).read_text()
+        assert (workspace / "models" / name / file).read_text() == (SOURCE / "models" / name / file).read_text()
 
 
 def test_the_data_dictionary_says_what_the_schema_says() -> None:
@@ -167,13 +167,13 @@ def test_a_fault_is_named_by_column_rule_and_share(
     raw: dict[str, str], capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     rows = change(parse(raw[name]))
-    (workspace / name / "data/raw.csv").write_text(to_csv(rows))
+    (workspace / "models" / name / "data/raw.csv").write_text(to_csv(rows))
 
     lines = refusal(name, capsys)
 
     rules = "1 rule" if count == 1 else f"{count} rules"
     assert lines == [
-        f"{name}/data/raw.csv: {rules} broken in {len(rows)} rows; nothing is learned from this data:",
+        f"models/{name}/data/raw.csv: {rules} broken in {len(rows)} rows; nothing is learned from this data:",
         TITLE,
         *faults,
     ]
@@ -186,14 +186,19 @@ def test_a_feature_that_has_moved_by_one_sigma_is_stopped(
 ) -> None:
     # Not so far that a range would be left.
     column = {"iris": "sepal_length", "diabetes": "s1"}[name]
-    (workspace / name / "data/raw.csv").write_text(to_csv(moved(parse(raw[name]), column, sigmas)))
+    (workspace / "models" / name / "data/raw.csv").write_text(to_csv(moved(parse(raw[name]), column, sigmas)))
 
     _, title, *faults = refusal(name, capsys)
 
     assert title == TITLE
     (fault,) = faults
     moved_column, rule, found, share, where = fault.split("|")
-    assert (moved_column, rule, share, where) == (column, f"distributed as accepted in {name}/accepted.json", "-", "-")
+    assert (moved_column, rule, share, where) == (
+        column,
+        f"distributed as accepted in models/{name}/accepted.json",
+        "-",
+        "-",
+    )
     assert 0.25 < float(found.removeprefix("index ").removesuffix(", at most 0.25")) < 2
 
 
@@ -202,7 +207,7 @@ def test_other_shares_of_a_category_are_a_shift(
 ) -> None:
     """Sampling that has lost half of a species, and not one value that is wrong."""
     rows = parse(raw["iris"])
-    (workspace / "iris/data/raw.csv").write_text(to_csv(rows[:60] + rows[100:]))
+    (workspace / "models/iris/data/raw.csv").write_text(to_csv(rows[:60] + rows[100:]))
 
     assert any(line.startswith("species|distributed as accepted in") for line in refusal("iris", capsys))
 
@@ -243,7 +248,9 @@ def test_what_is_no_such_table_is_refused_in_one_line(
 ) -> None:  # fmt: skip
     content, header = change(raw[name]), HEADER[name]
     columns = header.split(",")
-    (workspace / name / "data/raw.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    (workspace / "models" / name / "data/raw.csv").write_bytes(
+        content if isinstance(content, bytes) else content.encode()
+    )
 
     (line,) = refusal(name, capsys)
 
@@ -251,7 +258,7 @@ def test_what_is_no_such_table_is_refused_in_one_line(
         "header": header, "first": header[:3], "fewer": ",".join(columns[1:]), "back": ",".join(columns[::-1]),
         "semicolons": ";".join(columns), "width": len(columns), "more": len(columns) + 1, "less": len(columns) - 1,
     }  # fmt: skip
-    assert line.startswith(f"{name}/data/raw.csv: ")
+    assert line.startswith(f"models/{name}/data/raw.csv: ")
     assert said.format(**words) in line
 
 
@@ -260,18 +267,18 @@ def test_every_row_with_a_field_too_many_is_counted(
 ) -> None:
     """pandas would take the first column for an index, and read all others one to the left."""
     header, *rows = raw["iris"].splitlines()
-    (workspace / "iris/data/raw.csv").write_text("\n".join([header, *(f"{row},1" for row in rows)]))
+    (workspace / "models/iris/data/raw.csv").write_text("\n".join([header, *(f"{row},1" for row in rows)]))
 
     assert refusal("iris", capsys) == [
-        "iris/data/raw.csv: line 2: 6 fields, not 5; correct or remove the row; 149 more such lines"
+        "models/iris/data/raw.csv: line 2: 6 fields, not 5; correct or remove the row; 149 more such lines"
     ]
 
 
 def test_missing_data_comes_with_the_remedy(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (workspace / "diabetes/data/raw.csv").unlink()
+    (workspace / "models/diabetes/data/raw.csv").unlink()
 
     assert refusal("diabetes", capsys) == [
-        "diabetes/data/raw.csv: No such file or directory; `dvc pull` or the stage `generate` brings it"
+        "models/diabetes/data/raw.csv: No such file or directory; `dvc pull` or the stage `generate` brings it"
     ]
 
 
@@ -279,7 +286,7 @@ def test_spreadsheets_line_ends_byte_order_marks_and_blank_lines_are_read(
     workspace: Path, raw: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And a fault is still found where an editor shows it."""
-    file = workspace / "iris/data/raw.csv"
+    file = workspace / "models/iris/data/raw.csv"
     lines = raw["iris"].splitlines()
     file.write_bytes(("\ufeff" + "\r\n".join([lines[0], "", *lines[1:], ""])).encode())
 
@@ -311,24 +318,24 @@ def every_column(described: dict[str, object]) -> str:
 def test_a_wrong_accepted_distribution_is_refused(
     content: str, said: str, workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (workspace / "diabetes/accepted.json").write_text(content)
+    (workspace / "models/diabetes/accepted.json").write_text(content)
 
     (line,) = refusal("diabetes", capsys)
 
-    assert line.startswith(f"diabetes/accepted.json: {said}")
+    assert line.startswith(f"models/diabetes/accepted.json: {said}")
     assert line.endswith("look at the data, then `python -m lifecycle accept diabetes` and commit the file")
 
 
 def test_data_that_breaks_the_schema_is_not_accepted(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = workspace / "iris/data/raw.csv"
+    file = workspace / "models/iris/data/raw.csv"
     file.write_text(file.read_text().replace("5.1,3.5,1.4,0.2,setosa", "5.1,3.5,1.4,0.2,daisy", 1))
 
     code, lines = stage("accept", "iris", capsys)
 
     assert code == 1
-    assert lines[0] == "error: iris/data/raw.csv: iris/schema.py does not hold:"
+    assert lines[0] == "error: models/iris/data/raw.csv: models/iris/schema.py does not hold:"
     assert "daisy" in lines[2]
-    assert (workspace / "iris/accepted.json").read_text() == (SOURCE / "iris/accepted.json").read_text()
+    assert (workspace / "models/iris/accepted.json").read_text() == (SOURCE / "models/iris/accepted.json").read_text()
 
 
 @pytest.mark.filterwarnings("ignore:scipy.optimize:DeprecationWarning")
@@ -341,8 +348,8 @@ def test_shuffled_labels_are_valid_data_and_stop_the_search(
     shuffled = random.Random(7).sample([row[target] for row in rows], len(rows))
     for row, value in zip(rows, shuffled, strict=True):
         row[target] = value
-    (workspace / name / "data/raw.csv").write_text(to_csv(rows))
-    params = workspace / name / "params.yaml"
+    (workspace / "models" / name / "data/raw.csv").write_text(to_csv(rows))
+    params = workspace / "models" / name / "params.yaml"
     params.write_text(
         params.read_text().replace("trials: 12", "trials: 3").replace("n_estimators: 100", "n_estimators: 10")
     )
@@ -354,14 +361,15 @@ def test_shuffled_labels_are_valid_data_and_stop_the_search(
     assert [line.split(":")[0] for line in lines[:-1]] == [f"trial {number} of 3" for number in (1, 2, 3)]
     metric, limit = {"iris": ("accuracy", "at least 0.85"), "diabetes": ("mae", "at most 52")}[name]
     assert lines[-1].startswith(
-        f"error: {name}/build/train.csv: {target} does not follow from the other columns: the best {metric} of 3"
+        f"error: models/{name}/build/train.csv: {target} does not follow from the other columns: the best {metric} of 3"
         " candidates, cross-validated, is "
     )
     assert lines[-1].endswith(
-        f", and it has to be {limit} ({name}/problem.yaml: metric); are the values of {target} those of their rows?"
+        f", and it has to be {limit} (models/{name}/problem.yaml: metric);"
+        f" are the values of {target} those of their rows?"
     )
     # Neither an outcome nor a run of MLflow's.
-    assert sorted(file.name for file in (workspace / name / "build").iterdir()) == [
+    assert sorted(file.name for file in (workspace / "models" / name / "build").iterdir()) == [
         "evaluation.csv", "train.csv", "validation.json",
     ]  # fmt: skip
     assert not (workspace / "mlflow.db").exists()
@@ -371,9 +379,9 @@ def test_shuffled_labels_are_valid_data_and_stop_the_search(
 def test_small_variations_of_the_flowers_are_valid(
     seed: int, workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from iris import generate_data
+    from models.iris import generate_data
 
-    params = workspace / "iris/params.yaml"
+    params = workspace / "models/iris/params.yaml"
     text = params.read_text().replace("seed: null", f"seed: {seed}").replace("rows: 150", "rows: 300")
     params.write_text(text.replace("noise: 0.0", "noise: 0.1"))
 

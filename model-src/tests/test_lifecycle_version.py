@@ -18,8 +18,8 @@ import pytest
 from conftest import SAMPLE, SOURCE, Repository, wait_until
 
 import lifecycle.__main__ as command
-from diabetes.schema import SCHEMA as PATIENT
-from lifecycle import tables, tracking, training, versioning
+from lifecycle import stages, tables, tracking, training, versioning
+from models.diabetes.schema import SCHEMA as PATIENT
 from packing import files, manifest, onnx_export
 from packing.digest import hash_folder, version_digest
 
@@ -113,7 +113,7 @@ def test_the_reports_agree_with_the_manifest(name: str, request: pytest.FixtureR
     importance = list(csv.DictReader((reports / "feature_importance.csv").open()))
     assert {row["feature"] for row in importance} == {one.name for one in described.signature.inputs}
     card = (reports / "model_card.md").read_text()
-    problem = (SOURCE / name / "problem.yaml").read_text()
+    problem = (SOURCE / "models" / name / "problem.yaml").read_text()
     for field in ("title", "objective", "owner", "out_of_scope"):
         (line,) = (line for line in problem.splitlines() if line.startswith(f"{field}: "))
         assert line.partition(": ")[2] in card
@@ -214,7 +214,7 @@ def test_the_recorded_model_loads_with_its_signature(
 
 STOCK_SERVER = """
 import sys
-for blocked in ("skl2onnx", "onnx", "mlflow", "iris", "diabetes", "lifecycle", "packing"):
+for blocked in ("skl2onnx", "onnx", "mlflow", "models", "lifecycle", "packing"):
     sys.modules[blocked] = None
 import joblib
 model = joblib.load(sys.argv[1])
@@ -255,7 +255,7 @@ def test_a_stock_scikit_learn_server_loads_the_joblib(
 def repository(trained: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     """A copy of the trained repository to run commands in, in this process, which is quicker."""
     copy = trained.copy(tmp_path / "repository")
-    monkeypatch.setattr(command, "SOURCE", copy.source)
+    monkeypatch.setattr(stages, "SOURCE", copy.source)
     monkeypatch.chdir(copy.source)
     # Absolute, because MLflow keeps a connection for each address in a process; and runs recorded here stay here.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{copy.source / 'mlflow.db'}")
@@ -291,7 +291,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *args: str, code: int = 1) -> li
 
 def test_a_draft_is_marked_and_not_registered(repository: Repository, capsys: pytest.CaptureFixture[str]) -> None:
     """Code that is not committed: the point of a draft."""
-    code = repository.source / "iris/model.py"
+    code = repository.source / "models/iris/model.py"
     same = unchanged(repository)
     (repository.source / "lifecycle/new.py").write_text("# not committed\n")
 
@@ -312,20 +312,21 @@ def test_a_draft_is_marked_and_not_registered(repository: Repository, capsys: py
     code.write_text(code.read_text() + "# changed\n")
     (line,) = refusal(capsys, "version", "iris", "--draft")
     assert line == (
-        "error: iris/dvc.yaml: not up to date: tune, train, evaluate; run `dvc repro iris/dvc.yaml` and commit its lock"
+        "error: models/iris/dvc.yaml: not up to date: tune, train, evaluate;"
+        " run `dvc repro models/iris/dvc.yaml` and commit its lock"
     )
 
 
 def test_outputs_that_were_altered_or_lost_make_no_version(
     repository: Repository, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    same, build = unchanged(repository), repository.source / "iris/build"
+    same, build = unchanged(repository), repository.source / "models/iris/build"
     (build / "package/onnx/model.onnx").write_bytes((build / "package/onnx/model.onnx").read_bytes()[:1000])
     (build / "predictions.csv").unlink()
 
     assert refusal(capsys, "version", "iris") == [
-        "error: iris/dvc.yaml: not up to date: train, evaluate, package;"
-        " run `dvc repro iris/dvc.yaml` and commit its lock"
+        "error: models/iris/dvc.yaml: not up to date: train, evaluate, package;"
+        " run `dvc repro models/iris/dvc.yaml` and commit its lock"
     ]
     assert same()
 
@@ -338,7 +339,7 @@ def test_a_shallow_clone_is_refused_before_any_work(
     subprocess.run(
         ["git", "clone", "--quiet", "--depth", "1", f"file://{other.root}", tmp_path / "shallow"], check=True
     )
-    monkeypatch.setattr(command, "SOURCE", tmp_path / "shallow/model-src")
+    monkeypatch.setattr(stages, "SOURCE", tmp_path / "shallow/model-src")
     monkeypatch.chdir(tmp_path / "shallow/model-src")
 
     (line,) = refusal(capsys, "version", "iris")
@@ -375,8 +376,8 @@ def test_an_unreachable_tracking_server_is_named(
 ) -> None:
     """A stage that fails has written nothing; DVC has taken its outputs away before."""
     same = unchanged(repository)
-    params = repository.source / "iris/params.yaml"
-    tuned = repository.source / "iris/build/tuned.json"
+    params = repository.source / "models/iris/params.yaml"
+    tuned = repository.source / "models/iris/build/tuned.json"
     if stage == "tune":
         params.write_text(
             params.read_text().replace("trials: 12", "trials: 3").replace("estimators: 100", "estimators: 5")
@@ -444,20 +445,20 @@ def test_an_interruption_leaves_what_was_there(
     def interrupted(*args: object) -> None:
         raise KeyboardInterrupt
 
-    same, before = unchanged(repository), contents(repository.source / "iris")
+    same, before = unchanged(repository), contents(repository.source / "models/iris")
     monkeypatch.setattr(place, name, interrupted)
 
     assert refusal(capsys, stage, "iris", code=130) == [
         f"error: interrupted; what {stage} makes is as it was",
     ]
-    assert contents(repository.source / "iris") == before
+    assert contents(repository.source / "models/iris") == before
     assert same()
 
 
 def test_flavours_that_disagree_are_not_packed(
     repository: Repository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = contents(repository.source / "iris")
+    before = contents(repository.source / "models/iris")
     export = onnx_export.export
 
     def exported(pipeline: Any, inputs: int) -> bytes:
@@ -469,7 +470,7 @@ def test_flavours_that_disagree_are_not_packed(
         finally:
             pipeline[-1].estimators_ = whole
 
-    pipeline = training.load(Path("iris/build/model.joblib"))
+    pipeline = training.load(Path("models/iris/build/model.joblib"))
     whole = pipeline[-1].estimators_
     monkeypatch.setattr(training, "load", lambda path: pipeline)
     monkeypatch.setattr(onnx_export, "export", exported)
@@ -477,14 +478,14 @@ def test_flavours_that_disagree_are_not_packed(
     (line,) = refusal(capsys, "package", "iris")
 
     assert line.startswith("error: ONNX and scikit-learn disagree on ")
-    assert contents(repository.source / "iris") == before
+    assert contents(repository.source / "models/iris") == before
 
 
 @pytest.mark.parametrize(("sig", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_a_search_that_is_stopped_leaves_the_old_outcome(
     repository: Repository, tmp_path: Path, sig: signal.Signals, code: int
 ) -> None:
-    before = contents(repository.source / "iris")
+    before = contents(repository.source / "models/iris")
     log = tmp_path / "log"
     with log.open("w") as stream:
         process = subprocess.Popen(
@@ -498,11 +499,11 @@ def test_a_search_that_is_stopped_leaves_the_old_outcome(
     if sig == signal.SIGINT:
         assert log.read_text().splitlines()[-1] == "error: interrupted; what tune makes is as it was"
         assert "Traceback" not in log.read_text()
-    assert contents(repository.source / "iris") == before
+    assert contents(repository.source / "models/iris") == before
 
 
 def test_two_at_once_leave_one_whole_package(repository: Repository) -> None:
-    package = repository.source / "iris/build/package"
+    package = repository.source / "models/iris/build/package"
     before = contents(package)
     shutil.rmtree(package)
 
@@ -591,7 +592,9 @@ def test_an_altered_version_is_not_compared(
 # The command
 
 
-@pytest.mark.parametrize("module", ["lifecycle", "iris.generate_data", "diabetes.generate_data", "serving"])
+@pytest.mark.parametrize(
+    "module", ["lifecycle", "models.iris.generate_data", "models.diabetes.generate_data", "serving"]
+)
 def test_help_is_quick_and_has_examples(module: str, environment: dict[str, str]) -> None:
     heavy = "sklearn|mlflow|pandas|skl2onnx|pandera|optuna|dvc"
     done = subprocess.run(
@@ -632,4 +635,4 @@ def test_a_full_disk_is_one_line(
     monkeypatch.setattr(files.Path, "replace", full)
 
     assert refusal(capsys, "prepare", "iris") == ["error: No space left on device"]
-    assert not [file for file in Path("iris/build").iterdir() if file.name.startswith(".")]
+    assert not [file for file in Path("models/iris/build").iterdir() if file.name.startswith(".")]

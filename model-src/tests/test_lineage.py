@@ -18,7 +18,8 @@ def change(repository: Repository, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["iris/model.py", "iris/dvc.lock", "lifecycle/new.py", "packing/new.py", "requirements-train.txt"]
+    "path",
+    ["models/iris/model.py", "models/iris/dvc.lock", "lifecycle/new.py", "packing/new.py", "requirements-train.txt"],
 )
 def test_a_commit_of_the_models_code_is_the_code_commit(repository: Repository, path: str) -> None:
     change(repository, path)
@@ -28,7 +29,8 @@ def test_a_commit_of_the_models_code_is_the_code_commit(repository: Repository, 
 
 
 @pytest.mark.parametrize(
-    "path", ["serving/app.py", "diabetes/model.py", "other/model.py", "requirements-serve.txt", "README.md"]
+    "path",
+    ["serving/app.py", "models/diabetes/model.py", "models/other/model.py", "requirements-serve.txt", "README.md"],
 )
 def test_a_commit_of_anything_else_is_not(repository: Repository, path: str) -> None:
     commit = repository.git("rev-parse", "HEAD")
@@ -39,7 +41,7 @@ def test_a_commit_of_anything_else_is_not(repository: Repository, path: str) -> 
 
 
 def test_the_date_is_the_commits_in_utc(repository: Repository) -> None:
-    change(repository, "iris/model.py")
+    change(repository, "models/iris/model.py")
     repository.commit("Change the model", "2026-03-05T23:30:00-05:00")
 
     assert lineage.find(repository.source, "iris").date == "2026-03-06"
@@ -54,7 +56,7 @@ def imported(repository: Repository, trailer: str) -> None:
 
 def test_an_import_stands_for_the_commit_of_main(repository: Repository) -> None:
     """The trailer names main's tip, which need not be the commit that changed the model."""
-    change(repository, "iris/model.py")
+    change(repository, "models/iris/model.py")
     commit = repository.commit("Change the model", LATER)
     change(repository, "serving/app.py")
     tip = repository.commit("Change the service", "2026-03-06T12:00:00+00:00")
@@ -67,7 +69,7 @@ def test_an_import_stands_for_the_commit_of_main(repository: Repository) -> None
 
 
 def test_an_imported_commit_that_is_not_here_is_named(repository: Repository) -> None:
-    change(repository, "iris/model.py")
+    change(repository, "models/iris/model.py")
     repository.commit("Change the model")
     imported(repository, "1234567890" * 4)
 
@@ -76,7 +78,7 @@ def test_an_imported_commit_that_is_not_here_is_named(repository: Repository) ->
 
 
 def test_uncommitted_code_is_refused_and_named(repository: Repository) -> None:
-    change(repository, "iris/model.py")
+    change(repository, "models/iris/model.py")
     change(repository, "packing/new file.py")
     change(repository, "serving/app.py")
 
@@ -84,23 +86,23 @@ def test_uncommitted_code_is_refused_and_named(repository: Repository) -> None:
         lineage.find(repository.source, "iris")
 
     assert refused.value.lines == (
-        "model-src/iris/model.py: changed, not committed",
+        "model-src/models/iris/model.py: changed, not committed",
         "model-src/packing/new file.py: untracked, not committed",
         "commit the model's code first, or try it out with --draft (a draft cannot be uploaded)",
     )
 
 
 def test_a_deleted_and_a_staged_file_are_refused(repository: Repository) -> None:
-    (repository.source / "iris/params.yaml").unlink()
-    change(repository, "iris/new.py")
-    repository.git("add", "model-src/iris/new.py")
+    (repository.source / "models/iris/params.yaml").unlink()
+    change(repository, "models/iris/new.py")
+    repository.git("add", "model-src/models/iris/new.py")
 
     with pytest.raises(Refused, match=r"(?s)iris/new.py: changed.*iris/params.yaml: changed"):
         lineage.find(repository.source, "iris")
 
 
 def test_a_draft_may_be_uncommitted(repository: Repository) -> None:
-    change(repository, "iris/model.py")
+    change(repository, "models/iris/model.py")
 
     assert lineage.find(repository.source, "iris", draft=True).commit == repository.git("rev-parse", "HEAD")
 
@@ -127,7 +129,7 @@ def test_a_model_that_no_commit_holds_is_refused(tmp_path: Path, repository: Rep
     repository.git("update-ref", "-d", "HEAD")
     repository.git("commit", "--quiet", "--allow-empty", "--message", "Nothing yet")
 
-    with pytest.raises(Refused, match=r"no commit has iris, lifecycle, packing, requirements-train.txt"):
+    with pytest.raises(Refused, match=r"no commit has models/iris, lifecycle, packing, requirements-train.txt"):
         lineage.find(repository.source, "iris", draft=True)
 
 

@@ -18,7 +18,7 @@ from conftest import SOURCE, Service, upload
 from prometheus_client.parser import text_string_to_metric_families
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, root_mean_squared_error
 
-from bench.drift_trials import FEATURES, Flowers
+from extras.bench.drift_trials import FEATURES, Flowers
 from monitoring import __main__ as monitoring
 from monitoring import drift, log, reference, report
 from monitoring.place import open_place

@@ -7,10 +7,10 @@ import json
 import pytest
 from conftest import SOURCE, Repository
 
-from diabetes.model import MODEL as DIABETES
-from iris.model import MODEL as IRIS
 from lifecycle import evaluating, settings, tables
 from lifecycle.model import Model
+from models.diabetes.model import MODEL as DIABETES
+from models.iris.model import MODEL as IRIS
 
 # The digits beyond may differ between processors.
 SAME = 1e-4
@@ -21,7 +21,7 @@ def test_the_committed_metrics_are_those_of_the_committed_pipeline(
     model: Model, request: pytest.FixtureRequest
 ) -> None:
     repository: Repository = request.getfixturevalue("trained" if model is IRIS else "trained_diabetes")
-    committed = json.loads((SOURCE / model.name / "metrics.json").read_text())
+    committed = json.loads((SOURCE / "models" / model.name / "metrics.json").read_text())
     made = json.loads((repository.source / model.name / "metrics.json").read_text())
 
     assert committed.keys() == made.keys()
@@ -34,13 +34,13 @@ def test_the_committed_metrics_are_those_of_the_committed_pipeline(
 def test_the_models_are_as_good_as_their_problem_asks(model: Model, request: pytest.FixtureRequest) -> None:
     """Measured here from the predictions themselves; and no part of the data is far below the whole."""
     repository: Repository = request.getfixturevalue("trained" if model is IRIS else "trained_diabetes")
-    metric = settings.read(SOURCE / model.name / "problem.yaml", settings.Problem).metric
+    metric = settings.read(SOURCE / "models" / model.name / "problem.yaml", settings.Problem).metric
     predictions = tables.read(repository.source / model.name / "build/predictions.csv")
     held_out = predictions[predictions.held_out]
 
     measured = evaluating.measure(held_out, model)[metric.name]
 
-    committed = json.loads((SOURCE / model.name / "metrics.json").read_text())[metric.name]
+    committed = json.loads((SOURCE / "models" / model.name / "metrics.json").read_text())[metric.name]
     assert measured == pytest.approx(committed["value"], rel=SAME)
     assert metric.holds(measured), f"{metric.name} {measured:.4f}, {metric.words}"
     for name, part in evaluating.per_slice(held_out, model).items():

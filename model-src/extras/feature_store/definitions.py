@@ -1,4 +1,4 @@
-"""The features, for Feast: `python -m feature_store load` registers them, and so does `feast apply`."""
+"""The features, for Feast: `python -m extras.feature_store load` registers them, and so does `feast apply`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from datetime import timedelta
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
 from feast.types import Float64
 
-from feature_store.frames import FEATURES, FLOWER, TIME
-from iris.schema import SCHEMA
+from extras.feature_store.frames import FEATURES, FLOWER, TIME
+from models.iris.schema import SCHEMA
 
 flower = Entity(name="flower", join_keys=[FLOWER], value_type=ValueType.INT64, description="One flower.")
 

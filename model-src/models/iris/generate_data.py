@@ -2,7 +2,7 @@
 
 A variation draws rows with replacement and adds noise to the measurements. The same parameters give the same bytes.
 
-  python -m iris.generate_data
+  python -m models.iris.generate_data
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class Data(BaseModel):
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m iris.generate_data",
+        prog="python -m models.iris.generate_data",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--params", type=Path, default=Path("iris/params.yaml"), help="the parameters (%(default)s)")
-    add("--out", type=Path, default=Path("iris/data/raw.csv"), help="the file to write (%(default)s)")
+    add("--params", type=Path, default=Path("models/iris/params.yaml"), help="the parameters (%(default)s)")
+    add("--out", type=Path, default=Path("models/iris/data/raw.csv"), help="the file to write (%(default)s)")
     args = parser.parse_args(argv)
 
     def work() -> None:
@@ -67,8 +67,8 @@ def generate(out: Path, data: Data) -> int:
     import pandas as pd
     from sklearn.datasets import load_iris
 
-    from iris.schema import SCHEMA, SPECIES
     from lifecycle import tables
+    from models.iris.schema import SCHEMA, SPECIES
 
     features, target = load_iris(return_X_y=True)
     if data.seed is not None:

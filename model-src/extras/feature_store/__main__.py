@@ -5,12 +5,12 @@ training joins the labels with what was measured at their time, or as of another
 training reads. ask gets a flower's features from the online store and asks the service with them, in the order of the
 version's signature. correct adds a later measurement of a flower.
 
-  python -m feature_store load
-  python -m feature_store training
-  python -m feature_store materialize
-  python -m feature_store ask 1 --url http://127.0.0.1:5001
-  python -m feature_store correct 1 --at 2026-03-01T12:00Z petal_length=1.5
-  python -m feature_store training --as-of 2026-02-01T00:00Z
+  python -m extras.feature_store load
+  python -m extras.feature_store training
+  python -m extras.feature_store materialize
+  python -m extras.feature_store ask 1 --url http://127.0.0.1:5001
+  python -m extras.feature_store correct 1 --at 2026-03-01T12:00Z petal_length=1.5
+  python -m extras.feature_store training --as-of 2026-02-01T00:00Z
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m feature_store", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m extras.feature_store", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
     load = commands.add_parser("load", help="a CSV's rows into the offline store, in place of what was there")
-    load.add_argument("--data", type=Path, default=Path("iris/data/raw.csv"), help="the data (%(default)s)")
+    load.add_argument("--data", type=Path, default=Path("models/iris/data/raw.csv"), help="the data (%(default)s)")
     commands.add_parser("materialize", help="the latest measurements of each flower into the online store")
     training = commands.add_parser("training", help="write the CSV that training reads")
-    training.add_argument("--out", type=Path, default=Path("iris/data/raw.csv"), help="(%(default)s)")
+    training.add_argument("--out", type=Path, default=Path("models/iris/data/raw.csv"), help="(%(default)s)")
     training.add_argument("--as-of", type=_time, metavar="TIME", help="what was known then, not when it was labelled")
     ask = commands.add_parser("ask", help="ask the service about a flower")
     ask.add_argument("flower", type=int)
@@ -115,12 +115,12 @@ def _run(args: argparse.Namespace) -> str:
 
 def load(data_file: Path) -> str:
     store = _store()
-    from feature_store import definitions, frames
+    from extras.feature_store import definitions, frames
     from lifecycle import validation
 
     data, faults = validation.read(data_file, frames.MODEL)
     if faults:
-        raise Refused(f"{data_file}: iris/schema.py does not hold:", *validation.table(faults))
+        raise Refused(f"{data_file}: models/iris/schema.py does not hold:", *validation.table(faults))
     # First, so that the online store never answers with what the offline store has no longer.
     store.teardown()
     with staged_folder(OFFLINE) as folder:
@@ -133,7 +133,7 @@ def load(data_file: Path) -> str:
 
 def materialize() -> str:
     store = _store()
-    from feature_store.frames import TIME
+    from extras.feature_store.frames import TIME
 
     times = _offline(MEASUREMENTS)[TIME]
     _service(store)
@@ -143,7 +143,7 @@ def materialize() -> str:
 
 def training(out: Path, as_of: datetime | None) -> str:
     store = _store()
-    from feature_store import frames
+    from extras.feature_store import frames
     from lifecycle import tables
 
     entities = frames.entities(_offline(LABELS), as_of)
@@ -155,7 +155,7 @@ def training(out: Path, as_of: datetime | None) -> str:
 
 
 def correct(flower: int, at: datetime, changes: Mapping[str, float]) -> str:
-    from feature_store import frames
+    from extras.feature_store import frames
 
     write_atomically(OFFLINE / MEASUREMENTS, _parquet(frames.corrected(_offline(MEASUREMENTS), flower, at, changes)))
     return ""
@@ -182,7 +182,7 @@ def ask(flower: int, url: str, manifest_file: Path) -> dict[str, object]:
 
 def online(store: FeatureStore, flowers: Sequence[int]) -> dict[str, list[float | None]]:
     """The online features of the flowers, by name; None where the store has none. The keys are the service's alone."""
-    from feature_store.frames import FLOWER
+    from extras.feature_store.frames import FLOWER
 
     found = store.get_online_features(_service(store), [{FLOWER: flower} for flower in flowers])
     return {name: values for name, values in found.to_dict().items() if name != FLOWER}
@@ -199,7 +199,7 @@ def in_order(described: Manifest, known: Mapping[str, float | None], flower: int
         value = known[name]
         if value is None:
             raise Refused(
-                f"flower {flower}: no {name} in the online store; `python -m feature_store materialize` fills it"
+                f"flower {flower}: no {name} in the online store; `python -m extras.feature_store materialize` fills it"
             )
         row.append(value)
     return row
@@ -225,8 +225,8 @@ def _store() -> FeatureStore:
         if error.name != "feast":
             raise
         raise Refused(
-            f"{sys.executable} lacks feast: install feature_store/requirements.txt into an environment of its own,"
-            " see README.md"
+            f"{sys.executable} lacks feast: install extras/feature_store/requirements.txt into an environment of"
+            " its own, see README.md"
         ) from None
     return FeatureStore(repo_path=str(HERE))
 
@@ -239,7 +239,7 @@ def _service(store: FeatureStore) -> FeatureService:
         return store.get_feature_service(SERVICE)
     except FeastObjectNotFoundException:
         raise Refused(
-            f"{SERVICE}: no such feature service is registered; `python -m feature_store load` does it"
+            f"{SERVICE}: no such feature service is registered; `python -m extras.feature_store load` does it"
         ) from None
 
 
@@ -247,7 +247,7 @@ def _offline(name: str) -> pd.DataFrame:
     import pandas as pd
 
     if not (OFFLINE / name).exists():
-        raise Refused(f"{OFFLINE / name}: missing; `python -m feature_store load` makes it")
+        raise Refused(f"{OFFLINE / name}: missing; `python -m extras.feature_store load` makes it")
     return pd.read_parquet(OFFLINE / name)
 
 

@@ -3,7 +3,7 @@
 The study has no missing values; real records do. The file is the one that data/raw.csv.dvc names: where its store
 cannot be reached, this makes the same bytes.
 
-  python -m diabetes.generate_data
+  python -m models.diabetes.generate_data
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ LEFT_OUT = 0.05
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m diabetes.generate_data",
+        prog="python -m models.diabetes.generate_data",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("diabetes/data/raw.csv"), help="the file to write (%(default)s)"
+        "--out", type=Path, default=Path("models/diabetes/data/raw.csv"), help="the file to write (%(default)s)"
     )
     args = parser.parse_args(argv)
 
@@ -44,8 +44,8 @@ def generate(out: Path) -> int:
     import pandas as pd
     from sklearn.datasets import load_diabetes
 
-    from diabetes.schema import SCHEMA
     from lifecycle import tables
+    from models.diabetes.schema import SCHEMA
 
     features, progression = load_diabetes(return_X_y=True, scaled=False)
     names = list(SCHEMA.columns)

@@ -7,8 +7,8 @@ one, one measurement of the window is shifted by one standard deviation, up or d
   fresh    both are drawn anew from three normal distributions with Fisher's means and covariances, to a millimetre:
            then the reference has its own chance in it
 
-  python -m bench.drift_trials
-  python -m bench.drift_trials --trials 1000 --rows 100
+  python -m extras.bench.drift_trials
+  python -m extras.bench.drift_trials --trials 1000 --rows 100
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from scipy import stats
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 
-from iris.generate_data import MILLIMETRE
-from iris.schema import SCHEMA, SPECIES
+from models.iris.generate_data import MILLIMETRE
+from models.iris.schema import SCHEMA, SPECIES
 from monitoring import drift
 
 *FEATURES, _ = SCHEMA.columns
@@ -63,7 +63,8 @@ class Flowers:
         kinds = random.integers(len(self._means), size=rows)
         noise = random.normal(size=(rows, len(FEATURES)))
         drawn = self._means[kinds] + np.einsum("rij,rj->ri", self._roots[kinds], noise)
-        return np.clip(drawn.round(1), MILLIMETRE, None)
+        fresh: NDArray[np.float64] = np.clip(drawn.round(1), MILLIMETRE, None)
+        return fresh
 
     def _frame(self, features: NDArray[np.float64]) -> pd.DataFrame:
         frame = pd.DataFrame(features, columns=FEATURES)
@@ -121,7 +122,9 @@ def rates(
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m bench.drift_trials", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m extras.bench.drift_trials",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--trials", type=int, default=200, help="with a shift, and as many without (%(default)s)")
     parser.add_argument("--rows", type=int, default=WINDOW_ROWS, help="in a window (%(default)s)")

@@ -1,9 +1,9 @@
 """The lifecycle as a Kubeflow pipeline: compiled for a cluster, or run on this machine without one.
 
-python -m pipelines compile iris --image registry.example.com/train@sha256:...
-python -m pipelines compile iris --image ... --loop --out iris.yaml
-python -m pipelines run iris
-python -m pipelines run iris --data flowers.csv --out /tmp/iris
+python -m extras.pipelines compile iris --image registry.example.com/train@sha256:...
+python -m extras.pipelines compile iris --image ... --loop --out iris.yaml
+python -m extras.pipelines run iris
+python -m extras.pipelines run iris --data flowers.csv --out /tmp/iris
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from packing import Refused, command
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m pipelines", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m extras.pipelines", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
     compiling = commands.add_parser("compile", help="write the pipeline as Kubeflow takes it, and print its path")
     running = commands.add_parser("run", help="run it here, a process a component; print the package and its digest")
     for each in (compiling, running):
-        each.add_argument("model", help="the folder of the model, for example iris")
+        each.add_argument("model", help="a folder of models/, for example iris")
     add = compiling.add_argument
-    add("--image", required=True, help="what pipelines/Dockerfile made, best by its digest: a tag may change")
-    add("--loop", action="store_true", help="search each family in a component of its own; see pipelines/pipeline.py")
+    add("--image", required=True, help="what extras/pipelines/Dockerfile made, best by its digest: a tag may change")
+    add("--loop", action="store_true", help="search each family in a component of its own; see pipeline.py")
     add("--out", type=Path, help="the file to write (reports/MODEL/kubeflow.yaml)")
     add = running.add_argument
     add("--data", type=Path, help="the raw data, a file (MODEL/data/raw.csv)")
@@ -63,8 +63,8 @@ def compile_to(out: Path, model: str, image: str, *, loop: bool) -> Path:
     when `image` is no reference to an image."""
     from kfp import compiler
 
+    from extras.pipelines import pipeline
     from packing.files import write_atomically
-    from pipelines import pipeline
 
     if not re.fullmatch(r"[a-z0-9][\w.:/@-]*", image):
         raise Refused(f"--image {image!r}: not a reference to an image, such as registry.example.com/train@sha256:...")
@@ -83,8 +83,8 @@ def run(model: str, data: Path, out: Path) -> tuple[Path, str]:
     Raises Refused when there is no such model or no such data, when MLflow is away, and when a stage refuses."""
     from kfp import local
 
+    from extras.pipelines import pipeline
     from lifecycle import settings, tracking
-    from pipelines import pipeline
 
     # The image is of no use here, but the SDK warns of one that does not sound like Python.
     built = pipeline.build(model, "python")

@@ -9,8 +9,8 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from diabetes.schema import SCHEMA
 from lifecycle.model import Model
+from models.diabetes.schema import SCHEMA
 
 TARGET = "progression"
 INPUTS = [name for name in SCHEMA.columns if name != TARGET]

@@ -1,7 +1,7 @@
 """The components: each the source of one function, which Kubeflow runs in the image.
 
 A function's whole text goes into the compiled pipeline, where neither this module nor its imports exist; so each one
-imports `pipelines.steps` from the image and does nothing else of its own. Its artifacts have the names of
+imports `extras.pipelines.steps` from the image and does nothing else of its own. Its artifacts have the names of
 `lifecycle.model.Files`.
 """
 
@@ -17,7 +17,7 @@ def validate(
     validation: Output[Artifact],
     dictionary: Output[Markdown],
 ) -> None:
-    from pipelines import steps
+    from extras.pipelines import steps
 
     # The data is handed on: what lies at its address later may be other data.
     steps.run(
@@ -35,7 +35,7 @@ def prepare(
     train: Output[Dataset],
     evaluation: Output[Dataset],
 ) -> None:
-    from pipelines import steps
+    from extras.pipelines import steps
 
     steps.run(
         "prepare",
@@ -46,13 +46,13 @@ def prepare(
 
 
 def tune(model: str, mlflow: str, train: Input[Dataset], tuned: Output[Artifact], trials: Output[Dataset]) -> None:
-    from pipelines import steps
+    from extras.pipelines import steps
 
     steps.run("tune", model, {"train": train.path}, {"tuned": tuned.path, "trials": trials.path}, mlflow)
 
 
 def search(model: str, family: str, train: Input[Dataset], candidates: Output[Artifact]) -> None:
-    from pipelines import steps
+    from extras.pipelines import steps
 
     steps.search(model, family, train.path, candidates.path)
 
@@ -64,7 +64,7 @@ def choose(
     tuned: Output[Artifact],
     trials: Output[Dataset],
 ) -> None:
-    from pipelines import steps
+    from extras.pipelines import steps
 
     steps.choose(model, [one.path for one in candidates], tuned.path, trials.path, mlflow)
 
@@ -77,7 +77,7 @@ def train(
     fitted: Output[Model],
     predictions: Output[Dataset],
 ) -> None:
-    from pipelines import steps
+    from extras.pipelines import steps
 
     steps.run(
         "train",
@@ -94,7 +94,7 @@ def evaluate(
     evaluated: Output[Artifact],
     metrics: Output[Metrics],
 ) -> None:
-    from pipelines import steps
+    from extras.pipelines import steps
 
     steps.run(
         "evaluate",
@@ -114,7 +114,7 @@ def evaluate_classifier(
     metrics: Output[Metrics],
     confusion: Output[ClassificationMetrics],
 ) -> None:
-    from pipelines import steps
+    from extras.pipelines import steps
 
     steps.run(
         "evaluate",
@@ -134,7 +134,7 @@ def package(
     evaluated: Input[Artifact],
     package: Output[Model],
 ) -> str:
-    from pipelines import steps
+    from extras.pipelines import steps
 
     steps.run(
         "package",
@@ -158,7 +158,7 @@ def report(
     page: Output[HTML],
     card: Output[Markdown],
 ) -> None:
-    from pipelines import steps
+    from extras.pipelines import steps
 
     steps.report(
         model,

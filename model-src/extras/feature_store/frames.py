@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from pandera.errors import SchemaError
 
-from iris.schema import SCHEMA
 from lifecycle.model import Model
+from models.iris.schema import SCHEMA
 from packing import Refused
 
-# That of iris/model.py without its families, which need scikit-learn.
+# That of models/iris/model.py without its families, which need scikit-learn.
 MODEL = Model("iris", "classification", "species", SCHEMA, families={}, slices={})
 FEATURES, TARGET = MODEL.features, MODEL.target
 FLOWER = "flower_id"
@@ -51,7 +51,7 @@ def corrected(known: pd.DataFrame, flower: int, at: datetime, changes: Mapping[s
             column.validate(pd.DataFrame({name: [value]}))
         except SchemaError:
             rules = ", ".join(str(check.error) for check in column.checks)
-            raise Refused(f"{name}: {value:g} is not {rules} (centimetres), as iris/schema.py asks") from None
+            raise Refused(f"{name}: {value:g} is not {rules} (centimetres), as models/iris/schema.py asks") from None
     rows = known[known[FLOWER] == flower]
     if rows.empty:
         raise Refused(f"flower {flower}: not in the offline store, which has 1 to {known[FLOWER].max()}")

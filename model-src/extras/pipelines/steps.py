@@ -17,12 +17,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lifecycle import __main__ as lifecycle
+from lifecycle import stages
 from lifecycle.model import Files
 from lifecycle.settings import Params
 from packing import Refused, command
 
-SOURCE = Path(__file__).resolve().parents[1]
+SOURCE = Path(__file__).resolve().parents[2]
 # What the stages read that is part of the code.
 COMMITTED = ("problem", "params", "accepted")
 
@@ -31,15 +31,16 @@ def run(stage: str, model: str, reads: Mapping[str, str], writes: Mapping[str, s
     """`python -m lifecycle STAGE MODEL` on the files `reads`; what it makes is copied to `writes`. Both are paths by
     their names in `Files`. `mlflow`: the tracking server, unless it is empty. Exits with 1 when the stage refuses, and
     then writes nothing."""
+    stages.same_arithmetic()
     _track(mlflow)
     with _folder(stage, model, reads, writes):
-        if lifecycle.main([stage, model]):
+        if command.run(lambda: stages.STAGES[stage](model), f"interrupted; {stage} has handed on nothing"):
             _stop(stage, model)
 
 
 def search(model: str, family: str, train: str, candidates: str) -> None:
     """Tries one family, with its share of the budget, on the table `train`; writes its candidates as JSON."""
-    lifecycle.same_arithmetic()
+    stages.same_arithmetic()
     from lifecycle import model as models
     from lifecycle import settings, tables, tuning
 
@@ -56,13 +57,13 @@ def search(model: str, family: str, train: str, candidates: str) -> None:
 
 def choose(model: str, candidates: Sequence[str], tuned: str, trials: str, mlflow: str = "") -> None:
     """The end of the stage `tune`, for candidates that several searches have written."""
-    lifecycle.same_arithmetic()
+    stages.same_arithmetic()
     _track(mlflow)
     from lifecycle import tuning
 
     found = [tuning.Candidate(**one) for file in candidates for one in json.loads(Path(file).read_text())]
     with _folder("choose", model, {}, {"tuned": tuned, "trials": trials}), _refusals("choose", model):
-        lifecycle.end_search(model, found)
+        stages.end_search(model, found)
 
 
 def share(params: Params, family: str, file: str) -> Params:

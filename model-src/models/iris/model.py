@@ -7,8 +7,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from iris.schema import SCHEMA
 from lifecycle.model import Model
+from models.iris.schema import SCHEMA
 
 # Nothing is computed from the measurements before trees: they compare float32 numbers, and arithmetic before them
 # rounds differently in scikit-learn and in ONNX, which moves rows across thresholds. Trees gain nothing from it anyway.

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from kfp import dsl
 from kfp.dsl import HTML, Model
 
+from extras.pipelines import components
 from lifecycle import model as models
 from lifecycle import settings
-from pipelines import components
 
 
 class Outcome(NamedTuple):
