@@ -24,7 +24,7 @@ SET = ("argoproj.io/v1alpha1", "ApplicationSet")
 SERVICE = ("serving.kserve.io/v1beta1", "InferenceService")
 DEPLOYMENT = ("apps/v1", "Deployment")
 CRON_JOB = ("batch/v1", "CronJob")
-FLAVOURS = {"iris-api": "onnx", "iris-batch": "onnx", "iris-sklearn": "sklearn"}
+FLAVOURS = {"lily-api": "onnx", "lily-batch": "onnx", "lily-sklearn": "sklearn"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -85,7 +85,7 @@ class World:
             self.looked("root", made)
 
     def release(self, app: str, environment: str, version: Version) -> None:
-        image = [] if app == "iris-sklearn" else ["--image", IMAGE]
+        image = [] if app == "lily-sklearn" else ["--image", IMAGE]
         self.done("bump_model", "--app", app, "--env", environment, "--model-uri", version.uri, "--push", *image)
         self.pull()
 
@@ -140,8 +140,8 @@ class World:
 
     def served(self, app: str, environment: str) -> str | None:
         """The model that the live object names."""
-        if app in ("iris-api", "iris-batch"):
-            kind = DEPLOYMENT if app == "iris-api" else CRON_JOB
+        if app in ("lily-api", "lily-batch"):
+            kind = DEPLOYMENT if app == "lily-api" else CRON_JOB
             found = self.cluster.get(*kind, app, f"ml-{environment}")
             env = at(found, *PODS[kind[1]], "containers")[0]["env"] if found else []
             return next((item["value"] for item in env if item["name"] == "MODEL_URI"), None)
@@ -193,7 +193,7 @@ def versions(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> C
         if word not in made:
             made[word] = package(tmp_path_factory.mktemp("artifacts"), word)
             bucket = f"s3://{yaml.safe_load((plane.root / 'overlays/promotion.yaml').read_text())['model_bucket']}"
-            done = run("upload_model", "--model", "iris", "--artifacts", made[word].folder, "--bucket", bucket)
+            done = run("upload_model", "--model", "lily", "--artifacts", made[word].folder, "--bucket", bucket)
             assert done.code == 0, done.err
         return made[word]
 
