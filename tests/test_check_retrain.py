@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import IMAGE, ROOT, S3, Checkout, Version, package
+from conftest import IMAGE, S3, Checkout, Version, package
 
 import check_retrain
 from gitops.repo import layout
@@ -244,9 +244,3 @@ def test_an_unreadable_store_decides_nothing(released: tuple[Checkout, Version],
 
     assert (done.code, done.out) == (1, "")
     assert "no such version in the bucket" in done.errors[0]
-
-
-@pytest.mark.parametrize("model", layout.models(ROOT))
-def test_the_policies_of_this_repository_hold(model: str) -> None:
-    file = ROOT / f"model-src/{model}/retraining.yaml"
-    assert check_retrain.read_policy(file.read_bytes(), str(file)).keys() == {"schedule", "performance", "drift"}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import SAMPLE
 
 from gitops.cli import Refused
 from gitops.manifests import closure, kustomize
@@ -18,7 +18,7 @@ from gitops.programs import tools
 from gitops.repo import layout
 from gitops.repo.policy import read_policy
 
-FOLDERS = [*layout.overlays(ROOT, read_policy(ROOT)), "argocd"]
+FOLDERS = [*layout.overlays(SAMPLE, read_policy(SAMPLE)), "argocd"]
 
 
 def copy(source: Path, target: Path, files: set[str]) -> Path:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 from gitops.cli import Refused
 from gitops.repo import layout
@@ -57,10 +56,6 @@ def test_a_policy_says_whose_signature_a_version_needs(block: str, signing: Sign
     policy = parse_policy(f"{GOOD}signing:\n  {block}\n".encode())
 
     assert policy == replace(POLICY, signing=signing)
-
-
-def test_the_policy_of_this_repository_is_read() -> None:
-    assert read_policy(ROOT).environments == ("dev", "staging", "prod")
 
 
 def test_a_policy_is_read_in_its_order() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import SAMPLE
 
 from gitops.checks import generators
 from gitops.manifests import closure, kustomize
@@ -19,8 +19,8 @@ from gitops.manifests.objects import identity, leaves
 from gitops.repo import layout
 from gitops.repo.policy import POLICY_FILE, read_policy
 
-POLICY = read_policy(ROOT)
-OVERLAYS = layout.overlays(ROOT, POLICY)
+POLICY = read_policy(SAMPLE)
+OVERLAYS = layout.overlays(SAMPLE, POLICY)
 APPS = [folder for folder in OVERLAYS if not folder.endswith("/environment")]
 APIS = [folder for folder in APPS if folder.endswith("/lily-api")]
 MODELS = [folder for folder in APPS if folder.endswith("/lily-sklearn")]
@@ -549,12 +549,12 @@ def test_no_project_has_a_wildcard(renders: Objects) -> None:
 
 
 def test_the_repository_and_branch_are_the_same_everywhere(renders: Objects) -> None:
-    leaves = [pair for item in renders["argocd"] for pair in leaves(item).items()]
+    fields = [pair for item in renders["argocd"] for pair in leaves(item).items()]
 
     others = next(item for item in renders["argocd"] if item["metadata"]["name"] == "addons")["spec"]["sourceRepos"]
-    assert {value for path, value in leaves if "repo" in path.lower()} - set(others) == {REPOSITORY}
+    assert {value for path, value in fields if "repo" in path.lower()} - set(others) == {REPOSITORY}
     # Three generators, two templates, the platform and the root.
-    assert [value for path, value in leaves if path.lower().endswith("revision")] == ["cicd"] * 7
+    assert [value for path, value in fields if path.lower().endswith("revision")] == ["cicd"] * 7
     assert {item["metadata"]["namespace"] for item in renders["argocd"]} == {"argocd"}
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, Checkout, run
+from conftest import SAMPLE, Checkout, run
 
 import render
 from gitops.manifests import kustomize
 from gitops.repo import layout
 from gitops.repo.policy import read_policy
 
-FOLDERS = layout.folders(ROOT, read_policy(ROOT))
+FOLDERS = layout.folders(SAMPLE, read_policy(SAMPLE))
 HOST = "overlays/prod/lily-api/kustomization.yaml"
 HOST_DIFF = """\
 --- overlays/prod/lily-api before

@@ -17,7 +17,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from conftest import BUCKET, IMAGE, ROOT, S3, Checkout, Result, Version, make_checkout, package, unrelease
+from conftest import BUCKET, IMAGE, ROOT, S3, Checkout, Result, Version, make_checkout, package
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -779,19 +779,6 @@ def test_the_component_gives_the_service_the_key_of_the_policy(asking: Checkout,
     assert "kind: ConfigMap" not in rendered
     done = asking.run("validate")
     assert done.code == 0, done.err
-
-
-def test_a_fork_that_asks_for_signatures_runs_the_same_tests(asking: Checkout) -> None:
-    listed_by_the_app(asking)
-
-    unrelease(asking.root)
-
-    assert read_policy(asking.root).signing is None
-    assert not (asking.root / PUBLIC).exists()
-    done = asking.run("validate")
-    assert done.code == 0, done.err
-    asking.git("checkout", "-q", "apps", PUBLIC)
-    assert asking.git("diff", "--stat", "HEAD^", "--", "overlays") == ""
 
 
 def test_a_service_that_asks_for_another_key_than_the_policy_is_a_finding(asking: Checkout, foreign: Pair) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import boto3
 import pytest
-from conftest import BUCKET, ROOT, S3, Result, Version, listens, package, s3_running, wait_until
+from conftest import BUCKET, ROOT, S3, SAMPLE, Result, Version, listens, package, s3_running, wait_until
 
 from gitops.cli import Refused
 from gitops.models import store, versions
@@ -183,7 +183,7 @@ def test_the_printed_variables_lead_a_client_to_the_bucket_and_the_data_stays_fo
 
 def start(data: Path, *args: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, ROOT / "scripts/local_s3.py", "--data", data, *args],
+        [sys.executable, ROOT / "scripts/local_s3.py", "--root", SAMPLE, "--data", data, *args],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -11,12 +11,16 @@ from pathlib import Path
 
 import boto3
 import pytest
-from conftest import BUCKET, ROOT, copy_checkout, s3_running, unrelease
+from conftest import BUCKET, ROOT, copy_checkout, s3_running
 
 import setup
 from gitops.programs import tools
 
-README = (ROOT / "README.md").read_text()
+# The demo runs on the sample, whose model has a name that no fork's has.
+README = (ROOT / "README.md").read_text().replace("iris", "lily")
+# A fork may write another README.md; what it still quotes has to be true.
+IS_THE_TEMPLATES = "\n## A walk through the demo's clone\n" in README
+templates = pytest.mark.skipif(not IS_THE_TEMPLATES, reason="the fork has a README.md of its own")
 BLOCK = re.compile(r"^<!-- (?P<mark>.+?) -->\n```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 
 
@@ -50,7 +54,6 @@ def tour(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) 
     root = tmp_path_factory.mktemp("tour") / "model-gitops"
     root.mkdir()
     copy_checkout(root)
-    unrelease(root)
     for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "The template"]):
         subprocess.run(["git", *command], cwd=root, env=environment, check=True)
     # What `make demo` would install is installed already: the very environments in which the tests run.
@@ -141,7 +144,7 @@ def test_the_readme_is_true(tour: Tour, environment: dict[str, str]) -> None:
                 assert mark == "output of the demo"
                 assert masked(block) in masked(tour.printed)
 
-    assert ran >= 5
+    assert ran >= 5 or not IS_THE_TEMPLATES
 
 
 def masked(text: str) -> str:
@@ -158,15 +161,17 @@ def masked(text: str) -> str:
     return text.strip()
 
 
-def test_the_readme_names_every_command_and_only_folders_that_exist() -> None:
+@templates
+def test_the_readme_names_every_command_and_only_folders_that_exist(manifests: Path) -> None:
     commands = set(re.findall(r"`(\w+\.py)`", README.split("## The commands")[1].split("\n## ")[0]))
 
     assert commands == {file.name for file in (ROOT / "scripts").glob("*.py")}
     for line in README.split("## The rooms")[1].split("```")[1].strip().splitlines():
         folder = re.sub(r"<\w+>", "*", line.split()[0])
-        assert list(ROOT.glob(folder)), line
+        assert list(manifests.glob(folder)), line
 
 
+@templates
 def test_the_readme_says_how_much_the_demo_fetches() -> None:
     profile = setup.PROFILES["demo"]
     parts = [*profile.environments, *profile.programs]
@@ -177,6 +182,7 @@ def test_the_readme_says_how_much_the_demo_fetches() -> None:
     assert 4 < minutes <= 5
 
 
+@templates
 def test_the_readme_says_how_much_a_control_plane_fetches() -> None:
     megabytes = sum(program.fetch_mb for program in tools.CLUSTER) + tools.TOOLCHAIN_MB
     minutes = sum(program.minutes for program in tools.CLUSTER)

@@ -12,7 +12,7 @@ from typing import Any
 
 import corpus
 import pytest
-from conftest import IMAGE, ROOT, Checkout, package, run, write_release
+from conftest import IMAGE, SAMPLE, Checkout, package, run, write_release
 from corpus import DEPLOYED, FIXTURES, Fixture, Verdict
 
 import validate
@@ -26,7 +26,7 @@ from gitops.repo.layout import ARGOCD
 from gitops.repo.policy import read_policy
 
 FLAVOURS = (("lily-api", "onnx", IMAGE), ("lily-batch", "onnx", IMAGE), ("lily-sklearn", "sklearn", None))
-FOLDERS = layout.folders(ROOT, read_policy(ROOT))
+FOLDERS = layout.folders(SAMPLE, read_policy(SAMPLE))
 
 
 def count(root: Path) -> int:

@@ -35,7 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         work = Path(folder)
         os.environ.update(conftest.isolated(work))
         conftest.copy_checkout(work / "checkout")
-        conftest.unrelease(work / "checkout")
         for command in (["init", "-q", "-b", "cicd"], ["add", "-A"], ["commit", "-qm", "The checkout"]):
             subprocess.run(["git", *command], cwd=work / "checkout", check=True)
         plane = ControlPlane(work / "checkout", work / "state")

@@ -193,7 +193,10 @@ def versions(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> C
         if word not in made:
             made[word] = package(tmp_path_factory.mktemp("artifacts"), word)
             bucket = f"s3://{yaml.safe_load((plane.root / 'overlays/promotion.yaml').read_text())['model_bucket']}"
-            done = run("upload_model", "--model", "lily", "--artifacts", made[word].folder, "--bucket", bucket)
+            done = run(
+                "upload_model", "--root", plane.root, "--model", "lily", "--artifacts", made[word].folder,
+                "--bucket", bucket,
+            )  # fmt: skip
             assert done.code == 0, done.err
         return made[word]
 
