@@ -22,7 +22,6 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from gitops import cli
@@ -33,7 +32,7 @@ from gitops.releases import effect, hold, release_file, writing
 from gitops.releases.release import Target
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
-from gitops.repo.policy import POLICY_FILE, Policy, parse_policy
+from gitops.repo.policy import POLICY_FILE, Policy
 
 SOURCE = "model-src"
 PROJECT = f"{SOURCE}/pyproject.toml"
@@ -103,7 +102,7 @@ def new_model(args: argparse.Namespace) -> None:
     elif args.model not in layout.models(git.root):
         cli.say(f"{SOURCE}/{args.model}: not on this branch; import_model_code.py brings it from main")
     if args.only != "model":
-        policy = parse_policy(git.show("HEAD", POLICY_FILE))
+        policy = snapshot.at(git, "HEAD").policy
         app, copied = add_app(git, plan, policy, args.shape, args.app, args.model, like)
     missing = require_free(git, plan)
     if app:
@@ -119,7 +118,7 @@ def new_model(args: argparse.Namespace) -> None:
         return
     for folder, files in plan.folders.items():
         there = "" if folder in missing.folders else ", there already"
-        cli.say(f"{'would make ' if args.dry_run else ''}{folder}: {len(files)} files{there}")
+        cli.say(f"{'would make ' if args.dry_run else ''}{folder}: {len(files)} file{'s' * (len(files) != 1)}{there}")
     if args.dry_run:
         print(*missing.paths(), sep="\n")
         return
@@ -323,10 +322,10 @@ def choose(git: Git, policy: Policy, shape: str, like: str) -> App:
     known = shapes(git)
     if shape not in known:
         raise Refused(f"--shape {shape!r}: no app of that shape to copy; the shapes are {', '.join(sorted(known))}")
-    show = partial(git.show, "HEAD")
+    show = snapshot.at(git, "HEAD").read
     whole = [app for app in known[shape] if all(release_file.find(show, app, env) for env in policy.environments)]
     first = {app: layout.overlay(app, policy.environments[0]) for app in whole}
-    with snapshot.tree_of(git, "HEAD") as tree:
+    with snapshot.at(git, "HEAD").exported() as tree:
         renders = kustomize.build_all(tree, first.values())
     found = []
     for app, folder in first.items():
@@ -351,7 +350,7 @@ def renamed_app(data: bytes, names: Mapping[str, str]) -> bytes:
 def unreleased(git: Git, policy: Policy, source: Target) -> tuple[str, bytes]:
     """The release file of an overlay as it is before the first release; another environment's where this one's has a
     canary, which a new app starts without."""
-    show = partial(git.show, "HEAD")
+    show = snapshot.at(git, "HEAD").read
     mine = release_file.find(show, source.app, source.environment)
     assert mine is not None  # the app was chosen for it
     for environment in (source.environment, *policy.environments):
@@ -363,7 +362,7 @@ def unreleased(git: Git, policy: Policy, source: Target) -> tuple[str, bytes]:
 
 def require_rendered(git: Git, plan: Plan, policy: Policy, app: str, model: str) -> None:
     """Raises Refused unless every overlay of the new app renders a workload that serves the model."""
-    with snapshot.tree_of(git, "HEAD") as tree:
+    with snapshot.at(git, "HEAD").exported() as tree:
         write(tree, plan)
         renders = kustomize.build_all(tree, [layout.overlay(app, environment) for environment in policy.environments])
     for folder, text in renders.items():

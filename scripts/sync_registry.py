@@ -29,9 +29,9 @@ from gitops.manifests import yamledit
 from gitops.models import versions
 from gitops.releases import history
 from gitops.releases.release import Release
-from gitops.repo import publish
+from gitops.repo import publish, snapshot
 from gitops.repo.git import Git
-from gitops.repo.policy import POLICY_FILE, Policy, parse_policy
+from gitops.repo.policy import Policy
 
 SOURCE = cli.ROOT / "model-src"
 PYTHON = SOURCE / ".venv/bin/python"
@@ -54,7 +54,7 @@ def sync(args: argparse.Namespace) -> None:
     tip = publish.tip(git)
     running = newest_first(git, tip)
     names, faults = registered_names(git, tip, running, args.model)
-    asked = wanted(parse_policy(git.show(tip, POLICY_FILE)), names, running, history.ever(git, tip))
+    asked = wanted(snapshot.at(git, tip).policy, names, running, history.ever(git, tip))
 
     told, made = ask(asked, args)
     if args.json:

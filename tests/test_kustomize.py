@@ -176,9 +176,9 @@ def test_a_closure_has_links_and_what_they_lead_to(tmp_path: Path) -> None:
     ("file", "folders"),
     [
         ("base/api/service.yaml", ["overlays/dev/iris-api", "overlays/staging/iris-api", "overlays/prod/iris-api"]),
-        ("apps/iris-sklearn/flavour.yaml", [f"overlays/{e}/iris-sklearn" for e in ("dev", "staging", "prod")]),
+        ("apps/iris-sklearn/runtime.yaml", [f"overlays/{e}/iris-sklearn" for e in ("dev", "staging", "prod")]),
         (
-            "overlays/dev/shared/aws-region.yaml",
+            "overlays/dev/shared/model-reader.yaml",
             [f"overlays/dev/{app}" for app in ("iris-api", "iris-batch", "iris-sklearn")],
         ),
         (

@@ -370,7 +370,7 @@ def test_the_same_again_changes_nothing(ready: Checkout) -> None:
     again = ready.run("new_model", *WINE)
 
     assert (again.code, ready.state()) == (0, before)
-    assert "apps/wine-api: 2 files, there already\n" in again.err
+    assert "apps/wine-api: 1 file, there already\n" in again.err
     assert json.loads(done(ready, "new_model", *WINE, "--json"))["added"] == []
 
 

@@ -385,9 +385,8 @@ def push_meanwhile(checkout: Checkout, other: Checkout) -> None:
             "URI: bucket 'mlops-prod'; overlays/promotion.yaml names the model bucket 'other'",
         ),
         (
-            "apps/iris-sklearn/flavour.yaml",
-            "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\n"
-            "metadata: {name: model, annotations: {model.mlops/flavour: other}}\n",
+            "apps/iris-sklearn/kustomization.yaml",
+            (ROOT / "apps/iris-sklearn/kustomization.yaml").read_text().replace("flavour=sklearn", "flavour=other"),
             "URI: has no folder other/, which the app serves; package that flavour too",
         ),
     ],

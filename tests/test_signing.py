@@ -765,7 +765,7 @@ def listed_by_the_app(checkout: Checkout) -> None:
     """As CONTRIBUTING.md tells it."""
     _, _, rest = (ROOT / "CONTRIBUTING.md").read_text().partition("<!-- signed -->\n```yaml\n")
     block = rest.partition("```\n")[0]
-    checkout.replace("apps/iris-api/kustomization.yaml", "\nlabels:\n", f"\n{block}\nlabels:\n")
+    checkout.replace("apps/iris-api/kustomization.yaml", "components:\n  - ../../base/api/named\n", block)
 
 
 def test_the_component_gives_the_service_the_key_of_the_policy(asking: Checkout, pair: Pair) -> None:
