@@ -28,7 +28,7 @@ LOCKS = (
     ("model-src", "requirements-monitor.txt", ["--group", "monitor"], "requirements-test.txt"),
     ("model-src", "requirements-train.txt", ["--group", "train"], "requirements-test.txt"),
     ("model-src", "requirements-serve.txt", ["--group", "serve"], "requirements-train.txt"),
-    ("model-src/feature_store", "requirements.txt", ["requirements.in"], None),
+    ("model-src/extras/feature_store", "requirements.txt", ["requirements.in"], None),
     ("tools", "requirements.txt", ["requirements.in"], None),
     # The version that makes the locks.
     ("tools", "uv/requirements.txt", ["uv/requirements.in", "--no-deps"], "../requirements-test.txt"),

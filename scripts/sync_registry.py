@@ -35,7 +35,7 @@ from gitops.repo.policy import Policy
 
 SOURCE = cli.ROOT / "model-src"
 PYTHON = SOURCE / ".venv/bin/python"
-PROBLEM = re.compile(r"model-src/[^/]+/problem\.yaml")
+PROBLEM = re.compile(r"model-src/models/[^/]+/problem\.yaml")
 LOCAL = "sqlite:///{}/model-src/mlflow.db"
 SET_UP = "python scripts/setup.py serve"
 
@@ -84,18 +84,20 @@ def registered_names(
     """By model, its name in the registry, for those that say one and, if given, for the chosen one; and a fault for
     each that runs and says none. Raises Refused where two models say the same, and when nothing is known of `chosen`.
     """
-    files = git.files(tip, "model-src")
-    said = {path.split("/")[1]: _registered_as(git, tip, path) for path in files if PROBLEM.fullmatch(path)}
+    files = git.files(tip, "model-src/models")
+    said = {path.split("/")[2]: _registered_as(git, tip, path) for path in files if PROBLEM.fullmatch(path)}
     names = {model: name for model, name in sorted(said.items()) if name}
     known = sorted({*names, *map(model_of, running)})
     if chosen is not None and chosen not in known:
         raise Refused(f"--model {chosen}: no such model on {publish.BRANCH}; there is {', '.join(known)}")
     for name in names.values():
         if len(same := [model for model in names if names[model] == name]) > 1:
-            raise Refused(f"model-src/{same[1]}/problem.yaml: registered_as: {name} is the name of {same[0]} already")
+            raise Refused(
+                f"model-src/models/{same[1]}/problem.yaml: registered_as: {name} is the name of {same[0]} already"
+            )
     faults = [
-        f"model-src/{model}/problem.yaml: registered_as: missing on {publish.BRANCH}, and {model} runs; name it as"
-        " MLflow's registry does"
+        f"model-src/models/{model}/problem.yaml: registered_as: missing on {publish.BRANCH}, and {model} runs; name it"
+        " as MLflow's registry does"
         for model in known
         if model not in names and chosen in (None, model)
     ]

@@ -211,7 +211,7 @@ def test_a_verdict_of_another_environment_is_refused(released: tuple[Checkout, V
 )
 def test_a_policy_that_is_none_is_refused(released: tuple[Checkout, Version], policy: str | None, said: str) -> None:
     checkout, _ = released
-    path = "model-src/iris/retraining.yaml"
+    path = "model-src/models/iris/retraining.yaml"
     checkout.git("checkout", "-q", "cicd")
     if policy is None:
         (checkout.root / path).unlink()
@@ -248,5 +248,5 @@ def test_an_unreadable_store_decides_nothing(released: tuple[Checkout, Version],
 
 @pytest.mark.parametrize("model", layout.models(ROOT))
 def test_the_policies_of_this_repository_hold(model: str) -> None:
-    file = ROOT / f"model-src/{model}/retraining.yaml"
+    file = ROOT / f"model-src/models/{model}/retraining.yaml"
     assert check_retrain.read_policy(file.read_bytes(), str(file)).keys() == {"schedule", "performance", "drift"}

@@ -226,7 +226,7 @@ def check_signing(repository: Repository) -> Iterator[Finding]:
                     yield framework.finding(rule, folder, item, refused.lines[0])
                     continue
                 if signer is None or signer.identifier != key.identifier:
-                    message = f"{field}: the service loads only what this key signed, and {wanted}; they have to agree"
+                    message = f"{field}: it loads only what this key signed, and {wanted}; they have to agree"
                     yield framework.finding(rule, folder, item, message)
 
 
