@@ -30,7 +30,7 @@ from gitops.repo.policy import POLICY_FILE
 ROOT = Path(__file__).parents[1]
 BUCKET = "mlops-prod"
 REGISTRY = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
-IMAGE = f"{REGISTRY}/iris-api@sha256:{'1' * 64}"
+IMAGE = f"{REGISTRY}/lily-api@sha256:{'1' * 64}"
 CODE_COMMIT = "c0de" * 10
 DATE = "2026-02-01"
 
@@ -260,7 +260,7 @@ class Version:
 
 
 def package(
-    folder: Path, content: str = "one", model: str = "iris", more: Mapping[str, str] | None = None, **changed: Any
+    folder: Path, content: str = "one", model: str = "lily", more: Mapping[str, str] | None = None, **changed: Any
 ) -> Version:
     """Packages a model whose bytes are made up: what the commands check of a model is its manifest and digest. `more`
     are texts by path."""
@@ -384,7 +384,7 @@ def version(tmp_path: Path, s3: S3) -> Version:
 @pytest.fixture(scope="session")
 def plain_template(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Path:
     folder = tmp_path_factory.mktemp("plain")
-    for path in ("README.md", "overlays/dev/note.txt", "model-src/models/iris/train.py"):
+    for path in ("README.md", "overlays/dev/note.txt", "model-src/models/lily/train.py"):
         (folder / "clone" / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / "clone" / path).write_text(f"{path}\n")
     for args in (

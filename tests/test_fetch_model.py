@@ -100,7 +100,7 @@ CASES = json.loads((ROOT / "model-src/tests/digests.json").read_text())
 def test_the_digest_is_that_of_the_cases_which_the_model_code_is_tested_with(
     s3: S3, variables: dict[str, str], tmp_path: Path
 ) -> None:
-    uri, none = f"s3://{BUCKET}/models/iris/{DATE}-{'0' * 12}/", f"sha256:{'0' * 64}"
+    uri, none = f"s3://{BUCKET}/models/lily/{DATE}-{'0' * 12}/", f"sha256:{'0' * 64}"
     for case in CASES:
         files = [
             {"path": path, "sha256": hashlib.sha256(text.encode()).hexdigest()}

@@ -55,7 +55,7 @@ def test_a_cluster_is_handed_over_when_its_add_ons_are_there_and_not_before() ->
             return self.found
 
     root = application("root", "platform", "Synced", "Healthy")
-    others = application("iris-api-dev", "dev", "OutOfSync", "Degraded")
+    others = application("lily-api-dev", "dev", "OutOfSync", "Degraded")
 
     assert bootstrap._unsettled(Seen()) == ["Application root: not there"]  # type: ignore[arg-type]
     assert bootstrap._unsettled(Seen(root, application("platform", "platform", None, None))) == [  # type: ignore[arg-type]
@@ -72,7 +72,7 @@ def with_knative(checkout: Checkout) -> None:
     for path, old, new in (
         ("argocd/platform/kustomization.yaml", "# - knative", "- knative"),
         (
-            f"{dev}/iris-sklearn/kustomization.yaml",
+            f"{dev}/lily-sklearn/kustomization.yaml",
             "  - ../shared",
             "  - ../shared\n  - ../../../base/inference-service/knative",
         ),
@@ -114,7 +114,7 @@ MODEL = {"modelFormat", "runtime", "protocolVersion", "storageUri"}
 def test_a_service_in_the_mode_knative_says_nothing_that_knative_refuses(checkout: Checkout) -> None:
     with_knative(checkout)
 
-    items = kustomize.objects(kustomize.build(checkout.root, "overlays/dev/iris-sklearn"))
+    items = kustomize.objects(kustomize.build(checkout.root, "overlays/dev/lily-sklearn"))
 
     [service] = [item for item in items if item["kind"] == "InferenceService"]
     predictor = service["spec"]["predictor"]

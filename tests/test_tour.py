@@ -30,8 +30,8 @@ class Tour:
 
     @property
     def versions(self) -> dict[str, str]:
-        """What iris-sklearn runs at the demo's end, by environment."""
-        return dict(re.findall(r"^(dev|prod) +iris-sklearn +(\S+)", self.printed, re.M))
+        """What lily-sklearn runs at the demo's end, by environment."""
+        return dict(re.findall(r"^(dev|prod) +lily-sklearn +(\S+)", self.printed, re.M))
 
     @property
     def clone(self) -> Path:
@@ -104,7 +104,7 @@ def test_the_demo_fails_when_a_stored_model_was_altered(
     tour: Tour, tmp_path: Path, environment: dict[str, str], tamper: Callable[..., str]
 ) -> None:
     root = Path(shutil.copytree(tour.root, tmp_path / "copy", symlinks=True))
-    [file] = root.glob(f".demo/s3/buckets/{BUCKET}/models/iris/{tour.versions['prod']}/onnx/model.onnx")
+    [file] = root.glob(f".demo/s3/buckets/{BUCKET}/models/lily/{tour.versions['prod']}/onnx/model.onnx")
     said = tamper(root, file, environment)
 
     done = make("demo", root, tour.env)
@@ -117,7 +117,7 @@ def test_the_demo_fails_when_a_stored_model_was_altered(
 def test_the_readme_is_true(tour: Tour, environment: dict[str, str]) -> None:
     """Every command in it that is marked to be run is run in the demo's clone, in order, and prints what is quoted."""
     text = README
-    for environment_name, quoted in dict(re.findall(r"^(dev|prod) +iris-sklearn +(\S+)", README, re.M)).items():
+    for environment_name, quoted in dict(re.findall(r"^(dev|prod) +lily-sklearn +(\S+)", README, re.M)).items():
         text = text.replace(quoted, tour.versions[environment_name])
     subprocess.run(["git", "checkout", "-q", "cicd"], cwd=tour.clone, env=tour.env, check=True)
     printed, ran = "", 0

@@ -104,7 +104,7 @@ def test_the_health_of_an_inference_service(case: str, tmp_path: Path) -> None:
     item = {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
-        "metadata": {"name": "iris", "namespace": "ml-dev"},
+        "metadata": {"name": "lily", "namespace": "ml-dev"},
     } | ({"status": status} if status is not None else {})
 
     found, message = health(item, tmp_path)
