@@ -23,8 +23,8 @@ from typing import Any
 
 from gitops import cli
 from gitops.cli import Refused
-from gitops.manifests import kustomize
-from gitops.manifests.objects import Object, at
+from gitops.manifests import kustomize, workloads
+from gitops.manifests.objects import Object
 from gitops.models import versions
 from gitops.releases import history
 from gitops.releases.release import Release
@@ -111,19 +111,14 @@ def _chosen(listed: Sequence[Release], args: argparse.Namespace) -> list[Release
 
 def _logs(git: Git, tip: str, items: Sequence[Release]) -> dict[str, str | None]:
     """Where each app's service logs, by the app, according to what is rendered."""
-    with snapshot.tree_of(git, tip) as tree:
+    with snapshot.at(git, tip).exported() as tree:
         folders = {layout.overlay(item.app, item.environment): item.app for item in items}
         texts = kustomize.build_all(tree, [*folders])
         return {folders[folder]: _variable(kustomize.objects(text)) for folder, text in texts.items()}
 
 
 def _variable(items: Sequence[Object]) -> str | None:
-    for item in items:
-        for container in at(item, "spec", "template", "spec", "containers") or []:
-            for variable in container.get("env") or []:
-                if variable.get("name") == VARIABLE and variable.get("value"):
-                    return str(variable["value"])
-    return None
+    return next((value for item in items for value in workloads.variables(item, VARIABLE).values() if value), None)
 
 
 def _address(uri: str) -> str:

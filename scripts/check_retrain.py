@@ -1,4 +1,4 @@
-"""Whether a model is due to be trained again, by the rules of model-src/MODEL/retraining.yaml on cicd.
+"""Whether a model is due to be trained again, by the rules of model-src/models/MODEL/retraining.yaml on cicd.
 
 Looks at the version that runs in an environment: how long ago it was first released, and what check_drift.py said of
 it. Prints `retrain: true` or `retrain: false` and why, and exits with 0 in both cases; where it cannot tell, it prints
@@ -64,7 +64,7 @@ def decide(args: argparse.Namespace) -> None:
     verdicts = _verdicts(args, running)
     rows: list[dict[str, Any]] = []
     for model, items in running.items():
-        policy = read_policy(git.show(tip, path := f"model-src/{model}/{POLICY_FILE}"), path)
+        policy = read_policy(git.show(tip, path := f"model-src/models/{model}/{POLICY_FILE}"), path)
         # Where apps run several versions, the newest says how old the model is.
         born = {item: _first_released(git, tip, everything, item) for item in items}
         newest = max(items, key=lambda item: born[item])

@@ -225,13 +225,13 @@ def train_and_upload(
     """Changes parameters, trains, commits both with their lock, and uploads the version; returns its URI."""
     change_parameters(clone, changes)
     model = clone.model()
-    model("dvc", "repro", "iris/dvc.yaml")
+    model("dvc", "repro", "models/iris/dvc.yaml")
     model("dvc", "metrics", "diff")
     # The date of the commit is a part of the version's name: the same demo makes the same version tomorrow.
     date = clone.quiet("git", "log", "-1", "--format=%cI").strip()
     clone("git", "commit", "-qam", message, env={"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date})
     clone("git", "push", "-q", "origin", "main")
-    model("dvc", "push", "iris/dvc.yaml")
+    model("dvc", "push", "models/iris/dvc.yaml")
     model("python", "-m", "lifecycle", "version", "iris")
     if production:
         model("python", "-m", "lifecycle", "compare", "iris", "--with", production)
@@ -241,12 +241,12 @@ def train_and_upload(
 
 
 def change_parameters(clone: Shell, changes: Mapping[str, str]) -> None:
-    file = clone.folder / "model-src/iris/params.yaml"
+    file = clone.folder / "model-src/models/iris/params.yaml"
     text = file.read_text()
     for old, new in changes.items():
         # The first one: families further down have parameters of the same name.
         if old not in text:
-            raise Refused(f"model-src/iris/params.yaml: no `{old}` to change")
+            raise Refused(f"model-src/models/iris/params.yaml: no `{old}` to change")
         text = text.replace(old, new, 1)
     file.write_text(text)
     clone("git", "diff", "--unified=0", "--", "model-src")

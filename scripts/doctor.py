@@ -24,6 +24,7 @@ from gitops.programs import tools
 from gitops.repo import publish
 from gitops.repo.git import Git
 from gitops.repo.policy import read_policy
+from gitops.repo.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def repository(root: Path) -> Iterator[Check]:
     if policy.signing is None:
         yield Check("models need no signature; `python scripts/signing_key.py` makes a key and asks for it")
     else:
-        yield _attempt("models are signed", lambda: signing.asked_in(root))
+        yield _attempt("models are signed", lambda: signing.asked(Snapshot(root)))
     for setting in ("user.name", "user.email"):
         known = git.succeeds("config", setting)
         yield Check(f"git {setting}", None if known else f'run `git config --global {setting} "..."`')

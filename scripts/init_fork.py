@@ -126,7 +126,7 @@ def read_current(root: Path) -> dict[str, str]:
         "repo": _find(root, "argocd/root.yaml", r"repoURL: (\S+)"),
         "bucket": policy.model_bucket,
         "account": _find(root, f"overlays/{last}/shared/model-reader.yaml", r"arn:aws:iam::([0-9]{12}):"),
-        "region": _find(root, f"overlays/{last}/shared/aws-region.yaml", r"value: ([a-z0-9-]+)$"),
+        "region": _find(root, f"overlays/{last}/shared/kustomization.yaml", r"AWS_REGION=([a-z0-9-]+)$"),
         "domain": _find(root, f"overlays/{last}/iris-api/kustomization.yaml", r"value: iris-api\.(\S+)$"),
         "registry": policy.image_registries[0],
     }

@@ -25,6 +25,7 @@ from gitops.releases import history
 from gitops.repo import layout, publish
 from gitops.repo.git import Git
 from gitops.repo.policy import POLICY_FILE
+from gitops.repo.snapshot import Snapshot
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +40,7 @@ def show(args: argparse.Namespace) -> None:
     source = s3.model_bucket(args.bucket, args.root)
     git = Git(args.root)
     running = _running(git)
-    signer = signing.asked_in(args.root)
+    signer = signing.asked(Snapshot(args.root))
     faults: list[str] = []
     rows: list[dict[str, Any]] = []
     found = store.list_versions(source, args.model)

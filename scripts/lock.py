@@ -28,8 +28,10 @@ LOCKS = (
     ("model-src", "requirements-monitor.txt", ["--group", "monitor"], "requirements-test.txt"),
     ("model-src", "requirements-train.txt", ["--group", "train"], "requirements-test.txt"),
     ("model-src", "requirements-serve.txt", ["--group", "serve"], "requirements-train.txt"),
-    ("model-src/feature_store", "requirements.txt", ["requirements.in"], None),
+    ("model-src/extras/feature_store", "requirements.txt", ["requirements.in"], None),
     ("tools", "requirements.txt", ["requirements.in"], None),
+    # The version that makes the locks.
+    ("tools", "uv/requirements.txt", ["uv/requirements.in", "--no-deps"], "../requirements-test.txt"),
     ("tools", "redis/requirements.txt", ["redis/requirements.in", "--no-deps"], None),
     ("tools", "kserve-storage/requirements.txt", ["kserve-storage/requirements.in", "--no-deps"], None),
 )

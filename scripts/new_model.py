@@ -22,22 +22,20 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from gitops import cli
 from gitops.cli import Refused
 from gitops.manifests import kustomize, yamledit
 from gitops.manifests.objects import KUSTOMIZATION
-from gitops.releases import effect, hold, release_file, writing
+from gitops.releases import effect, hold, release_file
 from gitops.releases.release import Target
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
-from gitops.repo.policy import POLICY_FILE, Policy, parse_policy
+from gitops.repo.policy import POLICY_FILE, Policy
 
 SOURCE = "model-src"
-PROJECT = f"{SOURCE}/pyproject.toml"
-IMAGE_FILES = (f"{SOURCE}/pipelines/Dockerfile", f"{SOURCE}/pipelines/Dockerfile.dockerignore")
+MODELS = f"{SOURCE}/models"
 LIKE = {"classification": "iris", "regression": "diabetes"}
 # A package of Python, a label of Kubernetes and a folder in S3 at once.
 MODEL_NAME = re.compile(r"[a-z][a-z0-9]{0,62}")
@@ -51,15 +49,14 @@ Files = dict[str, bytes]
 
 @dataclass
 class Plan:
-    """What is new: whole folders, each with its files by their paths in it, and files that change."""
+    """What is new: whole folders, each with its files by their paths in it."""
 
     folders: dict[str, Files] = field(default_factory=dict)
-    changed: Files = field(default_factory=dict)
     to_write: list[str] = field(default_factory=list)
     """Places that a person has to write, one a line."""
 
     def paths(self) -> list[str]:
-        return [*(f"{folder}/{path}" for folder, files in self.folders.items() for path in files), *self.changed]
+        return [f"{folder}/{path}" for folder, files in self.folders.items() for path in files]
 
 
 @dataclass(frozen=True)
@@ -98,12 +95,11 @@ def new_model(args: argparse.Namespace) -> None:
     require_name(args.model, MODEL_NAME, "letters a-z and digits, a letter first, at most 63 of them")
     plan, app, copied = Plan(), None, None
     if args.only != "app":
-        require_free_module(git, args.model)
         add_model(git, plan, args.model, like)
     elif args.model not in layout.models(git.root):
-        cli.say(f"{SOURCE}/{args.model}: not on this branch; import_model_code.py brings it from main")
+        cli.say(f"{MODELS}/{args.model}: not on this branch; import_model_code.py brings it from main")
     if args.only != "model":
-        policy = parse_policy(git.show("HEAD", POLICY_FILE))
+        policy = snapshot.at(git, "HEAD").policy
         app, copied = add_app(git, plan, policy, args.shape, args.app, args.model, like)
     missing = require_free(git, plan)
     if app:
@@ -119,7 +115,7 @@ def new_model(args: argparse.Namespace) -> None:
         return
     for folder, files in plan.folders.items():
         there = "" if folder in missing.folders else ", there already"
-        cli.say(f"{'would make ' if args.dry_run else ''}{folder}: {len(files)} files{there}")
+        cli.say(f"{'would make ' if args.dry_run else ''}{folder}: {len(files)} file{'s' * (len(files) != 1)}{there}")
     if args.dry_run:
         print(*missing.paths(), sep="\n")
         return
@@ -138,24 +134,6 @@ def require_name(name: str, pattern: re.Pattern[str], meaning: str) -> None:
         raise Refused(f"{name!r}: a word of {'Python' if keyword.iskeyword(name) else 'YAML'}; take another name")
 
 
-def require_free_module(git: Git, name: str) -> None:
-    """Raises Refused for the name of a module that something else has: commands run in model-src/, where a folder of
-    that name would be imported in its place."""
-    remedy = "take another name"
-    if name in sys.stdlib_module_names:
-        raise Refused(f"{name!r}: a module of Python's own; {remedy}")
-    for lock in sorted((git.root / SOURCE).glob("requirements-*.txt")):
-        if name in re.findall(r"^([a-z0-9]+)==", lock.read_text().lower(), re.M):
-            raise Refused(f"{name!r}: a package of {SOURCE}/{lock.name}; {remedy}")
-    # A package can have another name than its module: scikit-learn.
-    code = "import importlib.util, sys; sys.exit(3 if importlib.util.find_spec(sys.argv[1]) else 0)"
-    python = git.root / SOURCE / ".venv/bin/python"
-    if python.exists() and subprocess.run([python, "-I", "-c", code, name]).returncode == 3:
-        raise Refused(f"{name!r}: a module that is installed in {SOURCE}/.venv; {remedy}")
-    if (git.root / SOURCE / f"{name}.py").exists():
-        raise Refused(f"{SOURCE}/{name}.py: there is a module of that name; {remedy}")
-
-
 # The model
 
 
@@ -163,8 +141,8 @@ def add_model(git: Git, plan: Plan, name: str, like: str) -> None:
     """Raises Refused when there is no such model to copy, or it has changes that are not committed."""
     known = layout.models(git.root)
     if like not in known:
-        raise Refused(f"--like {like!r}: no such model; {SOURCE}/ has {', '.join(known) or 'none'}")
-    folder = f"{SOURCE}/{like}"
+        raise Refused(f"--like {like!r}: no such model; {MODELS}/ has {', '.join(known) or 'none'}")
+    folder = f"{MODELS}/{like}"
     made = made_by_stages(_at_head(git, f"{folder}/dvc.yaml"), f"{folder}/dvc.yaml")
     made = {f"{SOURCE}/{path}" for path in made} | {f"{folder}/dvc.lock"}
 
@@ -172,31 +150,25 @@ def add_model(git: Git, plan: Plan, name: str, like: str) -> None:
         return not any(path == one or path.startswith(f"{one}/") for one in made)
 
     _require_committed(filter(kept, git.dirty(folder)))
-    for path in (PROJECT, *IMAGE_FILES):
-        old = _at_head(git, path)
-        if (new := type_checked(old, name) if path == PROJECT else copied_into_image(old, name, like)) != old:
-            plan.changed[path] = new
-            if (git.root / path).read_bytes() != new:
-                _require_committed(git.dirty(path))
     files: Files = {}
     for path in filter(kept, git.files("HEAD", folder)):
         inner, data = path.removeprefix(f"{folder}/"), _at_head(git, path)
         if inner == "problem.yaml":
             data = own_problem(data, name, like, path)
-            plan.to_write.append(f"{SOURCE}/{name}/{inner}: {', '.join(TEXTS)}")
+            plan.to_write.append(f"{MODELS}/{name}/{inner}: {', '.join(TEXTS)}")
         files[inner] = renamed_model(data, like, name)
     files, tidy = tidied(git.root, name, files)
     if not tidy:
         cli.say(
             "ruff is not installed here, so imports may not be in its order: `make test` installs it, then run"
-            f" `ruff check --fix {SOURCE}/{name} && ruff format {SOURCE}/{name}`"
+            f" `ruff check --fix {MODELS}/{name} && ruff format {MODELS}/{name}`"
         )
-    plan.folders[f"{SOURCE}/{name}"] = files
+    plan.folders[f"{MODELS}/{name}"] = files
     for inner, data in files.items():
         lines = data.decode(errors="replace").splitlines()
         left = [n for n, line in enumerate(lines, 1) if re.search(rf"\b{like}\b", line) and TO_BE_WRITTEN not in line]
         if left:
-            plan.to_write.append(f"{SOURCE}/{name}/{inner}: speaks of {like} in line {', '.join(map(str, left))}")
+            plan.to_write.append(f"{MODELS}/{name}/{inner}: speaks of {like} in line {', '.join(map(str, left))}")
 
 
 def made_by_stages(pipeline: bytes, file: str) -> set[str]:
@@ -227,12 +199,13 @@ def renamed_model(data: bytes, old: str, new: str) -> bytes:
     The same word may be a column of the data, a part of somebody else's address or plain prose, and stays there.
     """
     before = (
-        r"\b(?:from|import) ",
-        r"-m ",
+        r"\b(?:from|import) models\.",
+        r"\bfrom models import ",
+        r"-m models\.",
         r"\blifecycle [a-z]+ ",
         r"\bname=[\"']",
         rf"\b[Tt]he (?={old} model\b)",
-        rf"(?:^|(?<=model-src/)|(?<=[^\w./-]))(?={old}/)",
+        rf"(?:^|(?<=model-src/)|(?<=[^\w./-]))models/(?={old}/)",
     )
     pattern = re.compile(rf"({'|'.join(before)}){old}\b", re.M)
     try:
@@ -249,36 +222,18 @@ def tidied(root: Path, name: str, files: Files) -> tuple[Files, bool]:
     if ruff is None:
         return files, False
     commands = (
-        # The folder is not there yet, so ruff cannot see that it is one of this project's own.
-        [ruff, "check", "--quiet", "--fix-only", "--select=I", f"--config=lint.isort.known-first-party=['{name}']"],
+        [ruff, "check", "--quiet", "--fix-only", "--select=I"],
         [ruff, "format", "--quiet"],
     )
     found = dict(files)
     for path in files:
         for command in commands if path.endswith(".py") else ():
-            place = f"--stdin-filename={name}/{path}"
+            place = f"--stdin-filename=models/{name}/{path}"
             done = subprocess.run([*command, place, "-"], cwd=root / SOURCE, input=found[path], capture_output=True)
             if done.returncode:
-                raise Refused(*[f"{SOURCE}/{name}/{path}: ruff: {line}" for line in done.stderr.decode().splitlines()])
+                raise Refused(*[f"{MODELS}/{name}/{path}: ruff: {line}" for line in done.stderr.decode().splitlines()])
             found[path] = done.stdout
     return found, True
-
-
-def type_checked(project: bytes, name: str) -> bytes:
-    """pyproject.toml with the model among the packages that mypy checks, where it lists them on one line."""
-    text = project.decode()
-    line = re.search(r'^packages = \[("[a-z_]+"(?:, "[a-z_]+")*)\]$', text, re.M)
-    if line is None or f'"{name}"' in line[1]:
-        return project
-    listed = sorted([*line[1].split(", "), f'"{name}"'])
-    return f"{text[: line.start(1)]}{', '.join(listed)}{text[line.end(1) :]}".encode()
-
-
-def copied_into_image(text: bytes, name: str, like: str) -> bytes:
-    """A Dockerfile, or what it may copy, with each line that names only the folder of `like` said of `name` too."""
-    line = re.compile(rf"^((?:COPY |!|{like}/ ?)+)\n".encode(), re.M)
-    own = line.sub(lambda found: found[0] + found[0].replace(f"{like}/".encode(), f"{name}/".encode()), text)
-    return text if f"{name}/\n".encode() in text else own
 
 
 # The app
@@ -323,10 +278,10 @@ def choose(git: Git, policy: Policy, shape: str, like: str) -> App:
     known = shapes(git)
     if shape not in known:
         raise Refused(f"--shape {shape!r}: no app of that shape to copy; the shapes are {', '.join(sorted(known))}")
-    show = partial(git.show, "HEAD")
+    show = snapshot.at(git, "HEAD").read
     whole = [app for app in known[shape] if all(release_file.find(show, app, env) for env in policy.environments)]
     first = {app: layout.overlay(app, policy.environments[0]) for app in whole}
-    with snapshot.tree_of(git, "HEAD") as tree:
+    with snapshot.at(git, "HEAD").exported() as tree:
         renders = kustomize.build_all(tree, first.values())
     found = []
     for app, folder in first.items():
@@ -351,7 +306,7 @@ def renamed_app(data: bytes, names: Mapping[str, str]) -> bytes:
 def unreleased(git: Git, policy: Policy, source: Target) -> tuple[str, bytes]:
     """The release file of an overlay as it is before the first release; another environment's where this one's has a
     canary, which a new app starts without."""
-    show = partial(git.show, "HEAD")
+    show = snapshot.at(git, "HEAD").read
     mine = release_file.find(show, source.app, source.environment)
     assert mine is not None  # the app was chosen for it
     for environment in (source.environment, *policy.environments):
@@ -363,7 +318,7 @@ def unreleased(git: Git, policy: Policy, source: Target) -> tuple[str, bytes]:
 
 def require_rendered(git: Git, plan: Plan, policy: Policy, app: str, model: str) -> None:
     """Raises Refused unless every overlay of the new app renders a workload that serves the model."""
-    with snapshot.tree_of(git, "HEAD") as tree:
+    with snapshot.at(git, "HEAD").exported() as tree:
         write(tree, plan)
         renders = kustomize.build_all(tree, [layout.overlay(app, environment) for environment in policy.environments])
     for folder, text in renders.items():
@@ -387,9 +342,6 @@ def require_free(git: Git, plan: Plan) -> Plan:
             missing.folders[folder] = files
         elif _content(place) != files:
             faults.append(f"{folder}: there already, and not as this command makes it; take another name")
-    for path, data in plan.changed.items():
-        if (git.root / path).read_bytes() != data:
-            missing.changed[path] = data
     if faults:
         raise Refused(*faults)
     return missing
@@ -414,20 +366,21 @@ def add(git: Git, plan: Plan) -> None:
         write(Path(holder), plan)
         for folder in plan.folders:
             (Path(holder) / folder).rename(git.root / folder)
-    writing.write_files(git, plan.changed)
 
 
 def steps(plan: Plan, model: str, app: str | None, copied: App | None) -> list[str]:
     """The commands that come next, for the one branch and the other."""
     lines = []
-    if (code := plan.folders.get(f"{SOURCE}/{model}")) is not None:
+    if (code := plan.folders.get(f"{MODELS}/{model}")) is not None:
         lines += ["", "For a pull request to main:", f"  cd {SOURCE}"]
         if data := [path for path in code if path.endswith(".dvc")]:
             generated = "generate_data.py" in code
-            lines.append(f"  python -m {model}.generate_data" if generated else f"  dvc pull {model}/{data[0]}")
+            lines.append(
+                f"  python -m models.{model}.generate_data" if generated else f"  dvc pull models/{model}/{data[0]}"
+            )
         lines += [
-            f"  dvc repro {model}/dvc.yaml",
-            f"  git add {model} pyproject.toml pipelines && git commit -m 'Add the model {model}'",
+            f"  dvc repro models/{model}/dvc.yaml",
+            f"  git add models/{model} && git commit -m 'Add the model {model}'",
             "",
             "When it is merged, on main:",
             f"  python -m lifecycle version {model}",

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from gitops import cli
@@ -51,7 +50,7 @@ def retire(args: argparse.Namespace) -> None:
     publish.require_clean(git)
     base = publish.base_of_branch(git, push=args.push)
     folder, record = layout.overlay(args.app, args.env), retired.path(args.env)
-    with snapshot.tree_of(git, base) as tree:
+    with snapshot.at(git, base).exported() as tree:
         policy = read_policy(tree)
         layout.require_app(tree, policy, args.app, args.env)
         gone = [str(identity(item)) for item in kustomize.objects(kustomize.build(tree, folder))]
@@ -142,7 +141,7 @@ def finish(args: argparse.Namespace) -> None:
 
 
 def _releases(git: Git, base: str, app: str, environment: str) -> list[Release]:
-    return release_file.read_all(partial(git.show, base), app, environment)
+    return release_file.read_all(snapshot.at(git, base).read, app, environment)
 
 
 if __name__ == "__main__":

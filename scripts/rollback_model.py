@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 from gitops import cli
 from gitops.cli import Refused
@@ -100,7 +99,7 @@ def done_already(git: Git, base: str, args: argparse.Namespace) -> bool:
         return False
     if args.to is None:
         return True
-    found = release_file.find(partial(git.show, base), args.app, args.env)
+    found = release_file.find(snapshot.at(git, base).read, args.app, args.env)
     return found is not None and release_file.read(found[1], _target(args), found[0]).version == args.to
 
 
@@ -128,7 +127,7 @@ def release_hold(args: argparse.Namespace) -> None:
     path = hold.path(args.app, args.env)
 
     def build(base: str) -> str | None:
-        with snapshot.tree_of(git, base) as tree:
+        with snapshot.at(git, base).exported() as tree:
             layout.require_app(tree, read_policy(tree), args.app, args.env)
         if git.show(base, path) is None:
             raise Refused(f"{path}: no such hold; {args.app} in {args.env} can be released")

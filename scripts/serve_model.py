@@ -22,12 +22,15 @@ SOURCE = Path(__file__).resolve().parents[1] / "model-src"
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", default="iris", help="a folder of model-src/ (%(default)s)")
+    parser.add_argument("model", nargs="?", default="iris", help="a folder of model-src/models/ (%(default)s)")
     model = parser.parse_args(argv).model
     # DVC starts `python`: it has to be this one.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     os.chdir(SOURCE)
-    for command in (["dvc", "repro", "--quiet", f"{model}/dvc.yaml"], ["lifecycle", "version", model, "--draft"]):
+    for command in (
+        ["dvc", "repro", "--quiet", f"models/{model}/dvc.yaml"],
+        ["lifecycle", "version", model, "--draft"],
+    ):
         if code := subprocess.run([sys.executable, "-m", *command], stdout=sys.stderr).returncode:
             return code
     version = SOURCE / "artifacts" / model

@@ -78,7 +78,7 @@ COMMANDS_TEST = Environment(ROOT / ".venv", TEST_LOCK, 100, 0.6)
 MODEL = Environment(ROOT / "model-src/.venv", ROOT / "model-src/requirements-train.txt", 270, 2.0, (MODEL_TEST_LOCK,))
 MONITOR = Environment(ROOT / "model-src/.venv-monitor", ROOT / "model-src/requirements-monitor.txt", 240, 1.5)
 FEATURES = Environment(
-    ROOT / "model-src/feature_store/.venv", ROOT / "model-src/feature_store/requirements.txt", 200, 0.8
+    ROOT / "model-src/extras/feature_store/.venv", ROOT / "model-src/extras/feature_store/requirements.txt", 200, 0.8
 )
 MODEL_TEST = Environment(ROOT / "model-src/.venv", MODEL_TEST_LOCK, 365, 2.5)
 

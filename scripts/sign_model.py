@@ -18,6 +18,7 @@ from gitops.cli import Refused
 from gitops.models import signing, store, versions
 from gitops.models.s3 import Store
 from gitops.repo.policy import POLICY_FILE
+from gitops.repo.snapshot import Snapshot
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def sign(args: argparse.Namespace) -> None:
     uri = versions.parse_uri(args.model_uri)
-    signer = signing.asked_in(args.root)
+    signer = signing.asked(Snapshot(args.root))
     # With any key: before the policy asks for a new one, what runs has to be signed with it.
     planned = signing.planned(None if args.sign_key else signer, args.sign_key, args.sign_keyless)
     if planned is None:

@@ -12,7 +12,6 @@ the reason is named, and the exit code is 1.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from gitops import cli
 from gitops.cli import Refused
 from gitops.cluster.kube import Cluster
 from gitops.manifests import closure, kustomize, workloads
-from gitops.manifests.objects import Object, at, leaves
+from gitops.manifests.objects import Object, at
 from gitops.releases import effect, release
 from gitops.repo import layout, publish, snapshot
 from gitops.repo.git import Git
@@ -129,7 +128,7 @@ class Expected:
 def expected(git: Git, tip: str, args: argparse.Namespace) -> list[Expected]:
     """What a commit wants of the apps that were asked for. Raises Refused when there is no such app."""
     found = []
-    with snapshot.tree_of(git, tip) as tree:
+    with snapshot.at(git, tip).exported() as tree:
         policy = read_policy(tree)
         folders = [
             folder
@@ -208,7 +207,7 @@ def _faults(version: str, wanted: Object, seen: Seen, behind: bool) -> Iterator[
     if seen.live is None:
         yield f"{wanted['kind']} {wanted['metadata']['name']} is not in the cluster"
         return
-    named, live = _models(wanted), _models(seen.live)
+    named, live = workloads.named(wanted), workloads.named(seen.live)
     for path in sorted(named.keys() | live.keys()):
         if named.get(path) != live.get(path):
             yield f"{path}: the cluster has {live.get(path)}, Git says {named.get(path)}"
@@ -217,7 +216,7 @@ def _faults(version: str, wanted: Object, seen: Seen, behind: bool) -> Iterator[
         yield from _run_faults(seen, seen.live)
         return
     for pod in seen.pods:
-        if _is_ready(pod) and (others := _started_with(pod) - set(named.values())):
+        if _is_ready(pod) and (others := _models(pod) - set(named.values())):
             yield f"pod {pod['metadata']['name']} still runs {', '.join(sorted(others))}"
     yield from _rollout_faults(seen)
 
@@ -284,25 +283,13 @@ def _why(seen: Seen) -> str:
     return f": {_line(newest.get('message'))}" if newest else ""
 
 
-def _models(item: Object) -> dict[str, Any]:
-    """Every field of a workload that names a model or an image."""
-    named = re.compile(r"storageUri\Z|env\[MODEL_(URI|DIGEST)\]\.value\Z|[cC]ontainers\[[^]]+\]\.image\Z")
-    return {path: value for path, value in leaves(item.get("spec") or {}).items() if named.search(path)}
-
-
-def _started_with(pod: Object) -> set[str]:
+def _models(pod: Object) -> set[str]:
     """The models that a pod was started with: of our own service, and of KServe's storage initializer."""
-    spec = pod.get("spec") or {}
-    own = {
-        str(variable.get("value"))
-        for container in spec.get("containers") or []
-        for variable in container.get("env") or []
-        if variable.get("name") == "MODEL_URI"
-    }
+    own = set(workloads.variables(pod, workloads.MODEL_URI).values())
     return own | {
-        str(container["args"][0])
-        for container in spec.get("initContainers") or []
-        if container.get("name") == "storage-initializer" and container.get("args")
+        str(container.fields["args"][0])
+        for container in workloads.containers(pod)
+        if container.fields.get("name") == "storage-initializer" and container.fields.get("args")
     }
 
 
@@ -317,9 +304,9 @@ def _version(item: Mapping[str, Any]) -> str:
 
 
 def _image(item: Object | None) -> str | None:
-    path = workloads.PODS.get(str(at(item, "kind")), ())
-    containers = at(item, *path, "containers") or []
-    return str(containers[0].get("image")) if containers else None
+    """The image of the container that serves the model; None where a serving runtime names it."""
+    found = [each for each in workloads.containers(item or {}) if each.variable(workloads.MODEL_URI) is not None]
+    return str(found[0].image) if found else None
 
 
 def _pods(seen: Seen) -> str:

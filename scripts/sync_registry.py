@@ -29,13 +29,13 @@ from gitops.manifests import yamledit
 from gitops.models import versions
 from gitops.releases import history
 from gitops.releases.release import Release
-from gitops.repo import publish
+from gitops.repo import publish, snapshot
 from gitops.repo.git import Git
-from gitops.repo.policy import POLICY_FILE, Policy, parse_policy
+from gitops.repo.policy import Policy
 
 SOURCE = cli.ROOT / "model-src"
 PYTHON = SOURCE / ".venv/bin/python"
-PROBLEM = re.compile(r"model-src/[^/]+/problem\.yaml")
+PROBLEM = re.compile(r"model-src/models/[^/]+/problem\.yaml")
 LOCAL = "sqlite:///{}/model-src/mlflow.db"
 SET_UP = "python scripts/setup.py serve"
 
@@ -54,7 +54,7 @@ def sync(args: argparse.Namespace) -> None:
     tip = publish.tip(git)
     running = newest_first(git, tip)
     names, faults = registered_names(git, tip, running, args.model)
-    asked = wanted(parse_policy(git.show(tip, POLICY_FILE)), names, running, history.ever(git, tip))
+    asked = wanted(snapshot.at(git, tip).policy, names, running, history.ever(git, tip))
 
     told, made = ask(asked, args)
     if args.json:
@@ -84,18 +84,20 @@ def registered_names(
     """By model, its name in the registry, for those that say one and, if given, for the chosen one; and a fault for
     each that runs and says none. Raises Refused where two models say the same, and when nothing is known of `chosen`.
     """
-    files = git.files(tip, "model-src")
-    said = {path.split("/")[1]: _registered_as(git, tip, path) for path in files if PROBLEM.fullmatch(path)}
+    files = git.files(tip, "model-src/models")
+    said = {path.split("/")[2]: _registered_as(git, tip, path) for path in files if PROBLEM.fullmatch(path)}
     names = {model: name for model, name in sorted(said.items()) if name}
     known = sorted({*names, *map(model_of, running)})
     if chosen is not None and chosen not in known:
         raise Refused(f"--model {chosen}: no such model on {publish.BRANCH}; there is {', '.join(known)}")
     for name in names.values():
         if len(same := [model for model in names if names[model] == name]) > 1:
-            raise Refused(f"model-src/{same[1]}/problem.yaml: registered_as: {name} is the name of {same[0]} already")
+            raise Refused(
+                f"model-src/models/{same[1]}/problem.yaml: registered_as: {name} is the name of {same[0]} already"
+            )
     faults = [
-        f"model-src/{model}/problem.yaml: registered_as: missing on {publish.BRANCH}, and {model} runs; name it as"
-        " MLflow's registry does"
+        f"model-src/models/{model}/problem.yaml: registered_as: missing on {publish.BRANCH}, and {model} runs; name it"
+        " as MLflow's registry does"
         for model in known
         if model not in names and chosen in (None, model)
     ]

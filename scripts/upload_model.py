@@ -28,6 +28,7 @@ from gitops.models.s3 import Store
 from gitops.models.signing import Signer, Signing
 from gitops.models.versions import Manifest, VersionURI
 from gitops.repo.policy import POLICY_FILE
+from gitops.repo.snapshot import Snapshot
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def upload(args: argparse.Namespace) -> None:
     bucket = s3.model_bucket(args.bucket, args.root)
-    signer = signing.asked_in(args.root)
+    signer = signing.asked(Snapshot(args.root))
     manifest = read_artifacts(args.artifacts, args.model)
     planned = signing.planned(signer, args.sign_key, args.sign_keyless) or beside(args.artifacts, manifest, signer)
     uri, added = stored_version(bucket, manifest), 0

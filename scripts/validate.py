@@ -21,10 +21,9 @@ from gitops.checks.framework import Finding, Repository
 from gitops.cli import Refused
 from gitops.manifests import closure, kustomize
 from gitops.manifests.objects import Object
-from gitops.repo import layout
+from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import POLICY_FILE, read_policy
-from gitops.repo.snapshot import tree_of
 
 REVIEW = review.RULES | argocd.RULES
 RULES = consistency.RULES | REVIEW
@@ -89,7 +88,7 @@ def _concerned(args: argparse.Namespace, git: Git, base: str, folders: list[str]
 def _renders_at(git: Git, base: str) -> dict[str, list[Object]]:
     """What the overlays of a commit render. One that did not render then had nothing that could be lost."""
     renders = {}
-    with tree_of(git, base) as tree:
+    with snapshot.at(git, base).exported() as tree:
         for folder in layout.overlays(tree, read_policy(tree)):
             with contextlib.suppress(Refused):
                 renders[folder] = kustomize.objects(kustomize.build(tree, folder))

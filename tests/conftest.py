@@ -371,7 +371,7 @@ def version(tmp_path: Path, s3: S3) -> Version:
 @pytest.fixture(scope="session")
 def plain_template(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Path:
     folder = tmp_path_factory.mktemp("plain")
-    for path in ("README.md", "overlays/dev/note.txt", "model-src/lily/train.py"):
+    for path in ("README.md", "overlays/dev/note.txt", "model-src/models/lily/train.py"):
         (folder / "clone" / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / "clone" / path).write_text(f"{path}\n")
     for args in (

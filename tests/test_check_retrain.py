@@ -211,7 +211,7 @@ def test_a_verdict_of_another_environment_is_refused(released: tuple[Checkout, V
 )
 def test_a_policy_that_is_none_is_refused(released: tuple[Checkout, Version], policy: str | None, said: str) -> None:
     checkout, _ = released
-    path = "model-src/lily/retraining.yaml"
+    path = "model-src/models/lily/retraining.yaml"
     checkout.git("checkout", "-q", "cicd")
     if policy is None:
         (checkout.root / path).unlink()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import BUCKET, S3, Version
+from conftest import BUCKET, DATE, ROOT, S3, Version
 
 from gitops.manifests import kustomize
 from gitops.manifests.objects import Object
+from gitops.models import versions
 from gitops.repo import layout
 
 Fetch = Callable[[str, Path, str], "subprocess.CompletedProcess[str]"]
@@ -91,6 +94,28 @@ def test_other_bytes_than_those_that_were_released_are_refused_and_nothing_is_le
     assert done.stderr.startswith("error: ")
     assert words in done.stderr
     assert list((tmp_path / "models").iterdir()) == []
+
+
+CASES = json.loads((ROOT / "model-src/tests/digests.json").read_text())
+
+
+def test_the_digest_is_that_of_the_cases_which_the_model_code_is_tested_with(
+    s3: S3, fetch: Fetch, tmp_path: Path
+) -> None:
+    uri, none = f"s3://{BUCKET}/models/lily/{DATE}-{'0' * 12}/", f"sha256:{'0' * 64}"
+    for case in CASES:
+        files = [
+            {"path": path, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+            for path, text in case["files"].items()
+            if versions.counts(path)
+        ]
+        key = f"{uri.removeprefix(f's3://{BUCKET}/')}manifest.json"
+        s3.client.put_object(Bucket=BUCKET, Key=key, Body=json.dumps({"files": files}).encode())
+
+        done = fetch(f"{uri}onnx/", tmp_path / "models", none)
+
+        said = f"error: {uri}onnx/: the manifest lists files of the digest {case['digest']}, and {none} was released\n"
+        assert (case["name"], done.stderr) == (case["name"], said)
 
 
 @pytest.mark.parametrize(

@@ -176,9 +176,9 @@ def test_a_closure_has_links_and_what_they_lead_to(tmp_path: Path) -> None:
     ("file", "folders"),
     [
         ("base/api/service.yaml", ["overlays/dev/lily-api", "overlays/staging/lily-api", "overlays/prod/lily-api"]),
-        ("apps/lily-sklearn/flavour.yaml", [f"overlays/{e}/lily-sklearn" for e in ("dev", "staging", "prod")]),
+        ("apps/lily-sklearn/runtime.yaml", [f"overlays/{e}/lily-sklearn" for e in ("dev", "staging", "prod")]),
         (
-            "overlays/dev/shared/aws-region.yaml",
+            "overlays/dev/shared/model-reader.yaml",
             [f"overlays/dev/{app}" for app in ("lily-api", "lily-batch", "lily-sklearn")],
         ),
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -341,6 +342,71 @@ def test_nobody_calls_a_batch(renders: Objects, folder: str) -> None:
     [way_out] = policy["egress"]
     assert way_out["ports"] == [{"port": 443}]
     assert way_out["to"] == [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}}]
+
+
+# Apps
+
+
+SIDECAR = """
+patches:
+  - target:
+      kind: Deployment|CronJob
+    patch: |-
+      - op: add
+        path: {path}/containers/0
+        value:
+          name: proxy
+          image: proxy
+          env:
+            - name: KIND
+              value: proxy
+"""
+
+
+@pytest.mark.parametrize(
+    ("app", "path", "own", "variables"),
+    [
+        ("lily-api", "/spec/template/spec", "api", {"AWS_REGION", "REQUEST_LOG_URI"}),
+        ("lily-batch", "/spec/jobTemplate/spec/template/spec", "batch", {"AWS_REGION"}),
+    ],
+)
+def test_a_container_that_comes_first_gets_none_of_the_variables_of_another(
+    manifests: Path, tmp_path: Path, app: str, path: str, own: str, variables: set[str]
+) -> None:
+    for name in ("base", "apps", "overlays"):
+        shutil.copytree(manifests / name, tmp_path / name)
+    with (tmp_path / "apps" / app / "kustomization.yaml").open("a") as file:
+        file.write(SIDECAR.format(path=path))
+
+    before, after = (kustomize.objects(kustomize.build(root, f"overlays/prod/{app}")) for root in (manifests, tmp_path))
+
+    workload = next(item for item in after if item["kind"] in ("Deployment", "CronJob"))
+    pod = workload["spec"].get("jobTemplate", workload)["spec"]["template"]["spec"]
+    containers = {container["name"]: container for container in pod["containers"]}
+    assert containers["proxy"]["env"] == [{"name": "KIND", "value": "proxy"}]
+    assert variables <= {variable["name"] for variable in containers[own]["env"]}
+    pod["containers"].remove(containers["proxy"])
+    assert after == before
+
+
+@pytest.mark.parametrize("listed", [("named", "signed"), ("signed", "named")])
+def test_the_components_of_a_shape_go_together_in_any_order(
+    manifests: Path, tmp_path: Path, listed: tuple[str, str]
+) -> None:
+    for name in ("base", "apps", "overlays"):
+        shutil.copytree(manifests / name, tmp_path / name)
+    (tmp_path / "base/api/signed/model-signing.pub").write_text("a key\n")
+    file = tmp_path / "apps/lily-api/kustomization.yaml"
+    lines = "".join(f"  - ../../base/api/{name}\n" for name in listed)
+    file.write_text(file.read_text().replace("  - ../../base/api/named\n", lines))
+
+    before, after = (
+        kustomize.objects(kustomize.build(root, "overlays/dev/lily-api")) for root in (manifests, tmp_path)
+    )
+
+    [added] = kustomize.differences(before, after)[::2]
+    assert added.path.endswith("env[MODEL_PUBLIC_KEY].name")
+    assert {item["metadata"]["name"] for item in after} == {"lily-api"}
 
 
 # Environments

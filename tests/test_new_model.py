@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import subprocess
-import tomllib
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,16 @@ from gitops.releases.release import Target
 MODEL_BIN = ROOT / "model-src/.venv/bin"
 SAMPLE = {"features": [5.3, 3.5, 1.4, 0.2]}
 WINE = ("wine", "--shape", "api")
-LISTED = [f"M {path}" for path in sorted((new_model.PROJECT, *new_model.IMAGE_FILES))]
-FOLDERS = ["apps/wine-api", "model-src/wine", *(f"overlays/{env}/wine-api" for env in ("dev", "prod", "staging"))]
+FOLDERS = [
+    "apps/wine-api",
+    "model-src/models/wine",
+    *(f"overlays/{env}/wine-api" for env in ("dev", "prod", "staging")),
+]
+
+
+@pytest.fixture(autouse=True)
+def _like(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(new_model.LIKE, "classification", "lily")
 
 
 @pytest.fixture
@@ -104,10 +111,10 @@ def test_a_new_model_trains_validates_deploys_to_dev_and_answers(ready: Checkout
     made = ready.run("new_model", *WINE)
 
     assert made.code == 0, made.err
-    assert "  dvc repro wine/dvc.yaml\n" in made.out
+    assert "  dvc repro models/wine/dvc.yaml\n" in made.out
     assert "python scripts/bump_model.py --app wine-api --env dev --model-uri URI --image IMAGE --push\n" in made.out
-    assert new(ready) == [*LISTED, *FOLDERS]
-    train(ready, "dvc repro wine/dvc.yaml")
+    assert new(ready) == FOLDERS
+    train(ready, "dvc repro models/wine/dvc.yaml")
     ready.commit("Add the model wine")
     train(ready, "python -m lifecycle version wine")
     artifacts = ready.root / "model-src/artifacts/wine"
@@ -133,17 +140,17 @@ def test_a_regression_of_the_other_shape_trains_and_deploys(ready: Checkout, s3:
     )
 
     assert made.code == 0, made.err
-    assert "  python -m prices.generate_data\n  dvc repro prices/dvc.yaml\n" in made.out
+    assert "  python -m models.prices.generate_data\n  dvc repro models/prices/dvc.yaml\n" in made.out
     assert "--app house-prices --env dev --model-uri URI --push\n" in made.out
     # Training is the same as for the other model, and takes as long.
     train(
         ready,
-        "python -m prices.generate_data",
-        "dvc repro prices/dvc.yaml:prepare",
-        "dvc status prices/data/raw.csv.dvc",
+        "python -m models.prices.generate_data",
+        "dvc repro models/prices/dvc.yaml:prepare",
+        "dvc status models/prices/data/raw.csv.dvc",
     )
-    assert (ready.root / "model-src/prices/build/train.csv").is_file()
-    assert b"Data dictionary of prices" in ready.read("model-src/prices/data_dictionary.md")
+    assert (ready.root / "model-src/models/prices/build/train.csv").is_file()
+    assert b"Data dictionary of prices" in ready.read("model-src/models/prices/data_dictionary.md")
     ready.commit("Add the model prices")
     version = package(tmp_path / "artifacts", model="prices")
     s3.upload(version)
@@ -158,22 +165,18 @@ def test_a_regression_of_the_other_shape_trains_and_deploys(ready: Checkout, s3:
 
 
 def test_what_is_made_passes_the_linter_and_is_type_checked(ready: Checkout) -> None:
-    def packages() -> list[str]:
-        return list(tomllib.loads(ready.read(new_model.PROJECT).decode())["tool"]["mypy"]["packages"])
-
-    before = packages()
-    # One name is before those of the other packages in the alphabet, one behind; one is shorter than its source's.
-    for name, kind in (("zebra", "classification"), ("ab", "regression")):
+    """With the names of a library and of a room of model-src/, which a model's package does not hide."""
+    for name, kind in (("optuna", "classification"), ("packing", "regression")):
         done(ready, "new_model", name, "--kind", kind, "--only", "model")
         ready.commit(f"Add the model {name}")
 
-    assert packages() == ["ab", *before, "zebra"]
-    for command in ("ruff check ab zebra", "ruff format --check ab zebra"):
+    for command in ("ruff check models", "ruff format --check models", "mypy --verbose"):
         program, *args = command.split()
         ran = subprocess.run(
             [MODEL_BIN / program, *args], cwd=ready.root / "model-src", capture_output=True, text=True
         )  # fmt: skip
         assert ran.returncode == 0, ran.stdout
+    assert {"models.optuna.model", "models.packing.schema"} <= {*re.findall(r"models\.\w+\.\w+", ran.stderr)}
 
 
 # What it writes
@@ -199,48 +202,56 @@ def test_every_copied_byte_is_that_of_the_source_but_for_the_names(ready: Checko
 def test_what_the_lifecycle_makes_is_not_copied_and_what_a_person_accepted_is(ready: Checkout) -> None:
     assert ready.run("new_model", *WINE).code == 0
 
-    assert sorted(path.name for path in (ready.root / "model-src/wine").rglob("*")) == [
+    assert sorted(path.name for path in (ready.root / "model-src/models/wine").rglob("*")) == [
         "__init__.py", "accepted.json", "dvc.yaml", "generate_data.py", "model.py", "params.yaml", "problem.yaml",
         "retraining.yaml",
         "schema.py",
     ]  # fmt: skip
     for name in ("accepted.json", "params.yaml", "schema.py"):
-        assert ready.read(f"model-src/wine/{name}") == ready.read(f"model-src/lily/{name}")
+        assert ready.read(f"model-src/models/wine/{name}") == ready.read(f"model-src/models/lily/{name}")
 
 
 def test_the_texts_of_the_problem_are_marked_and_what_speaks_of_the_source_is_listed(ready: Checkout) -> None:
     made = ready.run("new_model", *WINE)
 
-    [line] = [n for n, text in enumerate(ready.read("model-src/lily/schema.py").splitlines(), 1) if b"lily" in text]
-    problem = yaml.safe_load(ready.read("model-src/wine/problem.yaml"))
+    [line] = [
+        n for n, text in enumerate(ready.read("model-src/models/lily/schema.py").splitlines(), 1) if b"lily" in text
+    ]
+    problem = yaml.safe_load(ready.read("model-src/models/wine/problem.yaml"))
     assert problem["title"] == "To be written; of lily: Species of an lily"
     assert (problem["experiment"], problem["registered_as"]) == ("wine_experiment", "WineModel")
-    assert b"at_least: 0.85      # on rows that were held out" in ready.read("model-src/wine/problem.yaml")
+    assert b"at_least: 0.85      # on rows that were held out" in ready.read("model-src/models/wine/problem.yaml")
     assert [line for line in made.err.splitlines() if line.startswith("to be written: ")] == [
-        "to be written: model-src/wine/problem.yaml: title, objective, users, out_of_scope",
-        "to be written: model-src/wine/generate_data.py: speaks of lily in line 1",
-        f"to be written: model-src/wine/schema.py: speaks of lily in line {line}",
+        "to be written: model-src/models/wine/problem.yaml: title, objective, users, out_of_scope",
+        "to be written: model-src/models/wine/generate_data.py: speaks of lily in line 1",
+        f"to be written: model-src/models/wine/schema.py: speaks of lily in line {line}",
     ]
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("from churn.schema import SCHEMA", "from wine.schema import SCHEMA"),
-        ("import churn", "import wine"),
-        ("  python -m churn.generate_data", "  python -m wine.generate_data"),
+        ("from models.churn.schema import SCHEMA", "from models.wine.schema import SCHEMA"),
+        ("import models.churn", "import models.wine"),
+        ("from models import churn", "from models import wine"),
+        ("  python -m models.churn.generate_data", "  python -m models.wine.generate_data"),
         ("cmd: python -m lifecycle train churn", "cmd: python -m lifecycle train wine"),
-        ("deps: [churn/data/raw.csv, model-src/churn/a]", "deps: [wine/data/raw.csv, model-src/wine/a]"),
-        ("churn/model.py", "wine/model.py"),
+        (
+            "deps: [models/churn/data/raw.csv, model-src/models/churn/a]",
+            "deps: [models/wine/data/raw.csv, model-src/models/wine/a]",
+        ),
+        ("models/churn/model.py", "models/wine/model.py"),
         ('name="churn",', 'name="wine",'),
         ('"""The churn model: who leaves."""', '"""The wine model: who leaves."""'),
         # A column, an address, prose, a part of another word.
         ('target="churn"', 'target="churn"'),
         ('rows["churn"] > churn.mean()', 'rows["churn"] > churn.mean()'),
         ("https://example.com/churn/data.csv", "https://example.com/churn/data.csv"),
+        ("s3://other/models/churn/data.csv", "s3://other/models/churn/data.csv"),
         ("How much churn there is", "How much churn there is"),
         ("from churns import load_churn", "from churns import load_churn"),
         ("from sklearn.churn import x", "from sklearn.churn import x"),
+        ("from churn import x", "from churn import x"),
     ],
 )
 def test_a_name_is_changed_where_it_is_the_models(text: str, expected: str) -> None:
@@ -331,15 +342,15 @@ def test_a_shape_is_found_by_the_apps_that_have_it(ready: Checkout) -> None:
 
 def test_only_the_model_or_only_the_app(ready: Checkout) -> None:
     model = ready.run("new_model", "wine", "--only", "model")
-    assert new(ready) == [*LISTED, "model-src/wine"]
+    assert new(ready) == ["model-src/models/wine"]
     assert "main" in model.out and "cicd:" not in model.out
     ready.git("stash", "-qu")
 
     app = ready.run("new_model", *WINE, "--only", "app")
 
-    assert new(ready) == [folder for folder in FOLDERS if folder != "model-src/wine"]
+    assert new(ready) == [folder for folder in FOLDERS if folder != "model-src/models/wine"]
     assert "cicd:" in app.out and "on main" not in app.out
-    assert app.err.startswith("model-src/wine: not on this branch; import_model_code.py brings it from main\n")
+    assert app.err.startswith("model-src/models/wine: not on this branch; import_model_code.py brings it from main\n")
 
 
 def test_json_names_every_file_and_what_a_person_has_to_write(ready: Checkout) -> None:
@@ -351,7 +362,7 @@ def test_json_names_every_file_and_what_a_person_has_to_write(ready: Checkout) -
     assert found["files"] == found["added"]
     assert "overlays/staging/wine-api/release.yaml" in found["files"]
     assert all((ready.root / path).is_file() for path in found["files"])
-    assert found["to_write"][0] == "model-src/wine/problem.yaml: title, objective, users, out_of_scope"
+    assert found["to_write"][0] == "model-src/models/wine/problem.yaml: title, objective, users, out_of_scope"
 
 
 def test_a_dry_run_lists_the_files_and_changes_nothing(ready: Checkout) -> None:
@@ -370,7 +381,7 @@ def test_the_same_again_changes_nothing(ready: Checkout) -> None:
     again = ready.run("new_model", *WINE)
 
     assert (again.code, ready.state()) == (0, before)
-    assert "apps/wine-api: 2 files, there already\n" in again.err
+    assert "apps/wine-api: 1 file, there already\n" in again.err
     assert json.loads(done(ready, "new_model", *WINE, "--json"))["added"] == []
 
 
@@ -383,9 +394,9 @@ def test_without_ruff_the_files_are_made_and_the_commands_named(
     made = ready.run("new_model", "wine", "--only", "model")
 
     assert made.code == 0
-    assert "`ruff check --fix model-src/wine && ruff format model-src/wine`" in made.err
-    assert b"from wine.schema import SCHEMA\nfrom lifecycle.model import Model\n" in ready.read(
-        "model-src/wine/model.py"
+    assert "`ruff check --fix model-src/models/wine && ruff format model-src/models/wine`" in made.err
+    assert b"from lifecycle.model import Model\nfrom models.wine.schema import SCHEMA\n" in ready.read(
+        "model-src/models/wine/model.py"
     )
 
 
@@ -397,19 +408,11 @@ SHAPES = "no app of that shape to copy; the shapes are api, batch, inference-ser
 
 
 REFUSED = [
-    (("lily", *API), f"model-src/lily: {TAKEN}"),
-    (("packing", *API), f"model-src/packing: {TAKEN}"),
-    (("lifecycle", *API), f"model-src/lifecycle: {TAKEN}"),
-    (("serving", *API), f"model-src/serving: {TAKEN}"),
-    (("tests", *API), f"model-src/tests: {TAKEN}"),
+    (("lily", *API), f"model-src/models/lily: {TAKEN}"),
     (("wine", *API, "--app", "lily-sklearn"), f"apps/lily-sklearn: {TAKEN}"),
     (("wine", *API, "--app", "shared"), f"overlays/dev/shared: {TAKEN}"),
     (("wine", *API, "--app", "environment"), f"overlays/prod/environment: {TAKEN}"),
-    (("json", *API), "'json': a module of Python's own; take another name"),
-    (("optuna", *API), "'optuna': a package of model-src/requirements-kubeflow.txt; take another name"),
-    (("sklearn", *API), "'sklearn': a module that is installed in model-src/.venv; take another name"),
-    (("module", *API), "model-src/module.py: there is a module of that name; take another name"),
-    (("reports", *API), "model-src/reports/__init__.py: git ignores a file of that name; take another name"),
+    (("reports", *API), "model-src/models/reports/__init__.py: git ignores a file of that name; take another name"),
     (("lambda", *API), "'lambda': a word of Python; take another name"),
     (("yes", *API), "'yes': a word of YAML; take another name"),
     (("wine", *API, "--app", "null"), "'null': a word of YAML; take another name"),
@@ -420,13 +423,11 @@ REFUSED = [
     ),
     (("wine", "--shape", "rest"), f"--shape 'rest': {SHAPES}"),
     (("wine", "--shape", "environment"), f"--shape 'environment': {SHAPES}"),
-    (("wine", *API, "--like", "rose"), "--like 'rose': no such model; model-src/ has diabetes, lily"),
+    (("wine", *API, "--like", "rose"), "--like 'rose': no such model; model-src/models/ has diabetes, lily"),
 ]
 
 
 def test_what_cannot_be_made_is_refused(ready: Checkout) -> None:
-    ready.write("model-src/module.py", b"")
-    ready.commit("A module")
     before = ready.state()
 
     for args, line in REFUSED:
@@ -455,9 +456,8 @@ def test_a_name_that_is_no_package_or_no_dns_label_is_refused(pattern: re.Patter
 @pytest.mark.parametrize(
     "path",
     [
-        "model-src/lily/params.yaml",
-        "model-src/lily/new.py",
-        "model-src/pyproject.toml",
+        "model-src/models/lily/params.yaml",
+        "model-src/models/lily/new.py",
         "apps/lily-api/new.yaml",
         "overlays/prod/lily-api/release.yaml",
     ],
@@ -474,17 +474,20 @@ def test_uncommitted_changes_of_what_is_copied_or_changed_are_refused(ready: Che
 
 def test_what_training_left_in_the_source_is_no_hindrance(ready: Checkout) -> None:
     for path in ("dvc.lock", "metrics.json", "plots/trials.csv", "data_dictionary.md"):
-        ready.write(f"model-src/lily/{path}", b"trained again\n")
+        ready.write(f"model-src/models/lily/{path}", b"trained again\n")
 
     assert ready.run("new_model", *WINE).code == 0
 
 
 def test_a_target_with_something_in_it_is_refused(ready: Checkout) -> None:
     done(ready, "new_model", *WINE)
-    ready.write("model-src/wine/schema.py", b"mine\n")
+    ready.write("model-src/models/wine/schema.py", b"mine\n")
     ready.write("overlays/prod/wine-api/mine.yaml", b"mine\n")
 
-    assert ready.run("new_model", *WINE).errors == [f"model-src/wine: {TAKEN}", f"overlays/prod/wine-api: {TAKEN}"]
+    assert ready.run("new_model", *WINE).errors == [
+        f"model-src/models/wine: {TAKEN}",
+        f"overlays/prod/wine-api: {TAKEN}",
+    ]
 
 
 def test_an_app_that_is_not_in_every_environment_is_not_copied(ready: Checkout) -> None:
@@ -535,7 +538,7 @@ def test_killed_anywhere_it_leaves_whole_folders_and_the_next_run_completes_it(t
     # Before each folder's and file's own rename, and while a file is written.
     renames = [at for at, point in enumerate(points) if point.startswith("os.rename")]
     writes = [at for at, point in enumerate(points) if point.startswith("write ")]
-    assert len(renames) == len(FOLDERS) + len(LISTED)
+    assert len(renames) == len(FOLDERS)
     for at in [writes[len(writes) // 2], *renames]:
         checkout.git("clean", "-fdq")
         checkout.git("checkout", "-q", ".")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import IMAGE, ROOT, S3, Checkout, Version, git, hook, package, run, wait_until
+from conftest import IMAGE, ROOT, S3, SAMPLE, Checkout, Version, git, hook, package, run, wait_until
 
 from gitops.cli import Refused
 from gitops.manifests import kustomize
@@ -385,9 +385,8 @@ def push_meanwhile(checkout: Checkout, other: Checkout) -> None:
             "URI: bucket 'mlops-prod'; overlays/promotion.yaml names the model bucket 'other'",
         ),
         (
-            "apps/lily-sklearn/flavour.yaml",
-            "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\n"
-            "metadata: {name: model, annotations: {model.mlops/flavour: other}}\n",
+            "apps/lily-sklearn/kustomization.yaml",
+            (SAMPLE / "apps/lily-sklearn/kustomization.yaml").read_text().replace("flavour=sklearn", "flavour=other"),
             "URI: has no folder other/, which the app serves; package that flavour too",
         ),
     ],

@@ -31,7 +31,7 @@ LOCKS = [
     "model-src/requirements-serve.txt",
     "model-src/requirements-monitor.txt",
     "model-src/requirements-kubeflow.txt",
-    "model-src/feature_store/requirements.txt",
+    "model-src/extras/feature_store/requirements.txt",
 ]
 
 

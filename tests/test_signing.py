@@ -17,6 +17,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import yaml
 from conftest import BUCKET, IMAGE, ROOT, S3, Checkout, Result, Version, make_checkout, package
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
@@ -761,11 +762,12 @@ def test_doctor_says_whether_models_are_signed(asking: Checkout) -> None:
 # The service in the cluster
 
 
-def listed_by_the_app(checkout: Checkout) -> None:
-    """As CONTRIBUTING.md tells it."""
+def listed_by_the_app(checkout: Checkout, app: str = "lily-api") -> None:
+    """As CONTRIBUTING.md tells it, beside the names of the app's own shape."""
     _, _, rest = (ROOT / "CONTRIBUTING.md").read_text().partition("<!-- signed -->\n```yaml\n")
-    block = rest.partition("```\n")[0]
-    checkout.replace("apps/lily-api/kustomization.yaml", "\nlabels:\n", f"\n{block}\nlabels:\n")
+    signed = rest.partition("```\n")[0].splitlines()[-1]
+    named = f"  - ../../base/{app.partition('-')[2]}/named\n"
+    checkout.replace(f"apps/{app}/kustomization.yaml", named, f"{named}{signed}\n")
 
 
 def test_the_component_gives_the_service_the_key_of_the_policy(asking: Checkout, pair: Pair) -> None:
@@ -781,13 +783,27 @@ def test_the_component_gives_the_service_the_key_of_the_policy(asking: Checkout,
     assert done.code == 0, done.err
 
 
+def test_the_component_gives_a_batch_the_key_as_well(asking: Checkout, pair: Pair) -> None:
+    listed_by_the_app(asking, "lily-batch")
+
+    rendered = asking.run("render", "overlays/prod/lily-batch").out
+
+    [job] = [item for item in yaml.safe_load_all(rendered) if item["kind"] == "CronJob"]
+    [container] = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    given = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert given["MODEL_PUBLIC_KEY"] == pair.public.read_text()
+    assert "kind: ConfigMap" not in rendered
+    done = asking.run("validate")
+    assert done.code == 0, done.err
+
+
 def test_a_service_that_asks_for_another_key_than_the_policy_is_a_finding(asking: Checkout, foreign: Pair) -> None:
     listed_by_the_app(asking)
     asking.write("overlays/other.pub", foreign.public.read_bytes())
     asking.replace(POLICY_FILE, PUBLIC, "overlays/other.pub")
 
     assert asking.run("validate").errors == [
-        f"overlays/{environment}/lily-api: Deployment.apps ml-{environment}/lily-api: env MODEL_PUBLIC_KEY: the service"
+        f"overlays/{environment}/lily-api: Deployment.apps ml-{environment}/lily-api: env MODEL_PUBLIC_KEY: it"
         " loads only what this key signed, and overlays/promotion.yaml asks for the signature of the key"
         " overlays/other.pub; they have to agree [signing]"
         for environment in ("dev", "staging", "prod")
@@ -800,11 +816,11 @@ def test_the_service_accepts_what_was_signed_here(
     """The two projects each have their own small half: this is where they meet."""
     script = (
         "import sys\n"
-        "from packing import Refused\n"
-        "from serving import signature\n"
+        "from contract import signature\n"
+        "from contract.errors import Refused\n"
         "from serving.source import open_source\n"
-        "stored, key = open_source(sys.argv[1]), signature.read_key(sys.argv[2])\n"
-        "try: signature.require(stored, stored.read('manifest.json', 1 << 20), key)\n"
+        "stored, key = open_source(sys.argv[1]), signature.key_of({'MODEL_PUBLIC_KEY': sys.argv[2]})\n"
+        "try: signature.require(stored.read, stored.read('manifest.json', 1 << 20), key)\n"
         "except Refused as refused: sys.exit(str(refused))\n"
     )
 
@@ -817,7 +833,7 @@ def test_the_service_accepts_what_was_signed_here(
 
     assert checked(pair) == (0, "")
     code, said = checked(foreign)
-    assert (code, said.startswith(f"{name(signed, foreign)}: not signed with MODEL_PUBLIC_KEY, ")) == (1, True)
+    assert (code, said.startswith(f"{name(signed, foreign)}: not signed with MODEL_PUBLIC_KEY: ")) == (1, True)
 
 
 # Without a key: Sigstore is not to be had here, so this is what happens before and around it

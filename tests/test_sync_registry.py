@@ -201,24 +201,25 @@ def test_each_model_has_the_name_that_its_problem_says(checkout: Checkout, regis
     for model, environment in (("diabetes", "dev"), ("wine", "staging")):
         of_another = package(tmp_path / model, "one", model=model)
         write_release(checkout.root, Target("lily-sklearn", environment), of_another, "sklearn")
-    checkout.write("model-src/diabetes/problem.yaml", "registered_as: DiabetesModel\n")
+    checkout.write("model-src/models/diabetes/problem.yaml", "registered_as: DiabetesModel\n")
     checkout.commit()
 
     done = checkout.run("sync_registry")
 
     assert (done.code, registry.aliases("DiabetesModel")) == (1, {"dev": 1})
     assert done.errors == [
-        "model-src/wine/problem.yaml: registered_as: missing on cicd, and wine runs; name it as MLflow's registry does"
+        "model-src/models/wine/problem.yaml: registered_as: missing on cicd, and wine runs; name it as MLflow's"
+        " registry does"
     ]
 
 
 def test_a_name_of_two_models_is_refused(checkout: Checkout) -> None:
     for model in ("diabetes", "lily"):
-        checkout.write(f"model-src/{model}/problem.yaml", "registered_as: LilyRFModel\n")
+        checkout.write(f"model-src/models/{model}/problem.yaml", "registered_as: LilyRFModel\n")
     checkout.commit()
 
     assert checkout.run("sync_registry").errors == [
-        "model-src/lily/problem.yaml: registered_as: LilyRFModel is the name of diabetes already"
+        "model-src/models/lily/problem.yaml: registered_as: LilyRFModel is the name of diabetes already"
     ]
 
 

@@ -16,8 +16,14 @@ from conftest import BUCKET, ROOT, copy_checkout, s3_running
 import setup
 from gitops.programs import tools
 
-# The demo runs on the sample, whose model has a name that no fork's has.
-README = (ROOT / "README.md").read_text().replace("iris", "lily")
+
+def of_the_sample(text: str) -> str:
+    """A text that speaks of the template's model, for the sample: the demo runs there, and its model is another."""
+    names = re.findall(r"s3://[\w-]+/models/(\w+)/", (ROOT / "README.md").read_text())
+    return text.replace(names[0], "lily") if names else text
+
+
+README = of_the_sample((ROOT / "README.md").read_text())
 # A fork may write another README.md; what it still quotes has to be true.
 IS_THE_TEMPLATES = "\n## A walk through the demo's clone\n" in README
 templates = pytest.mark.skipif(not IS_THE_TEMPLATES, reason="the fork has a README.md of its own")
@@ -54,6 +60,8 @@ def tour(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) 
     root = tmp_path_factory.mktemp("tour") / "model-gitops"
     root.mkdir()
     copy_checkout(root)
+    demo = root / "scripts/demo.py"
+    demo.write_text(of_the_sample(demo.read_text()))
     for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "The template"]):
         subprocess.run(["git", *command], cwd=root, env=environment, check=True)
     # What `make demo` would install is installed already: the very environments in which the tests run.

@@ -192,7 +192,8 @@ def bad(data: dict[str, Any]) -> dict[str, str]:
 BAD_PATHS = ["", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", "./a", "a/.", "a b", "a\n", "a\\b", "é", "a\x00"]
 ASK_MODEL_CODE = """
 import json, sys
-from packing import Refused, manifest
+from contract import manifest
+from contract.errors import Refused
 def accepts(text):
     try:
         manifest.parse(text.encode(), "manifest.json")

@@ -20,8 +20,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from contract import command
 from lifecycle import stages
-from packing import command
 
 COMMANDS = (*stages.STAGES, "version", "compare", "accept")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,15 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from contract.errors import Refused
+from contract.manifest import Manifest
+from contract.uri import VERSION_URI
+from contract.version import expected
 from lifecycle import evaluating
 from lifecycle.model import Model
 from lifecycle.settings import Evaluate, Problem
 from lifecycle.training import PREDICTION, PROBABILITY
-from packing import Refused, digest, manifest
-from packing.manifest import Manifest
 from serving import model as serving
-from serving import source
 from serving.model import Model as Served
+from serving.settings import Wanted
+from storage import Unavailable
 
 
 @dataclass(frozen=True)
@@ -42,14 +46,11 @@ def served(address: str) -> Served:
     """The ONNX model of a version, as its own manifest describes it."""
     # A release names the folder of what its app serves, one below the version's.
     version = re.sub(r"^(s3://[^/]+/models/[^/]+/[^/]+)/[^/]+/?$", r"\1", address).rstrip("/")
+    if version.startswith("s3://") and not re.fullmatch(VERSION_URI, f"{version}/"):
+        raise Refused(f"--with {address}: not a folder, and not s3://BUCKET/models/MODEL/VERSION/")
     try:
-        place = source.open_source(f"{version}/onnx")
-    except ValueError:
-        raise Refused(f"--with {address}: not a folder, and not s3://BUCKET/models/MODEL/VERSION/") from None
-    try:
-        text = place.read(digest.MANIFEST, serving.MANIFEST_LIMIT)
-        return serving.load(place, manifest.parse(text, f"{version}/{digest.MANIFEST}").digest)
-    except source.Unavailable as error:
+        return serving.load(Wanted(f"{version}/onnx", expected(None, os.environ)))
+    except Unavailable as error:
         raise Refused(f"{error}; is the network there, and AWS_ENDPOINT_URL_S3 right?") from None
     except Refused as refused:
         # The service gets the address by its environment.

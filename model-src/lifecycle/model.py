@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packing import Refused
-from packing.manifest import Input, Kind, Outputs, Signature
+from contract.errors import Refused
+from contract.manifest import Input, Kind, Outputs, Signature
 
 if TYPE_CHECKING:
     import pandas as pd

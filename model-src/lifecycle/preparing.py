@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
+from contract.errors import Refused
 from lifecycle.model import Model
 from lifecycle.settings import Prepare
-from packing import Refused
 
 
 def split(data: pd.DataFrame, model: Model, params: Prepare) -> tuple[pd.DataFrame, pd.DataFrame]:

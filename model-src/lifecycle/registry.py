@@ -35,8 +35,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from contract import command
+from contract.errors import Refused
 from lifecycle import server
-from packing import Refused, command
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

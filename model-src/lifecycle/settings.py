@@ -19,8 +19,9 @@ from pydantic import (
     model_validator,
 )
 
-from packing import Refused
-from packing.manifest import Kind, faults
+from contract.errors import Refused
+from contract.manifest import Kind
+from contract.strict import faults
 
 # scikit-learn takes a seed of 32 bits.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]

@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from packing import Refused, files
+from contract.errors import Refused
+from storage import files
 
 if TYPE_CHECKING:
     from lifecycle.tuning import Candidate

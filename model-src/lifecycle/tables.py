@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from packing import Refused
-from packing.files import write_atomically
+from contract.errors import Refused
+from storage.files import write_atomically
 
 
 def to_csv(frame: pd.DataFrame) -> bytes:

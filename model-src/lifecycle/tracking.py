@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
+from contract.errors import Refused
 from lifecycle import server
 from lifecycle.tuning import Candidate
-from packing import Refused
 
 # skops, the format that MLflow writes a scikit-learn model in, loads only types that are named: what the families of
 # the models here are made of, beyond scikit-learn's own estimators.

@@ -14,10 +14,11 @@ from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import Pipeline
 
+from contract.errors import Refused
 from lifecycle import tuning
 from lifecycle.model import Model
 from lifecycle.settings import Params
-from packing import Refused, labels
+from packing import labels
 
 # Beside the columns of the data in predictions.csv.
 HELD_OUT, PREDICTION, PROBABILITY = "held_out", "prediction", "p_"

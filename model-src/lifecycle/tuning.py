@@ -16,9 +16,9 @@ import pandas as pd
 from sklearn.model_selection import BaseCrossValidator, KFold, StratifiedKFold, cross_val_score
 from sklearn.pipeline import Pipeline
 
+from contract.errors import Refused
 from lifecycle.model import Model
 from lifecycle.settings import SMALLER_IS_BETTER, Metric, Params, Space, Span
-from packing import Refused
 
 SCORINGS = {
     "accuracy": "accuracy",

@@ -22,9 +22,9 @@ import pandas as pd
 import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
+from contract.errors import Refused
 from lifecycle import tables
 from lifecycle.model import Files, Model
-from packing import Refused
 
 PARTS = 5
 LARGEST_SHIFT = 0.25

@@ -14,10 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from contract import digest, manifest
+from contract.errors import Refused
 from lifecycle import reporting, tables, tracking, training, validation
 from lifecycle.model import Files, Model
 from lifecycle.settings import Params, Problem
-from packing import Refused, digest, files, lineage, manifest, pack
+from packing import lineage, pack
+from storage import files
 
 TAGS = ("model", "version", "digest", "code_commit", "data_digest", "evaluation_set_digest", "family", "draft")
 """By which an MLflow run is found."""
@@ -76,25 +79,23 @@ def make(
             ),
             problem.experiment,
         )
-        manifest.write(
-            folder,
-            manifest.Manifest(
-                schema=1,
-                model=model.name,
-                version=version,
-                digest=version_digest,
-                files=[manifest.File(**file._asdict()) for file in hashed],
-                metrics=metrics(evaluated),
-                parameters=parameters,
-                signature=model.signature(list(evaluated["per_class"])),
-                code_commit=code.commit,
-                data_digest=facts["data_digest"],
-                evaluation_set_digest=facts["evaluation_set_digest"],
-                mlflow_run=recorded.run,
-                frameworks=frameworks,
-                draft=draft,
-            ),
+        described = manifest.Manifest(
+            schema=1,
+            model=model.name,
+            version=version,
+            digest=version_digest,
+            files=[manifest.File(**file._asdict()) for file in hashed],
+            metrics=metrics(evaluated),
+            parameters=parameters,
+            signature=model.signature(list(evaluated["per_class"])),
+            code_commit=code.commit,
+            data_digest=facts["data_digest"],
+            evaluation_set_digest=facts["evaluation_set_digest"],
+            mlflow_run=recorded.run,
+            frameworks=frameworks,
+            draft=draft,
         )
+        files.write_atomically(folder / digest.MANIFEST, manifest.dump(described))
         # This takes a while: somebody may have put something there meanwhile.
         pack.refuse_foreign(paths.version)
         # Last, so that the registry names no version that was not made; and none that cannot be deployed.

@@ -4,6 +4,8 @@ Writes report.html, quality.html (where labels are known), drift.prom for Promet
 verdict.json into --out. The exit code is 0 without drift, and 1 with drift or without a verdict; stderr says why. With
 fewer rows than --min-rows there is no verdict.
 
+With MODEL_PUBLIC_KEY, the version has to be signed with it, as for the service.
+
   python -m monitoring --version s3://mlops-prod/models/iris/2026-02-01-3f2a9c1b7d10/ --digest sha256:... \\
       --log s3://mlops-prod/requests/prod/ --window 24h --out reports/drift/prod/iris-api
   python -m monitoring --version artifacts/iris --digest sha256:... --log log --rows 500 --out drift
@@ -12,6 +14,7 @@ fewer rows than --min-rows there is no verdict.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import warnings
@@ -20,10 +23,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packing import Refused, command
+from contract import command
+from contract.errors import Refused
+from storage import Unavailable
 
 if TYPE_CHECKING:
-    from monitoring import verdict
+    from contract.verdict import CheckOut, Verdict
+    from storage.places import Place
 
 SHOWN = 10
 """Malformed lines that are named."""
@@ -47,7 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--app", help="to be named in the verdict")
     add("--json", action="store_true", help="print the verdict")
     args = parser.parse_args(argv)
-    return command.run(lambda: judge(args), "interrupted; there is no verdict")
+
+    def work() -> int:
+        try:
+            return judge(args)
+        except Unavailable as error:
+            raise Refused(f"{error}; try again") from None
+
+    return command.run(work, "interrupted; there is no verdict")
 
 
 def duration(text: str) -> timedelta:
@@ -64,16 +77,17 @@ def positive(text: str) -> int:
 
 
 def judge(args: argparse.Namespace) -> int:
+    from contract.verdict import FILE, CheckOut, Measured, Quality, Verdict
+    from contract.version import expected
     from monitoring import drift, log, reference, verdict
-    from monitoring.place import open_place
 
     # Whatever happens from here on, an earlier verdict is not this one.
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / verdict.JSON).unlink(missing_ok=True)
-    described, before = reference.read(open_place(args.version, "--version"), args.digest)
+    (args.out / FILE).unlink(missing_ok=True)
+    described, before = reference.read(_place(args.version, "--version"), expected(args.digest, os.environ))
     now = datetime.now(UTC)
     window = log.Window(now, rows=args.rows) if args.rows else log.Window(now, since=now - args.window)
-    found = log.read(open_place(args.log, "--log"), described, window)
+    found = log.read(_place(args.log, "--log"), described, window)
     for line in found.malformed[:SHOWN]:
         print(f"left out: {line}", file=sys.stderr)
     if len(found.malformed) > SHOWN:
@@ -96,7 +110,7 @@ def judge(args: argparse.Namespace) -> int:
         checks = report.judge(before, current, inputs, labels=labels, out=args.out)
         (args.out / report.QUALITY_HTML).unlink(missing_ok=True)
         quality = report.measure(before, known, labels=labels, out=args.out) if len(known) else None
-    made = verdict.Verdict(
+    made = Verdict(
         schema=1,
         environment=args.environment,
         app=args.app,
@@ -111,10 +125,8 @@ def judge(args: argparse.Namespace) -> int:
         drifted=any(check.drifted for check in checks),
         drifted_columns=[*dict.fromkeys(check.column for check in checks if check.drifted)],
         columns=len(inputs) + 1,
-        checks=[verdict.CheckOut(**vars(check)) for check in checks],
-        quality=verdict.Quality(
-            rows=len(known), metrics={name: verdict.Measured(**values) for name, values in quality.items()}
-        )
+        checks=[CheckOut(**vars(check)) for check in checks],
+        quality=Quality(rows=len(known), metrics={name: Measured(**values) for name, values in quality.items()})
         if quality
         else None,
     )
@@ -129,7 +141,17 @@ def judge(args: argparse.Namespace) -> int:
     return 1 if made.drifted else 0
 
 
-def say(made: verdict.Verdict, out: Path) -> None:
+def _place(uri: str, option: str) -> Place:
+    from storage import s3
+    from storage.places import Folder, open_place
+
+    place = open_place(uri, option, s3.PATIENT)
+    if isinstance(place, Folder) and not place.root.is_dir():
+        raise Refused(f"{option} {place.root}: no such folder")
+    return place
+
+
+def say(made: Verdict, out: Path) -> None:
     drifted = ", ".join(made.drifted_columns) or "none"
     print(f"{made.model} {made.version}: {made.rows} rows against {made.reference_rows} of the reference")
     print(f"drifted columns: {drifted}, of {made.columns}")
@@ -138,7 +160,7 @@ def say(made: verdict.Verdict, out: Path) -> None:
     print(out / "report.html")
 
 
-def sentence(check: verdict.CheckOut) -> str:
+def sentence(check: CheckOut) -> str:
     what = {
         "values": f"differ from the reference ({check.test} {check.statistic:.3f})",
         "missing": f"are missing in {check.statistic:.1%} of the rows",

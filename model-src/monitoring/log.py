@@ -10,11 +10,12 @@ from typing import TypeVar
 import pandas as pd
 from pydantic import ValidationError
 
+from contract.errors import Refused
+from contract.manifest import Manifest
+from contract.strict import faults
 from monitoring.drift import PREDICTION, TARGET
-from monitoring.place import Place
-from packing import Refused
-from packing.manifest import Manifest, faults
 from serving.request_log import LABELS, SPAN, SUFFIX, Label, Line, object_time
+from storage.places import Place
 
 Form = TypeVar("Form", Line, Label)
 Key = tuple[str, int]

@@ -6,40 +6,35 @@ a row, a missing input is an empty cell.
 
 from __future__ import annotations
 
-import hashlib
 import io
 
 import pandas as pd
 
+from contract import version
+from contract.digest import MANIFEST
+from contract.errors import Refused
+from contract.manifest import Manifest
+from contract.version import Expected
 from monitoring.drift import PREDICTION, TARGET
-from monitoring.place import Place
-from packing import Refused, manifest
-from packing.digest import MANIFEST
-from packing.manifest import Manifest
+from storage.places import Place
 
 FILE = "reference/reference.csv"
 
 
-def read(version: Place, digest: str) -> tuple[Manifest, pd.DataFrame]:
+def read(place: Place, expected: Expected) -> tuple[Manifest, pd.DataFrame]:
     """The manifest of a version and its reference: the inputs (float64, NaN where missing), `prediction` and `target`,
     both str for a classification and float64 for a regression.
 
-    Raises Refused unless the version has exactly this digest and every byte of the reference is part of it.
+    Raises Refused unless the version is the expected one and every byte of the reference is part of it.
     """
-    described = manifest.parse(version.read(MANIFEST), f"{version.uri}{MANIFEST}")
-    if described.digest != digest:
-        raise Refused(
-            f"{version.uri}{MANIFEST}: digest: {described.digest}, not {digest}; the release and the stored version"
-            " disagree"
-        )
-    listed = described.file(FILE)
-    if not listed:
-        raise Refused(f"{version.uri}{MANIFEST}: lists no {FILE}, so there is nothing to compare with; train anew")
-    content = version.read(FILE)
-    sha256 = hashlib.sha256(content).hexdigest()
-    if sha256 != listed.sha256:
-        raise Refused(f"{version.uri}{FILE}: sha256: {sha256}, but {MANIFEST} says {listed.sha256}; it was altered")
-    return described, parse(content, described, f"{version.uri}{FILE}")
+    try:
+        described = version.read_manifest(place.read, expected)
+        if not described.file(FILE):
+            raise Refused(f"{MANIFEST}: lists no {FILE}, so there is nothing to compare with; train anew")
+        content = version.read_file(place.read, described, FILE)
+    except Refused as refused:
+        raise Refused(*(f"{place.uri}: {line}" for line in refused.lines)) from None
+    return described, parse(content, described, f"{place.uri}{FILE}")
 
 
 def parse(content: bytes, described: Manifest, source: str) -> pd.DataFrame:

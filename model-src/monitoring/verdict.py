@@ -3,68 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
 
 from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
 
-from packing.files import write_atomically
+from contract.verdict import FILE, Verdict
+from storage.files import write_atomically
 
-JSON, PROMETHEUS = "verdict.json", "drift.prom"
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class CheckOut(_Strict):
-    column: str
-    of: Literal["values", "missing", "range"]
-    test: str
-    statistic: FiniteFloat
-    p_value: FiniteFloat
-    threshold: FiniteFloat
-    drifted: bool
-
-
-class Measured(_Strict):
-    current: FiniteFloat
-    reference: FiniteFloat
-
-
-class Quality(_Strict):
-    rows: int
-    """Rows of the window whose truth is known."""
-    metrics: dict[str, Measured]
-
-
-class Verdict(_Strict):
-    format: Literal[1] = Field(alias="schema")
-    environment: str | None
-    app: str | None
-    model: str
-    version: str
-    digest: str
-    since: AwareDatetime
-    """Of the first row of the window."""
-    until: AwareDatetime
-    """Of its last row."""
-    rows: Annotated[int, Field(ge=1)]
-    reference_rows: int
-    malformed_lines: int
-    drifted: bool
-    drifted_columns: list[str]
-    columns: int
-    """Inputs, and the prediction."""
-    checks: list[CheckOut]
-    quality: Quality | None
-    """None where no label is known."""
+PROMETHEUS = "drift.prom"
 
 
 def write(folder: Path, verdict: Verdict) -> None:
     """verdict.json is written last: where it is, everything is."""
     write_to_textfile(str(folder / PROMETHEUS), _registry(verdict))
-    write_atomically(folder / JSON, f"{verdict.model_dump_json(by_alias=True, indent=2)}\n".encode())
+    write_atomically(folder / FILE, f"{verdict.model_dump_json(by_alias=True, indent=2)}\n".encode())
 
 
 def _registry(verdict: Verdict) -> CollectorRegistry:

@@ -1,8 +1,9 @@
 """Which commit a model's code comes from.
 
-A model is made from four paths of model-src/: its own folder of models/, lifecycle/, packing/ and the training lock.
-Its code commit is the last commit of `main` that changed one of them. The branch `cicd` receives model-src/ by import
-commits with a trailer `Main-Commit: <sha>`; there the code commit is looked up from that commit of main.
+A model is made from five paths of model-src/: its own folder of models/, contract/, lifecycle/, packing/ and the
+training lock. Its code commit is the last commit of `main` that changed one of them. The branch `cicd` receives
+model-src/ by import commits with a trailer `Main-Commit: <sha>`; there the code commit is looked up from that commit of
+main.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from packing import Refused
+from contract.errors import Refused
 
 TRAILER = "Main-Commit"
 
@@ -32,7 +33,7 @@ def find(source: Path, model: str, *, draft: bool = False) -> Code:
     code, when an imported commit of main is missing from the clone and, unless `draft`, when something under the
     model's paths is changed or untracked.
     """
-    paths = [f"models/{model}", "lifecycle", "packing", "requirements-train.txt"]
+    paths = [f"models/{model}", "contract", "lifecycle", "packing", "requirements-train.txt"]
     try:
         _git(source, "rev-parse", "--show-toplevel")
     except Refused as refused:

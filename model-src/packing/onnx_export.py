@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from packing import Refused, labels
+from contract.errors import Refused
+from packing import labels
 
 # Fixed, so that neither a newer skl2onnx nor a newer onnx changes a model's bytes; the oldest that covers it is the
 # one that most runtimes read.
@@ -69,9 +70,9 @@ def check_parity(pipeline: Any, model: bytes, rows: NDArray[np.float64]) -> Pari
     Raises Refused when a probability differs by more than `labels.TOLERANCE` or a label, chosen on both sides by
     `labels.choose`, at all; or when a value differs by more than that share of the largest value.
     """
-    from onnxruntime import InferenceSession
+    from packing import runtime
 
-    session = InferenceSession(model, providers=["CPUExecutionProvider"])
+    session = runtime.session(model)
     classifier = is_classifier(pipeline)
     (got,) = session.run(["probabilities" if classifier else "value"], {"features": rows.astype(np.float32)})
     if classifier:

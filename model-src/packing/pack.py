@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from packing import Refused, manifest, onnx_export
-from packing.digest import MANIFEST, counts
+from contract import manifest
+from contract.digest import MANIFEST, counts
+from contract.errors import Refused
+from packing import onnx_export
 from packing.onnx_export import Parity
 
 # Where each flavour of a version lies. Servers find their model by these names.

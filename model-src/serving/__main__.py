@@ -22,8 +22,9 @@ from types import FrameType
 
 import uvicorn
 
-from packing import Refused
-from serving import model, request_log, settings, signature, source
+from contract import command
+from contract.errors import Refused
+from serving import model, request_log, settings
 from serving.app import create_app
 from serving.state import State
 
@@ -66,19 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     argparse.ArgumentParser(
         prog="python -m serving", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args(argv)
-    try:
-        return serve(settings.read(os.environ))
-    except Refused as refused:
-        for line in refused.lines:
-            say(f"error: {line}")
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return command.run(lambda: serve(settings.read(os.environ)), "")
 
 
 def serve(given: settings.Settings) -> int:
     """Serves until it is told to stop. Raises Refused when the address is taken or the model can never be served."""
-    key = signature.read_key(given.public_key) if given.public_key else None
     try:
         family = socket.AF_INET6 if ":" in given.host else socket.AF_INET
         listening = socket.create_server((given.host, given.port), family=family, backlog=2048)
@@ -98,10 +91,8 @@ def serve(given: settings.Settings) -> int:
     )
     server = Server(config, state, given.drain_seconds)
 
-    version = source.open_source(given.model_uri)
-
     def load() -> None:
-        state.load(lambda: model.load(version, given.model_digest, key), say)
+        state.load(lambda: model.load(given.model), say)
         if state.model:
             described = state.model.manifest
             say(f"serving {described.model} {described.version}")

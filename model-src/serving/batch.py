@@ -8,7 +8,8 @@ same file, and anything else is refused.
 With a slash at their ends, --input and --output are folders: every file of the one that has no output of this version
 yet is scored, to OUTPUT/VERSION/. {date} in either is the day, by UTC or --date.
 
-The model is named as for the service, by MODEL_URI and MODEL_DIGEST. BATCH_INPUT, BATCH_OUTPUT, BATCH_MAX_BAD_ROWS and
+The model is named as for the service, by MODEL_URI and MODEL_DIGEST, and has to be signed with MODEL_PUBLIC_KEY if that
+is set. BATCH_INPUT, BATCH_OUTPUT, BATCH_MAX_BAD_ROWS and
 BATCH_DATE stand for the options. Exit codes: 0 done, 1 refused, 2 wrong usage, 75 worth trying again.
 
   python -m serving.batch --input flowers.csv --output scored.csv
@@ -29,11 +30,11 @@ from itertools import islice
 
 import numpy as np
 
-from packing import Refused
-from serving import model, places, rows, settings, source
+from contract.errors import Refused
+from serving import model, rows, settings
 from serving.model import Model
 from serving.rows import BadRow, Row
-from serving.source import Unavailable
+from storage import Unavailable, streams
 
 CHUNK = 1000
 """Rows that are held in memory and given to the model together."""
@@ -47,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     args = _arguments(argv)
     try:
-        given = settings.read(os.environ)
-        loaded = model.load(source.open_source(given.model_uri), given.model_digest)
+        loaded = model.load(settings.read_model(os.environ))
     except (Refused, Unavailable) as failure:
         return _fail(failure)
     except KeyboardInterrupt:
@@ -110,10 +110,10 @@ def work(given: str, output: str, version: str) -> Iterator[tuple[str, str]]:
     if not given.endswith("/"):
         yield given, output
         return
-    if not places.is_s3(given) and not os.path.isdir(given):  # noqa: PTH112 - no Path has the slash at its end
+    if not streams.is_s3(given) and not os.path.isdir(given):  # noqa: PTH112 - no Path has the slash at its end
         raise Refused(f"{given}: no such folder; check the path")
-    done = places.find(f"{output}{version}/")
-    found = {uri: changed for uri, changed in places.find(given).items() if rows.suffix(uri)}
+    done = streams.find(f"{output}{version}/")
+    found = {uri: changed for uri, changed in streams.find(given).items() if rows.suffix(uri)}
     if not found:
         _say(f"{given}: no file that ends in {', '.join(rows.FORMATS)}; there is nothing to score")
     for uri, changed in found.items():
@@ -127,9 +127,9 @@ def score(loaded: Model, given: str, output: str, max_bad_rows: int) -> None:
     """Scores one file. Raises Refused, with nothing written, when more rows are bad or the output is there already
     with other bytes, and Unavailable when it is worth trying again."""
     good_rows = bad_rows = 0
-    scored, rejected = places.writer(output), places.writer(f"{output}.rejected")
+    scored, rejected = streams.writer(output), streams.writer(f"{output}.rejected")
     try:
-        with places.reading(given) as stream:
+        with streams.reading(given) as stream:
             table = rows.open_table(given, stream, loaded.manifest)
             scored.write(table.head())
             found = table.rows()

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from packing import Refused, labels, manifest
-from packing.digest import MANIFEST
-from packing.manifest import Manifest
-from serving import signature
-from serving.signature import Key
-from serving.source import Source
+from contract import version
+from contract.digest import MANIFEST
+from contract.errors import Refused
+from contract.manifest import Manifest
+from packing import labels, runtime
+from serving.settings import Wanted
+from serving.source import open_source
 
 MODEL_FILE = "model.onnx"
-MANIFEST_LIMIT = 1 << 20
-"""Bytes. A manifest has a few thousand; what is larger is not read."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +39,9 @@ class Model:
         self.kind = described.kind
         self.labels = described.signature.outputs.labels or []
         self.inputs = len(described.signature.inputs)
-        options = onnxruntime.SessionOptions()
-        # One row takes microseconds: handing it to other threads costs more than it saves.
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            # One row takes microseconds: handing it to other threads costs more than it saves.
+            self._session = runtime.session(content, threads=1)
             self.predict(np.zeros((1, self.inputs), dtype=np.float32))
         except _Misshapen:
             needed = "a probability for each label" if self.labels else "one number a row, the value"
@@ -71,39 +66,17 @@ class Model:
         ]
 
 
-def load(source: Source, digest: str, key: Key | None = None) -> Model:
-    """The model in `source`, once every byte of it is known to belong to the version with this digest.
+def load(wanted: Wanted) -> Model:
+    """The model of a version, once every byte of it is known to belong to the version that is wanted.
 
-    Nothing is believed before it is checked: the manifest must be signed with `key`, if one is given, its list of files
-    must give `digest`, its version must be the one that the place names, and the model's bytes must have the size and
-    the SHA-256 that the list says. Raises Refused when they do not, and Unavailable, from the source, when it is worth
-    trying again.
+    Nothing is believed before it is checked: the manifest must be signed with the key, if there is one, its list of
+    files must give the digest, its version must be the one that the place names, and the model's bytes must have the
+    size and the SHA-256 that the list says. Raises Refused when they do not, and Unavailable, from the source, when it
+    is worth trying again.
     """
-    text = source.read(MANIFEST, MANIFEST_LIMIT)
-    if len(text) > MANIFEST_LIMIT:
-        raise Refused(f"{MANIFEST}: larger than {MANIFEST_LIMIT} bytes, so it is none")
-    if key:
-        signature.require(source, text, key)
-    described = manifest.parse(text, MANIFEST)
-    # parse() has compared the digest in the manifest with its list of files.
-    if described.digest != digest:
-        raise Refused(
-            f"{MANIFEST}: the version's digest is {described.digest}, but MODEL_DIGEST is {digest};"
-            " the release and the stored version disagree, so it is not served"
-        )
-    if source.place and source.place != (described.model, described.version):
-        raise Refused(
-            f"{MANIFEST}: is of {described.model} {described.version}, but MODEL_URI names {' '.join(source.place)}"
-        )
+    source = open_source(wanted.uri)
+    described = version.read_manifest(source.read, wanted.expected, source.uri)
     path = f"{source.flavour}/{MODEL_FILE}"
-    listed = described.file(path)
-    if not listed:
+    if not described.file(path):
         raise Refused(f"{MANIFEST}: lists no {path}; MODEL_URI has to end in the folder of the ONNX model")
-    content = source.read(path, listed.size)
-    if len(content) != listed.size:
-        found = f"more than {listed.size}" if len(content) > listed.size else str(len(content))
-        raise Refused(f"{path}: size: {found} bytes, but {MANIFEST} says {listed.size}; it was altered or cut short")
-    sha256 = hashlib.sha256(content).hexdigest()
-    if sha256 != listed.sha256:
-        raise Refused(f"{path}: sha256: {sha256}, but {MANIFEST} says {listed.sha256}; it was altered")
-    return Model(described, content)
+    return Model(described, version.read_file(source.read, described, path))

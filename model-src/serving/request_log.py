@@ -24,15 +24,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
-from urllib.parse import unquote, urlsplit
 
 from prometheus_client import Counter
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
 
-from packing.files import write_atomically
-from packing.manifest import Manifest
+from contract.errors import Refused
+from contract.manifest import Manifest
+from storage import Unavailable, s3
+from storage.places import open_place
 
 LABELS = "labels"
 SUFFIX = ".jsonl"
@@ -97,58 +97,14 @@ def object_time(name: str) -> datetime | None:
         return None
 
 
-class NotWritten(Exception):
-    """The object was not stored; trying again may help."""
-
-
 class Sink(Protocol):
     def add(self, name: str, content: bytes) -> None:
-        """Stores an object whole. Raises NotWritten."""
-
-
-@dataclass
-class Folder:
-    root: Path
-
-    def add(self, name: str, content: bytes) -> None:
-        try:
-            write_atomically(self.root / name, content)
-        except OSError as error:
-            raise NotWritten(f"{error.filename or self.root / name}: {error.strerror or error}") from None
-
-
-class Bucket:
-    def __init__(self, bucket: str, prefix: str) -> None:
-        """`prefix` has a slash at its end, or is empty."""
-        self.bucket, self.prefix = bucket, prefix
-        self._client: Any = None
-
-    def add(self, name: str, content: bytes) -> None:
-        import boto3
-        from botocore import exceptions
-        from botocore.config import Config
-
-        key = f"{self.prefix}{name}"
-        try:
-            if self._client is None:
-                config = Config(connect_timeout=2, read_timeout=10, retries={"total_max_attempts": 1})
-                self._client = boto3.session.Session().client("s3", config=config)
-            self._client.put_object(Bucket=self.bucket, Key=key, Body=content, IfNoneMatch="*")
-        except (exceptions.BotoCoreError, exceptions.ClientError, ValueError) as error:
-            if isinstance(error, exceptions.ClientError) and error.response["Error"]["Code"] == "PreconditionFailed":
-                # The name is this process's own: an earlier try arrived, and only its answer was lost.
-                return
-            # A new session next time finds credentials that were rotated meanwhile.
-            self._client = None
-            raise NotWritten(f"s3://{self.bucket}/{key}: {' '.join(str(error).split())}") from None
+        """Stores an object whole. Raises Unavailable or Refused; either way it is tried again."""
 
 
 def open_sink(uri: str) -> Sink:
     """The place that REQUEST_LOG_URI, as `settings.read` lets it pass, names."""
-    if uri.startswith("s3://"):
-        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        return Bucket(bucket, f"{prefix.rstrip('/')}/" if prefix.rstrip("/") else "")
-    return Folder(Path(unquote(urlsplit(uri).path)) if uri.startswith("file://") else Path(uri))
+    return open_place(uri, "REQUEST_LOG_URI", s3.ONE_TRY)
 
 
 @dataclass(frozen=True)
@@ -276,9 +232,9 @@ class RequestLog:
             last = self._closing.is_set()
             try:
                 self._sink.add(name, content)
-            except NotWritten as error:
+            except (Unavailable, Refused) as error:
                 self.faults.inc()
-                self._tell(str(error))
+                self._tell(" ".join(str(error).split()))
             else:
                 self._said = ""
                 return True

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from packing import Refused
-from packing.manifest import Input, Manifest
+from contract.errors import Refused
+from contract.manifest import Input, Manifest
 from serving.model import Prediction
 
 LINE_LIMIT = 1 << 20

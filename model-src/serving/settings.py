@@ -5,16 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
-from packing import Refused
+from contract import version
+from contract.errors import Refused
+from contract.uri import FLAVOUR_URI
+from contract.version import Expected
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The model to load, and what must hold of it."""
+
+    uri: str
+    """The folder with model.onnx; the version's manifest lies one folder above it."""
+    expected: Expected
 
 
 @dataclass(frozen=True)
 class Settings:
-    model_uri: str
-    """The folder with model.onnx; the version's manifest lies one folder above it."""
-    model_digest: str
-    """`sha256:` and 64 hex digits: what the release says the version's digest is."""
+    model: Wanted
     host: str
     port: int
     drain_seconds: float
@@ -24,27 +34,13 @@ class Settings:
     """Where predictions are logged; empty: nowhere."""
     request_log_sample: float
     """The share of predicted rows that is logged, 0 to 1."""
-    public_key: str | None = None
-    """The key that the version must be signed with, as PEM text or a path; None if it need not be signed."""
 
 
 def read(environment: Mapping[str, str]) -> Settings:
     """Raises Refused, one line a variable that is missing or wrong."""
-    faults = []
-
-    def variable(name: str, default: str, pattern: str, meaning: str) -> str:
-        value = environment.get(name, default)
-        if not re.fullmatch(pattern, value):
-            faults.append(f"{name}: {f'{value!r} is not' if value else 'not set; set it to'} {meaning}")
-        return value
-
-    uri = variable(
-        "MODEL_URI", "", r"s3://[^/]+/models/[^/]+/[^/]+/[^/]+/?|file:///.+|(?!\w+://).+",
-        "the URI of the ONNX folder of a version, s3://BUCKET/models/MODEL/VERSION/onnx/ or a local folder",
-    )  # fmt: skip
-    digest = variable(
-        "MODEL_DIGEST", "", "sha256:[0-9a-f]{64}", "the version's digest, sha256: and 64 hex digits, from its manifest"
-    )
+    faults: list[str] = []
+    variable = partial(_variable, environment, faults)
+    model = _wanted(environment, faults)
     host = variable("HOST", "127.0.0.1", ".+", "an address to listen on")
     # 0 lets the system choose; the line printed on start says which.
     port = variable("PORT", "5001", r"[0-9]{1,5}", "a port, 0 to 65535")
@@ -56,10 +52,41 @@ def read(environment: Mapping[str, str]) -> Settings:
     sample = variable("REQUEST_LOG_SAMPLE", "1", r"0|1|[01]\.0+|0?\.[0-9]+", "a share of the rows to log, 0 to 1")
     if port.isdecimal() and int(port) > 65535:
         faults.append(f"PORT: {port!r} is not a port, 0 to 65535")
-    # Set and empty, it is more likely a mistake than the wish to serve what nobody signed.
-    public_key = environment.get("MODEL_PUBLIC_KEY")
-    if public_key == "":
-        faults.append("MODEL_PUBLIC_KEY: empty; set it to a public key, as PEM text or a path, or leave it out")
-    if faults:
+    if faults or not model:
         raise Refused(*faults)
-    return Settings(uri, digest, host, int(port), float(drain), log_uri, float(sample), public_key)
+    return Settings(model, host, int(port), float(drain), log_uri, float(sample))
+
+
+def read_model(environment: Mapping[str, str]) -> Wanted:
+    """The part of it that says which model to load: MODEL_URI, MODEL_DIGEST and MODEL_PUBLIC_KEY. Raises Refused."""
+    faults: list[str] = []
+    if not (model := _wanted(environment, faults)):
+        raise Refused(*faults)
+    return model
+
+
+def _wanted(environment: Mapping[str, str], faults: list[str]) -> Wanted | None:
+    """None, and lines in `faults`, where a variable is missing or wrong."""
+    before = len(faults)
+    uri = _variable(
+        environment, faults, "MODEL_URI", "", rf"{FLAVOUR_URI}?|file:///.+|(?!\w+://).+",
+        "the URI of the ONNX folder of a version, s3://BUCKET/models/MODEL/VERSION/onnx/ or a local folder",
+    )  # fmt: skip
+    digest = _variable(
+        environment, faults, "MODEL_DIGEST", "", "sha256:[0-9a-f]{64}",
+        "the version's digest, sha256: and 64 hex digits, from its manifest",
+    )  # fmt: skip
+    try:
+        expected = version.expected(digest, environment)
+    except Refused as refused:
+        faults += refused.lines
+    return Wanted(uri, expected) if len(faults) == before else None
+
+
+def _variable(
+    environment: Mapping[str, str], faults: list[str], name: str, default: str, pattern: str, meaning: str
+) -> str:
+    value = environment.get(name, default)
+    if not re.fullmatch(pattern, value):
+        faults.append(f"{name}: {f'{value!r} is not' if value else 'not set; set it to'} {meaning}")
+    return value

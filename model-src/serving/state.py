@@ -6,9 +6,9 @@ import random
 import threading
 from collections.abc import Callable
 
-from packing import Refused
+from contract.errors import Refused
 from serving.model import Model
-from serving.source import Unavailable
+from storage import Unavailable
 
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0

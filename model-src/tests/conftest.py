@@ -16,8 +16,11 @@ import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 
-from packing import manifest
-from packing.manifest import Manifest
+from contract import manifest
+from contract.manifest import Manifest
+from contract.signature import Key
+from contract.version import Expected
+from serving.settings import Wanted
 
 SOURCE = Path(__file__).parents[1]
 SAMPLE = [5.3, 3.5, 1.4, 0.2]
@@ -105,7 +108,7 @@ class Repository:
 def make_repository(root: Path, environment: Mapping[str, str]) -> Repository:
     repository = Repository(root, environment)
     ignored = shutil.ignore_patterns("__pycache__", "build", "raw.csv", "cache", "tmp", "config.local")
-    for folder in (".dvc", "lifecycle", "models", "packing", "serving", "storage"):
+    for folder in (".dvc", "contract", "lifecycle", "models", "packing", "serving", "storage"):
         shutil.copytree(SOURCE / folder, repository.source / folder, ignore=ignored)
     for file in ("requirements-train.txt", ".gitignore", ".dvcignore"):
         shutil.copy(SOURCE / file, repository.source / file)
@@ -176,6 +179,11 @@ def workspace(tmp_path: Path, raw: dict[str, str], monkeypatch: pytest.MonkeyPat
         (model / "data/raw.csv").write_text(content)
     monkeypatch.chdir(folder)
     return folder
+
+
+def wanted(uri: str | Path, digest: str, key: Key | None = None) -> Wanted:
+    """A version by the folder of its flavour."""
+    return Wanted(str(uri), Expected(digest, key))
 
 
 @pytest.fixture

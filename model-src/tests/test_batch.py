@@ -19,9 +19,11 @@ import onnx
 import pytest
 from conftest import SOURCE, Repository, Service, upload, wait_until
 
-from packing import manifest
-from packing.digest import version_digest
-from serving import batch, places
+from contract import manifest
+from contract.digest import version_digest
+from serving import batch
+from storage import streams
+from storage.s3 import PATIENT, S3
 
 HEADER = "sepal_length,sepal_width,petal_length,petal_width\n"
 FLOWER = "5.3,3.5,1.4,0.2\n"
@@ -49,7 +51,7 @@ def model(artifacts: Path, trained: Repository, monkeypatch: pytest.MonkeyPatch)
 def bucket(request: pytest.FixtureRequest, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A bucket of the test's own, to which every S3 client is led."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_url)
-    places._client.cache_clear()
+    monkeypatch.setattr(streams, "_S3", S3(PATIENT))
     name = "batch-" + hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
     boto3.client("s3").create_bucket(Bucket=name)
     return name
@@ -374,8 +376,8 @@ def test_the_same_again_changes_nothing_and_anything_else_is_refused(
     assert (again, other) == (0, 1)
     assert capsys.readouterr().err.splitlines() == [
         f"{place}/out.csv: 1 rows of {tmp_path}/in.csv by {model} (as before)",
-        f"error: {place}/out.csv: is there already, and is not what this version makes of this input; it is never"
-        " overwritten: name another output, or move that one away",
+        f"error: {place}/out.csv: is there already with other bytes, and is never overwritten: name"
+        " another output, or move that one away",
     ]
     assert get(f"{place}/out.csv") == before
     assert not list(tmp_path.rglob(".*"))
@@ -616,7 +618,7 @@ def test_an_s3_that_is_away_is_worth_trying_again(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    places._client.cache_clear()
+    monkeypatch.setattr(streams, "_S3", S3(PATIENT))
 
     assert run("s3://bucket/in/", f"{tmp_path}/out/") == 75
     monkeypatch.setenv("MODEL_URI", f"s3://bucket/models/iris/{model}/onnx/")

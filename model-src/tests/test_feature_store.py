@@ -17,11 +17,12 @@ import pytest
 import yaml
 from conftest import SOURCE, Service
 
+from contract import manifest
+from contract.errors import Refused
 from extras.feature_store import __main__ as commands
 from extras.feature_store import frames
 from lifecycle import tables, validation
 from models.iris import generate_data, model
-from packing import Refused, manifest
 
 FOLDER = SOURCE / "extras/feature_store"
 FEAST_PYTHON = FOLDER / ".venv/bin/python"
@@ -227,7 +228,7 @@ class Store:
 def filled(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], fishers: Path) -> Store:
     """A store with Fisher's flowers, online too. Tests must not change it."""
     source = tmp_path_factory.mktemp("store") / "model-src"
-    for folder in ("extras", "lifecycle", "models", "packing"):
+    for folder in ("contract", "extras", "lifecycle", "models", "packing", "storage"):
         shutil.copytree(
             SOURCE / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__", "build", "data", ".venv")
         )
@@ -329,7 +330,7 @@ def test_the_service_is_asked_with_what_the_store_knows(
     )
 
     other = described.model_copy(update={"version": f"2020-01-01-{described.version[11:]}"})
-    manifest.write(tmp_path, other)
+    (tmp_path / "manifest.json").write_bytes(manifest.dump(other))
     refused = ask(1, tmp_path / "manifest.json")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.splitlines()[-1] == (

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from packing import Refused, pack
-from packing.files import staged_folder, write_atomically
+from contract.errors import Refused
+from packing import pack
+from storage.files import staged_folder, write_atomically
 
 
 def test_a_staged_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:

@@ -83,6 +83,21 @@ def test_nothing_is_copied_that_serving_does_not_need(tmp_path: Path) -> None:
         assert file.stem == "__init__" or re.search(rf"packing(\.| import .*){file.stem}\b", text), file.name
 
 
+def test_onnx_runtime_sends_nothing_whoever_imports_it_first(environment: dict[str, str]) -> None:
+    """It decides when it is imported, which only one module does."""
+    code = [file for file in SOURCE.glob("*/*.py") if file.parent.name != "tests"]
+    assert [file.name for file in code if re.search(r"^ *(import|from) onnxruntime", file.read_text(), re.M)] == [
+        "runtime.py"
+    ]
+    script = "import os; assert 'ORT_DISABLE_TELEMETRY' not in os.environ; import serving.model;"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{script} print(os.environ['ORT_DISABLE_TELEMETRY'])"],
+        cwd=SOURCE, env={k: v for k, v in environment.items() if k != "ORT_DISABLE_TELEMETRY"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "1\n", done.stderr
+
+
 def test_the_ignore_file_lets_through_what_is_copied_and_no_more() -> None:
     lines = (SOURCE / ".dockerignore").read_text().splitlines()
     allowed = {line[1:].rstrip("/") for line in lines if line.startswith("!")}

@@ -15,17 +15,18 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SOURCE, Repository
+from conftest import SOURCE, Repository, wanted
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline
 
+from contract import manifest
+from contract.errors import Refused
 from lifecycle import comparing, evaluating, preparing, reporting, settings, tables, training, tuning, validation
 from lifecycle.model import Model
 from models.diabetes.model import MODEL as DIABETES
 from models.iris.model import MODEL as IRIS
-from packing import Refused, manifest, pack
+from packing import pack
 from serving import model as serving
-from serving.source import open_source
 
 MODELS = {"iris": IRIS, "diabetes": DIABETES}
 FAMILIES = [(model, family) for model in (IRIS, DIABETES) for family in model.families]
@@ -529,7 +530,7 @@ def test_what_the_model_does_not_look_at_is_unimportant(data: dict[str, pd.DataF
 @pytest.fixture(scope="module")
 def served(artifacts: Path) -> serving.Model:
     described = manifest.parse((artifacts / "manifest.json").read_bytes(), "manifest.json")
-    return serving.load(open_source(str(artifacts / "onnx")), described.digest)
+    return serving.load(wanted(artifacts / "onnx", described.digest))
 
 
 @pytest.fixture
@@ -746,7 +747,7 @@ def test_sagemakers_container_answers_as_the_service_does(
 
     described = repository.manifest(name)
     state = State()
-    state.model = serving.load(open_source(str(version / "onnx")), described.digest)
+    state.model = serving.load(wanted(version / "onnx", described.digest))
     with TestClient(create_app(state)) as client:
         answers = [client.post("/predict", content=body.encode()) for body in bodies]
     for mine, served in zip((batch, one), answers, strict=False):

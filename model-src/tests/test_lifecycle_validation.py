@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 from conftest import SOURCE
 
+from contract.errors import Refused
 from lifecycle import model, validation
 from lifecycle.__main__ import main
 from models.diabetes import model as diabetes
 from models.iris import model as iris
-from packing import Refused
 
 MODELS = ["diabetes", "iris"]
 NUMBER = {"iris": "petal_length", "diabetes": "bmi"}

@@ -18,10 +18,12 @@ import pytest
 from conftest import SAMPLE, SOURCE, Repository, wait_until
 
 import lifecycle.__main__ as command
+from contract import manifest
+from contract.digest import hash_folder, version_digest
 from lifecycle import stages, tables, tracking, training, versioning
 from models.diabetes.schema import SCHEMA as PATIENT
-from packing import files, manifest, onnx_export
-from packing.digest import hash_folder, version_digest
+from packing import onnx_export
+from storage import files
 
 KINDS = {"iris": "trained", "diabetes": "trained_diabetes"}
 FEATURES = ["sepal_length", "sepal_width", "petal_length", "petal_width"]

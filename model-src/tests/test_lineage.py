@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from conftest import Repository
 
-from packing import Refused, lineage
+from contract.errors import Refused
+from packing import lineage
 
 LATER = "2026-03-05T12:00:00+00:00"
 
@@ -19,7 +20,14 @@ def change(repository: Repository, path: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["models/iris/model.py", "models/iris/dvc.lock", "lifecycle/new.py", "packing/new.py", "requirements-train.txt"],
+    [
+        "models/iris/model.py",
+        "models/iris/dvc.lock",
+        "contract/new.py",
+        "lifecycle/new.py",
+        "packing/new.py",
+        "requirements-train.txt",
+    ],
 )
 def test_a_commit_of_the_models_code_is_the_code_commit(repository: Repository, path: str) -> None:
     change(repository, path)
@@ -129,7 +137,9 @@ def test_a_model_that_no_commit_holds_is_refused(tmp_path: Path, repository: Rep
     repository.git("update-ref", "-d", "HEAD")
     repository.git("commit", "--quiet", "--allow-empty", "--message", "Nothing yet")
 
-    with pytest.raises(Refused, match=r"no commit has models/iris, lifecycle, packing, requirements-train.txt"):
+    with pytest.raises(
+        Refused, match=r"no commit has models/iris, contract, lifecycle, packing, requirements-train.txt"
+    ):
         lineage.find(repository.source, "iris", draft=True)
 
 

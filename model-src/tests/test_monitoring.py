@@ -18,14 +18,17 @@ from conftest import SOURCE, Service, upload
 from prometheus_client.parser import text_string_to_metric_families
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, root_mean_squared_error
 
+from contract import manifest
+from contract.digest import MANIFEST, hash_folder, version_digest
+from contract.errors import Refused
+from contract.manifest import Manifest
+from contract.version import Expected
 from extras.bench.drift_trials import FEATURES, Flowers
 from monitoring import __main__ as monitoring
 from monitoring import drift, log, reference, report
-from monitoring.place import open_place
-from packing import Refused, manifest
-from packing.digest import hash_folder, version_digest
-from packing.manifest import Manifest
 from serving.request_log import Line, object_name
+from storage.places import open_place
+from storage.s3 import PATIENT
 
 LABELS = ["setosa", "versicolor", "virginica"]
 NOW = datetime.now(UTC)
@@ -100,7 +103,7 @@ def make_version(folder: Path, model: str, frame: pd.DataFrame, outputs: dict[st
             "mlflow_run": "f" * 32, "frameworks": {}, "draft": False,
         }
     )  # fmt: skip
-    manifest.write(folder, described)
+    (folder / MANIFEST).write_bytes(manifest.dump(described))
     return described
 
 
@@ -392,12 +395,12 @@ def test_a_reference_that_was_altered_is_refused(
 
 
 def test_another_version_than_the_released_one_is_refused(iris: Case) -> None:
-    with pytest.raises(Refused, match=r"manifest.json: digest: sha256:\w+, not sha256:0"):
-        reference.read(open_place(str(iris.version), "--version"), f"sha256:{'0' * 64}")
+    with pytest.raises(Refused, match=r"manifest.json: the version's digest is sha256:\w+, but sha256:0"):
+        reference.read(open_place(str(iris.version), "--version", PATIENT), Expected(f"sha256:{'0' * 64}", None))
 
 
 def test_numbers_of_a_reference_are_read_to_the_last_bit(iris: Case) -> None:
-    _, read = reference.read(open_place(str(iris.version), "--version"), iris.described.digest)
+    _, read = reference.read(open_place(str(iris.version), "--version", PATIENT), Expected(iris.described.digest, None))
 
     assert read[FEATURES].equals(iris.reference[FEATURES])
 
@@ -441,7 +444,7 @@ def test_a_window_is_cut_by_time_or_by_rows(iris: Case, same: pd.DataFrame) -> N
     for number, time in enumerate(days):
         iris.write(same[:50], time - timedelta(minutes=1), number * 2)
         iris.write(same[:50], time - timedelta(minutes=1, seconds=1), number * 2 + 1)
-    place = open_place(str(iris.log), "--log")
+    place = open_place(str(iris.log), "--log", PATIENT)
     read: list[str] = []
     original = place.read
     place.read = lambda name: read.append(name) or original(name)  # type: ignore[method-assign,func-returns-value]

@@ -13,7 +13,8 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from packing import Refused, labels, onnx_export
+from contract.errors import Refused
+from packing import labels, onnx_export
 
 FEATURES, TARGET = load_iris(return_X_y=True)
 SPECIES = np.array(["setosa", "versicolor", "virginica"])[TARGET]

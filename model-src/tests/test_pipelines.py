@@ -17,11 +17,12 @@ import pytest
 import yaml
 from conftest import SOURCE, Repository
 
+from contract import digest
+from contract.errors import Refused
 from extras.pipelines import __main__ as pipelines
 from extras.pipelines import steps
 from lifecycle import model as models
 from lifecycle import settings
-from packing import Refused, digest
 
 IMAGE = "registry.example.com/train@sha256:" + "0" * 64
 DOCKERFILE = (SOURCE / "extras/pipelines/Dockerfile").read_text().replace("\\\n", " ")
@@ -413,7 +414,7 @@ def test_the_image_holds_every_model_and_what_the_ignore_file_lets_through() -> 
     assert allowed == code | {"extras", "requirements-kubeflow.txt"}
     assert "extras/*" in IGNORED
     # Whole, so that a new model changes no Dockerfile.
-    assert code == {"extras/__init__.py", "extras/pipelines", "lifecycle", "models", "packing"}
+    assert code == {"contract", "extras/__init__.py", "extras/pipelines", "lifecycle", "models", "packing", "storage"}
 
 
 def test_the_image_is_as_the_one_that_serves() -> None:

@@ -17,10 +17,11 @@ import pytest
 from conftest import SAMPLE, Repository, Service, free_port, wait_until
 from moto.server import ThreadedMotoServer
 
-from packing import Refused
-from packing.manifest import Manifest
+from contract.errors import Refused
+from contract.manifest import Manifest
 from serving import settings
-from serving.request_log import Folder, Line, NotWritten, RequestLog, object_name, object_time
+from serving.request_log import Line, RequestLog, object_name, object_time, open_sink
+from storage import Unavailable
 
 Serve = Callable[..., Service]
 BUCKET = "requests"
@@ -219,7 +220,7 @@ def test_a_share_of_the_rows_of_each_request_is_logged(
 ) -> None:
     random.seed(5)
     ids = [digit * 32 for digit in "abc"]
-    log = RequestLog(Folder(tmp_path), share, lambda line: None)
+    log = RequestLog(open_sink(str(tmp_path)), share, lambda line: None)
     for each in ids:
         log.add(each, described, *rows_of(1000))
     log.close()
@@ -230,7 +231,7 @@ def test_a_share_of_the_rows_of_each_request_is_logged(
 
 
 def test_rows_are_written_when_they_have_waited(described: Manifest, tmp_path: Path) -> None:
-    log = RequestLog(Folder(tmp_path), 1, lambda line: None, span=timedelta(seconds=0.05))
+    log = RequestLog(open_sink(str(tmp_path)), 1, lambda line: None, span=timedelta(seconds=0.05))
     log.add("a" * 32, described, *rows_of(1))
 
     wait_until(lambda: count(log.written) == 1, "the row is written")
@@ -240,7 +241,7 @@ def test_rows_are_written_when_they_have_waited(described: Manifest, tmp_path: P
 
 class Failing:
     def add(self, name: str, content: bytes) -> None:
-        raise NotWritten("away")
+        raise Unavailable("away")
 
 
 def test_faults_are_counted_and_told_once(described: Manifest) -> None:
@@ -255,7 +256,7 @@ def test_faults_are_counted_and_told_once(described: Manifest) -> None:
 
 
 def test_a_missing_value_is_null(described: Manifest, tmp_path: Path) -> None:
-    log = RequestLog(Folder(tmp_path), 1, lambda line: None)
+    log = RequestLog(open_sink(str(tmp_path)), 1, lambda line: None)
     log.add("a" * 32, described, [[5.3, None, 1.4, 0.2]], [{"prediction": 151.5}])
     log.close()
 
@@ -265,7 +266,7 @@ def test_a_missing_value_is_null(described: Manifest, tmp_path: Path) -> None:
 
 def test_a_row_that_cannot_be_written_does_not_end_the_log(described: Manifest, tmp_path: Path) -> None:
     said: list[str] = []
-    log = RequestLog(Folder(tmp_path), 1, said.append, object_rows=1)
+    log = RequestLog(open_sink(str(tmp_path)), 1, said.append, object_rows=1)
     log.add("a" * 32, described, [[5.3]], [{"prediction": "setosa"}])
     log.add("b" * 32, described, *rows_of(1))
     log.close()
@@ -277,8 +278,8 @@ def test_a_row_that_cannot_be_written_does_not_end_the_log(described: Manifest, 
 def test_a_folder_that_cannot_be_written_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(NotWritten, match=r"file.*: Not a directory"):
-        Folder(tmp_path / "file").add("iris/v/2026-02-01/120000-host-0.jsonl", b"")
+    with pytest.raises(Refused, match=r"file.*: Not a directory"):
+        open_sink(str(tmp_path / "file")).add("iris/v/2026-02-01/120000-host-0.jsonl", b"")
 
 
 def test_names_say_their_time() -> None:

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SAMPLE, Repository
+from conftest import SAMPLE, Repository, wanted
 from fastapi.testclient import TestClient
 
-from packing import labels, manifest
+from contract import manifest
+from packing import labels
 from serving import model
 from serving.app import create_app
-from serving.source import open_source
 from serving.state import State
 
 
@@ -22,7 +22,7 @@ from serving.state import State
 def state(artifacts: Path) -> State:
     described = manifest.parse((artifacts / "manifest.json").read_bytes(), "manifest.json")
     state = State()
-    state.model = model.load(open_source(str(artifacts / "onnx")), described.digest)
+    state.model = model.load(wanted(artifacts / "onnx", described.digest))
     return state
 
 
@@ -198,7 +198,7 @@ PATIENT = [59.0, 2.0, 32.1, 101.0, 157.0, 93.2, 38.0, 4.0, 4.8598, 87.0]
 def regression(trained_diabetes: Repository) -> State:
     described = trained_diabetes.manifest("diabetes")
     state = State()
-    state.model = model.load(open_source(str(trained_diabetes.source / "artifacts/diabetes/onnx")), described.digest)
+    state.model = model.load(wanted(trained_diabetes.source / "artifacts/diabetes/onnx", described.digest))
     return state
 
 

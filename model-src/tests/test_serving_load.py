@@ -10,14 +10,18 @@ from pathlib import Path
 
 import boto3
 import pytest
-from conftest import upload
+from conftest import upload, wanted
 
-from packing import Refused, manifest
-from packing.digest import version_digest
-from packing.manifest import Manifest
+from contract import manifest
+from contract.digest import version_digest
+from contract.errors import Refused
+from contract.manifest import Manifest
 from serving import model, settings
-from serving.source import Source, Unavailable, open_source
+from serving.source import Source, open_source
 from serving.state import State
+from storage import Unavailable
+
+NAME = "2026-02-01-0123456789ab"
 
 
 def described(version: Path) -> Manifest:
@@ -57,14 +61,14 @@ def relist(version: Path) -> None:
 
 
 FAULTS: list[tuple[Callable[[Path], None], str]] = [
-    (forge, r"the version's digest is sha256:\w+, but MODEL_DIGEST is sha256:\w+; the release and the stored version"),
+    (forge, r"the version's digest is sha256:\w+, but sha256:\w+ is asked for; the release and the stored version"),
     (flip, r"onnx/model.onnx: sha256: \w+, but manifest.json says \w+; it was altered"),
     (truncate, r"onnx/model.onnx: size: \d+ bytes, but manifest.json says \d+; it was altered or cut short"),
     (lengthen, r"onnx/model.onnx: size: more than \d+ bytes, but manifest.json says \d+"),
     (relist, r"manifest.json: digest: sha256:\w+, but the listed files give sha256:\w+"),
     (lambda version: (version / "manifest.json").unlink(), "manifest.json"),
     (lambda version: (version / "onnx/model.onnx").unlink(), "model.onnx"),
-    (lambda version: (version / "manifest.json").write_text("{"), "manifest.json: Invalid JSON"),
+    (lambda version: (version / "manifest.json").write_text("{"), "manifest.json: not JSON: "),
     (lambda version: (version / "manifest.json").write_bytes(b" " * (1 << 21)), "larger than 1048576 bytes"),
 ]
 
@@ -75,7 +79,7 @@ def test_a_damaged_version_is_not_loaded(version: Path, damage: Callable[[Path],
     damage(version)
 
     with pytest.raises(Refused, match=message):
-        model.load(open_source(str(version / "onnx")), digest)
+        model.load(wanted(version / "onnx", digest))
 
 
 @pytest.mark.parametrize(("damage", "message"), FAULTS)
@@ -89,7 +93,7 @@ def test_a_damaged_version_is_not_loaded_from_s3(
     bucket = "damaged-" + hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
 
     with pytest.raises(Refused, match=message):
-        model.load(open_source(upload(version, good.version, s3_url, bucket)), good.digest)
+        model.load(wanted(upload(version, good.version, s3_url, bucket), good.digest))
 
 
 def test_a_model_that_is_no_model_is_refused(version: Path) -> None:
@@ -98,7 +102,7 @@ def test_a_model_that_is_no_model_is_refused(version: Path) -> None:
     forged = described(version)
 
     with pytest.raises(Refused, match=r"model.onnx: not a model that can be run"):
-        model.load(open_source(str(version / "onnx")), forged.digest)
+        model.load(wanted(version / "onnx", forged.digest))
 
 
 @pytest.mark.parametrize(
@@ -114,12 +118,12 @@ def test_a_signature_that_is_not_the_models_is_refused(version: Path, change: st
     (version / "manifest.json").write_text(json.dumps(data))
 
     with pytest.raises(Refused, match=said):
-        model.load(open_source(str(version / "onnx")), data["digest"])
+        model.load(wanted(version / "onnx", data["digest"]))
 
 
 def test_another_flavour_is_refused(artifacts: Path) -> None:
     with pytest.raises(Refused, match=r"lists no sklearn/model.onnx; MODEL_URI has to end in the folder of the ONNX"):
-        model.load(open_source(str(artifacts / "sklearn")), described(artifacts).digest)
+        model.load(wanted(artifacts / "sklearn", described(artifacts).digest))
 
 
 def test_a_version_is_read_from_s3_and_from_a_file_uri(
@@ -130,7 +134,7 @@ def test_a_version_is_read_from_s3_and_from_a_file_uri(
     uri = upload(artifacts, good.version, s3_url, "good")
 
     for given in (uri, uri.rstrip("/"), f"file://{artifacts}/onnx/"):
-        assert model.load(open_source(given), good.digest).manifest == good
+        assert model.load(wanted(given, good.digest)).manifest == good
 
 
 def test_a_version_under_another_ones_name_is_refused(
@@ -140,8 +144,10 @@ def test_a_version_under_another_ones_name_is_refused(
     good = described(artifacts)
     uri = upload(artifacts, "2026-01-01-000000000000", s3_url, "misnamed")
 
-    with pytest.raises(Refused, match=f"is of iris {good.version}, but MODEL_URI names iris 2026-01-01-000000000000"):
-        model.load(open_source(uri), good.digest)
+    with pytest.raises(
+        Refused, match=f"is of iris {good.version}, but it lies in s3://misnamed/models/iris/2026-01-01-000000000000/"
+    ):
+        model.load(wanted(uri, good.digest))
 
 
 def test_a_version_that_does_not_exist_is_refused(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,8 +155,8 @@ def test_a_version_that_does_not_exist_is_refused(s3_url: str, monkeypatch: pyte
     boto3.client("s3", endpoint_url=s3_url).create_bucket(Bucket="empty")
 
     for bucket, code in (("empty", "NoSuchKey"), ("absent", "NoSuchBucket")):
-        with pytest.raises(Refused, match=rf"s3://{bucket}/models/iris/v/manifest.json: .*{code}.*check MODEL_URI"):
-            open_source(f"s3://{bucket}/models/iris/v/onnx/").read("manifest.json", 10)
+        with pytest.raises(Refused, match=rf"s3://{bucket}/models/iris/{NAME}/manifest.json: .*{code}.*check MODEL_"):
+            open_source(f"s3://{bucket}/models/iris/{NAME}/onnx/").read("manifest.json", 10)
 
 
 def test_missing_credentials_are_refused(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +165,7 @@ def test_missing_credentials_are_refused(s3_url: str, monkeypatch: pytest.Monkey
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
 
     with pytest.raises(Refused, match=r"Unable to locate credentials; check the AWS_ variables"):
-        open_source("s3://bucket/models/iris/v/onnx/").read("manifest.json", 10)
+        open_source(f"s3://bucket/models/iris/{NAME}/onnx/").read("manifest.json", 10)
 
 
 @dataclass
@@ -199,7 +205,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStore]:
 
 @pytest.fixture
 def stored() -> Source:
-    return open_source("s3://bucket/models/iris/v/onnx/")
+    return open_source(f"s3://bucket/models/iris/{NAME}/onnx/")
 
 
 @pytest.mark.parametrize(
@@ -222,7 +228,7 @@ def test_a_store_that_forbids_is_not(store: FaultyStore, stored: Source) -> None
 def test_an_answer_that_is_cut_short_is_asked_for_again(store: FaultyStore, stored: Source) -> None:
     store.body, store.headers = b"half", {"Content-Length": "8"}
 
-    with pytest.raises(Unavailable, match=r"s3://bucket/models/iris/v/manifest.json: "):
+    with pytest.raises(Unavailable, match=rf"s3://bucket/models/iris/{NAME}/manifest.json: "):
         stored.read("manifest.json", 10)
 
 
@@ -230,7 +236,7 @@ def test_a_checksum_that_the_store_itself_contradicts_is_refused(store: FaultySt
     """boto3 notices before we do; what is said must be as clear."""
     store.body, store.headers = b"altered", {"x-amz-checksum-crc32": "AAAAAA=="}
 
-    with pytest.raises(Refused, match=r"v/onnx/model.onnx: the stored bytes were altered: .*do not use them"):
+    with pytest.raises(Refused, match=r"/onnx/model.onnx: the stored bytes were altered: .*do not use them"):
         stored.read("onnx/model.onnx", 10)
 
 
@@ -242,7 +248,7 @@ def test_no_more_is_read_than_needed_to_know(store: FaultyStore, stored: Source)
 
 def test_loading_is_tried_until_it_succeeds(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.state.FIRST_DELAY", 0.001)
-    good = model.load(open_source(str(artifacts / "onnx")), described(artifacts).digest)
+    good = model.load(wanted(artifacts / "onnx", described(artifacts).digest))
     answers: list[Exception] = [Unavailable("away"), Unavailable("away"), Unavailable("slow")]
     said: list[str] = []
     state = State()
@@ -279,7 +285,7 @@ DIGEST = "sha256:" + "0" * 64
 
 def test_the_defaults_are_for_one_machine() -> None:
     assert settings.read({"MODEL_URI": "artifacts/iris/onnx", "MODEL_DIGEST": DIGEST}) == settings.Settings(
-        "artifacts/iris/onnx", DIGEST, "127.0.0.1", 5001, 5.0, request_log_uri="", request_log_sample=1.0
+        wanted("artifacts/iris/onnx", DIGEST), "127.0.0.1", 5001, 5.0, request_log_uri="", request_log_sample=1.0
     )
 
 
@@ -288,6 +294,10 @@ def test_the_defaults_are_for_one_machine() -> None:
     [
         ({"MODEL_URI": ""}, "MODEL_URI: not set; set it to the URI of the ONNX folder of a version, s3://BUCKET/"),
         ({"MODEL_URI": "s3://bucket/onnx/"}, "MODEL_URI: 's3://bucket/onnx/' is not the URI of the ONNX folder"),
+        (
+            {"MODEL_URI": "s3://bucket/models/iris/v/onnx/"},
+            "MODEL_URI: 's3://bucket/models/iris/v/onnx/' is not",
+        ),
         ({"MODEL_URI": "https://example.org/onnx"}, "MODEL_URI: 'https://example.org/onnx' is not"),
         ({"MODEL_DIGEST": ""}, "MODEL_DIGEST: not set; set it to the version's digest"),
         ({"MODEL_DIGEST": "sha256:12"}, "MODEL_DIGEST: 'sha256:12' is not the version's digest, sha256: and 64 hex"),

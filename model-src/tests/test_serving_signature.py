@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,16 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
-from conftest import SOURCE, Service, upload
+from conftest import SOURCE, Service, upload, wanted
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from model_signing import hashing, signing
 from test_serving_process import owners_of
 
-from packing import Refused, manifest
-from serving import model, settings, signature
-from serving.source import open_source
+from contract import manifest, signature
+from contract.errors import Refused
+from contract.signature import VARIABLE, Key
+from lifecycle import __main__ as lifecycle
+from monitoring import __main__ as monitoring
+from serving import model, settings
 
 Serve = Callable[..., Service]
 
@@ -35,8 +40,8 @@ class Pair:
     public: Path
 
     @property
-    def key(self) -> signature.Key:
-        return signature.read_key(str(self.public))
+    def key(self) -> Key:
+        return signature.public_key(self.public.read_bytes(), VARIABLE)
 
 
 def make_pair(folder: Path, curve: ec.EllipticCurve | None = None) -> Pair:
@@ -82,7 +87,7 @@ def signed(version: Path, pair: Pair) -> Path:
 
 def load(version: Path, pair: Pair, digest: str | None = None) -> model.Model:
     described = manifest.parse((version / "manifest.json").read_bytes(), "manifest.json")
-    return model.load(open_source(str(version / "onnx")), digest or described.digest, pair.key)
+    return model.load(wanted(version / "onnx", digest or described.digest, pair.key))
 
 
 def test_a_signed_version_is_loaded(signed: Path, pair: Pair) -> None:
@@ -100,7 +105,7 @@ def test_other_curves_that_the_library_signs_with_are_taken(version: Path, tmp_p
 def test_a_version_needs_no_signature_where_no_key_is_given(version: Path) -> None:
     described = manifest.parse((version / "manifest.json").read_bytes(), "manifest.json")
 
-    assert model.load(open_source(str(version / "onnx")), described.digest).manifest == described
+    assert model.load(wanted(version / "onnx", described.digest)).manifest == described
 
 
 def unsigned(version: Path, pair: Pair, foreign: Pair) -> None:
@@ -155,19 +160,35 @@ def with_two_envelopes(version: Path, pair: Pair, foreign: Pair) -> None:
     place(version, pair).write_text(json.dumps(data))
 
 
+def with_a_field_twice(version: Path, pair: Pair, foreign: Pair) -> None:
+    """One reader takes the first of them, another the last."""
+    text = place(version, pair).read_text()
+    place(version, pair).write_text(text.replace('"dsseEnvelope"', '"dsseEnvelope": {}, "dsseEnvelope"', 1))
+
+
+def with_a_statement_that_says_two_things(version: Path, pair: Pair, foreign: Pair) -> None:
+    data = json.loads(place(version, pair).read_text())
+    payload = base64.b64decode(data["dsseEnvelope"]["payload"])
+    twice = payload.replace(b'"resources"', b'"resources": [], "resources"', 1)
+    data["dsseEnvelope"]["payload"] = base64.b64encode(twice).decode()
+    place(version, pair).write_text(json.dumps(data))
+
+
 def garbage(content: bytes) -> Callable[[Path, Pair, Pair], None]:
     return lambda version, pair, foreign: place(version, pair).write_bytes(content) and None
 
 
-NOT_ONE = r"\.sig: not a signature of Model Signing, so the version is not served"
+NOT_ONE = r"\.sig: not a signature of Model Signing; remove it and sign the version again"
 FAULTS: dict[str, tuple[Callable[[Path, Pair, Pair], None], str]] = {
-    "unsigned": (unsigned, r"\.sig: not signed with MODEL_PUBLIC_KEY, so it is not served: .*No such file"),
+    "unsigned": (unsigned, r"\.sig: not signed with MODEL_PUBLIC_KEY: .*No such file"),
     "another key": (by_another_key, r"\.sig: signed by another key than MODEL_PUBLIC_KEY"),
     "another key, disguised": (by_another_key_that_says_it_is_ours, r"\.sig: not made with the key MODEL_PUBLIC_KEY"),
     "another manifest": (of_another_manifest, r"\.sig: signs something else than this manifest.json"),
     "nothing": (of_nothing, r"\.sig: signs something else than this manifest.json"),
     "another payload": (with_another_payload, r"\.sig: not made with the key MODEL_PUBLIC_KEY, or altered"),
     "two envelopes": (with_two_envelopes, NOT_ONE),
+    "a field twice": (with_a_field_twice, NOT_ONE),
+    "a field twice in the statement": (with_a_statement_that_says_two_things, NOT_ONE),
     "no JSON": (garbage(b"garbage"), NOT_ONE),
     "no UTF-8": (garbage(b"\xff\xfe"), NOT_ONE),
     "a number": (garbage(b"1"), NOT_ONE),
@@ -236,7 +257,7 @@ def test_a_signed_version_is_served_from_s3_and_an_unsigned_one_ends_the_process
     errors = [said for said in service.said.splitlines() if not said.startswith("listening on ")]
     assert len(errors) == 1
     assert re.match(
-        r"error: manifest\.json\.\w{12}\.\w{12}\.sig: not signed with MODEL_PUBLIC_KEY, .*NoSuchKey", errors[0]
+        r"error: manifest\.json\.\w{12}\.\w{12}\.sig: not signed with MODEL_PUBLIC_KEY: .*NoSuchKey", errors[0]
     )
 
 
@@ -250,7 +271,7 @@ def test_a_manifest_altered_in_the_bucket_ends_the_process(serve: Serve, signed:
     service = serve(signed / "onnx", digest, MODEL_PUBLIC_KEY=str(pair.public))
 
     assert service.process.wait(30) == 1
-    assert "signs something else than this manifest.json, which was altered after signing\n" in service.said
+    assert "signs something else than this manifest.json, which was altered after signing, or the" in service.said
     assert "Traceback" not in service.said
 
 
@@ -263,14 +284,14 @@ def rsa_key() -> bytes:
     ("given", "line"),
     [
         ("/nowhere.pub", "MODEL_PUBLIC_KEY: '/nowhere.pub': No such file or directory; set it to a public key"),
-        ("-----BEGIN PUBLIC KEY-----\nAAAA\n", "MODEL_PUBLIC_KEY: not a public key in PEM form, nor the file of one"),
-        (__file__, "MODEL_PUBLIC_KEY: not a public key in PEM form, nor the file of one"),
+        ("-----BEGIN PUBLIC KEY-----\nAAAA\n", "MODEL_PUBLIC_KEY: not a public key in PEM form"),
+        (__file__, "MODEL_PUBLIC_KEY: not a public key in PEM form"),
         ("a\0b", "MODEL_PUBLIC_KEY: not a public key in PEM form, nor the file of one"),
     ],
 )
 def test_a_key_that_is_none_is_refused(given: str, line: str) -> None:
     with pytest.raises(Refused) as refused:
-        signature.read_key(given)
+        signature.key_of({VARIABLE: given})
 
     assert refused.value.lines[0].startswith(line)
 
@@ -278,12 +299,17 @@ def test_a_key_that_is_none_is_refused(given: str, line: str) -> None:
 def test_a_key_that_the_library_cannot_use_is_refused() -> None:
     for text in (rsa_key().decode(), curve_of_bitcoin()):
         with pytest.raises(Refused, match="MODEL_PUBLIC_KEY: not a key of the curve P-256, P-384 or P-521"):
-            signature.read_key(text)
+            signature.key_of({VARIABLE: text})
 
 
 def curve_of_bitcoin() -> str:
     public = ec.generate_private_key(ec.SECP256K1()).public_key()
     return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def test_a_private_key_is_refused(pair: Pair) -> None:
+    with pytest.raises(Refused, match="MODEL_PUBLIC_KEY: a private key, which must never be there"):
+        signature.key_of({VARIABLE: str(pair.private)})
 
 
 def test_a_wrong_key_ends_the_process_before_it_listens(serve: Serve, version: Path, digest: str) -> None:
@@ -297,6 +323,75 @@ def test_a_wrong_key_ends_the_process_before_it_listens(serve: Serve, version: P
 def test_an_empty_key_is_a_mistake_and_not_the_wish_to_serve_anything() -> None:
     with pytest.raises(Refused, match="MODEL_PUBLIC_KEY: empty; set it to a public key, as PEM text or a path"):
         settings.read({"MODEL_URI": "onnx", "MODEL_DIGEST": "sha256:" + "0" * 64, "MODEL_PUBLIC_KEY": ""})
+
+
+# What else loads a model asks for the same
+
+
+FLOWERS = "sepal_length,sepal_width,petal_length,petal_width\n5.3,3.5,1.4,0.2\n"
+
+
+def score(uri: str, digest: str, key: str, bucket: str) -> tuple[int, str, list[str]]:
+    """A batch over one file in S3, as a process: its exit code, its last line, and what is in the bucket afterwards."""
+    client = boto3.client("s3")
+    client.create_bucket(Bucket=bucket)
+    client.put_object(Bucket=bucket, Key="in/a.csv", Body=FLOWERS.encode())
+    done = subprocess.run(
+        [sys.executable, "-m", "serving.batch", "--input", f"s3://{bucket}/in/", "--output", f"s3://{bucket}/out/"],
+        cwd=SOURCE, env=os.environ | {"MODEL_URI": uri, "MODEL_DIGEST": digest, "MODEL_PUBLIC_KEY": key},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    found = [item["Key"] for item in client.list_objects_v2(Bucket=bucket)["Contents"]]
+    return done.returncode, done.stderr.splitlines()[-1], found
+
+
+def test_a_batch_scores_with_a_version_that_the_key_signed_and_with_no_other(
+    version: Path, digest: str, pair: Pair, foreign: Pair, s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_url)
+    name = manifest.parse((version / "manifest.json").read_bytes(), "manifest.json").version
+    without = upload(version, name, s3_url, "batch-unsigned")
+    sign(version, pair)
+    uri = upload(version, name, s3_url, "batch-signed")
+
+    code, said, found = score(uri, digest, str(pair.public), "batch-right")
+    assert (code, found) == (0, ["in/a.csv", f"out/{name}/a.csv"]), said
+    for number, (place_of, key, line) in enumerate(
+        [
+            (uri, str(foreign.public), "not signed with MODEL_PUBLIC_KEY: "),
+            (without, pair.public.read_text(), "not signed with MODEL_PUBLIC_KEY: "),
+            (uri, "/nowhere.pub", "error: MODEL_PUBLIC_KEY: '/nowhere.pub': No such file or directory"),
+            (uri, "", "error: MODEL_PUBLIC_KEY: empty; "),
+        ]
+    ):
+        code, said, found = score(place_of, digest, key, f"batch-wrong-{number}")
+        assert (code, found) == (1, ["in/a.csv"])
+        assert line in said
+
+
+def test_drift_is_judged_by_a_signed_version_only(
+    version: Path, digest: str, pair: Pair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MODEL_PUBLIC_KEY", str(pair.public))
+    (version.parent / "log").mkdir()
+    given = ["--version", str(version), "--digest", digest, "--log", str(version.parent / "log")]
+
+    assert monitoring.main([*given, "--out", str(version.parent / "drift")]) == 1
+    assert ".sig: not signed with MODEL_PUBLIC_KEY: " in capsys.readouterr().err
+    sign(version, pair)
+    assert monitoring.main([*given, "--out", str(version.parent / "drift")]) == 1
+    assert ": there is no verdict; " in capsys.readouterr().err
+
+
+def test_a_version_is_compared_with_a_signed_one_only(
+    version: Path, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_PUBLIC_KEY", str(pair.public))
+
+    with pytest.raises(Refused, match=r"\.sig: not signed with MODEL_PUBLIC_KEY: "):
+        lifecycle._served(str(version))
+    sign(version, pair)
+    assert lifecycle._served(str(version)).manifest.model == "iris"
 
 
 def test_nothing_is_left_of_the_check(
@@ -319,17 +414,21 @@ def test_the_check_needs_no_file_system_but_memory(signed: Path, pair: Pair, mon
     assert load(signed, pair).manifest.model == "iris"
 
 
-def test_what_checks_a_signature_is_in_the_serve_lock(signed: Path, pair: Pair) -> None:
+def test_what_checks_a_signature_is_in_the_serve_lock(
+    signed: Path, digest: str, pair: Pair, environment: dict[str, str]
+) -> None:
+    given = {"MODEL_URI": str(signed / "onnx"), "MODEL_DIGEST": digest, "MODEL_PUBLIC_KEY": str(pair.public)}
     script = (
-        "import sys\n"
-        "from serving import signature\n"
-        "from serving.source import open_source\n"
-        f"source, key = open_source({str(signed / 'onnx')!r}), signature.read_key({str(pair.public)!r})\n"
+        "import os, sys\n"
+        "from contract import signature\n"
+        "from serving import model, settings\n"
         "assert 'model_signing' not in sys.modules\n"
-        "signature.require(source, source.read('manifest.json', 1 << 20), key)\n"
+        "model.load(settings.read_model(os.environ))\n"
         "print(*sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=SOURCE, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=SOURCE, env=environment | given, capture_output=True, text=True, check=True
+    )
 
     imported = set(done.stdout.split())
     owners = owners_of(imported)

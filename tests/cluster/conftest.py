@@ -15,8 +15,7 @@ from conftest import IMAGE, Checkout, Result, Version, package, run, wait_until
 
 from gitops.cluster.control_plane import ControlPlane
 from gitops.cluster.kube import Cluster
-from gitops.manifests.objects import at
-from gitops.manifests.workloads import PODS
+from gitops.manifests import workloads
 from gitops.releases.release import Target
 
 APPLICATION = ("argoproj.io/v1alpha1", "Application")
@@ -140,13 +139,9 @@ class World:
 
     def served(self, app: str, environment: str) -> str | None:
         """The model that the live object names."""
-        if app in ("lily-api", "lily-batch"):
-            kind = DEPLOYMENT if app == "lily-api" else CRON_JOB
-            found = self.cluster.get(*kind, app, f"ml-{environment}")
-            env = at(found, *PODS[kind[1]], "containers")[0]["env"] if found else []
-            return next((item["value"] for item in env if item["name"] == "MODEL_URI"), None)
-        found = self.cluster.get(*SERVICE, app, f"ml-{environment}")
-        return str(found["spec"]["predictor"]["model"]["storageUri"]) if found else None
+        kind = {"lily-api": DEPLOYMENT, "lily-batch": CRON_JOB, "lily-sklearn": SERVICE}[app]
+        found = self.cluster.get(*kind, app, f"ml-{environment}")
+        return next(iter(workloads.models(found or {}).values()), None)
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,8 @@ from conftest import IMAGE, REGISTRY, package, write_release
 from corpus import FIXTURES, Fixture
 
 from gitops.cli import Refused
-from gitops.manifests import closure, kustomize
+from gitops.manifests import closure, kustomize, workloads
 from gitops.manifests.objects import Object, at
-from gitops.manifests.workloads import PODS
 from gitops.releases.release import UNRELEASED
 from gitops.repo import layout
 from gitops.repo.policy import read_policy
@@ -62,7 +61,7 @@ def test_a_released_repository_is_admitted(world: World, released_root: Path) ->
 
 def workload(root: Path, environment: str, app: str) -> Object:
     rendered = kustomize.objects(kustomize.build(root, f"overlays/{environment}/{app}"))
-    [found] = [item for item in rendered if item["kind"] in PODS]
+    [found] = [item for item in rendered if workloads.pod_keys(item)]
     return found
 
 
@@ -70,7 +69,7 @@ def workload(root: Path, environment: str, app: str) -> Object:
 def test_production_takes_an_image_by_its_digest_alone(world: World, released_root: Path, app: str) -> None:
     for environment in ("dev", "prod"):
         item = workload(released_root, environment, app)
-        at(item, *PODS[item["kind"]], "containers")[0]["image"] = f"{REGISTRY}/lily-api:1.2.3"
+        at(item, *workloads.pod_keys(item), "containers")[0]["image"] = f"{REGISTRY}/lily-api:1.2.3"
         if environment == "dev":
             world.cluster.apply(item, dry_run=True)
         else:
@@ -82,7 +81,7 @@ def test_production_takes_an_image_by_its_digest_alone(world: World, released_ro
 def test_what_is_not_released_is_refused(world: World, manifests: Path, app: str) -> None:
     item = workload(manifests, "dev", app)
     # Of two policies that refuse, the server names one.
-    at(item, *PODS[item["kind"]], "containers")[0]["image"] = IMAGE
+    at(item, *workloads.pod_keys(item), "containers")[0]["image"] = IMAGE
     with pytest.raises(Refused, match="model-releases"):
         world.cluster.apply(item, dry_run=True)
 

@@ -127,9 +127,9 @@ def test_a_model_in_the_form_of_a_framework_that_does_not_change_is_reported(
     for path, old, new in (
         ("base/inference-service/inferenceservice.yaml", "    model:\n", "    sklearn:\n"),
         ("base/inference-service/inferenceservice.yaml", "      storageUri: s3://unreleased/\n", ""),
-        ("apps/lily-sklearn/flavour.yaml", "      modelFormat:\n        name: sklearn\n", ""),
-        ("apps/lily-sklearn/flavour.yaml", "      runtime: kserve-sklearnserver\n", ""),
-        ("apps/lily-sklearn/flavour.yaml", "    model:\n", "    sklearn:\n"),
+        ("apps/lily-sklearn/runtime.yaml", "      modelFormat:\n        name: sklearn\n", ""),
+        ("apps/lily-sklearn/runtime.yaml", "      runtime: kserve-sklearnserver\n", ""),
+        ("apps/lily-sklearn/runtime.yaml", "    model:\n", "    sklearn:\n"),
         ("overlays/staging/lily-sklearn/release.yaml", "    model:\n", "    sklearn:\n"),
     ):
         world.checkout.replace(path, old, new)

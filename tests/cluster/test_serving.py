@@ -28,7 +28,7 @@ def trained(world: World, environment: dict[str, str]) -> str:
     """The URI of a model that was really trained, and that both apps run in dev."""
     folder = world.plane.clone / "model-src"
     env = environment | {"PATH": f"{MODEL_PYTHON.parent}:{environment['PATH']}"}
-    for command in (["dvc", "repro", "lily/dvc.yaml"], ["lifecycle", "version", "lily"]):
+    for command in (["dvc", "repro", "models/lily/dvc.yaml"], ["lifecycle", "version", "lily"]):
         subprocess.run([MODEL_PYTHON, "-m", *command], cwd=folder, env=env, check=True, capture_output=True)
     uploaded = run(
         "upload_model", "--model", "lily", "--artifacts", folder / "artifacts/lily", "--bucket", "s3://mlops-prod"

@@ -28,15 +28,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packing import Refused, command
-from packing.files import staged_folder, write_atomically
+from contract import command
+from contract.errors import Refused
+from storage.files import staged_folder, write_atomically
 
 # What takes seconds to import is imported where it is used, so that --help and a refusal are quick.
 if TYPE_CHECKING:
     import pandas as pd
     from feast import FeatureService, FeatureStore
 
-    from packing.manifest import Manifest
+    from contract.manifest import Manifest
 
 HERE = Path(__file__).resolve().parent
 OFFLINE = HERE / "data/offline"
@@ -165,7 +166,7 @@ def ask(flower: int, url: str, manifest_file: Path) -> dict[str, object]:
     """The service's answer. Raises Refused when the store lacks a feature, or the service is away, serves another
     version than the manifest's or refuses."""
     store = _store()
-    from packing import manifest
+    from contract import manifest
 
     described = manifest.parse(manifest_file.read_bytes(), str(manifest_file))
     known = online(store, [flower])

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from pandera.errors import SchemaError
 
+from contract.errors import Refused
 from lifecycle.model import Model
 from models.iris.schema import SCHEMA
-from packing import Refused
 
 # That of models/iris/model.py without its families, which need scikit-learn.
 MODEL = Model("iris", "classification", "species", SCHEMA, families={}, slices={})

@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from contract import command
+from contract.errors import Refused
 from lifecycle.model import Files
-from packing import Refused, command
 
 # What takes seconds to import is imported where it is used, so that --help and a refusal are quick.
 
@@ -64,7 +65,7 @@ def compile_to(out: Path, model: str, image: str, *, loop: bool) -> Path:
     from kfp import compiler
 
     from extras.pipelines import pipeline
-    from packing.files import write_atomically
+    from storage.files import write_atomically
 
     if not re.fullmatch(r"[a-z0-9][\w.:/@-]*", image):
         raise Refused(f"--image {image!r}: not a reference to an image, such as registry.example.com/train@sha256:...")

@@ -17,10 +17,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from contract import command
+from contract.errors import Refused
 from lifecycle import stages
 from lifecycle.model import Files
 from lifecycle.settings import Params
-from packing import Refused, command
 
 SOURCE = Path(__file__).resolve().parents[2]
 # What the stages read that is part of the code.
@@ -103,7 +104,7 @@ def confusion(evaluated: str) -> tuple[list[str], list[list[int]]]:
 
 def digest(package: str) -> str:
     """The digest of the version that these files are."""
-    from packing import digest as digests
+    from contract import digest as digests
 
     return digests.version_digest((file.path, file.sha256) for file in digests.hash_folder(Path(package)))
 

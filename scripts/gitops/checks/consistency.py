@@ -11,11 +11,12 @@ from gitops.checks import framework, generators
 from gitops.checks.framework import Finding, Repository, Rule
 from gitops.cli import Refused
 from gitops.manifests import workloads
-from gitops.manifests.objects import KUSTOMIZATION, Identity, Object, at, identity, leaves, listed
+from gitops.manifests.objects import KUSTOMIZATION, Identity, Object, at, identity, leaves
 from gitops.models import signing, versions
 from gitops.releases import effect, release, release_file
 from gitops.repo import layout
 from gitops.repo.policy import POLICY_FILE, Policy
+from gitops.repo.snapshot import Snapshot
 
 
 def check_identity(repository: Repository) -> Iterator[Finding]:
@@ -53,10 +54,26 @@ def check_namespace(repository: Repository) -> Iterator[Finding]:
                 yield framework.finding("namespace", folder, item, message)
 
 
-# The fields of a predictor that KServe has for single frameworks.
-FRAMEWORKS = (
-    "huggingface", "lightgbm", "onnx", "paddle", "pmml", "pytorch", "sklearn", "tensorflow", "triton", "xgboost",
-)  # fmt: skip
+# The kinds for which a release is written.
+_RELEASED = (("apps", "Deployment"), ("batch", "CronJob"), ("serving.kserve.io", "InferenceService"))
+
+
+def check_workloads(repository: Repository) -> Iterator[Finding]:
+    """Whatever runs containers or names a model is of a kind that the rules look into, and a model is served only by
+    a kind for which there are releases."""
+    for folder, items in repository.renders.items():
+        for item in items:
+            for path in workloads.unclaimed(item):
+                message = (
+                    f"{path}: no rule looks there, so nobody would check what it runs; use a kind that is known,"
+                    " or add this one to scripts/gitops/manifests/workloads.py"
+                )
+                yield framework.finding("workloads", folder, item, message)
+    for folder, _, _, items in repository.overlays():
+        for item in items:
+            for path in workloads.models(item) if workloads.kind_of(item) not in _RELEASED else ():
+                message = f"{path}: no release says what it is; a Deployment, a CronJob or an InferenceService has one"
+                yield framework.finding("workloads", folder, item, message)
 
 
 def check_model_form(repository: Repository) -> Iterator[Finding]:
@@ -64,10 +81,10 @@ def check_model_form(repository: Repository) -> Iterator[Finding]:
     a later change of them never reaches the running model under server-side apply."""
     for folder, _, _, items in repository.overlays():
         for item in items:
-            if item.get("kind") != "InferenceService":
+            if not workloads.is_inference_service(item):
                 continue
             for path, predictor in [("spec.predictor", at(item, "spec", "predictor")), *workloads.canaries(item)]:
-                for name in FRAMEWORKS:
+                for name in workloads.FRAMEWORKS:
                     if at(predictor, name) is not None:
                         message = (
                             f"{path}.{name}: write {path}.model with modelFormat.name: {name};"
@@ -88,7 +105,7 @@ def check_release(repository: Repository) -> Iterator[Finding]:
         faults = [
             framework.finding("release", folder, item, f"{field}: {message}")
             for item in items
-            if item.get("kind") in (*workloads.PODS, "InferenceService")
+            if workloads.kind_of(item) in _RELEASED
             for field, message in _release_faults(item, repository.policy)
         ]
         yield from faults
@@ -171,10 +188,7 @@ def _part_faults(
 
 def _file_faults(root: Path, app: str, environment: str, items: list[Object]) -> Iterator[tuple[str, str]]:
     """No other patch, and no `images:` of a kustomization beside the release file, has a say in what runs."""
-
-    def show(path: str) -> bytes | None:
-        return (root / path).read_bytes() if (root / path).is_file() else None
-
+    show = Snapshot(root).read
     own, kustomization = layout.release_paths(app, environment)
     try:
         if show(own) is not None and release_file.keeps_images(show(kustomization) or b"", kustomization):
@@ -195,13 +209,9 @@ def _file_faults(root: Path, app: str, environment: str, items: list[Object]) ->
 
 def check_signing(repository: Repository) -> Iterator[Finding]:
     """The key that the policy names is there, and a service that asks for signatures asks for the same one's."""
-
-    def read(path: str) -> bytes | None:
-        return (repository.root / path).read_bytes() if (repository.root / path).is_file() else None
-
     rule, field = "signing", "env MODEL_PUBLIC_KEY"
     try:
-        signer = signing.asked(repository.policy, read)
+        signer = signing.asked(Snapshot(repository.root))
     except Refused as refused:
         where, _, message = refused.lines[0].partition(": ")
         yield Finding(rule, where, message)
@@ -209,27 +219,21 @@ def check_signing(repository: Repository) -> Iterator[Finding]:
     wanted = f"{POLICY_FILE} asks for the signature of {signer}" if signer else f"{POLICY_FILE} asks for none"
     for folder, _, _, items in repository.overlays():
         for item in items:
-            for text in _public_keys(item):
+            for text in workloads.variables(item, "MODEL_PUBLIC_KEY").values():
                 try:
                     key = signing.public_key(text.encode(), field)
                 except Refused as refused:
                     yield framework.finding(rule, folder, item, refused.lines[0])
                     continue
                 if signer is None or signer.identifier != key.identifier:
-                    message = f"{field}: the service loads only what this key signed, and {wanted}; they have to agree"
+                    message = f"{field}: it loads only what this key signed, and {wanted}; they have to agree"
                     yield framework.finding(rule, folder, item, message)
-
-
-def _public_keys(item: Object) -> Iterator[str]:
-    for container in listed(at(item, "spec", "template", "spec", "containers")):
-        for variable in listed(at(container, "env")):
-            if at(variable, "name") == "MODEL_PUBLIC_KEY":
-                yield str(at(variable, "value"))
 
 
 RULES: dict[str, Rule] = {
     "identity": check_identity,
     "namespace": check_namespace,
+    "workloads": check_workloads,
     "model-form": check_model_form,
     "release": check_release,
     "generate-paths": generators.check_generate_paths,

@@ -1,6 +1,6 @@
 """What a reviewer asks of every workload before it may run in production.
 
-Rules like those of `rules`: one function a rule, one finding a fault. They look at renders alone.
+Rules like those of `consistency`: one function a rule, one finding a fault. They look at renders alone.
 """
 
 from __future__ import annotations
@@ -14,83 +14,60 @@ from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.checks.generators import matches
 from gitops.manifests import closure, kustomize, workloads
 from gitops.manifests.objects import KUSTOMIZATION, Object, at, leaves, listed, mapping, mappings
-from gitops.manifests.workloads import canaries
+from gitops.manifests.workloads import Container, Pod
 from gitops.releases import release
 from gitops.repo.layout import PLATFORM
 from gitops.repo.policy import POLICY_FILE
 
-_DEFAULT_PORTS = {"InferenceService": (8080,)}  # where KServe's stock servers listen
+KSERVE_PORTS = (8080,)  # where KServe's stock servers listen
 
 
-def _workloads(items: Sequence[Object]) -> Iterator[tuple[Object, str, dict[str, Any], list[tuple[str, Any]]]]:
-    """(object, path of its pod, pod, [(path of container, container)]) of every object that runs pods."""
+def _pods(items: Sequence[Object]) -> Iterator[tuple[Object, Pod]]:
+    """The pods of every object of a render, and the object."""
     for item in items:
-        kind, spec = item.get("kind"), at(item, "spec")
-        if kind == "InferenceService":
-            parts = [(f"spec.{part}", at(spec, part)) for part in ("predictor", "transformer", "explainer")]
-            for path, pod in [*parts, *canaries(item)]:
-                if isinstance(pod, dict):
-                    containers = [(f"{path}.model", pod["model"])] if isinstance(pod.get("model"), dict) else []
-                    yield item, path, pod, containers + _containers(path, pod)
-        elif kind in (*workloads.PODS, "StatefulSet", "DaemonSet", "Job"):
-            keys = _pod_path(item)
-            pod, path = at(item, *keys), ".".join(keys)
-            if isinstance(pod, dict):
-                yield item, path, pod, _containers(path, pod)
+        for pod in workloads.pods(item):
+            yield item, pod
 
 
-def _pod_path(item: Object) -> tuple[str, ...]:
-    return workloads.PODS.get(str(item.get("kind")), workloads.PODS["Deployment"])
-
-
-def _pod_metadata(item: Object) -> tuple[str, ...]:
-    # KServe copies the labels of an InferenceService to its pods.
-    return ("metadata",) if item.get("kind") == "InferenceService" else (*_pod_path(item)[:-1], "metadata")
-
-
-def _containers(path: str, pod: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return [
-        (f"{path}.{field}[{container.get('name')}]", container)
-        for field in ("initContainers", "containers")
-        for container in mappings(pod.get(field))
-    ]
+def _containers(items: Sequence[Object]) -> Iterator[tuple[Object, Container]]:
+    for item, pod in _pods(items):
+        for container in pod.containers:
+            yield item, container
 
 
 def check_images(repository: Repository) -> Iterator[Finding]:
     """Images come from the owner's registries, by digest or by a tag that is not `latest`."""
     registries = repository.policy.image_registries
     for folder, _, _, items in repository.overlays():
-        for item, _, _, containers in _workloads(items):
-            for path, container in containers:
-                image = container.get("image")
-                if image is None and path.endswith(".model"):
-                    continue  # the serving runtime names it
-                if release.unreleased(image):
-                    continue  # a matter of the rule of releases
-                if not isinstance(image, str) or not any(image.startswith(f"{name}/") for name in registries):
-                    known = ", ".join(registries)
-                    yield finding("image", folder, item, f"{path}.image: {image!r}: from no registry of"
+        for item, container in _containers(items):
+            path, image = container.path, container.image
+            if image is None and container.optional_image:
+                continue  # the serving runtime names it
+            if release.unreleased(image):
+                continue  # a matter of the rule of releases
+            if not isinstance(image, str) or not any(image.startswith(f"{name}/") for name in registries):
+                known = ", ".join(registries)
+                yield finding("image", folder, item, f"{path}.image: {image!r}: from no registry of"
                                   f" {POLICY_FILE} ({known}); take the image from there")  # fmt: skip
-                elif not re.search(r"@sha256:[0-9a-f]{64}\Z|/[^/:@]+:(?!latest\Z)[\w.-]+\Z", image):
-                    yield finding("image", folder, item, f"{path}.image: {image!r}: may be another image tomorrow;"
+            elif not re.search(r"@sha256:[0-9a-f]{64}\Z|/[^/:@]+:(?!latest\Z)[\w.-]+\Z", image):
+                yield finding("image", folder, item, f"{path}.image: {image!r}: may be another image tomorrow;"
                                   " name it by digest")  # fmt: skip
 
 
 def check_probes(repository: Repository) -> Iterator[Finding]:
     """A Deployment's containers say when they can answer and when they are beyond help, by different questions."""
     for folder, _, _, items in repository.overlays():
-        for item, path, _, containers in _workloads(items):
+        for item, pod in _pods(items):
             if item.get("kind") not in ("Deployment", "StatefulSet"):
                 continue
-            for name, container in containers:
-                if not name.startswith(f"{path}.containers"):
-                    continue
+            for container in pod.running:
+                name = container.path
                 for probe in ("readinessProbe", "livenessProbe"):
-                    if not container.get(probe):
+                    if not container.fields.get(probe):
                         yield finding("probes", folder, item, f"{name}.{probe}: missing; without it a pod that cannot"
                                       " answer gets requests, or is never restarted")  # fmt: skip
                 ready, alive = (
-                    at(container, probe, "httpGet", "path") for probe in ("readinessProbe", "livenessProbe")
+                    at(container.fields, probe, "httpGet", "path") for probe in ("readinessProbe", "livenessProbe")
                 )
                 if ready is not None and ready == alive:
                     yield finding("probes", folder, item, f"{name}.livenessProbe.httpGet.path: {alive!r} as for"
@@ -107,12 +84,12 @@ _RANGE = re.compile(r"(\*|(?P<first>\w+)(-(?P<last>\w+))?)(/(?P<step>[0-9]+))?")
 def check_jobs(repository: Repository) -> Iterator[Finding]:
     """A CronJob runs at times that there are, never twice at once, for no longer than it says, and its pods end."""
     for folder, _, _, items in repository.overlays():
-        for item, path, pod, _ in _workloads(items):
+        for item, pod in _pods(items):
             if item.get("kind") != "CronJob":
                 continue
             spec = mapping(at(item, "spec"))
             schedule, job = spec.get("schedule"), mapping(at(spec, "jobTemplate", "spec"))
-            overlap, restart = spec.get("concurrencyPolicy"), pod.get("restartPolicy")
+            overlap, restart = spec.get("concurrencyPolicy"), pod.spec.get("restartPolicy")
             faults = []
             if isinstance(schedule, str) and not _is_schedule(schedule):
                 faults.append(f"spec.schedule: {schedule!r}: no time of cron; write minute, hour, day of the month,"
@@ -124,8 +101,8 @@ def check_jobs(repository: Repository) -> Iterator[Finding]:
                 faults.append("spec.jobTemplate.spec.activeDeadlineSeconds: missing; a run that hangs would keep all"
                               " others from beginning")  # fmt: skip
             if restart not in ("Never", "OnFailure"):
-                faults.append(f"{path}.restartPolicy: {'missing' if restart is None else repr(restart)}; the pods of a"
-                              " Job end; write Never")  # fmt: skip
+                shown = "missing" if restart is None else repr(restart)
+                faults.append(f"{pod.path}.restartPolicy: {shown}; the pods of a Job end; write Never")  # fmt: skip
             yield from (finding("jobs", folder, item, fault) for fault in faults)
 
 
@@ -155,13 +132,12 @@ def _is_range(part: str, smallest: int, largest: int, names: str) -> bool:
 def check_resources(repository: Repository) -> Iterator[Finding]:
     """Every container requests CPU and memory and has a limit of memory."""
     for folder, _, _, items in repository.overlays():
-        for item, _, _, containers in _workloads(items):
-            for path, container in containers:
-                for field in (("requests", "cpu"), ("requests", "memory"), ("limits", "memory")):
-                    if at(container, "resources", *field) is None:
-                        name = ".".join(field)
-                        yield finding("resources", folder, item, f"{path}.resources.{name}: missing; the scheduler"
-                                      " and the quota count on it")  # fmt: skip
+        for item, container in _containers(items):
+            for field in (("requests", "cpu"), ("requests", "memory"), ("limits", "memory")):
+                if at(container.fields, "resources", *field) is None:
+                    name = ".".join(field)
+                    yield finding("resources", folder, item, f"{container.path}.resources.{name}: missing; the"
+                                  " scheduler and the quota count on it")  # fmt: skip
 
 
 def check_security(repository: Repository) -> Iterator[Finding]:
@@ -170,11 +146,11 @@ def check_security(repository: Repository) -> Iterator[Finding]:
     Source: https://kubernetes.io/docs/concepts/security/pod-security-standards/
     """
     for folder, _, _, items in repository.overlays():
-        for item, path, pod, containers in _workloads(items):
-            for fault in _pod_faults(path, pod):
+        for item, pod in _pods(items):
+            for fault in _pod_faults(pod.path, pod.spec) if pod.whole else ():
                 yield finding("security", folder, item, fault)
-            for name, container in containers:
-                for fault in _container_faults(name, container, pod):
+            for container in pod.containers:
+                for fault in _container_faults(container.path, container.fields, pod.spec):
                     yield finding("security", folder, item, fault)
 
 
@@ -219,11 +195,12 @@ def check_references(repository: Repository) -> Iterator[Finding]:
 def _dangling(item: Object, items: Sequence[Object]) -> Iterator[str]:
     kind, spec = item.get("kind"), mapping(at(item, "spec"))
     names = {(str(other.get("kind")), str(at(other, "metadata", "name"))) for other in items}
-    for _, path, pod, containers in _workloads([item]):
-        account = pod.get("serviceAccountName")
-        if ("ServiceAccount", str(account)) not in names:
-            yield f"{path}.serviceAccountName: {account!r}: no such ServiceAccount in this render; give the app its own"
-        yield from _missing_sources(path, pod, containers, names)
+    for pod in workloads.pods(item):
+        account = pod.spec.get("serviceAccountName")
+        if pod.whole and ("ServiceAccount", str(account)) not in names:
+            field = f"{pod.path}.serviceAccountName"
+            yield f"{field}: {account!r}: no such ServiceAccount in this render; give the app its own"
+        yield from _missing_sources(pod, names)
     if kind == "Deployment":
         labels = mapping(at(spec, "template", "metadata", "labels"))
         if not _selects(at(spec, "selector"), labels):
@@ -231,7 +208,7 @@ def _dangling(item: Object, items: Sequence[Object]) -> Iterator[str]:
         target = ("Deployment", str(at(item, "metadata", "name")))
         if "replicas" in spec and any(_scaled(other) == target for other in items):
             yield "spec.replicas: a HorizontalPodAutoscaler owns the number; remove it"
-    pods = list(_pods(items))
+    pods = list(_labels_and_ports(items))
     if kind == "Service" and spec.get("selector"):
         selected = [ports for labels, ports in pods if _selects({"matchLabels": spec["selector"]}, labels)]
         if not selected:
@@ -259,17 +236,16 @@ def _scaled(item: Object) -> tuple[str, str] | None:
     return str(at(target, "kind")), str(at(target, "name"))
 
 
-def _pods(items: Sequence[Object]) -> Iterator[tuple[dict[str, Any], list[Any]]]:
+def _labels_and_ports(items: Sequence[Object]) -> Iterator[tuple[Mapping[str, Any], list[Any]]]:
     """Labels and ports (names and numbers) of the pods of each workload."""
-    for item, _, _, containers in _workloads(items):
-        labels = mapping(at(item, *_pod_metadata(item), "labels"))
+    for item, pod in _pods(items):
         ports = [
             value
-            for _, container in containers
-            for port in mappings(container.get("ports"))
+            for container in pod.containers
+            for port in mappings(container.fields.get("ports"))
             for value in (port.get("name"), port.get("containerPort"))
         ]
-        yield labels, [*ports, *_DEFAULT_PORTS.get(str(item.get("kind")), ())]
+        yield pod.labels, [*ports, *(KSERVE_PORTS if workloads.is_inference_service(item) else ())]
 
 
 def _selects(selector: Any, labels: Mapping[str, Any]) -> bool:
@@ -282,18 +258,18 @@ def _selects(selector: Any, labels: Mapping[str, Any]) -> bool:
     return all(matches(expression, labels) for expression in expressions)
 
 
-def _missing_sources(
-    path: str, pod: Mapping[str, Any], containers: Sequence[tuple[str, Any]], names: set[tuple[str, str]]
-) -> Iterator[str]:
+def _missing_sources(pod: Pod, names: set[tuple[str, str]]) -> Iterator[str]:
     """ConfigMaps that are not rendered. Secrets are made in the cluster, where no render can look."""
-    used = [(f"{path}.volumes[{v.get('name')}]", at(v, "configMap", "name")) for v in mappings(pod.get("volumes"))]
-    for name, container in containers:
+    volumes = mappings(pod.spec.get("volumes"))
+    used = [(f"{pod.path}.volumes[{each.get('name')}]", at(each, "configMap", "name")) for each in volumes]
+    for container in pod.containers:
         used += [
-            (f"{name}.envFrom", at(source, "configMapRef", "name")) for source in mappings(container.get("envFrom"))
+            (f"{container.path}.envFrom", at(source, "configMapRef", "name"))
+            for source in mappings(container.fields.get("envFrom"))
         ]
         used += [
-            (f"{name}.env[{variable.get('name')}]", at(variable, "valueFrom", "configMapKeyRef", "name"))
-            for variable in mappings(container.get("env"))
+            (f"{container.path}.env[{variable.get('name')}]", at(variable, "valueFrom", "configMapKeyRef", "name"))
+            for variable in mappings(container.fields.get("env"))
         ]
     for where, wanted in used:
         if wanted is not None and ("ConfigMap", str(wanted)) not in names:
@@ -364,14 +340,14 @@ def _unnamed(item: Object, shape: set[str]) -> Iterator[str]:
 def _unlabelled(item: Object, app: str, shape: set[str]) -> Iterator[str]:
     """A workload and its pods say which app and which model they are; what selects them counts on it."""
     wanted = {NAME_LABEL: app, release.MODEL_LABEL: at(item, "metadata", "labels", release.MODEL_LABEL)}
-    for _ in _workloads([item]):
-        for keys in dict.fromkeys([("metadata",), _pod_metadata(item)]):
-            labels = mapping(at(item, *keys, "labels"))
-            for label, value in wanted.items():
-                if (found := labels.get(label)) != value and found not in shape:
-                    shown = "missing" if found is None else repr(found)
-                    field = f"{'.'.join(keys)}.labels.{label}"
-                    yield f"{field}: {shown}; write {value!r}, which selectors and reports count on"
+    places = dict.fromkeys(keys for pod in workloads.pods(item) if pod.whole for keys in (("metadata",), pod.metadata))
+    for keys in places:
+        labels = mapping(at(item, *keys, "labels"))
+        for label, value in wanted.items():
+            if (found := labels.get(label)) != value and found not in shape:
+                shown = "missing" if found is None else repr(found)
+                where = f"{'.'.join(keys)}.labels.{label}"
+                yield f"{where}: {shown}; write {value!r}, which selectors and reports count on"
 
 
 def check_environment(repository: Repository) -> Iterator[Finding]:
@@ -406,7 +382,7 @@ def check_deployment_mode(repository: Repository) -> Iterator[Finding]:
     knative = any(item.get("kind") == "KnativeServing" for item in repository.renders.get(PLATFORM, []))
     for folder, _, _, items in repository.overlays():
         for item in items:
-            if item.get("kind") != "InferenceService":
+            if not workloads.is_inference_service(item):
                 continue
             mode, field = at(item, "metadata", "annotations", _MODE), f"metadata.annotations.{_MODE}"
             if mode not in ("Standard", "Knative"):
@@ -424,8 +400,7 @@ def check_deployment_mode(repository: Repository) -> Iterator[Finding]:
 
 def _ignored(item: Object) -> Iterator[tuple[str, str]]:
     """(path, fault) of what KServe does not heed in the mode Standard."""
-    parts = [(f"spec.{name}", at(item, "spec", name)) for name in ("predictor", "transformer", "explainer")]
-    for path, part in [*parts, *canaries(item)]:
+    for path, part in ((pod.path, pod.spec) for pod in workloads.pods(item)):
         if at(part, "minReplicas") == 0:
             yield f"{path}.minReplicas", "0: the mode Standard keeps one pod"
         for field, instead in _KNATIVE_ONLY.items():

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from gitops.checks.framework import Finding
 from gitops.cli import Refused
+from gitops.manifests import workloads
 from gitops.manifests.objects import Identity, Object, identity
 from gitops.releases import history, hold, release_file, retired
 from gitops.releases.release import Release
-from gitops.repo import layout
+from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import Policy
-
-WORKLOADS = ("Deployment", "CronJob", "InferenceService")
-
+from gitops.repo.snapshot import Snapshot
 
 RULES = ("order", "hold", "removal")
 
@@ -40,11 +38,7 @@ def check(
 
 
 def _changed_releases(git: Git, base: str, root: Path, policy: Policy) -> Iterator[Release]:
-    def here(path: str) -> bytes | None:
-        return (root / path).read_bytes() if (root / path).is_file() else None
-
-    there = partial(git.show, base)
-
+    here, there = Snapshot(root).read, snapshot.at(git, base).read
     for folder in layout.overlays(root, policy):
         _, environment, app = folder.split("/")
         if all(here(path) == there(path) for path in layout.release_paths(app, environment)):
@@ -70,7 +64,7 @@ def _holds(git: Git, base: str, root: Path, changed: Sequence[Release]) -> Itera
     for item in changed:
         path = hold.path(item.app, item.environment)
         old = git.show(base, path)
-        if old is not None and (root / path).is_file() and (root / path).read_bytes() == old:
+        if old is not None and Snapshot(root).read(path) == old:
             try:
                 hold.require_none(root, item.app, item.environment)
             except Refused as refused:
@@ -90,7 +84,7 @@ def _removals(
     for service, folder in sorted(gone.items()):
         environment, app = folder.split("/")[1:]
         path = retired.path(environment)
-        new = retired.read((root / path).read_bytes() if (root / path).is_file() else None, path)
+        new = retired.read(Snapshot(root).read(path), path)
         old = retired.read(git.show(base, path), path)
         if new[app] <= old[app]:
             yield Finding(
@@ -102,7 +96,7 @@ def _removals(
 
 
 def _services(items: Sequence[Object]) -> set[Identity]:
-    return {identity(item) for item in items if item.get("kind") in WORKLOADS}
+    return {identity(item) for item in items if workloads.runs(item)}
 
 
 def _finding(rule: str, refused: Refused) -> Finding:

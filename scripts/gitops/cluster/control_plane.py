@@ -345,7 +345,7 @@ class ControlPlane:
             remote.make_remote(self.root, self.remote, self.clone)
         git = Git(self.clone)
         git.fetch(publish.REMOTE, publish.BRANCH)
-        with snapshot.tree_of(git, f"refs/remotes/{publish.REMOTE}/{publish.BRANCH}") as tree:
+        with snapshot.at(git, f"refs/remotes/{publish.REMOTE}/{publish.BRANCH}").exported() as tree:
             kube.apply_all(self.cluster, installed.policies(tree))
             kube.apply_all(self.cluster, kustomize.objects(kustomize.build(tree, layout.ARGOCD)))
 

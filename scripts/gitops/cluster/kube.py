@@ -85,7 +85,8 @@ class Cluster:
         """The objects of a kind, in a namespace or in all."""
         with self._translated(kind):
             found = self._kind(api_version, kind).get(namespace=namespace, label_selector=selector)
-            return list(_plain(found)["items"])
+            # A server leaves out of the items what the list as a whole says.
+            return [{"apiVersion": api_version, "kind": kind} | item for item in _plain(found)["items"]]
 
     def patch(self, api_version: str, kind: str, name: str, namespace: str | None, change: Object) -> Object:
         """Merges `change` into an object, as JSON merge patch does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,19 +58,28 @@ def differences(before: Iterable[Object], after: Iterable[Object]) -> list[Diffe
 def leaves(value: Any, path: str = "") -> dict[str, Any]:
     """Scalars by path. Items of a list go by their `name`, or their predictor's, where each has one of its own, else
     by position."""
-    items: list[tuple[str, Any]]
-    if isinstance(value, dict) and value:
-        items = [(f"{path}.{key}" if path else str(key), item) for key, item in value.items()]
-    elif isinstance(value, list) and value:
+    found = {path: value}
+    for inner, item in _items(value, path):
+        found.pop(path, None)
+        found |= leaves(item, inner)
+    return found
+
+
+def walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """(path, value) of everything below a value, mappings and lists too, by the paths of `leaves`."""
+    for inner, item in _items(value, path):
+        yield inner, item
+        yield from walk(item, inner)
+
+
+def _items(value: Any, path: str) -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return [(f"{path}.{key}" if path else str(key), item) for key, item in value.items()]
+    if isinstance(value, list):
         names = [_name(item) for item in value]
         by_name = all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
-        items = [(f"{path}[{names[at] if by_name else at}]", item) for at, item in enumerate(value)]
-    else:
-        return {path: value}
-    found: dict[str, Any] = {}
-    for name, item in items:
-        found |= leaves(item, name)
-    return found
+        return [(f"{path}[{names[at] if by_name else at}]", item) for at, item in enumerate(value)]
+    return []
 
 
 def _name(item: Any) -> Any:

@@ -1,20 +1,190 @@
-"""Which kinds run containers, and where."""
+"""The one place that knows which kinds run containers or name a model, and where.
+
+Who asks about pods, containers, images, variables or model URIs asks here. What is of no kind that stands here is found
+by its structure (`unclaimed`) and refused by name, never passed over: a new kind is added in `_PODS` or `_parts`.
+Paths are those of `objects.leaves`: items of a list go by their name.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from gitops.manifests.objects import Object, at, listed
+from gitops.manifests.objects import Object, at, mapping, mappings, walk
+
+MODEL_URI, MODEL_DIGEST = "MODEL_URI", "MODEL_DIGEST"
+"""The variables by which our own image is told its model."""
+_TEMPLATE = ("spec", "template", "spec")
+# Where the built-in kinds have their pod, by group and kind.
+_PODS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("", "Pod"): ("spec",),
+    ("", "ReplicationController"): _TEMPLATE,
+    ("apps", "DaemonSet"): _TEMPLATE,
+    ("apps", "Deployment"): _TEMPLATE,
+    ("apps", "ReplicaSet"): _TEMPLATE,
+    ("apps", "StatefulSet"): _TEMPLATE,
+    ("batch", "CronJob"): ("spec", "jobTemplate", "spec", "template", "spec"),
+    ("batch", "Job"): _TEMPLATE,
+}
+_KSERVE = "serving.kserve.io"
+_COMPONENTS = ("predictor", "transformer", "explainer")
+_RUNTIMES = ("ServingRuntime", "ClusterServingRuntime")
+# The fields of a predictor that KServe has for single frameworks.
+FRAMEWORKS = (
+    "huggingface", "lightgbm", "onnx", "paddle", "pmml", "pytorch", "sklearn", "tensorflow", "triton", "xgboost",
+)  # fmt: skip
+_LISTS = ("initContainers", "containers", "ephemeralContainers")
+# What only a field of a container, or the name of a model, is called.
+_TELLING = (*_LISTS, "image", "storageUri")
+# Text that nothing runs as it stands, and the schemas of kinds: what a field is called says nothing there.
+_TEXT = (("", "ConfigMap"), ("", "Secret"), ("apiextensions.k8s.io", "CustomResourceDefinition"))
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container, or what KServe makes one of."""
+
+    path: str
+    fields: Mapping[str, Any]
+
+    @property
+    def image(self) -> Any:
+        """None where the serving runtime names it."""
+        return self.fields.get("image")
+
+    @property
+    def optional_image(self) -> bool:
+        return self.path.rpartition(".")[2] in ("model", *FRAMEWORKS)
+
+    def variable(self, name: str) -> Any:
+        """The value of an environment variable; None where there is none, or it comes from elsewhere."""
+        return next((each.get("value") for each in mappings(self.fields.get("env")) if each.get("name") == name), None)
+
+
+@dataclass(frozen=True)
+class Pod:
+    """The pods that an object makes, or one kind of them where it makes several."""
+
+    path: str
+    """Of their spec."""
+    spec: Mapping[str, Any]
+    metadata: tuple[str, ...]
+    """The keys of where their labels are."""
+    labels: Mapping[str, Any]
+    containers: tuple[Container, ...]
+    """Those that run first included."""
+    whole: bool = True
+    """False where the spec is only a part, completed by what refers to it."""
+
+    @property
+    def running(self) -> list[Container]:
+        """Those that run while the pod does."""
+        return [each for each in self.containers if not each.path.startswith(f"{self.path}.initContainers[")]
+
+
+def kind_of(item: Object) -> tuple[str, str]:
+    """(group, kind): an object's kind is one only together with its group."""
+    return str(item.get("apiVersion", "")).rpartition("/")[0], str(item.get("kind"))
+
+
+def is_inference_service(item: Object) -> bool:
+    return kind_of(item) == (_KSERVE, "InferenceService")
+
+
+def pod_keys(item: Object) -> tuple[str, ...] | None:
+    """The keys of the one pod spec of a built-in kind; None for all others."""
+    return _PODS.get(kind_of(item))
+
+
+def runs(item: Object) -> bool:
+    """Whether an object is of a kind that makes pods by itself."""
+    return kind_of(item) in _PODS or is_inference_service(item)
+
+
+def pods(item: Object) -> list[Pod]:
+    """The pods that an object describes; none for a kind that is not known here to make any."""
+    if kind_of(item) == (_KSERVE, "ClusterStorageContainer"):
+        container = Container("spec.container", mapping(at(item, "spec", "container")))
+        return [Pod("spec", {}, ("metadata",), {}, (container,), whole=False)]
+    if keys := pod_keys(item):
+        metadata = (*keys[:-1], "metadata")
+        return _pod(item, ".".join(keys), at(item, *keys), metadata)
+    return [pod for path, spec, whole in _parts(item) for pod in _pod(item, path, spec, ("metadata",), whole)]
+
+
+def _parts(item: Object) -> Iterator[tuple[str, Any, bool]]:
+    """(path, pod spec, whether it is a whole one) of KServe's kinds. KServe copies labels and annotations of an
+    InferenceService to its pods."""
+    group, kind = kind_of(item)
+    if group != _KSERVE:
+        return
+    parts: list[tuple[str, Any]] = []
+    if kind == "InferenceService":
+        parts = [*((f"spec.{name}", at(item, "spec", name)) for name in _COMPONENTS), *canaries(item)]
+    elif kind in _RUNTIMES:
+        parts = [("spec", at(item, "spec"))]
+    for path, spec in parts:
+        yield path, spec, kind == "InferenceService"
+        yield f"{path}.workerSpec", at(spec, "workerSpec"), False
+
+
+def _pod(item: Object, path: str, spec: Any, metadata: tuple[str, ...], whole: bool = True) -> list[Pod]:
+    if not isinstance(spec, dict):
+        return []
+    found = []
+    if is_inference_service(item):
+        found = [Container(f"{path}.{name}", spec[name]) for name in ("model", *FRAMEWORKS)
+                 if isinstance(spec.get(name), dict)]  # fmt: skip
+    for field in _LISTS:
+        found += [Container(f"{path}.{field}[{each.get('name')}]", each) for each in mappings(spec.get(field))]
+    return [Pod(path, spec, metadata, mapping(at(item, *metadata, "labels")), tuple(found), whole)]
 
 
 def canaries(item: Object) -> list[tuple[str, Any]]:
     """(path, predictor) of every canary of an InferenceService."""
-    entries = listed(at(item, "spec", "canary"))
+    entries = mappings(at(item, "spec", "canary"))
     return [(f"spec.canary[{at(entry, 'predictor', 'name')}].predictor", at(entry, "predictor")) for entry in entries]
 
 
-# Where the kinds that run a container of our own have their pod.
-PODS: dict[str, tuple[str, ...]] = {
-    "Deployment": ("spec", "template", "spec"),
-    "CronJob": ("spec", "jobTemplate", "spec", "template", "spec"),
-}
+def containers(item: Object) -> list[Container]:
+    return [container for pod in pods(item) for container in pod.containers]
+
+
+def variables(item: Object, name: str) -> dict[str, str]:
+    """The values of an environment variable, by the paths of the containers that have it."""
+    found = {container.path: container.variable(name) for container in containers(item)}
+    return {path: str(value) for path, value in found.items() if value is not None}
+
+
+def named(item: Object) -> dict[str, Any]:
+    """Every model, digest of a model and image that an object names, by path."""
+    found: dict[str, Any] = {}
+    for container in containers(item):
+        for field in ("image", "storageUri"):
+            if field in container.fields:
+                found[f"{container.path}.{field}"] = container.fields[field]
+        for name in (MODEL_URI, MODEL_DIGEST):
+            if (value := container.variable(name)) is not None:
+                found[f"{container.path}.env[{name}].value"] = value
+    return found
+
+
+def models(item: Object) -> dict[str, Any]:
+    """Every URI of a model that an object names, by path."""
+    ends = (".storageUri", f"env[{MODEL_URI}].value")
+    return {path: value for path, value in named(item).items() if path.endswith(ends)}
+
+
+def unclaimed(item: Object) -> Iterator[str]:
+    """Paths at which an object has an image, containers or a model and this module does not know of it."""
+    if kind_of(item) in _TEXT:
+        return
+    claimed = {f"{pod.path}.{field}" for pod in pods(item) for field in _LISTS}
+    paths = [container.path for container in containers(item)]
+    claimed |= {f"{path}.{field}" for path in paths for field in ("image", "storageUri")}
+    claimed |= {f"{path}.env[{MODEL_URI}]" for path in paths}
+    for path, value in walk(item):
+        telling = path.rpartition(".")[2] in _TELLING or (isinstance(value, dict) and value.get("name") == MODEL_URI)
+        if telling and value and path not in claimed and not path.startswith("metadata."):
+            yield path

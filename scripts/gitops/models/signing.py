@@ -24,7 +24,8 @@ from typing import Any
 
 from gitops.cli import Refused
 from gitops.models.versions import MANIFEST, VersionURI
-from gitops.repo.policy import POLICY_FILE, Policy, read_policy
+from gitops.repo.policy import POLICY_FILE
+from gitops.repo.snapshot import Snapshot
 
 PUBLIC_KEY = "base/api/signed/model-signing.pub"
 """Where `signing_key.py` writes it: there a component gives it to our own service."""
@@ -81,27 +82,18 @@ class Identity:
 Signer = Key | Identity
 
 
-def asked(policy: Policy, read: Callable[[str], bytes | None]) -> Signer | None:
-    """Whose signature a version needs; None if none is asked for. `read` gives the bytes of a file of the repository.
+def asked(repository: Snapshot) -> Signer | None:
+    """Whose signature a version needs by the policy; None if none is asked for.
 
     Raises Refused for a public key that is missing or none.
     """
-    if policy.signing is None:
+    if (wanted := repository.policy.signing) is None:
         return None
-    if not (path := policy.signing.public_key):
-        return Identity(policy.signing.identity, policy.signing.issuer)
-    if (text := read(path)) is None:
+    if not (path := wanted.public_key):
+        return Identity(wanted.identity, wanted.issuer)
+    if (text := repository.read(path)) is None:
         raise Refused(f"{path}: missing; {POLICY_FILE} names it, `python scripts/signing_key.py` makes it")
     return public_key(text, path)
-
-
-def asked_in(root: Path) -> Signer | None:
-    """The same for the working tree of a checkout."""
-
-    def read(path: str) -> bytes | None:
-        return (root / path).read_bytes() if (root / path).is_file() else None
-
-    return asked(read_policy(root), read)
 
 
 def public_key(text: bytes, where: str) -> Key:

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gitops.cli import Refused
-from gitops.manifests import yamledit
+from gitops.manifests import workloads, yamledit
 from gitops.manifests.objects import mapping, mappings
-from gitops.manifests.workloads import PODS
 from gitops.manifests.yamledit import Named, Path
 from gitops.releases.release import ANNOTATION, IMAGE, Release
 from gitops.repo import layout
@@ -71,17 +70,17 @@ def of(data: Any, file: str, canary: str | None = None) -> Form:
     data = mapping(data)
     kind, spec = data.get("kind"), mapping(data.get("spec"))
     annotations = ("metadata", "annotations")
-    if kind == "InferenceService":
+    if workloads.is_inference_service(data):
         return _model(spec, file, canary, annotations)
     if canary:
         raise Refused(f"{file}: kind: {kind!r}: no canary {canary!r}; only an InferenceService has canaries")
-    if isinstance(kind, str) and kind in PODS:
-        container: Path = (*PODS[kind], "containers", Named(_container(data, PODS[kind], file)))
+    if kind in ("Deployment", "CronJob") and (pod := workloads.pod_keys(data)):
+        container: Path = (*pod, "containers", Named(_container(data, pod, file)))
         variables = (*container, "env")
         return Form(
             annotations,
-            uri=(*variables, Named("MODEL_URI"), "value"),
-            digest=(*variables, Named("MODEL_DIGEST"), "value"),
+            uri=(*variables, Named(workloads.MODEL_URI), "value"),
+            digest=(*variables, Named(workloads.MODEL_DIGEST), "value"),
             image=((*container, "image"),),
         )
     if kind == "Kustomization":
@@ -143,13 +142,11 @@ def _images(data: Mapping[str, Any], file: str) -> Form:
 
 
 def _container(data: Mapping[str, Any], path: Sequence[str], file: str) -> str:
-    pod = data
-    for key in path:
-        pod = mapping(pod.get(key))
     names = [
-        str(container.get("name"))
-        for container in mappings(pod.get("containers"))
-        if any(variable.get("name") == "MODEL_URI" for variable in mappings(container.get("env")))
+        str(each.fields.get("name"))
+        for pod in workloads.pods(dict(data))
+        for each in pod.running
+        if any(variable.get("name") == workloads.MODEL_URI for variable in mappings(each.fields.get("env")))
     ]
     if len(names) != 1:
         raise Refused(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 from gitops.cli import Refused
 from gitops.releases import release_file
 from gitops.releases.release import Release, Target
-from gitops.repo import layout
+from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
-from gitops.repo.policy import POLICY_FILE, Policy, parse_policy
+from gitops.repo.policy import Policy
 
 
 def history(git: Git, rev: str, target: Target) -> Iterator[tuple[str, Release]]:
@@ -23,7 +22,7 @@ def history(git: Git, rev: str, target: Target) -> Iterator[tuple[str, Release]]
     paths = layout.release_paths(target.app, target.environment)
     for commit in git.text("log", "--first-parent", "--format=%H", rev, "--", *paths).split():
         try:
-            if found := release_file.find(partial(git.show, commit), target.app, target.environment):
+            if found := release_file.find(snapshot.at(git, commit).read, target.app, target.environment):
                 yield commit, release_file.read(found[1], target, found[0])
         except Refused:
             continue  # an older form of the file; it names no release that could be compared
@@ -38,9 +37,8 @@ def ever(git: Git, rev: str) -> set[Release]:
         paths = layout.release_paths(app, environment)
         for commit in git.text("log", "--first-parent", "--format=%H", rev, "--", *paths).split():
             with contextlib.suppress(Refused):  # an older form of the file, as in `history`
-                found.update(
-                    item for item in release_file.read_all(partial(git.show, commit), app, environment) if item.released
-                )
+                ran = release_file.read_all(snapshot.at(git, commit).read, app, environment)
+                found.update(item for item in ran if item.released)
     return found
 
 
@@ -62,12 +60,13 @@ def require_order(git: Git, rev: str, policy: Policy, release: Release) -> None:
 
 def all_at(git: Git, rev: str) -> list[Release]:
     """Every release that a commit names, unreleased ones included, in the order of the environments."""
-    policy = parse_policy(git.show(rev, POLICY_FILE))
-    overlays = dict.fromkeys(tuple(path.split("/")[1:3]) for path in git.files(rev, "overlays") if path.count("/") == 3)
+    there = snapshot.at(git, rev)
+    policy = there.policy
+    overlays = dict.fromkeys(tuple(path.split("/")[1:3]) for path in there.files("overlays") if path.count("/") == 3)
     found = []
     for environment, app in overlays:
         if environment in policy.environments:
-            found += release_file.read_all(partial(git.show, rev), app, environment)
+            found += release_file.read_all(there.read, app, environment)
     return sorted(found, key=lambda r: (policy.environments.index(r.environment), r.app))
 
 

@@ -21,29 +21,27 @@ from gitops.releases.release import Release, Target
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import POLICY_FILE, read_policy
+from gitops.repo.snapshot import Snapshot
 
 
 class Tree:
     """A throw-away copy of what is deployed, as it was before the change."""
 
-    def __init__(self, git: Git, rev: str | None, root: Path) -> None:
-        self._git, self._rev, self.root = git, rev, root
+    def __init__(self, source: Snapshot, root: Path) -> None:
+        self._source, self.root = source, root
         self.policy = read_policy(root)
         self._rendered: dict[str, list[Object]] = {}
 
     def read(self, path: str) -> bytes | None:
         """The exact bytes of a file, which a checkout may have converted."""
-        if self._rev:
-            return self._git.show(self._rev, path)
-        file = self._git.root / path
-        if file.is_symlink():
+        if self._source.rev is None and (self._source.root / path).is_symlink():
             raise Refused(f"{path}: a symbolic link; put a file in its place, every release is written to its own")
-        return file.read_bytes() if file.is_file() else None
+        return self._source.read(path)
 
     @cached_property
     def signer(self) -> Signer | None:
         """Whose signature a version needs to be released from here. Raises Refused if that cannot be told."""
-        return signing.asked(self.policy, self.read)
+        return signing.asked(self._source)
 
     def release(self, target: Target) -> Release:
         """What a target runs. Raises Refused for names that are not in the repository."""
@@ -100,8 +98,9 @@ def prepare(git: Git, rev: str | None, wanted: Wanted) -> Change:
     Nothing is written outside the throw-away tree. Raises Refused if the renders would change in anything but the
     fields of the releases.
     """
-    with snapshot.tree_of(git, rev) as root:
-        tree = Tree(git, rev, root)
+    source = snapshot.at(git, rev)
+    with source.exported() as root:
+        tree = Tree(source, root)
         releases = [r for r in wanted(tree, rev or "HEAD") if r != tree.release(r.target)]
         files, reads = _apply(tree, releases)
     for r in releases:

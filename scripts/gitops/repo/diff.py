@@ -9,8 +9,8 @@ from pathlib import Path
 from gitops.cli import Refused
 from gitops.manifests import closure, kustomize
 from gitops.manifests.objects import KUSTOMIZATION
+from gitops.repo import snapshot
 from gitops.repo.git import Git
-from gitops.repo.snapshot import tree_of
 
 
 def rendered_diffs(git: Git, old: str, new: str | None, folders: Iterable[str]) -> dict[str, str]:
@@ -19,7 +19,7 @@ def rendered_diffs(git: Git, old: str, new: str | None, folders: Iterable[str]) 
 
     Raises Refused when the new side does not render. The old side may fail: its repair must be possible to show.
     """
-    with tree_of(git, old) as before, tree_of(git, new) as after:
+    with snapshot.at(git, old).exported() as before, snapshot.at(git, new).exported() as after:
         changed = [folder for folder in folders if _sources(after, folder) != _sources_or_none(before, folder)]
         right = kustomize.build_all(after, _there(after, changed))
         try:

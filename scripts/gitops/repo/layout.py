@@ -45,8 +45,8 @@ def apps(root: Path) -> list[str]:
 
 
 def models(root: Path) -> list[str]:
-    """The models whose code is in `model-src/`, sorted."""
-    return sorted(file.parent.name for file in (root / "model-src").glob("*/problem.yaml"))
+    """The models whose code is in `model-src/models/`, sorted."""
+    return sorted(file.parent.name for file in (root / "model-src/models").glob("*/problem.yaml"))
 
 
 def overlays(root: Path, policy: Policy) -> list[str]:

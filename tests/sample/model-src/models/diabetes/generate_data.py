@@ -13,7 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from packing import Refused, command
+from contract import command
+from contract.errors import Refused
 
 SEED = 2004
 LEFT_OUT = 0.05

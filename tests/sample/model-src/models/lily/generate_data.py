@@ -15,7 +15,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from packing import Refused, command
+from contract import command
+from contract.errors import Refused
 
 # The original measurements are rounded to it, and none is smaller.
 MILLIMETRE = 0.1
@@ -52,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read(params: Path) -> Data:
+    from contract.strict import faults
     from lifecycle import settings
-    from packing.manifest import faults
 
     try:
         return Data.model_validate(settings.read(params, settings.Params).data)

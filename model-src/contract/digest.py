@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from packing import Refused
+from contract.errors import Refused
 
 MANIFEST = "manifest.json"
 SIGNATURES = (".sig", ".sigstore.json")

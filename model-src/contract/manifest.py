@@ -7,40 +7,35 @@ files it lists give the digest it names.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import Field, FiniteFloat, PrivateAttr, model_validator
 
-from packing import Refused
-from packing.digest import MANIFEST, PATH, counts, version_digest
-from packing.files import write_atomically
+from contract import strict
+from contract.digest import PATH, counts, version_digest
+from contract.strict import Strict
+from contract.uri import MODEL, VERSION
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}\Z")]
 Kind = Literal["classification", "regression"]
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\Z")]
 
 
-class _Strict(BaseModel):
-    # The regex engine is Python's because the pattern of a path looks ahead.
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, regex_engine="python-re")
-
-
-class File(_Strict):
+class File(Strict):
     path: Annotated[str, Field(pattern=PATH)]
     sha256: Hex64
     size: Annotated[int, Field(ge=0)]
     """Bytes."""
 
 
-class Input(_Strict):
+class Input(Strict):
     name: Annotated[str, Field(min_length=1)]
     type: Literal["float32"]
     nullable: bool = False
     """Whether a row may leave it out: null in a request, NaN in the model's input."""
 
 
-class Outputs(_Strict):
+class Outputs(Strict):
     """A classifier has `labels`, a regression has a `value`."""
 
     labels: Annotated[list[str], Field(min_length=2)] | None = None
@@ -50,21 +45,23 @@ class Outputs(_Strict):
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Outputs:
-        if (self.labels is None) == (self.value is None):
+        # A null beside the other one is a second spelling of the same, which other readers need not take for it.
+        if len(self.model_fields_set) != 1 or (self.labels is None and self.value is None):
             raise ValueError("either labels, of a classifier, or the value of a regression")
         return self
 
 
-class Signature(_Strict):
+class Signature(Strict):
     inputs: Annotated[list[Input], Field(min_length=1)]
     """The columns of a row, in order."""
     outputs: Outputs
 
 
-class Manifest(_Strict):
+class Manifest(Strict):
+    # A next format is one more number here, and what it adds a field with a default: both can then be read.
     format: Literal[1] = Field(alias="schema")
-    model: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*\Z")]
-    version: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9a-f]{12}\Z")]
+    model: Annotated[str, Field(pattern=rf"^{MODEL}\Z")]
+    version: Annotated[str, Field(pattern=rf"^{VERSION}\Z")]
     """UTC date of the code commit, then the first 12 hex digits of the digest."""
     digest: Digest
     files: Annotated[list[File], Field(min_length=1)]
@@ -81,6 +78,7 @@ class Manifest(_Strict):
     """Version of each library the files were made with, and of `python`."""
     draft: bool
     """Made from uncommitted code: for trying out, never to be uploaded."""
+    _text: bytes = PrivateAttr(b"")
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Manifest:
@@ -95,6 +93,11 @@ class Manifest(_Strict):
         if self.version != version_name(self.version[:10], self.digest):
             raise ValueError(f"version: {self.version} does not end in the first 12 digits of {self.digest}")
         return self
+
+    @property
+    def text(self) -> bytes:
+        """The bytes that it was parsed from, which signatures are made of; of a new one, those of dump()."""
+        return self._text or dump(self)
 
     @property
     def kind(self) -> Kind:
@@ -112,24 +115,12 @@ def version_name(date: str, digest: str) -> str:
 def parse(text: bytes, source: str) -> Manifest:
     """Raises Refused, one line a fault and each naming `source` and the field, unless the manifest is complete, has
     no unknown field and agrees with itself: its files give its digest, and the digest its version."""
-    try:
-        return Manifest.model_validate_json(text)
-    except ValidationError as error:
-        raise Refused(*faults(source, error)) from None
+    parsed = strict.parse(Manifest, text, source)
+    parsed._text = text
+    return parsed
 
 
-def faults(source: str, error: ValidationError) -> list[str]:
-    """One line a fault: source, field, what is wrong."""
-    lines = []
-    for fault in error.errors(include_url=False):
-        field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
-        said = fault["msg"].removeprefix("Value error, ")
-        shown = "" if fault["type"] in ("missing", "value_error", "json_invalid") else f", not {fault['input']!r:.80}"
-        lines.append(f"{source}: {f'{field}: ' if field else ''}{said}{shown}")
-    return lines
-
-
-def write(folder: Path, manifest: Manifest) -> None:
-    """Writes manifest.json into a version's folder, whole or not at all."""
-    text = json.dumps(manifest.model_dump(mode="json", by_alias=True, exclude_none=True), indent=2, allow_nan=False)
-    write_atomically(folder / MANIFEST, f"{text}\n".encode())
+def dump(manifest: Manifest) -> bytes:
+    """What is to be written as manifest.json."""
+    data = manifest.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return f"{json.dumps(data, indent=2, allow_nan=False)}\n".encode()

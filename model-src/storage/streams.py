@@ -1,4 +1,4 @@
-"""Where batches are read from and written to: objects in S3 and local files, each of them whole or not at all."""
+"""Files of any size, in S3 or here: read as a stream, and written so that they appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Protocol
 
-from packing import Refused
-from packing.files import share
-from serving.source import Unavailable, s3_faults
+from contract.errors import Refused
+from storage import Unavailable
+from storage.files import share
+from storage.s3 import PATIENT, S3, code
 
 PART = 16 << 20
 """Bytes of a part of an upload, which are held in memory. S3 takes 10,000 parts: 160 GB."""
-_S3 = re.compile(r"s3://(?P<bucket>[^/]+)/(?P<key>.*)", re.S)
+_OBJECT = re.compile(r"s3://(?P<bucket>[^/]+)/(?P<key>.*)", re.S)
 _READ, _WRITE = "check the URI and the permission to read it", "check the URI and the permission to write it"
 # Another writer was first, or is at it, or boto3 asked again for what had been done already.
 _TAKEN = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchUpload")
+_S3 = S3(PATIENT)
 
 
 class Writer(Protocol):
@@ -46,8 +47,8 @@ def reading(uri: str) -> Iterator[BinaryIO]:
     """The bytes of an object or a file. Raises Refused, and Unavailable when it is worth trying again."""
     if is_s3(uri):
         bucket, key = _split(uri)
-        with s3_faults(uri, _READ):
-            body = _client().get_object(Bucket=bucket, Key=key)["Body"]
+        with _S3.calls(uri, _READ) as client:
+            body = client.get_object(Bucket=bucket, Key=key)["Body"]
         with contextlib.closing(body):
             yield io.BufferedReader(_Body(uri, body), 1 << 20)
         return
@@ -64,8 +65,8 @@ def find(place: str) -> dict[str, float]:
     found: dict[str, float] = {}
     if is_s3(place):
         bucket, prefix = _split(place)
-        with s3_faults(place, _READ):
-            for page in _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        with _S3.calls(place, _READ) as client:
+            for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
                 for item in page.get("Contents", []):
                     found[f"s3://{bucket}/{item['Key']}"] = item["LastModified"].timestamp()
     else:
@@ -101,35 +102,35 @@ class _Upload:
 
         if self._id and self._rest:
             self._send(bytes(self._rest))
-        with s3_faults(self._uri, _WRITE):
+        with _S3.calls(self._uri, _WRITE) as client:
             try:
                 if self._id:
                     parts = {"Parts": self._parts}
-                    _client().complete_multipart_upload(
+                    client.complete_multipart_upload(
                         **self._target(), UploadId=self._id, MultipartUpload=parts, IfNoneMatch="*"
                     )
                     self._id = ""
                 else:
-                    _client().put_object(**self._target(), Body=bytes(self._rest), IfNoneMatch="*")
+                    client.put_object(**self._target(), Body=bytes(self._rest), IfNoneMatch="*")
                 return True
             except ClientError as error:
-                if error.response.get("Error", {}).get("Code") not in _TAKEN:
+                if code(error) not in _TAKEN:
                     raise
         return _is_there(self._uri, self._sha256.hexdigest())
 
     def drop(self) -> None:
         if self._id:
             # Whatever it fails with is less than why it is dropped; the bucket's lifecycle takes the parts away.
-            with contextlib.suppress(Exception):
-                _client().abort_multipart_upload(**self._target(), UploadId=self._id)
+            with contextlib.suppress(Exception), _S3.calls(self._uri, _WRITE) as client:
+                client.abort_multipart_upload(**self._target(), UploadId=self._id)
             self._id = ""
 
     def _send(self, data: bytes) -> None:
-        with s3_faults(self._uri, _WRITE):
+        with _S3.calls(self._uri, _WRITE) as client:
             if not self._id:
-                self._id = _client().create_multipart_upload(**self._target())["UploadId"]
+                self._id = client.create_multipart_upload(**self._target())["UploadId"]
             number = len(self._parts) + 1
-            part = _client().upload_part(**self._target(), UploadId=self._id, PartNumber=number, Body=data)
+            part = client.upload_part(**self._target(), UploadId=self._id, PartNumber=number, Body=data)
             self._parts.append({"PartNumber": number, "ETag": part["ETag"]})
 
     def _target(self) -> dict[str, str]:
@@ -180,7 +181,7 @@ class _NewFile:
         try:
             yield
         except OSError as error:
-            raise Refused(f"{self._path}: {error.strerror}; choose another --output") from None
+            raise Refused(f"{self._path}: {error.strerror}; check the path and the permission to write it") from None
 
 
 def _is_there(uri: str, sha256: str) -> bool:
@@ -195,8 +196,8 @@ def _is_there(uri: str, sha256: str) -> bool:
         raise Unavailable(f"{uri}: is being written by somebody else ({refused})") from None
     if found.hexdigest() != sha256:
         raise Refused(
-            f"{uri}: is there already, and is not what this version makes of this input; it is never overwritten:"
-            " name another output, or move that one away"
+            f"{uri}: is there already with other bytes, and is never overwritten: name another output, or move that one"
+            " away"
         )
     return False
 
@@ -211,26 +212,14 @@ class _Body(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        with s3_faults(self._uri, _READ):
+        with _S3.calls(self._uri, _READ):
             data = self._body.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
 
 def _split(uri: str) -> tuple[str, str]:
-    match = _S3.fullmatch(uri)
+    match = _OBJECT.fullmatch(uri)
     if not match:
         raise Refused(f"{uri}: no object of S3; write s3://BUCKET/KEY")
     return match["bucket"], match["key"]
-
-
-@cache
-def _client() -> Any:
-    import boto3
-    from botocore.config import Config
-
-    with s3_faults("s3", "check the AWS_ variables"):
-        return boto3.client(
-            "s3",
-            config=Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 3}),
-        )

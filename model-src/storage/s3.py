@@ -1,0 +1,93 @@
+"""S3: the client, its two policies of time-outs and retries, and what its faults mean."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from contract.errors import Refused
+from storage import Unavailable
+
+
+@dataclass(frozen=True)
+class Policy:
+    connect_timeout: float
+    read_timeout: float
+    """Seconds, of one try."""
+    tries: int
+
+
+ONE_TRY = Policy(connect_timeout=2, read_timeout=10, tries=1)
+"""For the service: it tries again by itself, because it says meanwhile why it is not ready and counts what it could not
+log, and it has to stop in time."""
+PATIENT = Policy(connect_timeout=5, read_timeout=60, tries=3)
+"""For jobs and commands, which have nothing to do while they wait."""
+
+
+class S3:
+    """A client that is kept as long as it works: after a fault the next call begins a new session, which finds
+    credentials that were rotated meanwhile."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._client: Any = None
+
+    @contextlib.contextmanager
+    def calls(self, uri: str, remedy: str) -> Iterator[Any]:
+        """The client, for calls about `uri` within the block. What they raise becomes Unavailable when it is worth
+        asking again, and Refused, with a remedy, when it is not."""
+        try:
+            with _translated(uri, remedy):
+                if self._client is None:
+                    self._client = _connect(self._policy)
+                yield self._client
+        except (Refused, Unavailable):
+            self._client = None
+            raise
+
+
+def _connect(policy: Policy) -> Any:
+    # It takes a tenth of a second to import, which a local folder does not need.
+    import boto3
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=policy.connect_timeout,
+        read_timeout=policy.read_timeout,
+        retries={"mode": "standard", "total_max_attempts": policy.tries},
+    )
+    return boto3.session.Session().client("s3", config=config)
+
+
+@contextlib.contextmanager
+def _translated(uri: str, remedy: str) -> Iterator[None]:
+    from botocore import exceptions
+
+    try:
+        yield
+    except exceptions.FlexibleChecksumError as error:
+        raise Refused(f"{uri}: the stored bytes were altered: {error}; do not use them") from None
+    except exceptions.ClientError as error:
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if status >= 500 or status == 429 or code(error) in ("RequestTimeout", "Throttling", "ThrottlingException"):
+            raise Unavailable(f"{uri}: {error}") from None
+        raise Refused(f"{uri}: {error}; {remedy}") from None
+    except (
+        # Connections, time-outs, an answer cut short, and a credential service that does not answer.
+        exceptions.ConnectionError,
+        exceptions.HTTPClientError,
+        exceptions.ResponseStreamingError,
+        exceptions.IncompleteReadError,
+        exceptions.CredentialRetrievalError,
+        exceptions.MetadataRetrievalError,
+    ) as error:
+        raise Unavailable(f"{uri}: {error}") from None
+    except (exceptions.BotoCoreError, ValueError) as error:
+        raise Refused(f"{uri}: {error}; check the AWS_ variables") from None
+
+
+def code(error: Any) -> str:
+    """Of a ClientError, what S3 calls it."""
+    return str(error.response.get("Error", {}).get("Code", ""))
