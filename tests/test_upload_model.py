@@ -11,7 +11,7 @@ from typing import Any
 
 import boto3
 import pytest
-from conftest import BUCKET, DATE, ROOT, S3, Result, Version, package, run, wait_until
+from conftest import BUCKET, DATE, ROOT, S3, SAMPLE, Result, Version, package, run, wait_until
 
 from gitops.models.s3 import Store
 
@@ -165,7 +165,10 @@ def test_an_upload_interrupted_at_any_object_is_no_version_until_the_next_comple
 
 
 def process(version: Version) -> subprocess.Popen[str]:
-    command = [sys.executable, ROOT / "scripts/upload_model.py", "--model", "lily", "--artifacts", version.folder]
+    command = [
+        sys.executable, ROOT / "scripts/upload_model.py", "--root", SAMPLE, "--model", "lily",
+        "--artifacts", version.folder,
+    ]  # fmt: skip
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
