@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gitops import cli
 from gitops.checks import argocd, consistency, kubeconform, review, transitions
@@ -61,14 +61,23 @@ def validate(args: argparse.Namespace) -> int:
 
 
 def check(repository: Repository, schema: Sequence[Finding]) -> list[Finding]:
-    """The findings of every rule of a single state of the repository, and those of the schemas.
+    """The findings of every rule of a single state of the repository, and those of the schemas."""
+    return told({name: list(rule(repository)) for name, rule in RULES.items()}, schema)
+
+
+def told(found: Mapping[str, Sequence[Finding]], schema: Sequence[Finding]) -> list[Finding]:
+    """Of what rules have found, by their names, all that is worth reading beside the findings of the schemas.
 
     What a reviewer asks is not asked of a render whose schema is wrong: a misspelled field would be found missing too.
     """
     broken = {folder for finding in schema for folder in finding.folders}
-    found = [finding for rule in consistency.RULES.values() for finding in rule(repository)]
-    asked = [finding for rule in REVIEW.values() for finding in rule(repository)]
-    return [*found, *(finding for finding in asked if broken.isdisjoint(finding.folders)), *schema]
+    kept = [
+        finding
+        for name, findings in found.items()
+        for finding in findings
+        if name not in REVIEW or broken.isdisjoint(finding.folders)
+    ]
+    return [*kept, *schema]
 
 
 def _base(args: argparse.Namespace) -> tuple[Git, str]:

@@ -1,4 +1,4 @@
-"""What tests stand on: a real S3 server, and real clones of a real remote that holds this very checkout."""
+"""What tests stand on: a real S3 server, and real clones of a real remote that holds this engine and the sample."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import importlib
 import io
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -20,17 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import guard
 import pytest
 
-from gitops.models import signing, versions
+from gitops.models import versions
 from gitops.programs import tools
 from gitops.releases import release, release_file
-from gitops.repo.policy import POLICY_FILE
+from gitops.repo import layout
 
 ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "tests/sample"
+GUARD = guard.variables(ROOT, layout.FORK_OWNED, layout.ENGINE_IN_FORK)
+guard.install(GUARD)
 BUCKET = "mlops-prod"
 REGISTRY = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
-IMAGE = f"{REGISTRY}/iris-api@sha256:{'1' * 64}"
+IMAGE = f"{REGISTRY}/lily-api@sha256:{'1' * 64}"
 CODE_COMMIT = "c0de" * 10
 DATE = "2026-02-01"
 
@@ -38,26 +41,24 @@ DATE = "2026-02-01"
 def isolated(home: Path) -> dict[str, str]:
     """An environment in which neither the developer's git nor cloud settings are seen."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "AWS_", "MLFLOW_", "MODEL_URI"))}
-    return kept | {
-        "HOME": str(home),
-        # Built programs and schemas are shared with the developer's own runs.
-        "MODEL_GITOPS_CACHE": os.environ.get("MODEL_GITOPS_CACHE", str(cache())),
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_AUTHOR_NAME": "Test",
-        "GIT_AUTHOR_EMAIL": "test@example.org",
-        "GIT_COMMITTER_NAME": "Test",
-        "GIT_COMMITTER_EMAIL": "test@example.org",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-    }
-
-
-def cache() -> Path:
-    pass
-
-    return tools.cache()
+    return (
+        kept
+        | GUARD
+        | {
+            "HOME": str(home),
+            # Built programs and schemas are shared with the developer's own runs.
+            "MODEL_GITOPS_CACHE": os.environ.get("MODEL_GITOPS_CACHE", str(tools.cache())),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_AUTHOR_NAME": "Test",
+            "GIT_AUTHOR_EMAIL": "test@example.org",
+            "GIT_COMMITTER_NAME": "Test",
+            "GIT_COMMITTER_EMAIL": "test@example.org",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }
+    )
 
 
 @pytest.fixture(scope="session")
@@ -116,7 +117,7 @@ def git(folder: Path, *args: str) -> str:
 
 
 def copy_checkout(target: Path) -> None:
-    """Copies the files of this checkout that git tracks or would track."""
+    """Copies the engine's files of this checkout, those that git tracks or would track, and the sample over them."""
     listed = subprocess.run(
         # The checkout may belong to another user, as in a container.
         ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -126,26 +127,11 @@ def copy_checkout(target: Path) -> None:
     )
     assert listed.returncode == 0, listed.stderr
     for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
+        if not layout.owned_by_fork(name) and not name.startswith("tests/sample/") and (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target / name)
-
-
-def unrelease(folder: Path) -> None:
-    """Sets every release back to what it is before the first one, and asks for no signatures, so that no test depends
-    on what is deployed or on who signs it."""
-    for file in folder.glob("overlays/*/*/release.yaml"):
-        app, environment, words = file.parts[-2], file.parts[-3], [release.UNRELEASED] * 5
-        path = f"overlays/{environment}/{app}/release.yaml"
-        blank = release.Release(
-            app, environment, *words, uri=release.UNRELEASED_URI, image=release.UNRELEASED, file=path
-        )
-        file.write_bytes(release_file.write(file.read_bytes(), blank))
-    policy = folder / POLICY_FILE
-    policy.write_bytes(re.sub(rb"(?m)^(# Whose signature.*\n)?signing:\n( .*\n)*", b"", policy.read_bytes()))
-    for file in folder.glob("apps/*/kustomization.yaml"):
-        file.write_bytes(file.read_bytes().replace(b"  - ../../base/api/signed\n", b""))
-    (folder / signing.PUBLIC_KEY).unlink(missing_ok=True)
+    for folder in (file for file in SAMPLE.iterdir() if file.is_dir()):
+        shutil.copytree(folder, target / folder.name, dirs_exist_ok=True)
 
 
 def write_release(root: Path, target: release.Target, version: Version, flavour: str, image: str | None = None) -> None:
@@ -164,10 +150,9 @@ def write_release(root: Path, target: release.Target, version: Version, flavour:
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Path:
-    """A bare repository whose branches main and cicd are this checkout as one commit. Tests must not change it."""
+    """A bare repository whose branches main and cicd are one commit: engine and sample. Tests must not change it."""
     folder = tmp_path_factory.mktemp("template")
     copy_checkout(folder / "work")
-    unrelease(folder / "work")
     dates = {"GIT_AUTHOR_DATE": f"{DATE}T12:00:00+00:00", "GIT_COMMITTER_DATE": f"{DATE}T12:00:00+00:00"}
     for args in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "The template"], ["branch", "cicd"]):
         subprocess.run(["git", *args], cwd=folder / "work", env=environment | dates, check=True)
@@ -260,7 +245,7 @@ class Version:
 
 
 def package(
-    folder: Path, content: str = "one", model: str = "iris", more: Mapping[str, str] | None = None, **changed: Any
+    folder: Path, content: str = "one", model: str = "lily", more: Mapping[str, str] | None = None, **changed: Any
 ) -> Version:
     """Packages a model whose bytes are made up: what the commands check of a model is its manifest and digest. `more`
     are texts by path."""
@@ -319,6 +304,8 @@ class S3:
     def upload(self, version: Version) -> str:
         done = run(
             "upload_model",
+            "--root",
+            SAMPLE,
             "--model",
             version.data["model"],
             "--artifacts",
@@ -334,7 +321,7 @@ class S3:
 def s3_running(data: Path, environment: dict[str, str]) -> Iterator[S3]:
     """A local S3 server with its data in this folder, while the block runs."""
     with subprocess.Popen(
-        [sys.executable, ROOT / "scripts/local_s3.py", "--data", data],
+        [sys.executable, ROOT / "scripts/local_s3.py", "--root", SAMPLE, "--data", data],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     ) as process:  # fmt: skip
         try:
@@ -384,7 +371,7 @@ def version(tmp_path: Path, s3: S3) -> Version:
 @pytest.fixture(scope="session")
 def plain_template(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Path:
     folder = tmp_path_factory.mktemp("plain")
-    for path in ("README.md", "overlays/dev/note.txt", "model-src/models/iris/train.py"):
+    for path in ("README.md", "overlays/dev/note.txt", "model-src/models/lily/train.py"):
         (folder / "clone" / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / "clone" / path).write_text(f"{path}\n")
     for args in (

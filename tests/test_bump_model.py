@@ -11,13 +11,13 @@ from conftest import BUCKET, IMAGE, REGISTRY, S3, Checkout, Version, make_checko
 from gitops.models import versions
 from gitops.releases.release import Target
 
-API = ("--app", "iris-api", "--env", "dev")
-BATCH = ("--app", "iris-batch", "--env", "dev")
-SKLEARN = ("--app", "iris-sklearn", "--env", "dev")
-API_FILE = "overlays/dev/iris-api/release.yaml"
-BATCH_FILE = "overlays/dev/iris-batch/release.yaml"
-SKLEARN_FILE = "overlays/dev/iris-sklearn/release.yaml"
-URI = f"s3://{BUCKET}/models/iris/2026-02-01-000000000000/"
+API = ("--app", "lily-api", "--env", "dev")
+BATCH = ("--app", "lily-batch", "--env", "dev")
+SKLEARN = ("--app", "lily-sklearn", "--env", "dev")
+API_FILE = "overlays/dev/lily-api/release.yaml"
+BATCH_FILE = "overlays/dev/lily-batch/release.yaml"
+SKLEARN_FILE = "overlays/dev/lily-sklearn/release.yaml"
+URI = f"s3://{BUCKET}/models/lily/2026-02-01-000000000000/"
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_a_commit_goes_to_cicd_whatever_is_checked_out(
     done = local.run("bump_model", *API, "--model-uri", version.uri, "--image", IMAGE, "--commit")
 
     assert (done.code, done.out) == (0, f"{local.git('rev-parse', 'cicd')}\n")
-    assert done.err == f"released {version.version} as iris-api in dev\n"
+    assert done.err == f"released {version.version} as lily-api in dev\n"
     assert local.git("rev-parse", "cicd^") == remote == local.tip()
     assert local.git("diff", "--name-only", "cicd^", "cicd") == API_FILE
     assert local.git("rev-parse", "--abbrev-ref", "HEAD") == head
@@ -136,7 +136,7 @@ def test_a_dry_run_shows_and_changes_nothing(local: Checkout, version: Version, 
 
     done = local.run("bump_model", *SKLEARN, "--model-uri", version.uri, "--dry-run", *option)
 
-    assert (done.code, done.out, done.err) == (0, "", f"would release {version.version} as iris-sklearn in dev\n")
+    assert (done.code, done.out, done.err) == (0, "", f"would release {version.version} as lily-sklearn in dev\n")
     assert local.state() == before
 
 
@@ -149,7 +149,7 @@ def test_json_tells_the_commit_and_the_releases(local: Checkout, version: Versio
         "commit": local.git("rev-parse", "cicd") if option == ("--commit",) else None,
         "releases": [
             {
-                "app": "iris-api",
+                "app": "lily-api",
                 "environment": "dev",
                 "version": version.version,
                 "digest": version.digest,
@@ -159,7 +159,7 @@ def test_json_tells_the_commit_and_the_releases(local: Checkout, version: Versio
                 "uri": f"{version.uri}onnx/",
                 "image": IMAGE,
                 "canary": None,
-                "file": "overlays/dev/iris-api/release.yaml",
+                "file": "overlays/dev/lily-api/release.yaml",
             }
         ],
         "dry_run": "--dry-run" in option,
@@ -167,7 +167,7 @@ def test_json_tells_the_commit_and_the_releases(local: Checkout, version: Versio
 
 
 def test_several_releases_are_one_commit_with_a_block_of_trailers_each(local: Checkout, version: Version) -> None:
-    both = ("--release", f"iris-sklearn:dev={version.uri}", "--release", f"iris-api:dev={version.uri},{IMAGE}")
+    both = ("--release", f"lily-sklearn:dev={version.uri}", "--release", f"lily-api:dev={version.uri},{IMAGE}")
 
     done = local.run("bump_model", *both, "--commit")
 
@@ -176,8 +176,8 @@ def test_several_releases_are_one_commit_with_a_block_of_trailers_each(local: Ch
     assert local.git("diff", "--name-only", "cicd^", "cicd").split() == [API_FILE, SKLEARN_FILE]
     message = local.git("log", "-1", "--format=%B", "cicd")
     assert message.startswith(
-        f"Release iris-sklearn in dev to {version.version} and 1 more\n\n"
-        f"- iris-sklearn in dev: {version.uri}sklearn/\n- iris-api in dev: {version.uri}onnx/\n\n"
+        f"Release lily-sklearn in dev to {version.version} and 1 more\n\n"
+        f"- lily-sklearn in dev: {version.uri}sklearn/\n- lily-api in dev: {version.uri}onnx/\n\n"
     )
     (local.root / ".git/message").write_text(message)
     block = [
@@ -188,7 +188,7 @@ def test_several_releases_are_one_commit_with_a_block_of_trailers_each(local: Ch
         f"MLflow-Run: {version.data['mlflow_run']}",
     ]
     assert local.git("interpret-trailers", "--parse", ".git/message").splitlines() == [
-        "Release: iris-sklearn dev", *block, "Release: iris-api dev", *block, f"Image: {IMAGE}",
+        "Release: lily-sklearn dev", *block, "Release: lily-api dev", *block, f"Image: {IMAGE}",
     ]  # fmt: skip
 
 
@@ -222,7 +222,7 @@ def as_comments(text: str) -> str:
 def as_flow(text: str) -> str:
     data = text.split("metadata:\n")[0]
     return data + (
-        "metadata: {name: iris-sklearn, annotations: {model.mlops/version: unreleased,\n"
+        "metadata: {name: lily-sklearn, annotations: {model.mlops/version: unreleased,\n"
         "  model.mlops/digest: 'unreleased', model.mlops/code-commit: \"unreleased\",\n"
         "  model.mlops/data-digest: unreleased  ,  model.mlops/mlflow-run: unreleased}}\n"
         'spec: {predictor: {model: {"storageUri": s3://unreleased/}}}'
@@ -246,7 +246,7 @@ def test_a_bump_there_and_back_is_the_same_tree_and_each_changes_one_file(
     local: Checkout, version: Version, second: Version, style: str
 ) -> None:
     local.write(SKLEARN_FILE, STYLES[style](local.read(SKLEARN_FILE).decode()))
-    write_release(local.root, Target("iris-sklearn", "dev"), version, "sklearn")
+    write_release(local.root, Target("lily-sklearn", "dev"), version, "sklearn")
     local.commit(style)
 
     bump(local, *SKLEARN, "--model-uri", second.uri, "--commit")
@@ -290,22 +290,22 @@ def test_the_mode_of_the_file_stays(local: Checkout, version: Version, option: t
 
 def copied_by_a_replacement(checkout: Checkout) -> list[str]:
     checkout.write(
-        "overlays/dev/iris-api/kustomization.yaml",
-        checkout.read("overlays/dev/iris-api/kustomization.yaml")
+        "overlays/dev/lily-api/kustomization.yaml",
+        checkout.read("overlays/dev/lily-api/kustomization.yaml")
         + b"replacements:\n  - source: {kind: Deployment, fieldPath: 'metadata.annotations.[model.mlops/version]'}\n"
         b"    targets:\n      - select: {kind: Service}\n        fieldPaths: [metadata.annotations.version]\n"
         b"        options: {create: true}\n",
     )
     return [
-        "overlays/dev/iris-api: Service ml-dev/iris-api: metadata.annotations.version: would change from 'unreleased'"
+        "overlays/dev/lily-api: Service ml-dev/lily-api: metadata.annotations.version: would change from 'unreleased'"
         " to 'VERSION', which is no field of this release; another file reads release.yaml, or copies a value from it"
     ]
 
 
 def included_by_another_overlay(checkout: Checkout) -> list[str]:
-    checkout.write("overlays/dev/copy/kustomization.yaml", "resources: [../iris-api]\n")
+    checkout.write("overlays/dev/copy/kustomization.yaml", "resources: [../lily-api]\n")
     return [
-        "overlays/dev/copy: Deployment.apps ml-dev/iris-api: metadata.annotations.model.mlops/digest: would change from"
+        "overlays/dev/copy: Deployment.apps ml-dev/lily-api: metadata.annotations.model.mlops/digest: would change from"
         " 'unreleased' to 'DIGEST', which is no field of this release; another file reads release.yaml, or copies a"
         " value from it"
     ]
@@ -313,27 +313,27 @@ def included_by_another_overlay(checkout: Checkout) -> list[str]:
 
 def image_set_by_a_later_patch(checkout: Checkout) -> list[str]:
     checkout.write(
-        "overlays/dev/iris-api/kustomization.yaml",
-        checkout.read("overlays/dev/iris-api/kustomization.yaml")
-        + b"images:\n  - {name: unreleased, newName: first}\n  - {name: REGISTRY/iris-api, newTag: mine}\n".replace(
+        "overlays/dev/lily-api/kustomization.yaml",
+        checkout.read("overlays/dev/lily-api/kustomization.yaml")
+        + b"images:\n  - {name: unreleased, newName: first}\n  - {name: REGISTRY/lily-api, newTag: mine}\n".replace(
             b"REGISTRY", REGISTRY.encode()
         ),
     )
     return [
-        "overlays/dev/iris-api: Deployment.apps ml-dev/iris-api: spec.template.spec.containers[api].image: renders as"
-        f" '{REGISTRY}/iris-api:mine', not '{IMAGE}'; another patch overrides the release"
+        "overlays/dev/lily-api: Deployment.apps ml-dev/lily-api: spec.template.spec.containers[api].image: renders as"
+        f" '{REGISTRY}/lily-api:mine', not '{IMAGE}'; another patch overrides the release"
     ]
 
 
 def annotation_set_by_a_later_patch(checkout: Checkout) -> list[str]:
     checkout.replace(
-        "overlays/dev/iris-api/kustomization.yaml",
+        "overlays/dev/lily-api/kustomization.yaml",
         "  - path: release.yaml\n",
         "  - path: release.yaml\n  - patch: |-\n      apiVersion: apps/v1\n      kind: Deployment\n"
-        "      metadata: {name: iris-api, annotations: {model.mlops/mlflow-run: mine}}\n",
+        "      metadata: {name: lily-api, annotations: {model.mlops/mlflow-run: mine}}\n",
     )
     return [
-        "overlays/dev/iris-api: Deployment.apps ml-dev/iris-api: metadata.annotations.model.mlops/mlflow-run: renders"
+        "overlays/dev/lily-api: Deployment.apps ml-dev/lily-api: metadata.annotations.model.mlops/mlflow-run: renders"
         f" as 'mine', not '{'f' * 32}'; another patch overrides the release"
     ]
 
@@ -414,7 +414,7 @@ def test_a_release_file_that_cannot_be_written_is_refused_with_what_to_change(
 def test_a_link_in_the_place_of_the_file_is_refused(
     local: Checkout, version: Version, option: tuple[str, ...], line: str
 ) -> None:
-    local.git("mv", SKLEARN_FILE, "overlays/dev/iris-sklearn/real.yaml")
+    local.git("mv", SKLEARN_FILE, "overlays/dev/lily-sklearn/real.yaml")
     (local.root / SKLEARN_FILE).symlink_to("real.yaml")
     local.commit()
 
@@ -429,29 +429,29 @@ def test_a_link_in_the_place_of_the_file_is_refused(
     [
         (
             ("--app", "none", "--env", "dev", "--model-uri", URI),
-            "apps/none: no such app; the apps are iris-api, iris-batch, iris-sklearn",
+            "apps/none: no such app; the apps are lily-api, lily-batch, lily-sklearn",
         ),
         (
-            ("--app", "../iris-api", "--env", "dev", "--model-uri", URI),
-            "apps/../iris-api: no such app; the apps are iris-api, iris-batch, iris-sklearn",
+            ("--app", "../lily-api", "--env", "dev", "--model-uri", URI),
+            "apps/../lily-api: no such app; the apps are lily-api, lily-batch, lily-sklearn",
         ),
         (
-            ("--app", "iris-api", "--env", "qa", "--model-uri", URI),
+            ("--app", "lily-api", "--env", "qa", "--model-uri", URI),
             "overlays/promotion.yaml: environments: no 'qa'; the environments are dev, staging, prod",
         ),
         (
-            (*SKLEARN, "--model-uri", "s3://other/models/iris/2026-02-01-000000000000/"),
-            "s3://other/models/iris/2026-02-01-000000000000/: bucket 'other'; overlays/promotion.yaml names the model"
+            (*SKLEARN, "--model-uri", "s3://other/models/lily/2026-02-01-000000000000/"),
+            "s3://other/models/lily/2026-02-01-000000000000/: bucket 'other'; overlays/promotion.yaml names the model"
             f" bucket '{BUCKET}'",
         ),
         (
             (*SKLEARN, "--model-uri", f"s3://{BUCKET}/models/wine/2026-02-01-000000000000/"),
-            f"s3://{BUCKET}/models/wine/2026-02-01-000000000000/: a version of the model 'wine'; iris-sklearn serves"
-            " 'iris'",
+            f"s3://{BUCKET}/models/wine/2026-02-01-000000000000/: a version of the model 'wine'; lily-sklearn serves"
+            " 'lily'",
         ),
         (
-            ("--release", f"iris-api:dev={URI}", "--release", f"iris-api:dev={URI}"),
-            "--release: iris-api in dev: given twice; name each app and environment once",
+            ("--release", f"lily-api:dev={URI}", "--release", f"lily-api:dev={URI}"),
+            "--release: lily-api in dev: given twice; name each app and environment once",
         ),
     ],
 )
@@ -462,12 +462,12 @@ def test_a_name_that_is_not_there_or_not_the_apps_is_refused(local: Checkout, ar
 @pytest.mark.parametrize(
     "uri",
     [
-        "iris",
+        "lily",
         f"s3://{BUCKET}",
-        f"s3://{BUCKET}/models/iris/latest/",
-        f"s3://{BUCKET}/models/iris/2026-02-01-000000000000/sklearn/",
-        f"https://{BUCKET}/models/iris/2026-02-01-000000000000/",
-        f"s3://{BUCKET}/models/iris/2026-02-01-00000000000G/",
+        f"s3://{BUCKET}/models/lily/latest/",
+        f"s3://{BUCKET}/models/lily/2026-02-01-000000000000/sklearn/",
+        f"https://{BUCKET}/models/lily/2026-02-01-000000000000/",
+        f"s3://{BUCKET}/models/lily/2026-02-01-00000000000G/",
         f"{URI}?versionId=1",
         f" {URI}",
     ],
@@ -480,17 +480,17 @@ def test_what_is_not_the_uri_of_a_version_is_refused(local: Checkout, uri: str) 
 
 
 def test_a_version_that_is_not_there_is_refused(local: Checkout, s3: S3) -> None:
-    line = f"{URI}: no such version in the bucket; `list_versions.py --model iris` lists what is there"
+    line = f"{URI}: no such version in the bucket; `list_versions.py --model lily` lists what is there"
 
     assert refused(local, *SKLEARN, "--model-uri", URI) == [line]
-    s3.client.put_object(Bucket=BUCKET, Key="models/iris/2026-02-01-000000000000/onnx/model.onnx", Body=b"no manifest")
+    s3.client.put_object(Bucket=BUCKET, Key="models/lily/2026-02-01-000000000000/onnx/model.onnx", Body=b"no manifest")
     assert refused(local, *SKLEARN, "--model-uri", URI) == [line]
 
 
 def test_a_version_whose_bytes_were_altered_is_refused_whatever_the_app_serves(
     local: Checkout, version: Version, s3: S3
 ) -> None:
-    s3.client.put_object(Bucket=BUCKET, Key=f"models/iris/{version.version}/onnx/model.onnx", Body=b"evil 123")
+    s3.client.put_object(Bucket=BUCKET, Key=f"models/lily/{version.version}/onnx/model.onnx", Body=b"evil 123")
 
     [line] = refused(local, *SKLEARN, "--model-uri", version.uri)
 
@@ -501,7 +501,7 @@ def test_a_version_whose_bytes_were_altered_is_refused_whatever_the_app_serves(
 def test_a_manifest_that_was_altered_is_refused_also_together_with_the_bytes(
     local: Checkout, version: Version, s3: S3
 ) -> None:
-    prefix = f"models/iris/{version.version}/"
+    prefix = f"models/lily/{version.version}/"
     data = json.loads(json.dumps(version.data))
     s3.client.put_object(Bucket=BUCKET, Key=f"{prefix}onnx/model.onnx", Body=b"evil 123")
     data["files"][0]["sha256"] = hashlib.sha256(b"evil 123").hexdigest()
@@ -539,31 +539,31 @@ def test_a_version_without_the_folder_that_the_app_serves_is_refused(local: Chec
 def test_an_environment_is_not_reached_past_the_one_before(local: Checkout, version: Version, env: str) -> None:
     before = {"staging": "dev", "prod": "staging"}[env]
 
-    errors = refused(local, "--app", "iris-sklearn", "--env", env, "--model-uri", version.uri, "--push")
+    errors = refused(local, "--app", "lily-sklearn", "--env", env, "--model-uri", version.uri, "--push")
 
     assert errors == [
-        f"overlays/{env}/iris-sklearn/release.yaml: {version.version} has never been released in {before},"
+        f"overlays/{env}/lily-sklearn/release.yaml: {version.version} has never been released in {before},"
         f" which comes before {env}; release it there first, then run"
-        f" `python scripts/promote_model.py --app iris-sklearn --to {env}`"
+        f" `python scripts/promote_model.py --app lily-sklearn --to {env}`"
     ]
 
 
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        (API, f"{API_FILE}: no image yet; the first release of iris-api needs --image"),
+        (API, f"{API_FILE}: no image yet; the first release of lily-api needs --image"),
         (
             (*SKLEARN, "--image", IMAGE),
-            f"--image {IMAGE}: iris-sklearn runs a stock model server and has no image to set",
+            f"--image {IMAGE}: lily-sklearn runs a stock model server and has no image to set",
         ),
         (
-            (*API, "--image", f"{REGISTRY}/iris-api:latest"),
-            f"--image {REGISTRY}/iris-api:latest: name it as REGISTRY/NAME@sha256:DIGEST or REGISTRY/NAME:TAG,"
+            (*API, "--image", f"{REGISTRY}/lily-api:latest"),
+            f"--image {REGISTRY}/lily-api:latest: name it as REGISTRY/NAME@sha256:DIGEST or REGISTRY/NAME:TAG,"
             " and not by `latest`",
         ),
         (
-            (*API, "--image", "docker.io/library/iris-api:1"),
-            "--image docker.io/library/iris-api:1: not in one of the registries of overlays/promotion.yaml:"
+            (*API, "--image", "docker.io/library/lily-api:1"),
+            "--image docker.io/library/lily-api:1: not in one of the registries of overlays/promotion.yaml:"
             f" {REGISTRY}",
         ),
     ],
@@ -666,13 +666,13 @@ def test_what_is_not_the_top_of_a_repository_is_refused(local: Checkout, tmp_pat
     "args",
     [
         [],
-        ["--app", "iris-api"],
-        ["--app", "iris-api", "--env", "dev"],
-        [*SKLEARN, "--model-uri", URI, "--release", f"iris-api:dev={URI}"],
-        ["--release", f"iris-api:dev={URI}", "--image", IMAGE],
-        ["--release", "iris-api"],
-        ["--release", f"iris-api={URI}"],
-        ["--release", f"iris-api:dev={URI},"],
+        ["--app", "lily-api"],
+        ["--app", "lily-api", "--env", "dev"],
+        [*SKLEARN, "--model-uri", URI, "--release", f"lily-api:dev={URI}"],
+        ["--release", f"lily-api:dev={URI}", "--image", IMAGE],
+        ["--release", "lily-api"],
+        ["--release", f"lily-api={URI}"],
+        ["--release", f"lily-api:dev={URI},"],
         [*SKLEARN, "--model-uri", URI, "--force"],
     ],
 )

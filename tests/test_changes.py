@@ -9,14 +9,14 @@ from conftest import IMAGE, Checkout, Version
 
 from gitops.releases import hold
 
-API = "overlays/{}/iris-api/release.yaml"
+API = "overlays/{}/lily-api/release.yaml"
 
 
 @pytest.fixture
 def released(checkout: Checkout, version: Version) -> Checkout:
-    """A clone whose cicd runs iris-api in dev."""
+    """A clone whose cicd runs lily-api in dev."""
     done = checkout.run(
-        "bump_model", "--app", "iris-api", "--env", "dev", "--model-uri", version.uri, "--image", IMAGE, "--push"
+        "bump_model", "--app", "lily-api", "--env", "dev", "--model-uri", version.uri, "--image", IMAGE, "--push"
     )
     assert done.code == 0, done.err
     return checkout
@@ -41,7 +41,7 @@ def test_a_release_may_not_skip_an_environment(released: Checkout, version: Vers
 
     assert errors(released) == [
         f"{API.format('prod')}: {version.version} has never been released in staging, which comes before prod; release"
-        " it there first, then run `python scripts/promote_model.py --app iris-api --to prod` [order]"
+        " it there first, then run `python scripts/promote_model.py --app lily-api --to prod` [order]"
     ]
 
 
@@ -63,8 +63,8 @@ def test_a_comment_in_a_release_file_is_no_release(released: Checkout) -> None:
 
 
 def held(checkout: Checkout) -> bytes:
-    text = hold.write("iris-api", "staging", hold.Hold("a reason", "Test <test@example.org>", "2026-02-01T12:00:00Z"))
-    checkout.write(hold.path("iris-api", "staging"), text)
+    text = hold.write("lily-api", "staging", hold.Hold("a reason", "Test <test@example.org>", "2026-02-01T12:00:00Z"))
+    checkout.write(hold.path("lily-api", "staging"), text)
     checkout.commit()
     return text
 
@@ -74,18 +74,18 @@ def test_a_held_release_may_not_change_under_its_hold(released: Checkout) -> Non
     copy_release(released, "dev", "staging")
 
     assert errors(released) == [
-        "overlays/staging/iris-api/hold.yaml: held by Test <test@example.org> since 2026-02-01T12:00:00Z: a reason;"
+        "overlays/staging/lily-api/hold.yaml: held by Test <test@example.org> since 2026-02-01T12:00:00Z: a reason;"
         " when that is settled, run"
-        " `python scripts/rollback_model.py --app iris-api --env staging --release-hold` [hold]"
+        " `python scripts/rollback_model.py --app lily-api --env staging --release-hold` [hold]"
     ]
 
 
 def removed(checkout: Checkout) -> None:
-    (checkout.root / hold.path("iris-api", "staging")).unlink()
+    (checkout.root / hold.path("lily-api", "staging")).unlink()
 
 
 def set_anew(checkout: Checkout) -> None:
-    checkout.replace(hold.path("iris-api", "staging"), "a reason", "another reason")
+    checkout.replace(hold.path("lily-api", "staging"), "a reason", "another reason")
 
 
 @pytest.mark.parametrize("settle", [removed, set_anew])
@@ -99,27 +99,27 @@ def test_a_release_may_change_together_with_its_hold(released: Checkout, settle:
 
 def test_a_service_may_not_disappear_unrecorded(released: Checkout) -> None:
     """Nor together with its overlay, as an empty render would prune it."""
-    released.write("overlays/dev/iris-api/kustomization.yaml", "resources: []\n")
+    released.write("overlays/dev/lily-api/kustomization.yaml", "resources: []\n")
 
     lines = errors(released)
 
     assert (
-        "overlays/dev/iris-api: Deployment.apps ml-dev/iris-api is no longer rendered, and Argo CD would delete it;"
-        " to remove it on purpose, run `python scripts/retire_app.py --app iris-api --env dev` [removal]"
+        "overlays/dev/lily-api: Deployment.apps ml-dev/lily-api is no longer rendered, and Argo CD would delete it;"
+        " to remove it on purpose, run `python scripts/retire_app.py --app lily-api --env dev` [removal]"
     ) in lines
 
 
 def test_a_record_of_an_earlier_retirement_does_not_count(released: Checkout) -> None:
-    released.write("overlays/dev/retired.yaml", "- app: iris-api\n")
+    released.write("overlays/dev/retired.yaml", "- app: lily-api\n")
     released.commit()
-    released.git("rm", "-rq", "overlays/dev/iris-api")
+    released.git("rm", "-rq", "overlays/dev/lily-api")
 
     assert [line.rpartition("[")[2] for line in errors(released)] == ["removal]"]
 
 
-@pytest.mark.parametrize("text", ["app: iris-api\n", "- iris-api\n", "a: [\n"])
+@pytest.mark.parametrize("text", ["app: lily-api\n", "- lily-api\n", "a: [\n"])
 def test_a_record_that_is_none_is_refused(released: Checkout, text: str) -> None:
-    released.git("rm", "-rq", "overlays/dev/iris-api")
+    released.git("rm", "-rq", "overlays/dev/lily-api")
     released.write("overlays/dev/retired.yaml", text)
 
     [line] = errors(released)

@@ -39,7 +39,7 @@ def monitored(checkout: Checkout, s3: S3, tmp_path: Path) -> tuple[Checkout, Ver
     assert s3.upload(made) == made.uri
     # The packages are those of this checkout; a clone of a user has its own.
     (checkout.root / "model-src/.venv").symlink_to(ROOT / "model-src/.venv")
-    both = ("--release", f"iris-sklearn:dev={made.uri}", "--release", f"iris-api:dev={made.uri},{IMAGE}")
+    both = ("--release", f"lily-sklearn:dev={made.uri}", "--release", f"lily-api:dev={made.uri},{IMAGE}")
     done = checkout.run("bump_model", *both, "--commit")
     assert done.code == 0, done.err
     return checkout, made
@@ -52,12 +52,12 @@ def log(s3: S3, version: Version, wider: float = 0.0, rows: int = 200) -> None:
         values, label = flower(row, wider)
         lines.append(
             {
-                "schema": 1, "id": "a" * 32, "row": row, "time": time.isoformat(), "model": "iris",
+                "schema": 1, "id": "a" * 32, "row": row, "time": time.isoformat(), "model": "lily",
                 "version": version.version, "features": dict(zip(INPUTS, values, strict=True)), "prediction": label,
                 "probabilities": None,
             }
         )  # fmt: skip
-    key = f"requests/dev/iris/{version.version}/{time:%Y-%m-%d/%H%M%S}-host-0.jsonl"
+    key = f"requests/dev/lily/{version.version}/{time:%Y-%m-%d/%H%M%S}-host-0.jsonl"
     s3.client.put_object(Bucket=BUCKET, Key=key, Body="".join(f"{json.dumps(line)}\n" for line in lines).encode())
 
 
@@ -65,15 +65,15 @@ def test_what_an_app_is_asked_is_judged_by_its_running_version(monitored: tuple[
     checkout, version = monitored
     log(s3, version)
 
-    done = checkout.run("check_drift", "--app", "iris-api", "--env", "dev")
+    done = checkout.run("check_drift", "--app", "lily-api", "--env", "dev")
 
     assert (done.code, done.err) == (0, "")
-    out = checkout.root / "model-src/reports/drift/dev/iris-api"
+    out = checkout.root / "model-src/reports/drift/dev/lily-api"
     assert {file.name for file in out.iterdir()} == {"report.html", "drift.prom", "verdict.json"}
     verdict = json.loads((out / "verdict.json").read_text())
-    assert (verdict["environment"], verdict["app"], verdict["version"]) == ("dev", "iris-api", version.version)
+    assert (verdict["environment"], verdict["app"], verdict["version"]) == ("dev", "lily-api", version.version)
     assert verdict["digest"] == version.digest
-    assert done.out.splitlines()[2].split() == ["iris-api", version.version, "200", "none", "-"]
+    assert done.out.splitlines()[2].split() == ["lily-api", version.version, "200", "none", "-"]
 
 
 def test_drift_is_told_and_asks_for_training(monitored: tuple[Checkout, Version], s3: S3, tmp_path: Path) -> None:
@@ -84,39 +84,39 @@ def test_drift_is_told_and_asks_for_training(monitored: tuple[Checkout, Version]
     done = checkout.run("check_drift", "--env", "dev", "--out", tmp_path / "drift", "--rows", "150", "--json")
 
     assert done.code == 1
-    assert "iris-sklearn in dev writes no request log" in done.err
+    assert "lily-sklearn in dev writes no request log" in done.err
     first = done.errors[0]
     assert first.startswith(
-        f"iris-api in dev: iris {version.version}: sepal_width: its values differ from the reference"
+        f"lily-api in dev: lily {version.version}: sepal_width: its values differ from the reference"
     )
     [told] = json.loads(done.out)["apps"]
     assert (told["app"], told["verdict"]["rows"], told["verdict"]["drifted_columns"]) == (
-        "iris-api", 150, ["sepal_width"],
+        "lily-api", 150, ["sepal_width"],
     )  # fmt: skip
-    file = tmp_path / "drift/iris-api/verdict.json"
-    asked = checkout.run("check_retrain", "--model", "iris", "--env", "dev", "--verdict", file)
+    file = tmp_path / "drift/lily-api/verdict.json"
+    asked = checkout.run("check_retrain", "--model", "lily", "--env", "dev", "--verdict", file)
     assert (asked.code, asked.out.splitlines()[0]) == (0, "retrain: false")
-    assert f"- iris {version.version}: drift: not due: 1 of 3 columns until " in asked.out
+    assert f"- lily {version.version}: drift: not due: 1 of 3 columns until " in asked.out
 
 
 def test_a_window_without_enough_rows_is_no_verdict(monitored: tuple[Checkout, Version], s3: S3) -> None:
     checkout, version = monitored
     log(s3, version, rows=20)
 
-    done = checkout.run("check_drift", "--app", "iris-api", "--env", "dev", "--json")
+    done = checkout.run("check_drift", "--app", "lily-api", "--env", "dev", "--json")
 
     assert done.code == 1
-    assert done.errors[0].startswith(f"iris-api in dev: --log s3://{BUCKET}/requests/dev/: 20 rows of iris ")
+    assert done.errors[0].startswith(f"lily-api in dev: --log s3://{BUCKET}/requests/dev/: 20 rows of lily ")
     assert json.loads(done.out)["apps"][0]["verdict"] is None
 
 
 def test_a_version_whose_reference_was_altered_is_not_judged_by_it(monitored: tuple[Checkout, Version], s3: S3) -> None:
     checkout, version = monitored
     log(s3, version)
-    key = f"models/iris/{version.version}/reference/reference.csv"
+    key = f"models/lily/{version.version}/reference/reference.csv"
     s3.client.put_object(Bucket=BUCKET, Key=key, Body=b"sepal_length,sepal_width,prediction,target\n")
 
-    done = checkout.run("check_drift", "--app", "iris-api", "--env", "dev")
+    done = checkout.run("check_drift", "--app", "lily-api", "--env", "dev")
 
     assert done.code == 1
     assert "reference/reference.csv: sha256: " in done.errors[0]
@@ -125,10 +125,10 @@ def test_a_version_whose_reference_was_altered_is_not_judged_by_it(monitored: tu
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--app", "iris-api", "--env", "prod"], "overlays/prod/iris-api/release.yaml: iris-api is not"),
-        (["--app", "iris-sklearn", "--env", "dev"], "overlays/dev/iris-sklearn: no container with"),
-        (["--app", "rose", "--env", "dev"], "--app rose: nothing of that name on cicd; there is iris-api"),
-        (["--app", "iris-api", "--env", "qa"], "--env qa: nothing of that name on cicd; there is dev, staging, prod"),
+        (["--app", "lily-api", "--env", "prod"], "overlays/prod/lily-api/release.yaml: lily-api is not"),
+        (["--app", "lily-sklearn", "--env", "dev"], "overlays/dev/lily-sklearn: no container with"),
+        (["--app", "rose", "--env", "dev"], "--app rose: nothing of that name on cicd; there is lily-api"),
+        (["--app", "lily-api", "--env", "qa"], "--env qa: nothing of that name on cicd; there is dev, staging, prod"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_judged_is_named(monitored: tuple[Checkout, Version], args: list[str], said: str) -> None:
@@ -150,11 +150,11 @@ def test_the_command_that_sets_the_monitoring_up_is_named(monitored: tuple[Check
     checkout, _ = monitored
     environment = checkout.root / "model-src/.venv"
     environment.unlink()
-    missing = checkout.run("check_drift", "--app", "iris-api", "--env", "dev")
+    missing = checkout.run("check_drift", "--app", "lily-api", "--env", "dev")
     # An environment without Evidently.
     environment.symlink_to(ROOT / ".venv")
 
-    lacking = checkout.run("check_drift", "--app", "iris-api", "--env", "dev")
+    lacking = checkout.run("check_drift", "--app", "lily-api", "--env", "dev")
 
     assert missing.code == lacking.code == 1
     assert missing.errors == lacking.errors
@@ -169,9 +169,9 @@ def test_the_named_command_names_a_lock_that_has_evidently() -> None:
 
 def test_what_cannot_be_judged_leaves_no_old_verdict(monitored: tuple[Checkout, Version], s3: S3) -> None:
     checkout, _ = monitored
-    checkout.write(verdict := "model-src/reports/drift/dev/iris-api/verdict.json", "{}")
+    checkout.write(verdict := "model-src/reports/drift/dev/lily-api/verdict.json", "{}")
 
-    assert checkout.run("check_drift", "--app", "iris-api", "--env", "dev").code == 1
+    assert checkout.run("check_drift", "--app", "lily-api", "--env", "dev").code == 1
     assert not (checkout.root / verdict).exists()
 
 
@@ -182,10 +182,10 @@ def test_another_log_can_be_named_from_anywhere(monitored: tuple[Checkout, Versi
     shutil.copytree(s3.files / "requests/dev", tmp_path / "here/log")
 
     done: Any = subprocess.run(
-        [ROOT / ".venv/bin/python", ROOT / "scripts/check_drift.py", "--root", checkout.root, "--app", "iris-sklearn",
+        [ROOT / ".venv/bin/python", ROOT / "scripts/check_drift.py", "--root", checkout.root, "--app", "lily-sklearn",
          "--env", "dev", "--log", "log", "--out", "drift"],
         cwd=tmp_path / "here", capture_output=True, text=True,
     )  # fmt: skip
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "here/drift/iris-sklearn/verdict.json").is_file()
+    assert (tmp_path / "here/drift/lily-sklearn/verdict.json").is_file()

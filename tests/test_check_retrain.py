@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import IMAGE, ROOT, S3, Checkout, Version, package
+from conftest import IMAGE, S3, Checkout, Version, package
 
 import check_retrain
 from gitops.repo import layout
@@ -22,7 +22,7 @@ POLICY = {
 def verdict_of(version: str, drifted: list[str], accuracy: float | None = None, **changed: Any) -> dict[str, Any]:
     quality = None if accuracy is None else {"rows": 60, "metrics": {"accuracy": {"current": accuracy}}}
     return {
-        "schema": 1, "environment": "dev", "model": "iris", "version": version, "until": "2026-03-01T00:00:00Z",
+        "schema": 1, "environment": "dev", "model": "lily", "version": version, "until": "2026-03-01T00:00:00Z",
         "drifted_columns": drifted, "columns": 5, "quality": quality,
     } | changed  # fmt: skip
 
@@ -31,13 +31,13 @@ def verdict_of(version: str, drifted: list[str], accuracy: float | None = None, 
 def released(checkout: Checkout, version: Version) -> tuple[Checkout, Version]:
     """A clone whose dev runs the version, released today."""
     done = checkout.run(
-        "bump_model", "--app", "iris-api", "--env", "dev", "--model-uri", version.uri, "--image", IMAGE, "--commit"
+        "bump_model", "--app", "lily-api", "--env", "dev", "--model-uri", version.uri, "--image", IMAGE, "--commit"
     )
     assert done.code == 0, done.err
     return checkout, version
 
 
-def file_of(checkout: Checkout, verdict: Any, app: str = "iris-api") -> Path:
+def file_of(checkout: Checkout, verdict: Any, app: str = "lily-api") -> Path:
     """Where check_drift.py leaves it."""
     path = f"{layout.DRIFT_REPORTS}/dev/{app}/{layout.VERDICT_FILE}"
     checkout.write(path, verdict if isinstance(verdict, str) else json.dumps(verdict))
@@ -96,10 +96,10 @@ def test_nothing_is_due(released: tuple[Checkout, Version]) -> None:
     checkout, version = released
     file_of(checkout, verdict_of(version.version, ["petal_width"], 0.95))
 
-    done = checkout.run("check_retrain", "--model", "iris", "--env", "dev")
+    done = checkout.run("check_retrain", "--model", "lily", "--env", "dev")
 
     assert (done.code, done.err) == (0, "")
-    name = f"iris {version.version}"
+    name = f"lily {version.version}"
     assert done.out.splitlines() == [
         "retrain: false",
         f"- {name}: schedule: not due: first released 0 days ago, at most 90",
@@ -116,7 +116,7 @@ def test_one_rule_is_enough(released: tuple[Checkout, Version], drifted: list[st
     checkout, version = released
     file = file_of(checkout, verdict_of(version.version, drifted, accuracy))
 
-    done = checkout.run("check_retrain", "--model", "iris", "--env", "dev", "--verdict", file, "--json")
+    done = checkout.run("check_retrain", "--model", "lily", "--env", "dev", "--verdict", file, "--json")
 
     assert done.code == 0, done.err
     told = json.loads(done.out)
@@ -131,16 +131,16 @@ def test_age_counts_from_the_first_release_anywhere(released: tuple[Checkout, Ve
     checkout.git("checkout", "-q", "cicd")
     environment = os.environ | {"GIT_COMMITTER_DATE": "2001-02-03T04:05:06+00:00"}
     subprocess.run(["git", "commit", "-q", "--amend", "--no-edit"], cwd=checkout.root, env=environment, check=True)
-    promoted = checkout.run("promote_model", "--app", "iris-api", "--to", "staging")
+    promoted = checkout.run("promote_model", "--app", "lily-api", "--to", "staging")
     assert promoted.code == 0, promoted.err
-    checkout.git("merge", "-q", "--no-ff", "--no-edit", f"promote/staging/iris-api-{version.version}")
+    checkout.git("merge", "-q", "--no-ff", "--no-edit", f"promote/staging/lily-api-{version.version}")
     for env in ("dev", "staging"):
         assert checkout.run("check_retrain", "--env", env).out.startswith("retrain: true\n")
 
     # The same code again, with other bytes: new since today.
     newer = package(tmp_path / "newer", "two")
     s3.upload(newer)
-    done = checkout.run("bump_model", "--app", "iris-api", "--env", "dev", "--model-uri", newer.uri, "--commit")
+    done = checkout.run("bump_model", "--app", "lily-api", "--env", "dev", "--model-uri", newer.uri, "--commit")
     assert done.code == 0, done.err
     assert checkout.run("check_retrain", "--env", "dev").out.startswith("retrain: false\n")
     assert checkout.run("check_retrain", "--env", "staging").out.startswith("retrain: true\n")
@@ -159,11 +159,11 @@ def test_a_verdict_that_was_left_behind_is_not_counted(released: tuple[Checkout,
     done = checkout.run("check_retrain", "--env", "dev")
 
     assert (done.code, done.out.splitlines()[0]) == (0, "retrain: false")
-    assert done.err == f"{file}: of iris 2025-01-01-000000000000, which is not what runs in dev\n"
+    assert done.err == f"{file}: of lily 2025-01-01-000000000000, which is not what runs in dev\n"
     named = checkout.run("check_retrain", "--env", "dev", "--verdict", file)
     assert (named.code, named.out) == (1, "")
     assert named.errors == [
-        f"{file}: of iris 2025-01-01-000000000000, which is not what runs in dev;"
+        f"{file}: of lily 2025-01-01-000000000000, which is not what runs in dev;"
         " run `python scripts/check_drift.py --env dev` again"
     ]
 
@@ -211,7 +211,7 @@ def test_a_verdict_of_another_environment_is_refused(released: tuple[Checkout, V
 )
 def test_a_policy_that_is_none_is_refused(released: tuple[Checkout, Version], policy: str | None, said: str) -> None:
     checkout, _ = released
-    path = "model-src/models/iris/retraining.yaml"
+    path = "model-src/models/lily/retraining.yaml"
     checkout.git("checkout", "-q", "cicd")
     if policy is None:
         (checkout.root / path).unlink()
@@ -229,7 +229,7 @@ def test_a_policy_that_is_none_is_refused(released: tuple[Checkout, Version], po
     ("args", "said"),
     [
         (["--env", "qa"], "--env qa: nothing of that name on cicd; there is dev, staging, prod"),
-        (["--env", "dev", "--model", "rose"], "--model rose: runs nowhere in dev; there is iris"),
+        (["--env", "dev", "--model", "rose"], "--model rose: runs nowhere in dev; there is lily"),
     ],
 )
 def test_unknown_names_are_refused(released: tuple[Checkout, Version], args: list[str], said: str) -> None:
@@ -238,15 +238,9 @@ def test_unknown_names_are_refused(released: tuple[Checkout, Version], args: lis
 
 def test_an_unreadable_store_decides_nothing(released: tuple[Checkout, Version], s3: S3) -> None:
     checkout, version = released
-    s3.client.delete_object(Bucket="mlops-prod", Key=f"models/iris/{version.version}/manifest.json")
+    s3.client.delete_object(Bucket="mlops-prod", Key=f"models/lily/{version.version}/manifest.json")
 
     done = checkout.run("check_retrain", "--env", "dev")
 
     assert (done.code, done.out) == (1, "")
     assert "no such version in the bucket" in done.errors[0]
-
-
-@pytest.mark.parametrize("model", layout.models(ROOT))
-def test_the_policies_of_this_repository_hold(model: str) -> None:
-    file = ROOT / f"model-src/models/{model}/retraining.yaml"
-    assert check_retrain.read_policy(file.read_bytes(), str(file)).keys() == {"schedule", "performance", "drift"}

@@ -181,7 +181,7 @@ def test_an_export_has_every_file_also_from_a_sparse_checkout(plain: Checkout, r
     repo.export("HEAD", tmp_path / "out", "overlays", "model-src")
 
     found = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file())
-    assert found == ["model-src/models/iris/train.py", "overlays/dev/note.txt"]
+    assert found == ["model-src/models/lily/train.py", "overlays/dev/note.txt"]
 
 
 def test_a_message_may_quote_one_that_is_no_utf_8(repo: Git) -> None:

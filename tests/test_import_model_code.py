@@ -16,7 +16,7 @@ def changed(plain: Checkout) -> Checkout:
     plain.commit("Old code", push=True)
     plain.git("push", "-q", "origin", "cicd:main")
     on_main(
-        plain, {"model-src/models/iris/train.py": "new\n", "model-src/added.py": "added\n", "model-src/old.py": None}
+        plain, {"model-src/models/lily/train.py": "new\n", "model-src/added.py": "added\n", "model-src/old.py": None}
     )
     return plain
 
@@ -66,7 +66,7 @@ def test_an_import_makes_the_folder_equal_to_mains_deletions_included_and_names_
 
 
 def test_an_import_never_conflicts_though_both_sides_changed_the_same_lines(changed: Checkout) -> None:
-    changed.write("model-src/models/iris/train.py", "changed on cicd too\n")
+    changed.write("model-src/models/lily/train.py", "changed on cicd too\n")
     changed.write("model-src/only-here.py", "gone after the import\n")
     changed.commit("A change where it does not belong", push=True)
 
@@ -159,13 +159,13 @@ def test_a_subject_that_is_no_utf_8_is_taken_over(changed: Checkout) -> None:
 
 def test_an_import_changes_nothing_that_is_rendered(checkout: Checkout) -> None:
     renders = checkout.run("render").out
-    on_main(checkout, {"model-src/models/iris/params.yaml": "changed: true\n", "model-src/pyproject.toml": None})
+    on_main(checkout, {"model-src/models/lily/params.yaml": "changed: true\n", "model-src/pyproject.toml": None})
 
     done = checkout.run("import_model_code", "--push")
 
     assert done.code == 0, done.err
     assert checkout.git("diff", "--name-only", "cicd^", "cicd").split() == [
-        "model-src/models/iris/params.yaml",
+        "model-src/models/lily/params.yaml",
         "model-src/pyproject.toml",
     ]
     assert "kind: InferenceService\n" in renders
@@ -173,14 +173,14 @@ def test_an_import_changes_nothing_that_is_rendered(checkout: Checkout) -> None:
 
 
 def test_training_on_cicd_finds_the_code_commit_of_main(changed: Checkout) -> None:
-    expected = changed.git("log", "-1", "--format=%H", "main", "--", "model-src/models/iris")
-    on_main(changed, {"model-src/elsewhere.py": "no part of the model iris\n"})
+    expected = changed.git("log", "-1", "--format=%H", "main", "--", "model-src/models/lily")
+    on_main(changed, {"model-src/elsewhere.py": "no part of the model lily\n"})
     assert changed.run("import_model_code").code == 0
 
     found = subprocess.run(
         [ROOT / "model-src/.venv/bin/python", "-c",
          "import sys; from pathlib import Path; from packing import lineage;"
-         " print(lineage.find(Path(sys.argv[1]), 'iris').commit)", changed.root / FOLDER],
+         " print(lineage.find(Path(sys.argv[1]), 'lily').commit)", changed.root / FOLDER],
         cwd=ROOT / FOLDER, capture_output=True, text=True,
     )  # fmt: skip
 
@@ -190,7 +190,7 @@ def test_training_on_cicd_finds_the_code_commit_of_main(changed: Checkout) -> No
 # Refused
 
 
-@pytest.mark.parametrize("path", ["model-src/models/iris/train.py", "model-src/mine.py", "overlays/dev/mine.yaml"])
+@pytest.mark.parametrize("path", ["model-src/models/lily/train.py", "model-src/mine.py", "overlays/dev/mine.yaml"])
 def test_uncommitted_changes_are_refused(changed: Checkout, path: str) -> None:
     changed.write(path, "mine\n")
 

@@ -40,14 +40,14 @@ def test_from_the_fork_to_the_first_release(fork: Checkout, s3: S3, tmp_path: Pa
     assert fork.run("validate").code == 0
     s3.client.create_bucket(Bucket="acme-models")
     made = package(tmp_path / "artifacts")
-    done = fork.run("upload_model", "--model", "iris", "--artifacts", made.folder)
+    done = fork.run("upload_model", "--model", "lily", "--artifacts", made.folder)
     assert done.code == 0, done.err
-    uri = f"s3://acme-models/models/iris/{made.version}/"
+    uri = f"s3://acme-models/models/lily/{made.version}/"
     assert done.out == f"{uri}\n"
-    image = f"444455556666.dkr.ecr.eu-central-1.amazonaws.com/iris-api@sha256:{'1' * 64}"
-    done = fork.run("bump_model", "--app", "iris-api", "--env", "dev", "--model-uri", uri, "--image", image, "--push")
+    image = f"444455556666.dkr.ecr.eu-central-1.amazonaws.com/lily-api@sha256:{'1' * 64}"
+    done = fork.run("bump_model", "--app", "lily-api", "--env", "dev", "--model-uri", uri, "--image", image, "--push")
     assert done.code == 0, done.err
-    assert f"value: {uri}onnx/" in fork.git("show", "origin/cicd:overlays/dev/iris-api/release.yaml")
+    assert f"value: {uri}onnx/" in fork.git("show", "origin/cicd:overlays/dev/lily-api/release.yaml")
 
 
 def test_only_the_values_change(fork: Checkout) -> None:
@@ -74,7 +74,7 @@ def test_the_same_values_again_change_nothing_and_others_replace_them(fork: Chec
     assert (done.code, fork.state()) == (0, before)
     assert "every file has these values already" in done.err
     assert fork.run("init_fork", *ARGS[:-2], "--domain", "models.acme.com").code == 0
-    assert b"value: iris-api.models.acme.com" in fork.read("overlays/prod/iris-api/kustomization.yaml")
+    assert b"value: lily-api.models.acme.com" in fork.read("overlays/prod/lily-api/kustomization.yaml")
 
 
 def test_what_is_left_of_the_template_is_listed(fork: Checkout) -> None:

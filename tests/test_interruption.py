@@ -80,26 +80,26 @@ class Case:
 def bumped(checkout: Checkout, versions: list[Version], *numbers: int) -> None:
     for number in numbers:
         done = checkout.run(
-            "bump_model", "--app", "iris-api", "--env", "dev", "--model-uri", versions[number].uri, "--image", IMAGE,
+            "bump_model", "--app", "lily-api", "--env", "dev", "--model-uri", versions[number].uri, "--image", IMAGE,
             "--push",
         )  # fmt: skip
         assert done.code == 0, done.err
 
 
-BUMP = ("--app", "iris-api", "--env", "dev", "--image", IMAGE, "--model-uri")
+BUMP = ("--app", "lily-api", "--env", "dev", "--image", IMAGE, "--model-uri")
 CASES = {
     "bump, in the tree": Case("bump_model", (*BUMP, "{two}"), lambda c, v: bumped(c, v, 0)),
     "bump, committed": Case("bump_model", (*BUMP, "{two}", "--commit"), lambda c, v: bumped(c, v, 0)),
     "bump, pushed": Case("bump_model", (*BUMP, "{two}", "--push"), lambda c, v: bumped(c, v, 0)),
     "promote": Case(
-        "promote_model", ("--app", "iris-api", "--to", "staging", "--push"), lambda c, v: bumped(c, v, 0)
+        "promote_model", ("--app", "lily-api", "--to", "staging", "--push"), lambda c, v: bumped(c, v, 0)
     ),
     "roll back": Case(
-        "rollback_model", ("--app", "iris-api", "--env", "dev", "--reason", "why", "--push"),
+        "rollback_model", ("--app", "lily-api", "--env", "dev", "--reason", "why", "--push"),
         lambda c, v: bumped(c, v, 0, 1),
     ),
     "retire": Case(
-        "retire_app", ("--app", "iris-api", "--env", "dev", "--reason", "why", "--push"), lambda c, v: bumped(c, v, 0)
+        "retire_app", ("--app", "lily-api", "--env", "dev", "--reason", "why", "--push"), lambda c, v: bumped(c, v, 0)
     ),
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import SAMPLE
 
 from gitops.cli import Refused
 from gitops.manifests import closure, kustomize
@@ -18,7 +18,7 @@ from gitops.programs import tools
 from gitops.repo import layout
 from gitops.repo.policy import read_policy
 
-FOLDERS = [*layout.overlays(ROOT, read_policy(ROOT)), "argocd"]
+FOLDERS = [*layout.overlays(SAMPLE, read_policy(SAMPLE)), "argocd"]
 
 
 def copy(source: Path, target: Path, files: set[str]) -> Path:
@@ -175,18 +175,18 @@ def test_a_closure_has_links_and_what_they_lead_to(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "folders"),
     [
-        ("base/api/service.yaml", ["overlays/dev/iris-api", "overlays/staging/iris-api", "overlays/prod/iris-api"]),
-        ("apps/iris-sklearn/runtime.yaml", [f"overlays/{e}/iris-sklearn" for e in ("dev", "staging", "prod")]),
+        ("base/api/service.yaml", ["overlays/dev/lily-api", "overlays/staging/lily-api", "overlays/prod/lily-api"]),
+        ("apps/lily-sklearn/runtime.yaml", [f"overlays/{e}/lily-sklearn" for e in ("dev", "staging", "prod")]),
         (
             "overlays/dev/shared/model-reader.yaml",
-            [f"overlays/dev/{app}" for app in ("iris-api", "iris-batch", "iris-sklearn")],
+            [f"overlays/dev/{app}" for app in ("lily-api", "lily-batch", "lily-sklearn")],
         ),
         (
             "overlays/dev/shared/gone.yaml",
-            [f"overlays/dev/{app}" for app in ("iris-api", "iris-batch", "iris-sklearn")],
+            [f"overlays/dev/{app}" for app in ("lily-api", "lily-batch", "lily-sklearn")],
         ),
         ("overlays/prod/environment/resourcequota.yaml", ["overlays/prod/environment"]),
-        ("base/api/gone.yaml", ["overlays/dev/iris-api", "overlays/staging/iris-api", "overlays/prod/iris-api"]),
+        ("base/api/gone.yaml", ["overlays/dev/lily-api", "overlays/staging/lily-api", "overlays/prod/lily-api"]),
         ("argocd/root.yaml", ["argocd"]),
         ("overlays/promotion.yaml", []),
         ("README.md", []),
@@ -266,8 +266,8 @@ def test_faults_of_all_folders_are_reported_each_with_its_folder_and_no_path_of_
     for name in ("base", "apps", "overlays", "argocd"):
         shutil.copytree(manifests / name, root / name)
     for file, old, new in (
-        ("overlays/dev/iris-api/release.yaml", "name: iris-api", "name: iris-app"),
-        ("overlays/prod/iris-api/kustomization.yaml", "path: /spec/rules/0/host", "path: /spec/rule/0/host"),
+        ("overlays/dev/lily-api/release.yaml", "name: lily-api", "name: lily-app"),
+        ("overlays/prod/lily-api/kustomization.yaml", "path: /spec/rules/0/host", "path: /spec/rule/0/host"),
         ("base/environment/limitrange.yaml", "metadata:\n", "metadata\n"),
     ):
         (root / file).write_text((root / file).read_text().replace(old, new, 1))
@@ -280,10 +280,10 @@ def test_faults_of_all_folders_are_reported_each_with_its_folder_and_no_path_of_
     missing = f"base/inference-service/kustomization.yaml: resources: 'serviceaccount.yaml': {OUTSIDE}"
     assert not [line for line in lines if str(tmp_path) in line]
     assert [line.partition(": ")[0] for line in lines if line != missing] == [
-        "base/environment/limitrange.yaml", "overlays/dev/iris-api", "overlays/prod/iris-api",
+        "base/environment/limitrange.yaml", "overlays/dev/lily-api", "overlays/prod/lily-api",
     ]  # fmt: skip
     assert lines.count(missing) == 1
-    assert "overlays/dev/iris-api: no resource matches strategic merge patch" in lines[1]
+    assert "overlays/dev/lily-api: no resource matches strategic merge patch" in lines[1]
 
 
 # Comparing
@@ -390,6 +390,6 @@ def test_items_without_a_name_of_their_own_go_by_position(names: list[Any]) -> N
 
 
 def test_yaml_of_a_render_is_what_the_objects_say(manifests: Path) -> None:
-    text = kustomize.build(manifests, "overlays/prod/iris-api")
+    text = kustomize.build(manifests, "overlays/prod/lily-api")
 
     assert kustomize.objects(text) == list(yaml.safe_load_all(text))

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 from gitops.cli import Refused
 from gitops.repo import layout
@@ -57,10 +56,6 @@ def test_a_policy_says_whose_signature_a_version_needs(block: str, signing: Sign
     policy = parse_policy(f"{GOOD}signing:\n  {block}\n".encode())
 
     assert policy == replace(POLICY, signing=signing)
-
-
-def test_the_policy_of_this_repository_is_read() -> None:
-    assert read_policy(ROOT).environments == ("dev", "staging", "prod")
 
 
 def test_a_policy_is_read_in_its_order() -> None:
@@ -163,21 +158,21 @@ def test_no_environment_or_registry_at_all_is_refused() -> None:
 def root(tmp_path: Path) -> Path:
     """A repository with two apps, of which one is not in prod, and folders that are neither app nor overlay."""
     for path in (
-        "apps/iris-api/kustomization.yaml",
+        "apps/lily-api/kustomization.yaml",
         "apps/wine-api/kustomization.yaml",
         "apps/notes/README.md",
-        "model-src/models/iris/problem.yaml",
+        "model-src/models/lily/problem.yaml",
         "model-src/packing/pack.py",
         "overlays/dev/environment/kustomization.yaml",
-        "overlays/dev/iris-api/kustomization.yaml",
-        "overlays/dev/iris-api/release.yaml",
+        "overlays/dev/lily-api/kustomization.yaml",
+        "overlays/dev/lily-api/release.yaml",
         "overlays/dev/shared/kustomization.yaml",
         "overlays/dev/wine-api/kustomization.yaml",
         "overlays/dev/wine-api/release.yaml",
         "overlays/dev/notes/README.md",
-        "overlays/prod/iris-api/kustomization.yaml",
-        "overlays/prod/iris-api/release.yaml",
-        "overlays/other/iris-api/kustomization.yaml",
+        "overlays/prod/lily-api/kustomization.yaml",
+        "overlays/prod/lily-api/release.yaml",
+        "overlays/other/lily-api/kustomization.yaml",
     ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
@@ -185,13 +180,13 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_what_there_is_is_found(root: Path) -> None:
-    assert layout.apps(root) == ["iris-api", "wine-api"]
-    assert layout.models(root) == ["iris"]
+    assert layout.apps(root) == ["lily-api", "wine-api"]
+    assert layout.models(root) == ["lily"]
     assert layout.overlays(root, POLICY) == [
         "overlays/dev/environment",
-        "overlays/dev/iris-api",
+        "overlays/dev/lily-api",
         "overlays/dev/wine-api",
-        "overlays/prod/iris-api",
+        "overlays/prod/lily-api",
     ]
 
 
@@ -199,12 +194,12 @@ def test_what_there_is_is_found(root: Path) -> None:
     ("app", "env", "message"),
     [
         (
-            "iris-api",
+            "lily-api",
             "production",
             "overlays/promotion.yaml: environments: no 'production'; the environments are dev, staging, prod",
         ),
-        ("iris-apy", "dev", "apps/iris-apy: no such app; the apps are iris-api, wine-api"),
-        ("notes", "dev", "apps/notes: no such app; the apps are iris-api, wine-api"),
+        ("lily-apy", "dev", "apps/lily-apy: no such app; the apps are lily-api, wine-api"),
+        ("notes", "dev", "apps/notes: no such app; the apps are lily-api, wine-api"),
         (
             "wine-api",
             "prod",

@@ -38,17 +38,17 @@ def test_every_version_is_a_row_with_metrics_lineage_and_where_it_runs(
     two: tuple[Version, Version], checkout: Checkout
 ) -> None:
     one, other = two
-    for app, image in (("iris-api", ["--image", IMAGE]), ("iris-sklearn", [])):
+    for app, image in (("lily-api", ["--image", IMAGE]), ("lily-sklearn", [])):
         done = checkout.run("bump_model", "--app", app, "--env", "dev", "--model-uri", one.uri, *image, "--commit")
         assert done.code == 0, done.err
 
-    done = checkout.run("list_versions", "--model", "iris")
+    done = checkout.run("list_versions", "--model", "lily")
 
     assert done.err == ""
     assert [line.split("  ") for line in _squeezed(done.out)] == [
         ["version", "accuracy", "macro_f1", "code", "data", "mlflow run", "runs in"],
         ["-"] * 7,
-        [one.version, "0.9556", "0.9550", "c0dec0dec0de", "d" * 12, "f" * 12, "iris-api in dev; iris-sklearn in dev"],
+        [one.version, "0.9556", "0.9550", "c0dec0dec0de", "d" * 12, "f" * 12, "lily-api in dev; lily-sklearn in dev"],
         [other.version, "1.0000", "0.9877", "beefbeefbeef", "d" * 12, "f" * 12, "-"],
     ]
 
@@ -63,7 +63,7 @@ def _squeezed(table: str) -> list[str]:
 
 
 def test_json_has_the_whole_manifests(two: tuple[Version, Version], checkout: Checkout) -> None:
-    done = checkout.run("list_versions", "--model", "iris", "--json")
+    done = checkout.run("list_versions", "--model", "lily", "--json")
 
     assert json.loads(done.out) == [{"uri": version.uri, "runs_in": []} | version.data for version in two]
     assert (done.code, done.err) == (0, "")
@@ -73,38 +73,38 @@ def test_only_versions_with_a_manifest_are_listed_and_stray_keys_do_not_matter(
     version: Version, checkout: Checkout, s3: S3
 ) -> None:
     stray = [
-        f"models/iris/{LATER}-0123456789ab/onnx/model.onnx",
-        "models/iris/notes/manifest.json",
-        "models/iris/manifest.json",
-        f"models/iris/{version.version}/onnx/manifest.json.sig",
-        f"models/iris-2/{version.version}/manifest.json",
-        f"models/iris/{LATER}-0123456789AB/manifest.json",
-        f"models/iris/{version.version}/manifest.json.sig",
-        f"models/iris/copy/models/iris/{version.version}/manifest.json",
+        f"models/lily/{LATER}-0123456789ab/onnx/model.onnx",
+        "models/lily/notes/manifest.json",
+        "models/lily/manifest.json",
+        f"models/lily/{version.version}/onnx/manifest.json.sig",
+        f"models/lily-2/{version.version}/manifest.json",
+        f"models/lily/{LATER}-0123456789AB/manifest.json",
+        f"models/lily/{version.version}/manifest.json.sig",
+        f"models/lily/copy/models/lily/{version.version}/manifest.json",
     ]
     for name in stray:
         s3.client.put_object(Bucket=BUCKET, Key=name, Body=b"stray")
 
-    done = checkout.run("list_versions", "--model", "iris", "--json")
+    done = checkout.run("list_versions", "--model", "lily", "--json")
 
     assert [row["uri"] for row in json.loads(done.out)] == [version.uri]
     assert (done.code, done.err) == (0, "")
 
 
 def test_an_empty_bucket_is_said_to_be_empty(checkout: Checkout, s3: S3) -> None:
-    table, as_json = (checkout.run("list_versions", "--model", "iris", *args) for args in ([], ["--json"]))
+    table, as_json = (checkout.run("list_versions", "--model", "lily", *args) for args in ([], ["--json"]))
 
     assert (table.code, table.out) == (0, "")
-    assert table.err == f"no version of iris in s3://{BUCKET}; upload_model.py adds one\n"
+    assert table.err == f"no version of lily in s3://{BUCKET}; upload_model.py adds one\n"
     assert (as_json.code, json.loads(as_json.out)) == (0, [])
 
 
-@pytest.mark.parametrize("model", ["wine", "", "packing", "../iris", "iris/", "i.is"])
+@pytest.mark.parametrize("model", ["wine", "", "packing", "../lily", "lily/", "i.is"])
 def test_an_unknown_model_is_refused(model: str, checkout: Checkout, version: Version) -> None:
     done = checkout.run("list_versions", "--model", model)
 
     assert done.errors == [
-        f"--model {model!r}: no such model: model-src/ has diabetes, iris, and s3://{BUCKET} has no version of it"
+        f"--model {model!r}: no such model: model-src/ has diabetes, lily, and s3://{BUCKET} has no version of it"
     ]
     assert (done.code, done.out) == (1, "")
 
@@ -121,15 +121,15 @@ def test_a_model_whose_code_is_gone_is_listed_as_long_as_it_has_versions(
 
 
 def test_another_bucket_can_be_named(checkout: Checkout, s3: S3) -> None:
-    done = checkout.run("list_versions", "--model", "iris", "--bucket", "s3://nowhere")
+    done = checkout.run("list_versions", "--model", "lily", "--bucket", "s3://nowhere")
 
     assert done.errors == ["s3://nowhere: no such bucket; create it, or correct the name"]
     assert (done.code, done.out) == (1, "")
 
 
-@pytest.mark.parametrize("bucket", ["", "mlops-prod", "s3://mlops-prod/models/iris"])
+@pytest.mark.parametrize("bucket", ["", "mlops-prod", "s3://mlops-prod/models/lily"])
 def test_a_malformed_bucket_is_refused(bucket: str, checkout: Checkout) -> None:
-    done = checkout.run("list_versions", "--model", "iris", "--bucket", bucket)
+    done = checkout.run("list_versions", "--model", "lily", "--bucket", bucket)
 
     assert done.errors == [
         f"--bucket {bucket!r}: write it as s3://BUCKET; the place in the bucket follows from the model"
@@ -140,14 +140,14 @@ def test_a_malformed_bucket_is_refused(bucket: str, checkout: Checkout) -> None:
 def test_where_versions_run_is_taken_from_the_deployed_branch_whatever_is_checked_out(
     version: Version, checkout: Checkout
 ) -> None:
-    args = ("--app", "iris-sklearn", "--env", "dev", "--model-uri", version.uri, "--push")
+    args = ("--app", "lily-sklearn", "--env", "dev", "--model-uri", version.uri, "--push")
     assert checkout.run("bump_model", *args).code == 0
     checkout.git("checkout", "-q", "main")
     checkout.git("branch", "-q", "-D", "cicd")
 
-    done = checkout.run("list_versions", "--model", "iris", "--json")
+    done = checkout.run("list_versions", "--model", "lily", "--json")
 
-    assert [row["runs_in"] for row in json.loads(done.out)] == [["iris-sklearn in dev"]]
+    assert [row["runs_in"] for row in json.loads(done.out)] == [["lily-sklearn in dev"]]
 
 
 def test_a_clone_without_the_deployed_branch_is_told_how_to_get_it(checkout: Checkout, version: Version) -> None:
@@ -155,7 +155,7 @@ def test_a_clone_without_the_deployed_branch_is_told_how_to_get_it(checkout: Che
     checkout.git("branch", "-q", "-D", "cicd")
     checkout.git("update-ref", "-d", "refs/remotes/origin/cicd")
 
-    done = checkout.run("list_versions", "--model", "iris")
+    done = checkout.run("list_versions", "--model", "lily")
 
     assert done.errors == [
         "branch cicd: not in this clone; fetch it with `git fetch origin cicd`, or start it with `git branch cicd main`"
@@ -167,7 +167,7 @@ def test_a_clone_without_the_deployed_branch_is_told_how_to_get_it(checkout: Che
 
 
 def test_verification_says_how_much_was_verified(two: tuple[Version, Version], checkout: Checkout) -> None:
-    done = checkout.run("list_versions", "--model", "iris", "--verify")
+    done = checkout.run("list_versions", "--model", "lily", "--verify")
 
     assert (done.code, done.err) == (0, "2 versions verified, every stored byte as its manifest says\n")
     assert two[0].version in done.out
@@ -184,7 +184,7 @@ def test_verification_finds_what_was_altered_removed_and_added_and_still_lists(
     file.write_bytes(b"0" + file.read_bytes()[1:])
     was = one.data["files"][0]
 
-    done = checkout.run("list_versions", "--model", "iris", "--verify", "--json")
+    done = checkout.run("list_versions", "--model", "lily", "--verify", "--json")
 
     assert [row["uri"] for row in json.loads(done.out)] == [one.uri, other.uri]
     assert done.code == 1
@@ -203,7 +203,7 @@ def test_verification_finds_what_was_altered_removed_and_added_and_still_lists(
 def test_without_verification_no_file_is_read(version: Version, checkout: Checkout, s3: S3) -> None:
     s3.client.delete_object(Bucket=BUCKET, Key=key(version, "onnx/model.onnx"))
 
-    assert checkout.run("list_versions", "--model", "iris").code == 0
+    assert checkout.run("list_versions", "--model", "lily").code == 0
 
 
 def test_a_version_with_a_wrong_manifest_is_reported_and_the_others_are_listed(
@@ -212,10 +212,10 @@ def test_a_version_with_a_wrong_manifest_is_reported_and_the_others_are_listed(
     one, other = two
     s3.client.put_object(Bucket=BUCKET, Key=key(one, "manifest.json"), Body=json.dumps(other.data).encode())
 
-    done = checkout.run("list_versions", "--model", "iris", "--json")
+    done = checkout.run("list_versions", "--model", "lily", "--json")
 
     assert [row["uri"] for row in json.loads(done.out)] == [other.uri]
-    assert done.errors == [f"{one.uri}manifest.json: names iris/{other.version}, not iris/{one.version}"]
+    assert done.errors == [f"{one.uri}manifest.json: names lily/{other.version}, not lily/{one.version}"]
     assert done.code == 1
 
 
@@ -224,7 +224,7 @@ def test_when_no_version_can_be_read_the_bucket_is_not_called_empty(
 ) -> None:
     s3.client.put_object(Bucket=BUCKET, Key=key(version, "manifest.json"), Body=b"[]")
 
-    done = checkout.run("list_versions", "--model", "iris")
+    done = checkout.run("list_versions", "--model", "lily")
 
     assert done.err == f"error: {version.uri}manifest.json: the whole file: [] is not of type 'object'\n"
     assert (done.code, done.out) == (1, "")
@@ -235,6 +235,6 @@ def test_any_metrics_can_be_listed(metrics: dict[str, float], checkout: Checkout
     made = package(tmp_path / "made", metrics=metrics)
     s3.upload(made)
 
-    done = checkout.run("list_versions", "--model", "iris")
+    done = checkout.run("list_versions", "--model", "lily")
 
     assert done.out.splitlines()[2].startswith(made.version)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import SAMPLE
 
 from gitops.checks import generators
 from gitops.manifests import closure, kustomize
@@ -20,13 +20,13 @@ from gitops.manifests.objects import identity, leaves
 from gitops.repo import layout
 from gitops.repo.policy import POLICY_FILE, read_policy
 
-POLICY = read_policy(ROOT)
-OVERLAYS = layout.overlays(ROOT, POLICY)
+POLICY = read_policy(SAMPLE)
+OVERLAYS = layout.overlays(SAMPLE, POLICY)
 APPS = [folder for folder in OVERLAYS if not folder.endswith("/environment")]
-APIS = [folder for folder in APPS if folder.endswith("/iris-api")]
-MODELS = [folder for folder in APPS if folder.endswith("/iris-sklearn")]
+APIS = [folder for folder in APPS if folder.endswith("/lily-api")]
+MODELS = [folder for folder in APPS if folder.endswith("/lily-sklearn")]
 SERVICES = sorted(APIS + MODELS, key=APPS.index)
-BATCHES = [folder for folder in APPS if folder.endswith("/iris-batch")]
+BATCHES = [folder for folder in APPS if folder.endswith("/lily-batch")]
 REPOSITORY = "https://github.com/example-org/model-gitops.git"
 
 Objects = dict[str, list[dict[str, Any]]]
@@ -211,7 +211,7 @@ def test_pods_are_spread_over_zones_and_nodes(renders: Objects, folder: str) -> 
 def test_pods_say_which_model_they_serve(renders: Objects, folder: str) -> None:
     labels, _, _ = pod_of(renders[folder])
 
-    assert labels == {"app.kubernetes.io/name": folder.split("/")[2], "model.mlops/model": "iris"}
+    assert labels == {"app.kubernetes.io/name": folder.split("/")[2], "model.mlops/model": "lily"}
 
 
 @pytest.mark.parametrize("folder", APPS)
@@ -325,7 +325,7 @@ def test_a_batch_reads_and_writes_folders_of_its_environment_in_the_bucket(rende
     variables = {variable["name"]: variable["value"] for variable in container["env"]}
 
     environment = folder.split("/")[1]
-    place = f"s3://{POLICY.model_bucket}/batch/{environment}/iris/"
+    place = f"s3://{POLICY.model_bucket}/batch/{environment}/lily/"
     assert container["command"] == ["python", "-m", "serving.batch"]
     assert variables == {
         "BATCH_INPUT": f"{place}in/", "BATCH_OUTPUT": f"{place}out/", "MODEL_URI": "s3://unreleased/",
@@ -366,8 +366,8 @@ patches:
 @pytest.mark.parametrize(
     ("app", "path", "own", "variables"),
     [
-        ("iris-api", "/spec/template/spec", "api", {"AWS_REGION", "REQUEST_LOG_URI"}),
-        ("iris-batch", "/spec/jobTemplate/spec/template/spec", "batch", {"AWS_REGION"}),
+        ("lily-api", "/spec/template/spec", "api", {"AWS_REGION", "REQUEST_LOG_URI"}),
+        ("lily-batch", "/spec/jobTemplate/spec/template/spec", "batch", {"AWS_REGION"}),
     ],
 )
 def test_a_container_that_comes_first_gets_none_of_the_variables_of_another(
@@ -396,17 +396,17 @@ def test_the_components_of_a_shape_go_together_in_any_order(
     for name in ("base", "apps", "overlays"):
         shutil.copytree(manifests / name, tmp_path / name)
     (tmp_path / "base/api/signed/model-signing.pub").write_text("a key\n")
-    file = tmp_path / "apps/iris-api/kustomization.yaml"
+    file = tmp_path / "apps/lily-api/kustomization.yaml"
     lines = "".join(f"  - ../../base/api/{name}\n" for name in listed)
     file.write_text(file.read_text().replace("  - ../../base/api/named\n", lines))
 
     before, after = (
-        kustomize.objects(kustomize.build(root, "overlays/dev/iris-api")) for root in (manifests, tmp_path)
+        kustomize.objects(kustomize.build(root, "overlays/dev/lily-api")) for root in (manifests, tmp_path)
     )
 
     [added] = kustomize.differences(before, after)[::2]
     assert added.path.endswith("env[MODEL_PUBLIC_KEY].name")
-    assert {item["metadata"]["name"] for item in after} == {"iris-api"}
+    assert {item["metadata"]["name"] for item in after} == {"lily-api"}
 
 
 # Environments
@@ -490,7 +490,7 @@ DIFFERENT = {
 def test_environments_differ_in_what_they_should_and_nothing_else(renders: Objects) -> None:
     """Before any release: afterwards they differ in their releases too."""
     found = set()
-    for app in ("environment", "iris-api", "iris-batch", "iris-sklearn"):
+    for app in ("environment", "lily-api", "lily-batch", "lily-sklearn"):
         sides = [
             {(item["kind"], item["metadata"]["name"].removeprefix(f"ml-{env}")): leaves(item)
              for item in renders[f"overlays/{env}/{app}"]}
@@ -522,8 +522,8 @@ def test_no_name_or_value_of_a_base_is_left(renders: Objects, folder: str) -> No
     ]  # fmt: skip
 
     kept = {
-        "iris-api": ["spec.template.spec.containers[api].name=api"],
-        "iris-batch": ["spec.jobTemplate.spec.template.spec.containers[batch].name=batch"],
+        "lily-api": ["spec.template.spec.containers[api].name=api"],
+        "lily-batch": ["spec.jobTemplate.spec.template.spec.containers[batch].name=batch"],
     }
     assert values == kept.get(app, [])
     assert {item["metadata"]["name"] for item in renders[folder]} == {app}
@@ -531,7 +531,7 @@ def test_no_name_or_value_of_a_base_is_left(renders: Objects, folder: str) -> No
 
 def test_a_base_names_no_model_version_or_environment(manifests: Path) -> None:
     words = re.compile(
-        r"iris|sklearn|\b(dev|staging|prod|latest)\b|[0-9]{4}-[0-9]{2}-[0-9]{2}-|s3://(?!unreleased/)", re.I
+        r"lily|sklearn|\b(dev|staging|prod|latest)\b|[0-9]{4}-[0-9]{2}-[0-9]{2}-|s3://(?!unreleased/)", re.I
     )
     found = [
         f"{file.relative_to(manifests)}: {line.strip()}"
@@ -615,12 +615,12 @@ def test_no_project_has_a_wildcard(renders: Objects) -> None:
 
 
 def test_the_repository_and_branch_are_the_same_everywhere(renders: Objects) -> None:
-    leaves = [pair for item in renders["argocd"] for pair in leaves(item).items()]
+    fields = [pair for item in renders["argocd"] for pair in leaves(item).items()]
 
     others = next(item for item in renders["argocd"] if item["metadata"]["name"] == "addons")["spec"]["sourceRepos"]
-    assert {value for path, value in leaves if "repo" in path.lower()} - set(others) == {REPOSITORY}
+    assert {value for path, value in fields if "repo" in path.lower()} - set(others) == {REPOSITORY}
     # Three generators, two templates, the platform and the root.
-    assert [value for path, value in leaves if path.lower().endswith("revision")] == ["cicd"] * 7
+    assert [value for path, value in fields if path.lower().endswith("revision")] == ["cicd"] * 7
     assert {item["metadata"]["namespace"] for item in renders["argocd"]} == {"argocd"}
 
 
@@ -713,10 +713,10 @@ def test_an_app_has_an_application_from_its_first_release_on(renders: Objects, m
     for folder in APPS:
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "release.yaml").write_bytes((manifests / folder / "release.yaml").read_bytes())
-    released = tmp_path / "overlays/staging/iris-api/release.yaml"
+    released = tmp_path / "overlays/staging/lily-api/release.yaml"
 
     before = list(generated(renders, tmp_path))
     released.write_text(released.read_text().replace("version: unreleased", "version: 2026-02-01-0123456789ab"))
 
     assert before == []
-    assert list(generated(renders, tmp_path)) == ["overlays/staging/iris-api"]
+    assert list(generated(renders, tmp_path)) == ["overlays/staging/lily-api"]

@@ -32,6 +32,11 @@ FOLDERS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _like(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(new_model.LIKE, "classification", "lily")
+
+
 @pytest.fixture
 def ready(checkout: Checkout) -> Checkout:
     """A clone whose environment for models is installed: the one in which the tests run."""
@@ -180,12 +185,12 @@ def test_what_is_made_passes_the_linter_and_is_type_checked(ready: Checkout) -> 
 def test_every_copied_byte_is_that_of_the_source_but_for_the_names(ready: Checkout) -> None:
     assert (
         ready.run("new_model", "wines", *WINE[1:]).code == 0
-    )  # so near iris in the alphabet and as long: nothing moves
+    )  # so near lily in the alphabet and as long: nothing moves
 
     for source, copy, renamed in (
-        ("apps/iris-api", "apps/wines-api", {"iris": "wines"}),
-        ("overlays/dev/iris-api", "overlays/dev/wines-api", {"iris": "wines"}),
-        ("overlays/prod/iris-api", "overlays/prod/wines-api", {"iris": "wines"}),
+        ("apps/lily-api", "apps/wines-api", {"lily": "wines"}),
+        ("overlays/dev/lily-api", "overlays/dev/wines-api", {"lily": "wines"}),
+        ("overlays/prod/lily-api", "overlays/prod/wines-api", {"lily": "wines"}),
     ):
         for file in (ready.root / source).iterdir():
             text = file.read_text()
@@ -203,23 +208,23 @@ def test_what_the_lifecycle_makes_is_not_copied_and_what_a_person_accepted_is(re
         "schema.py",
     ]  # fmt: skip
     for name in ("accepted.json", "params.yaml", "schema.py"):
-        assert ready.read(f"model-src/models/wine/{name}") == ready.read(f"model-src/models/iris/{name}")
+        assert ready.read(f"model-src/models/wine/{name}") == ready.read(f"model-src/models/lily/{name}")
 
 
 def test_the_texts_of_the_problem_are_marked_and_what_speaks_of_the_source_is_listed(ready: Checkout) -> None:
     made = ready.run("new_model", *WINE)
 
     [line] = [
-        n for n, text in enumerate(ready.read("model-src/models/iris/schema.py").splitlines(), 1) if b"iris" in text
+        n for n, text in enumerate(ready.read("model-src/models/lily/schema.py").splitlines(), 1) if b"lily" in text
     ]
     problem = yaml.safe_load(ready.read("model-src/models/wine/problem.yaml"))
-    assert problem["title"] == "To be written; of iris: Species of an iris"
+    assert problem["title"] == "To be written; of lily: Species of an lily"
     assert (problem["experiment"], problem["registered_as"]) == ("wine_experiment", "WineModel")
     assert b"at_least: 0.85      # on rows that were held out" in ready.read("model-src/models/wine/problem.yaml")
     assert [line for line in made.err.splitlines() if line.startswith("to be written: ")] == [
         "to be written: model-src/models/wine/problem.yaml: title, objective, users, out_of_scope",
-        "to be written: model-src/models/wine/generate_data.py: speaks of iris in line 1",
-        f"to be written: model-src/models/wine/schema.py: speaks of iris in line {line}",
+        "to be written: model-src/models/wine/generate_data.py: speaks of lily in line 1",
+        f"to be written: model-src/models/wine/schema.py: speaks of lily in line {line}",
     ]
 
 
@@ -258,32 +263,32 @@ def test_bytes_that_are_no_text_are_copied_as_they_are() -> None:
 
 
 def test_in_manifests_a_name_is_changed_between_hyphens_too() -> None:
-    text = b"role/ml-dev-iris-api s3://b/iris/in/ iris-api.dev.example.com irises my_iris #iris"
+    text = b"role/ml-dev-lily-api s3://b/lily/in/ lily-api.dev.example.com lilyes my_lily #lily"
 
-    assert new_model.renamed_app(text, {"iris-api": "house", "iris": "wine"}) == (
-        b"role/ml-dev-house s3://b/wine/in/ house.dev.example.com irises my_iris #wine"
+    assert new_model.renamed_app(text, {"lily-api": "house", "lily": "wine"}) == (
+        b"role/ml-dev-house s3://b/wine/in/ house.dev.example.com lilyes my_lily #wine"
     )
 
 
 def test_a_released_and_held_source_makes_an_unreleased_app_without_a_hold(ready: Checkout, tmp_path: Path) -> None:
     version = package(tmp_path / "artifacts")
-    blank = {app: ready.read(f"overlays/dev/{app}/release.yaml") for app in ("iris-api", "iris-sklearn")}
-    write_release(ready.root, Target("iris-api", "dev"), version, "onnx", IMAGE)
-    write_release(ready.root, Target("iris-sklearn", "dev"), version, "sklearn")
-    ready.write(hold.path("iris-api", "dev"), hold.write("iris-api", "dev", hold.Hold("why", "who", "when")))
+    blank = {app: ready.read(f"overlays/dev/{app}/release.yaml") for app in ("lily-api", "lily-sklearn")}
+    write_release(ready.root, Target("lily-api", "dev"), version, "onnx", IMAGE)
+    write_release(ready.root, Target("lily-sklearn", "dev"), version, "sklearn")
+    ready.write(hold.path("lily-api", "dev"), hold.write("lily-api", "dev", hold.Hold("why", "who", "when")))
     ready.commit("Release")
 
     done(ready, "new_model", *WINE)
     done(ready, "new_model", "wine", "--shape", "inference-service", "--only", "app")
 
     for app, text in blank.items():
-        own = app.replace("iris", "wine")
+        own = app.replace("lily", "wine")
         assert ready.read(f"overlays/dev/{own}/release.yaml").decode() == text.decode().replace(app, own)
     assert not (ready.root / "overlays/dev/wine-api/hold.yaml").exists()
 
 
 def test_a_canary_is_not_copied(ready: Checkout, tmp_path: Path) -> None:
-    path = "overlays/dev/iris-sklearn/release.yaml"
+    path = "overlays/dev/lily-sklearn/release.yaml"
     blank = ready.read(path)
     canary = yaml.safe_load(blank)
     canary["spec"]["canary"] = [{"trafficPercent": 10, "predictor": {
@@ -294,12 +299,12 @@ def test_a_canary_is_not_copied(ready: Checkout, tmp_path: Path) -> None:
 
     done(ready, "new_model", "wine", "--shape", "inference-service", "--only", "app")
 
-    assert ready.read("overlays/dev/wine-sklearn/release.yaml") == blank.replace(b"iris-sklearn", b"wine-sklearn")
+    assert ready.read("overlays/dev/wine-sklearn/release.yaml") == blank.replace(b"lily-sklearn", b"wine-sklearn")
     for environment in ("staging", "prod"):
         ready.write(path.replace("dev", environment), yaml.safe_dump(canary))
     ready.commit("Everywhere")
     assert ready.run("new_model", "wines", "--shape", "inference-service", "--only", "app").errors == [
-        f"{path}: spec.canary: iris-sklearn has one in every environment; take one out first"
+        f"{path}: spec.canary: lily-sklearn has one in every environment; take one out first"
     ]
 
 
@@ -313,7 +318,7 @@ def test_a_release_in_images_is_set_back_and_keeps_the_name_of_the_image() -> No
         "images": [{"name": "unreleased", "newName": name, "digest": digest}],
     })  # fmt: skip
 
-    found = yaml.safe_load(release_file.unrelease(text.encode(), Target("iris-api", "dev"), "kustomization.yaml"))
+    found = yaml.safe_load(release_file.unrelease(text.encode(), Target("lily-api", "dev"), "kustomization.yaml"))
 
     assert found["images"] == [{"name": "unreleased", "newName": name, "digest": "unreleased"}]
     assert set(found["commonAnnotations"].values()) == {"unreleased", "s3://unreleased/"}
@@ -322,9 +327,9 @@ def test_a_release_in_images_is_set_back_and_keeps_the_name_of_the_image() -> No
 def test_a_shape_is_found_by_the_apps_that_have_it(ready: Checkout) -> None:
     shutil.copytree(ready.root / "base/api", ready.root / "base/other")
     for folder in ("apps", *(f"overlays/{env}" for env in ("dev", "staging", "prod"))):
-        for file in (ready.root / folder / "iris-api").iterdir():
-            text = file.read_text().replace("iris-api", "iris-other").replace("base/api", "base/other")
-            ready.write(f"{folder}/iris-other/{file.name}", text)
+        for file in (ready.root / folder / "lily-api").iterdir():
+            text = file.read_text().replace("lily-api", "lily-other").replace("base/api", "base/other")
+            ready.write(f"{folder}/lily-other/{file.name}", text)
     ready.commit("Add a shape")
 
     done(ready, "new_model", "wine", "--shape", "other")
@@ -352,7 +357,7 @@ def test_json_names_every_file_and_what_a_person_has_to_write(ready: Checkout) -
     found = json.loads(done(ready, "new_model", *WINE, "--json"))
 
     assert {key: found[key] for key in ("model", "like", "shape", "app", "app_like", "dry_run")} == {
-        "model": "wine", "like": "iris", "shape": "api", "app": "wine-api", "app_like": "iris-api", "dry_run": False,
+        "model": "wine", "like": "lily", "shape": "api", "app": "wine-api", "app_like": "lily-api", "dry_run": False,
     }  # fmt: skip
     assert found["files"] == found["added"]
     assert "overlays/staging/wine-api/release.yaml" in found["files"]
@@ -403,8 +408,8 @@ SHAPES = "no app of that shape to copy; the shapes are api, batch, inference-ser
 
 
 REFUSED = [
-    (("iris", *API), f"model-src/models/iris: {TAKEN}"),
-    (("wine", *API, "--app", "iris-sklearn"), f"apps/iris-sklearn: {TAKEN}"),
+    (("lily", *API), f"model-src/models/lily: {TAKEN}"),
+    (("wine", *API, "--app", "lily-sklearn"), f"apps/lily-sklearn: {TAKEN}"),
     (("wine", *API, "--app", "shared"), f"overlays/dev/shared: {TAKEN}"),
     (("wine", *API, "--app", "environment"), f"overlays/prod/environment: {TAKEN}"),
     (("reports", *API), "model-src/models/reports/__init__.py: git ignores a file of that name; take another name"),
@@ -418,7 +423,7 @@ REFUSED = [
     ),
     (("wine", "--shape", "rest"), f"--shape 'rest': {SHAPES}"),
     (("wine", "--shape", "environment"), f"--shape 'environment': {SHAPES}"),
-    (("wine", *API, "--like", "rose"), "--like 'rose': no such model; model-src/models/ has diabetes, iris"),
+    (("wine", *API, "--like", "rose"), "--like 'rose': no such model; model-src/models/ has diabetes, lily"),
 ]
 
 
@@ -451,10 +456,10 @@ def test_a_name_that_is_no_package_or_no_dns_label_is_refused(pattern: re.Patter
 @pytest.mark.parametrize(
     "path",
     [
-        "model-src/models/iris/params.yaml",
-        "model-src/models/iris/new.py",
-        "apps/iris-api/new.yaml",
-        "overlays/prod/iris-api/release.yaml",
+        "model-src/models/lily/params.yaml",
+        "model-src/models/lily/new.py",
+        "apps/lily-api/new.yaml",
+        "overlays/prod/lily-api/release.yaml",
     ],
 )
 def test_uncommitted_changes_of_what_is_copied_or_changed_are_refused(ready: Checkout, path: str) -> None:
@@ -469,7 +474,7 @@ def test_uncommitted_changes_of_what_is_copied_or_changed_are_refused(ready: Che
 
 def test_what_training_left_in_the_source_is_no_hindrance(ready: Checkout) -> None:
     for path in ("dvc.lock", "metrics.json", "plots/trials.csv", "data_dictionary.md"):
-        ready.write(f"model-src/models/iris/{path}", b"trained again\n")
+        ready.write(f"model-src/models/lily/{path}", b"trained again\n")
 
     assert ready.run("new_model", *WINE).code == 0
 
@@ -486,18 +491,18 @@ def test_a_target_with_something_in_it_is_refused(ready: Checkout) -> None:
 
 
 def test_an_app_that_is_not_in_every_environment_is_not_copied(ready: Checkout) -> None:
-    ready.git("rm", "-qr", "overlays/staging/iris-api")
+    ready.git("rm", "-qr", "overlays/staging/lily-api")
     ready.commit("Away")
 
     assert ready.run("new_model", *WINE).errors == [
-        "--shape 'api': iris-api: not in every environment of overlays/promotion.yaml, so there is no overlay to copy"
+        "--shape 'api': lily-api: not in every environment of overlays/promotion.yaml, so there is no overlay to copy"
         " for some; CONTRIBUTING.md tells how to add one"
     ]
 
 
 def test_a_copy_that_does_not_render_is_refused(ready: Checkout) -> None:
-    ready.write("base/iris-api-extra/kustomization.yaml", "resources: []\n")
-    ready.replace("apps/iris-api/kustomization.yaml", "base/api\n", "base/api\n  - ../../base/iris-api-extra\n")
+    ready.write("base/lily-api-extra/kustomization.yaml", "resources: []\n")
+    ready.replace("apps/lily-api/kustomization.yaml", "base/api\n", "base/api\n  - ../../base/lily-api-extra\n")
     ready.commit("A folder that has the app's name and is not its own")
     before = ready.state()
 
@@ -513,7 +518,7 @@ def test_wrong_usage_is_exit_2() -> None:
         ["wine"],
         ["wine", "--only", "model", *API],
         ["wine", "--only", "model", "--app", "x"],
-        ["wine", *API, "--like", "iris", "--kind", "regression"],
+        ["wine", *API, "--like", "lily", "--kind", "regression"],
         ["wine", *API, "--kind", "other"],
     ):
         with pytest.raises(SystemExit) as stopped:

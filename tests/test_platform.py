@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, Checkout
+from conftest import Checkout
 
 import bootstrap
 from gitops.manifests import kustomize
@@ -14,11 +14,12 @@ from gitops.manifests.objects import Object
 from gitops.programs import tools
 from gitops.repo import layout
 
-ADDONS = {
-    item["metadata"]["name"]: item["spec"]
-    for item in kustomize.objects(kustomize.build(ROOT, layout.PLATFORM))
-    if item["kind"] == "Application"
-}
+
+@pytest.fixture(scope="module")
+def addons(manifests: Path) -> dict[str, Object]:
+    """The spec of every add-on, by its name."""
+    items = kustomize.objects(kustomize.build(manifests, layout.PLATFORM))
+    return {item["metadata"]["name"]: item["spec"] for item in items if item["kind"] == "Application"}
 
 
 @pytest.mark.parametrize(
@@ -31,14 +32,18 @@ ADDONS = {
         ("cert-manager", tools.CHARTS.version(tools.CHARTS.modules[0])),
     ],
 )
-def test_an_add_on_has_the_version_that_is_pinned_for_checks(name: str, version: str) -> None:
-    assert ADDONS[name]["source"]["targetRevision"] == version
+def test_an_add_on_has_the_version_that_is_pinned_for_checks(
+    addons: dict[str, Object], name: str, version: str
+) -> None:
+    assert addons[name]["source"]["targetRevision"] == version
 
 
-def test_argo_cd_keeps_its_settings_as_they_are_written(tmp_path: Path) -> None:
-    [patch] = ADDONS["argo-cd"]["source"]["kustomize"]["patches"]
+def test_argo_cd_keeps_its_settings_as_they_are_written(manifests: Path, addons: dict[str, Object]) -> None:
+    [patch] = addons["argo-cd"]["source"]["kustomize"]["patches"]
 
-    assert yaml.safe_load(patch["patch"]) == yaml.safe_load((ROOT / "argocd/platform/argocd-cm.yaml").read_text())
+    assert yaml.safe_load(patch["patch"]) == yaml.safe_load(
+        (manifests / layout.PLATFORM / "argocd-cm.yaml").read_text()
+    )
 
 
 def application(name: str, project: str, sync: str | None, health: str | None) -> Object:
@@ -55,7 +60,7 @@ def test_a_cluster_is_handed_over_when_its_add_ons_are_there_and_not_before() ->
             return self.found
 
     root = application("root", "platform", "Synced", "Healthy")
-    others = application("iris-api-dev", "dev", "OutOfSync", "Degraded")
+    others = application("lily-api-dev", "dev", "OutOfSync", "Degraded")
 
     assert bootstrap._unsettled(Seen()) == ["Application root: not there"]  # type: ignore[arg-type]
     assert bootstrap._unsettled(Seen(root, application("platform", "platform", None, None))) == [  # type: ignore[arg-type]
@@ -72,7 +77,7 @@ def with_knative(checkout: Checkout) -> None:
     for path, old, new in (
         ("argocd/platform/kustomization.yaml", "# - knative", "- knative"),
         (
-            f"{dev}/iris-sklearn/kustomization.yaml",
+            f"{dev}/lily-sklearn/kustomization.yaml",
             "  - ../shared",
             "  - ../shared\n  - ../../../base/inference-service/knative",
         ),
@@ -114,7 +119,7 @@ MODEL = {"modelFormat", "runtime", "protocolVersion", "storageUri"}
 def test_a_service_in_the_mode_knative_says_nothing_that_knative_refuses(checkout: Checkout) -> None:
     with_knative(checkout)
 
-    items = kustomize.objects(kustomize.build(checkout.root, "overlays/dev/iris-sklearn"))
+    items = kustomize.objects(kustomize.build(checkout.root, "overlays/dev/lily-sklearn"))
 
     [service] = [item for item in items if item["kind"] == "InferenceService"]
     predictor = service["spec"]["predictor"]

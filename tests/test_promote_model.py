@@ -8,8 +8,8 @@ from conftest import BUCKET, IMAGE, S3, Checkout, Version, git, hook, make_check
 
 from gitops.releases.release import Target
 
-APP = ("--app", "iris-api")
-FILE = "overlays/staging/iris-api/release.yaml"
+APP = ("--app", "lily-api")
+FILE = "overlays/staging/lily-api/release.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def released_template(template: Path, tmp_path_factory: pytest.TempPathFactory) 
     """The template with a commit in which dev runs the version of the fixture `version` in both apps."""
     made = make_checkout(template, tmp_path_factory.mktemp("released"))
     version = package(made.root.parent / "artifacts")
-    for app, flavour, image in (("iris-sklearn", "sklearn", None), ("iris-api", "onnx", IMAGE)):
+    for app, flavour, image in (("lily-sklearn", "sklearn", None), ("lily-api", "onnx", IMAGE)):
         write_release(made.root, Target(app, "dev"), version, flavour, image)
     made.commit("Release in dev", push=True)
     return made.remote
@@ -28,7 +28,7 @@ def released(released_template: Path, tmp_path: Path, version: Version) -> Check
     return make_checkout(released_template, tmp_path)
 
 
-def branch_of(version: Version, env: str = "staging", app: str = "iris-api") -> str:
+def branch_of(version: Version, env: str = "staging", app: str = "lily-api") -> str:
     return f"promote/{env}/{app}-{version.version}"
 
 
@@ -51,7 +51,7 @@ def test_a_promotion_is_a_branch_with_one_changed_file_and_its_rendered_differen
     branch = branch_of(version)
     assert done.code == 0
     assert done.err == f"made {branch}; next: git push origin {branch}, open a pull request to cicd\n"
-    assert done.out.startswith("--- overlays/staging/iris-api before\n+++ overlays/staging/iris-api after\n")
+    assert done.out.startswith("--- overlays/staging/lily-api before\n+++ overlays/staging/lily-api after\n")
     assert [line for line in done.out.splitlines() if line.startswith("+  ") and "model.mlops" not in line] == [
         f"+          value: {version.uri}onnx/",
         f"+          value: {version.digest}",
@@ -60,10 +60,10 @@ def test_a_promotion_is_a_branch_with_one_changed_file_and_its_rendered_differen
     assert released.git("rev-parse", f"{branch}^") == released.tip()
     assert released.git("diff", "--name-only", "cicd", branch) == FILE
     carried = released.git("show", f"{branch}:{FILE}")
-    assert carried == released.git("show", "cicd:overlays/dev/iris-api/release.yaml")
+    assert carried == released.git("show", "cicd:overlays/dev/lily-api/release.yaml")
     message = released.git("log", "-1", "--format=%B", branch).splitlines()
-    assert message[0] == f"Promote iris-api in staging to {version.version}"
-    assert message[-7:][0] == "Release: iris-api staging"
+    assert message[0] == f"Promote lily-api in staging to {version.version}"
+    assert message[-7:][0] == "Release: lily-api staging"
     assert message[-1] == f"Image: {IMAGE}"
     after = released.state()
     assert {name for name in after if after[name] != before[name]} == {"refs"}
@@ -77,25 +77,25 @@ def test_after_the_merge_the_next_environment_can_be_reached(released: Checkout,
         assert git(released.remote, "rev-parse", branch) == released.git("rev-parse", branch)
         released.merge(branch)
 
-    running = json.loads(released.run("releases", "--app", "iris-api", "--json").out)["releases"]
+    running = json.loads(released.run("releases", "--app", "lily-api", "--json").out)["releases"]
     assert [(row["environment"], row["version"], row["image"]) for row in running] == [
         (env, version.version, IMAGE) for env in ("dev", "staging", "prod")
     ]
 
 
 def test_two_apps_are_one_branch_and_one_commit(released: Checkout, version: Version) -> None:
-    both = ("--app", "iris-sklearn", "--app", "iris-api", "--app", "iris-sklearn")
+    both = ("--app", "lily-sklearn", "--app", "lily-api", "--app", "lily-sklearn")
 
     done = released.run("promote_model", *both, "--to", "staging", "--json")
 
     told = json.loads(done.out)
     assert (done.code, done.err) == (0, "")
     assert told["branch"].startswith("promote/staging/2-apps-")
-    assert [row["app"] for row in told["releases"]] == ["iris-sklearn", "iris-api"]
+    assert [row["app"] for row in told["releases"]] == ["lily-sklearn", "lily-api"]
     assert released.git("rev-parse", f"{told['branch']}^") == released.tip()
     assert released.git("diff", "--name-only", "cicd", told["branch"]).split() == [
         FILE,
-        "overlays/staging/iris-sklearn/release.yaml",
+        "overlays/staging/lily-sklearn/release.yaml",
     ]
 
 
@@ -132,7 +132,7 @@ def test_the_same_twice_is_one_branch_also_when_other_apps_moved_on(
     first = released.git("rev-parse", branch_of(version))
     second = package(tmp_path / "second", "two")
     s3.upload(second)
-    sklearn = ("--app", "iris-sklearn", "--env", "dev", "--model-uri", second.uri)
+    sklearn = ("--app", "lily-sklearn", "--env", "dev", "--model-uri", second.uri)
     assert released.run("bump_model", *sklearn, "--push").code == 0
     before = released.state()
 
@@ -218,7 +218,7 @@ def test_a_release_that_was_rolled_back_is_promoted_again_on_the_branch_that_was
 
 def test_a_release_must_run_in_the_environment_before(released: Checkout) -> None:
     assert refused(released, *APP, "--to", "prod", "--push") == [
-        "overlays/staging/iris-api/release.yaml: unreleased; iris-api reaches prod through staging,"
+        "overlays/staging/lily-api/release.yaml: unreleased; lily-api reaches prod through staging,"
         " release it there first"
     ]
 
@@ -236,11 +236,11 @@ def test_a_release_must_run_in_the_environment_before(released: Checkout) -> Non
         ),
         (
             ("--app", "none", "--to", "staging"),
-            "apps/none: no such app; the apps are iris-api, iris-batch, iris-sklearn",
+            "apps/none: no such app; the apps are lily-api, lily-batch, lily-sklearn",
         ),
         (
             (*APP, "--to", "staging"),
-            "overlays/dev/iris-api/release.yaml: unreleased; iris-api reaches staging through dev,"
+            "overlays/dev/lily-api/release.yaml: unreleased; lily-api reaches staging through dev,"
             " release it there first",
         ),
     ],
@@ -250,7 +250,7 @@ def test_what_is_not_there_cannot_be_promoted(checkout: Checkout, args: tuple[st
 
 
 def test_bytes_that_were_altered_since_are_not_promoted(released: Checkout, version: Version, s3: S3) -> None:
-    s3.client.put_object(Bucket=BUCKET, Key=f"models/iris/{version.version}/sklearn/model.joblib", Body=b"evil")
+    s3.client.put_object(Bucket=BUCKET, Key=f"models/lily/{version.version}/sklearn/model.joblib", Body=b"evil")
 
     [line] = refused(released, *APP, "--to", "staging", "--push")
 
@@ -280,7 +280,7 @@ def test_a_release_that_was_written_by_hand_is_not_carried_on(
     def filled(text: str) -> str:
         return text.replace("URI", version.uri).replace("DIGEST", version.digest)
 
-    file = "overlays/dev/iris-api/release.yaml"
+    file = "overlays/dev/lily-api/release.yaml"
     released.write(file, released.read(file).decode().replace(filled(old), new))
     released.commit(push=True)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import IMAGE, ROOT, S3, Checkout, Version, git, hook, package, run, wait_until
+from conftest import IMAGE, ROOT, S3, SAMPLE, Checkout, Version, git, hook, package, run, wait_until
 
 from gitops.cli import Refused
 from gitops.manifests import kustomize
@@ -19,8 +19,8 @@ from gitops.repo import publish
 from gitops.repo.git import Git, GitError
 
 NOTE = "overlays/dev/note.txt"
-API = "overlays/dev/iris-api/release.yaml"
-SKLEARN = "overlays/dev/iris-sklearn/release.yaml"
+API = "overlays/dev/lily-api/release.yaml"
+SKLEARN = "overlays/dev/lily-sklearn/release.yaml"
 
 
 def adding(checkout: Checkout, name: str, before: Callable[[], object] = lambda: None) -> Callable[[str], str]:
@@ -299,7 +299,7 @@ def second(tmp_path: Path, s3: S3, version: Version) -> Version:
 
 
 def bump(version: Version, app: str, *more: str) -> list[str]:
-    image = ["--image", IMAGE] if app == "iris-api" else []
+    image = ["--image", IMAGE] if app == "lily-api" else []
     return ["--app", app, "--env", "dev", "--model-uri", version.uri, *image, *more]
 
 
@@ -339,8 +339,8 @@ def test_two_bumps_of_two_apps_from_two_clones_at_once_both_land(checkout: Check
     other = clone(checkout, "other")
     gates = [Gate(checkout, "pre-push"), Gate(other, "pre-push")]
     processes = [
-        start(checkout, *bump(version, "iris-api", "--push")),
-        start(other, *bump(version, "iris-sklearn", "--push")),
+        start(checkout, *bump(version, "lily-api", "--push")),
+        start(other, *bump(version, "lily-sklearn", "--push")),
     ]
 
     for gate in [gate.reached() for gate in gates]:
@@ -375,9 +375,9 @@ def push_meanwhile(checkout: Checkout, other: Checkout) -> None:
     ("path", "text", "line"),
     [
         (
-            "overlays/dev/iris-sklearn/hold.yaml",
+            "overlays/dev/lily-sklearn/hold.yaml",
             "reason: wrong answers\nby: Ann\nsince: '2026-02-01T12:00:00Z'\n",
-            "overlays/dev/iris-sklearn/hold.yaml: held by Ann since 2026-02-01T12:00:00Z: wrong answers; ",
+            "overlays/dev/lily-sklearn/hold.yaml: held by Ann since 2026-02-01T12:00:00Z: wrong answers; ",
         ),
         (
             "overlays/promotion.yaml",
@@ -385,8 +385,8 @@ def push_meanwhile(checkout: Checkout, other: Checkout) -> None:
             "URI: bucket 'mlops-prod'; overlays/promotion.yaml names the model bucket 'other'",
         ),
         (
-            "apps/iris-sklearn/kustomization.yaml",
-            (ROOT / "apps/iris-sklearn/kustomization.yaml").read_text().replace("flavour=sklearn", "flavour=other"),
+            "apps/lily-sklearn/kustomization.yaml",
+            (SAMPLE / "apps/lily-sklearn/kustomization.yaml").read_text().replace("flavour=sklearn", "flavour=other"),
             "URI: has no folder other/, which the app serves; package that flavour too",
         ),
     ],
@@ -400,7 +400,7 @@ def test_what_others_changed_meanwhile_is_checked_again(
     other.commit()
     push_meanwhile(checkout, other)
 
-    done = checkout.run("bump_model", *bump(version, "iris-sklearn", "--push"))
+    done = checkout.run("bump_model", *bump(version, "lily-sklearn", "--push"))
 
     assert (done.code, done.out) == (1, "")
     assert done.errors[0].startswith(line.replace("URI", version.uri))
@@ -408,9 +408,9 @@ def test_what_others_changed_meanwhile_is_checked_again(
 
 
 def test_the_same_release_changed_meanwhile_is_refused(checkout: Checkout, version: Version, second: Version) -> None:
-    other = bumped_meanwhile(checkout, *bump(second, "iris-sklearn"))
+    other = bumped_meanwhile(checkout, *bump(second, "lily-sklearn"))
 
-    done = checkout.run("bump_model", *bump(version, "iris-sklearn", "--push"))
+    done = checkout.run("bump_model", *bump(version, "lily-sklearn", "--push"))
 
     assert (done.code, done.out) == (1, "")
     assert done.errors == [
@@ -423,10 +423,10 @@ def test_the_same_release_changed_meanwhile_is_refused(checkout: Checkout, versi
 def test_the_same_release_made_meanwhile_by_somebody_else_is_nothing_to_change(
     checkout: Checkout, version: Version, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = bumped_meanwhile(checkout, *bump(version, "iris-sklearn"))
+    other = bumped_meanwhile(checkout, *bump(version, "lily-sklearn"))
     monkeypatch.setenv("GIT_COMMITTER_NAME", "Another")  # or both would make the very same commit
 
-    done = checkout.run("bump_model", *bump(version, "iris-sklearn", "--push"))
+    done = checkout.run("bump_model", *bump(version, "lily-sklearn", "--push"))
 
     assert (done.code, done.out, done.err) == (0, "", "nothing to change: this is what is released already\n")
     assert checkout.tip() == other.git("rev-parse", "cicd") == checkout.git("rev-parse", "cicd")
@@ -440,7 +440,7 @@ def test_a_bump_killed_before_its_push_leaves_the_old_and_the_same_command_compl
 ) -> None:
     gate = Gate(checkout, "pre-push")
     before = checkout.state()
-    process = start(checkout, *bump(version, "iris-api", "--push"))
+    process = start(checkout, *bump(version, "lily-api", "--push"))
 
     descriptor = gate.reached()
     os.killpg(process.pid, signal.SIGKILL)
@@ -449,7 +449,7 @@ def test_a_bump_killed_before_its_push_leaves_the_old_and_the_same_command_compl
     gate.fifo.unlink()
 
     assert checkout.state() == before
-    done = checkout.run("bump_model", *bump(version, "iris-api", "--push"))
+    done = checkout.run("bump_model", *bump(version, "lily-api", "--push"))
     assert (done.code, done.out) == (0, f"{checkout.tip()}\n")
     assert checkout.git("rev-parse", "HEAD") == checkout.tip()
     assert checkout.git("status", "--porcelain") == ""
@@ -460,7 +460,7 @@ def test_a_bump_killed_while_git_pushes_leaves_the_new_and_the_same_command_comp
 ) -> None:
     gate = Gate(checkout, "pre-push")
     old = checkout.tip()
-    process = start(checkout, *bump(version, "iris-api", "--push"))
+    process = start(checkout, *bump(version, "lily-api", "--push"))
 
     descriptor = gate.reached()
     process.kill()
@@ -469,7 +469,7 @@ def test_a_bump_killed_while_git_pushes_leaves_the_new_and_the_same_command_comp
     wait_until(lambda: checkout.tip() != old, "git completes the push by itself")
     process.communicate()
 
-    done = checkout.run("bump_model", *bump(version, "iris-api", "--push"))
+    done = checkout.run("bump_model", *bump(version, "lily-api", "--push"))
     assert (done.code, done.err) == (0, "nothing to change: this is what is released already\n")
     assert checkout.git("rev-parse", "HEAD", "cicd").split() == [checkout.tip()] * 2
     assert checkout.git("status", "--porcelain") == ""
@@ -479,7 +479,7 @@ def test_an_interruption_while_the_working_tree_moves_waits_until_it_has_moved(
     checkout: Checkout, version: Version
 ) -> None:
     hook(checkout.root / ".git", "reference-transaction", 'test "$1" = prepared && kill -INT 0; exit 0')
-    process = start(checkout, *bump(version, "iris-api", "--commit"))
+    process = start(checkout, *bump(version, "lily-api", "--commit"))
 
     _, err = process.communicate()
 
@@ -498,7 +498,7 @@ def test_an_interruption_while_the_bytes_are_verified_leaves_everything_as_it_wa
     monkeypatch.setattr("gitops.models.store.verify", interrupted)
     before = checkout.state()
 
-    done = checkout.run("bump_model", *bump(version, "iris-api", "--push"))
+    done = checkout.run("bump_model", *bump(version, "lily-api", "--push"))
 
     assert (done.code, done.out) == (130, "")
     assert done.errors == ["interrupted; run the same command again to complete it"]
@@ -525,12 +525,12 @@ def test_a_writer_that_lost_a_race_to_another_app_does_not_render_again(
             push(self, remote, commit, branch)
 
         monkeypatch.setattr(Git, "push", late)
-        done = checkout.run("bump_model", "--app", "iris-sklearn", "--env", "dev", "--model-uri", uris.pop(), "--push")
+        done = checkout.run("bump_model", "--app", "lily-sklearn", "--env", "dev", "--model-uri", uris.pop(), "--push")
         assert done.code == 0, done.err
         return len(renders)
 
     made = package(tmp_path / "second", "second")
-    assert run("upload_model", "--model", "iris", "--artifacts", made.folder).code == 0
+    assert run("upload_model", "--model", "lily", "--artifacts", made.folder).code == 0
     uris = [version.uri, made.uri]
 
     def another_app() -> None:

@@ -48,7 +48,7 @@ spec:
           image: registry/api:1
           env:
             - name: MODEL_URI
-              value: s3://bucket/models/iris/v1/onnx/
+              value: s3://bucket/models/lily/v1/onnx/
             - name: MODEL_DIGEST
               value: sha256:1
 """
@@ -155,7 +155,7 @@ def test_what_is_written_is_what_is_read(before: str) -> None:
 # Images
 
 
-@pytest.mark.parametrize("name", [f"{REGISTRY}/a", f"{REGISTRY}/team/iris-api"])
+@pytest.mark.parametrize("name", [f"{REGISTRY}/a", f"{REGISTRY}/team/lily-api"])
 @pytest.mark.parametrize("ending", [f"@sha256:{'a' * 64}", ":1.2.3", ":v1_b-2"])
 def test_an_image_of_the_owners_registry_may_be_named_by_digest_or_tag(name: str, ending: str) -> None:
     release.require_image(f"{name}{ending}", POLICY)

@@ -15,9 +15,9 @@ from conftest import IMAGE, REGISTRY, ROOT, Checkout, Version, make_checkout, pa
 from gitops.manifests import kustomize
 from gitops.releases.release import Target
 
-SKLEARN, API, BATCH = ("--app", "iris-sklearn"), ("--app", "iris-api"), ("--app", "iris-batch")
-FILE = "overlays/{}/iris-sklearn/release.yaml"
-KUSTOMIZATION = "overlays/{}/iris-api/kustomization.yaml"
+SKLEARN, API, BATCH = ("--app", "lily-sklearn"), ("--app", "lily-api"), ("--app", "lily-batch")
+FILE = "overlays/{}/lily-sklearn/release.yaml"
+KUSTOMIZATION = "overlays/{}/lily-api/kustomization.yaml"
 
 
 def example(name: str) -> str:
@@ -51,20 +51,20 @@ def test_a_batch_is_released_promoted_rolled_back_and_retired_like_a_service(
 
     back = checkout.run("rollback_model", *BATCH, "--env", "staging", "--reason", "worse", "--push")
     rows = json.loads(checkout.run("releases", *BATCH, "--json").out)["releases"]
-    listed = json.loads(checkout.run("list_versions", "--model", "iris", "--json").out)
+    listed = json.loads(checkout.run("list_versions", "--model", "lily", "--json").out)
     checkout.git("checkout", "-q", "-B", "cicd", "origin/cicd")
     retired = checkout.run("retire_app", *BATCH, "--env", "staging", "--reason", "no files come any more", "--push")
     before = checkout.tip()
-    checkout.merge("retire/staging/iris-batch")
+    checkout.merge("retire/staging/lily-batch")
 
     assert back.code == retired.code == 0, back.err + retired.err
     assert [(row["version"], row["image"]) for row in rows] == [
         (second.version, IMAGE), (version.version, IMAGE), ("unreleased", "unreleased"),
     ]  # fmt: skip
     assert {item["version"]: item["runs_in"] for item in listed} == {
-        version.version: ["iris-batch in staging"], second.version: ["iris-batch in dev"],
+        version.version: ["lily-batch in staging"], second.version: ["lily-batch in dev"],
     }  # fmt: skip
-    assert "- CronJob.batch ml-staging/iris-batch\n" in retired.out
+    assert "- CronJob.batch ml-staging/lily-batch\n" in retired.out
     assert checkout.run("validate", "--changed-since", before).code == 0
 
 
@@ -72,7 +72,7 @@ def batch(checkout: Checkout, environment: str) -> dict[str, Any]:
     """The pod of a batch, as it is rendered."""
     [item] = [
         item
-        for item in kustomize.objects(kustomize.build(checkout.root, f"overlays/{environment}/iris-batch"))
+        for item in kustomize.objects(kustomize.build(checkout.root, f"overlays/{environment}/lily-batch"))
         if item["kind"] == "CronJob"
     ]
     pod: dict[str, Any] = item["spec"]["jobTemplate"]["spec"]["template"]["spec"]
@@ -80,26 +80,26 @@ def batch(checkout: Checkout, environment: str) -> dict[str, Any]:
 
 
 def test_a_batch_never_slips_past_the_order_or_out_of_the_repository(checkout: Checkout, version: Version) -> None:
-    write_release(checkout.root, Target("iris-batch", "prod"), version, "onnx", IMAGE)
-    checkout.git("rm", "-qr", "overlays/dev/iris-batch")
+    write_release(checkout.root, Target("lily-batch", "prod"), version, "onnx", IMAGE)
+    checkout.git("rm", "-qr", "overlays/dev/lily-batch")
 
     done = checkout.run("validate", "--changed-since", "origin/cicd")
 
     assert (done.code, done.errors) == (
         1,
         [
-            f"overlays/prod/iris-batch/release.yaml: {version.version} has never been released in staging, which comes"
+            f"overlays/prod/lily-batch/release.yaml: {version.version} has never been released in staging, which comes"
             " before prod; release it there first, then run"
-            " `python scripts/promote_model.py --app iris-batch --to prod` [order]",
-            "overlays/dev/iris-batch: CronJob.batch ml-dev/iris-batch is no longer rendered, and Argo CD would delete"
-            " it; to remove it on purpose, run `python scripts/retire_app.py --app iris-batch --env dev` [removal]",
+            " `python scripts/promote_model.py --app lily-batch --to prod` [order]",
+            "overlays/dev/lily-batch: CronJob.batch ml-dev/lily-batch is no longer rendered, and Argo CD would delete"
+            " it; to remove it on purpose, run `python scripts/retire_app.py --app lily-batch --env dev` [removal]",
         ],
     )
 
 
 def test_a_batch_may_keep_its_release_in_images(checkout: Checkout, version: Version) -> None:
-    kustomization = "overlays/dev/iris-batch/kustomization.yaml"
-    checkout.git("rm", "-q", "overlays/dev/iris-batch/release.yaml")
+    kustomization = "overlays/dev/lily-batch/kustomization.yaml"
+    checkout.git("rm", "-q", "overlays/dev/lily-batch/release.yaml")
     checkout.replace(kustomization, "  - path: release.yaml\n", "")
     kept = example("images").replace("kind: Deployment", "kind: CronJob").replace("[name=api]", "[name=batch]")
     kept = kept.replace("spec.template.", "spec.jobTemplate.spec.template.")
@@ -134,7 +134,7 @@ def with_canaries(template: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     made = make_checkout(template, tmp_path_factory.mktemp("canaries"))
     version = package(made.root.parent / "artifacts")
     for environment in ("dev", "staging", "prod"):
-        write_release(made.root, Target("iris-sklearn", environment), version, "sklearn")
+        write_release(made.root, Target("lily-sklearn", environment), version, "sklearn")
         text = made.read(FILE.format(environment)).decode()
         made.write(FILE.format(environment), text + like(example("canary"), text))
     made.commit("Release everywhere", push=True)
@@ -166,15 +166,15 @@ def test_a_bump_of_a_canary_changes_its_lines_and_nothing_else(
     stat = canaries.git("diff", "--numstat", "cicd^", "cicd")
     assert stat == f"3\t3\t{FILE.format('dev')}"  # the lineage of both versions is the same
     body = canaries.git("log", "-1", "--format=%B", "cicd").splitlines()
-    assert body[0] == f"Release iris-sklearn in dev, canary next to {second.version}"
-    assert body[4:6] == ["Release: iris-sklearn dev", "Canary: next"]
+    assert body[0] == f"Release lily-sklearn in dev, canary next to {second.version}"
+    assert body[4:6] == ["Release: lily-sklearn dev", "Canary: next"]
 
 
 def test_a_canary_and_what_most_callers_get_are_released_in_one_commit(
     canaries: Checkout, version: Version, second: Version
 ) -> None:
     done = canaries.run(
-        "bump_model", "--release", f"iris-sklearn:dev={second.uri}", "--release", f"iris-sklearn:dev:next={second.uri}",
+        "bump_model", "--release", f"lily-sklearn:dev={second.uri}", "--release", f"lily-sklearn:dev:next={second.uri}",
         "--commit", "--json",
     )  # fmt: skip
 
@@ -196,15 +196,15 @@ def test_a_canary_there_and_back_is_the_same_tree(canaries: Checkout, version: V
     ("app", "canary", "line"),
     [
         (
-            "iris-sklearn",
+            "lily-sklearn",
             "other",
             f"{FILE.format('dev')}: spec.canary: no entry whose predictor.name is 'other'; the canaries are next,"
             " a pull request adds one",
         ),
         (
-            "iris-api",
+            "lily-api",
             "next",
-            "overlays/dev/iris-api/release.yaml: kind: 'Deployment': no canary 'next'; only an InferenceService has"
+            "overlays/dev/lily-api/release.yaml: kind: 'Deployment': no canary 'next'; only an InferenceService has"
             " canaries",
         ),
     ],
@@ -232,7 +232,7 @@ def test_what_an_environment_runs_is_promoted_to_a_canary_of_the_next_and_then_t
         done = canaries.run("promote_model", *SKLEARN, "--to", "staging", *option, "--push", "--json")
         assert done.code == 0, done.err
         told = json.loads(done.out)
-        assert told["branch"] == f"promote/staging/iris-sklearn{'-next' if option else ''}-{second.version}"
+        assert told["branch"] == f"promote/staging/lily-sklearn{'-next' if option else ''}-{second.version}"
         assert told["diff"].count("\n+") == 4  # the file's name, and three fields
         canaries.merge(told["branch"])
         assert served(canaries, "staging") == expected
@@ -252,7 +252,7 @@ def test_what_ran_as_a_canary_only_is_no_release_of_the_next_environment(
         [
             f"{FILE.format('staging')}: {second.version} has never been released in dev, which comes before staging;"
             " release it there first, then run"
-            " `python scripts/promote_model.py --app iris-sklearn --to staging --canary next`"
+            " `python scripts/promote_model.py --app lily-sklearn --to staging --canary next`"
         ],
     )
 
@@ -260,7 +260,7 @@ def test_what_ran_as_a_canary_only_is_no_release_of_the_next_environment(
 def test_a_pull_request_that_slips_a_canary_past_the_order_is_refused(
     canaries: Checkout, version: Version, second: Version
 ) -> None:
-    write_release(canaries.root, Target("iris-sklearn", "prod", "next"), second, "sklearn")
+    write_release(canaries.root, Target("lily-sklearn", "prod", "next"), second, "sklearn")
 
     done = canaries.run("validate", "--changed-since", "origin/cicd")
 
@@ -309,7 +309,7 @@ def test_releases_lists_canaries_with_the_commit_that_brought_them(
     rows = json.loads(done.out)["releases"]
     assert [(row["canary"], row["version"]) for row in rows] == [(None, version.version), ("next", second.version)]
     assert rows[1]["commit"] == canaries.git("rev-parse", "cicd")
-    assert "iris-sklearn (canary next)" in canaries.run("releases", "--env", "dev").out
+    assert "lily-sklearn (canary next)" in canaries.run("releases", "--env", "dev").out
 
 
 def test_an_app_with_canaries_passes_every_check(canaries: Checkout) -> None:
@@ -320,12 +320,12 @@ def test_an_app_with_canaries_passes_every_check(canaries: Checkout) -> None:
 
 # images: of a kustomization
 
-BY = {"digest": IMAGE, "newTag": f"{REGISTRY}/iris-api:1.2.3"}
+BY = {"digest": IMAGE, "newTag": f"{REGISTRY}/lily-api:1.2.3"}
 
 
 def keep_in_images(checkout: Checkout, environment: str, field: str = "digest") -> None:
-    """Moves the release of iris-api into the overlay's kustomization, as CONTRIBUTING.md tells it."""
-    checkout.git("rm", "-q", f"overlays/{environment}/iris-api/release.yaml")
+    """Moves the release of lily-api into the overlay's kustomization, as CONTRIBUTING.md tells it."""
+    checkout.git("rm", "-q", f"overlays/{environment}/lily-api/release.yaml")
     checkout.replace(KUSTOMIZATION.format(environment), "  - path: release.yaml\n", "")
     text = checkout.read(KUSTOMIZATION.format(environment)).decode()
     added = example("images").replace("    digest: ", f"    {field}: ")
@@ -364,7 +364,7 @@ def test_a_bump_writes_the_image_and_the_model_into_the_kustomization(
     data = yaml.safe_load(after)
     joint = "@" if field == "digest" else ":"
     assert data["images"] == [
-        {"name": "unreleased", "newName": f"{REGISTRY}/iris-api", field: BY[field].partition(joint)[2]}
+        {"name": "unreleased", "newName": f"{REGISTRY}/lily-api", field: BY[field].partition(joint)[2]}
     ]
     assert data["commonAnnotations"]["model.mlops/uri"] == f"{version.uri}onnx/"
     changed = [line for line, old in zip(after.splitlines(), before.splitlines(), strict=True) if line != old]
@@ -373,7 +373,7 @@ def test_a_bump_writes_the_image_and_the_model_into_the_kustomization(
     checkout.git("reset", "-q", "--hard", "cicd")
     [deployment] = [
         item
-        for item in kustomize.objects(kustomize.build(checkout.root, "overlays/dev/iris-api"))
+        for item in kustomize.objects(kustomize.build(checkout.root, "overlays/dev/lily-api"))
         if item["kind"] == "Deployment"
     ]
     [container] = deployment["spec"]["template"]["spec"]["containers"]
@@ -396,7 +396,7 @@ def test_a_release_in_images_is_promoted_and_rolled_back_like_any_other(
 
     assert done.code == 0, done.err
     assert images.git("diff", "--name-only", "origin/cicd^", "origin/cicd").splitlines() == [
-        "overlays/staging/iris-api/hold.yaml",
+        "overlays/staging/lily-api/hold.yaml",
         KUSTOMIZATION.format("staging"),
     ]
     rows = json.loads(images.run("releases", *API, "--json").out)["releases"]
@@ -410,7 +410,7 @@ def test_a_release_file_can_become_images_without_losing_its_history(
         bump(checkout, "dev", made, "--image", IMAGE, app=API)
     checkout.git("pull", "-q")
     keep_in_images(checkout, "dev")
-    write_release(checkout.root, Target("iris-api", "dev"), second, "onnx", IMAGE)
+    write_release(checkout.root, Target("lily-api", "dev"), second, "onnx", IMAGE)
     checkout.commit(push=True)
 
     done = checkout.run("rollback_model", *API, "--env", "dev", "--reason", "worse", "--push")
@@ -471,7 +471,7 @@ def test_a_release_that_no_replacement_carries_to_the_container_is_refused(
 
     done = checkout.run("bump_model", *API, "--env", "dev", "--model-uri", version.uri, "--image", IMAGE, "--push")
 
-    where = "overlays/dev/iris-api: Deployment.apps ml-dev/iris-api: spec.template.spec.containers[api].env"
+    where = "overlays/dev/lily-api: Deployment.apps ml-dev/lily-api: spec.template.spec.containers[api].env"
     assert (done.code, done.errors) == (
         1,
         [
@@ -484,7 +484,7 @@ def test_a_release_that_no_replacement_carries_to_the_container_is_refused(
 
 
 def test_an_overlay_with_neither_a_release_file_nor_images_is_refused(checkout: Checkout, version: Version) -> None:
-    checkout.git("rm", "-q", "overlays/dev/iris-api/release.yaml")
+    checkout.git("rm", "-q", "overlays/dev/lily-api/release.yaml")
     checkout.replace(KUSTOMIZATION.format("dev"), "  - path: release.yaml\n", "")
     checkout.commit(push=True)
 
@@ -493,7 +493,7 @@ def test_an_overlay_with_neither_a_release_file_nor_images_is_refused(checkout: 
     assert (done.code, done.errors) == (
         1,
         [
-            "overlays/dev/iris-api/release.yaml: missing, and overlays/dev/iris-api/kustomization.yaml has no images;"
+            "overlays/dev/lily-api/release.yaml: missing, and overlays/dev/lily-api/kustomization.yaml has no images;"
             " CONTRIBUTING.md tells where a release can be"
         ],
     )

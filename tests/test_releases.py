@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 from conftest import IMAGE, Checkout, Version, git
 
-APPS = ["iris-api", "iris-batch", "iris-sklearn"]
+APPS = ["lily-api", "lily-batch", "lily-sklearn"]
 NEVER = {"version": "unreleased", "since": "-", "commit": "-", "code": "-", "image": "-"}
 
 
 @pytest.fixture
 def released(checkout: Checkout, version: Version) -> Checkout:
-    """A clone whose dev runs the version in both apps, and whose staging does in iris-api, by a merge."""
-    both = ("--release", f"iris-sklearn:dev={version.uri}", "--release", f"iris-api:dev={version.uri},{IMAGE}")
+    """A clone whose dev runs the version in both apps, and whose staging does in lily-api, by a merge."""
+    both = ("--release", f"lily-sklearn:dev={version.uri}", "--release", f"lily-api:dev={version.uri},{IMAGE}")
     assert checkout.run("bump_model", *both, "--push").code == 0
-    assert checkout.run("promote_model", "--app", "iris-api", "--to", "staging", "--push").code == 0
-    checkout.merge(f"promote/staging/iris-api-{version.version}")
+    assert checkout.run("promote_model", "--app", "lily-api", "--to", "staging", "--push").code == 0
+    checkout.merge(f"promote/staging/lily-api-{version.version}")
     return checkout
 
 
@@ -42,30 +42,30 @@ def test_what_runs_where_and_since_when(released: Checkout, version: Version) ->
 
     assert (done.code, done.err) == (0, f"according to cicd at {merge[:12]}\n")
     runs = {"version": version.version, "code": code}
-    at_dev, image = {"since": since[bump], "commit": bump[:12]}, {"image": "iris-api@111111111111"}
+    at_dev, image = {"since": since[bump], "commit": bump[:12]}, {"image": "lily-api@111111111111"}
     assert table(done.out) == [
-        {"environment": "dev", "app": "iris-api"} | runs | at_dev | image,
-        {"environment": "dev", "app": "iris-batch"} | NEVER,
-        {"environment": "dev", "app": "iris-sklearn"} | runs | at_dev | {"image": "-"},
-        {"environment": "staging", "app": "iris-api"} | runs | {"since": since[merge], "commit": merge[:12]} | image,
-        {"environment": "staging", "app": "iris-batch"} | NEVER,
-        {"environment": "staging", "app": "iris-sklearn"} | NEVER,
-        {"environment": "prod", "app": "iris-api"} | NEVER,
-        {"environment": "prod", "app": "iris-batch"} | NEVER,
-        {"environment": "prod", "app": "iris-sklearn"} | NEVER,
+        {"environment": "dev", "app": "lily-api"} | runs | at_dev | image,
+        {"environment": "dev", "app": "lily-batch"} | NEVER,
+        {"environment": "dev", "app": "lily-sklearn"} | runs | at_dev | {"image": "-"},
+        {"environment": "staging", "app": "lily-api"} | runs | {"since": since[merge], "commit": merge[:12]} | image,
+        {"environment": "staging", "app": "lily-batch"} | NEVER,
+        {"environment": "staging", "app": "lily-sklearn"} | NEVER,
+        {"environment": "prod", "app": "lily-api"} | NEVER,
+        {"environment": "prod", "app": "lily-batch"} | NEVER,
+        {"environment": "prod", "app": "lily-sklearn"} | NEVER,
     ]
 
 
 def test_json_tells_every_field(released: Checkout, version: Version) -> None:
     tip = released.tip()
 
-    found = told(released, "--env", "staging", "--app", "iris-api")
+    found = told(released, "--env", "staging", "--app", "lily-api")
 
     assert found == {
         "tip": tip,
         "releases": [
             {
-                "app": "iris-api",
+                "app": "lily-api",
                 "environment": "staging",
                 "version": version.version,
                 "digest": version.digest,
@@ -75,7 +75,7 @@ def test_json_tells_every_field(released: Checkout, version: Version) -> None:
                 "uri": f"{version.uri}onnx/",
                 "image": IMAGE,
                 "canary": None,
-                "file": "overlays/staging/iris-api/release.yaml",
+                "file": "overlays/staging/lily-api/release.yaml",
                 "since": released.git("show", "-s", "--format=%cI", tip),
                 "commit": tip,
                 "by": "Test",
@@ -93,7 +93,7 @@ def test_what_is_asked_for_is_what_is_shown_according_to_the_newest_cicd_known(c
 
     assert names == [(env, app) for env in ("dev", "staging", "prod") for app in APPS]
     assert [row["app"] for row in told(checkout, "--env", "prod")["releases"]] == APPS
-    assert [row["environment"] for row in told(checkout, "--app", "iris-api")["releases"]] == ["dev", "staging", "prod"]
+    assert [row["environment"] for row in told(checkout, "--app", "lily-api")["releases"]] == ["dev", "staging", "prod"]
     assert {row["since"] for row in told(checkout)["releases"]} == {None}
 
 
@@ -101,10 +101,10 @@ def test_what_is_asked_for_is_what_is_shown_according_to_the_newest_cicd_known(c
     ("args", "line"),
     [
         (("--env", "qa"), "--env qa: nothing of that name on cicd; there is dev, staging, prod"),
-        (("--app", "iris"), "--app iris: nothing of that name on cicd; there is iris-api, iris-batch, iris-sklearn"),
+        (("--app", "lily"), "--app lily: nothing of that name on cicd; there is lily-api, lily-batch, lily-sklearn"),
         (
             ("--env", "dev", "--app", ""),
-            "--app : nothing of that name on cicd; there is iris-api, iris-batch, iris-sklearn",
+            "--app : nothing of that name on cicd; there is lily-api, lily-batch, lily-sklearn",
         ),
     ],
 )
@@ -117,11 +117,11 @@ def test_names_that_are_not_there_are_refused_with_those_that_are(
 
 
 def test_a_file_of_cicd_that_is_no_release_is_named(checkout: Checkout) -> None:
-    checkout.write("overlays/dev/iris-api/release.yaml", "kind: Service\n")
+    checkout.write("overlays/dev/lily-api/release.yaml", "kind: Service\n")
     checkout.commit()
 
     assert checkout.run("releases").errors == [
-        "overlays/dev/iris-api/release.yaml: kind: 'Service': a release is written for a Deployment, a"
+        "overlays/dev/lily-api/release.yaml: kind: 'Service': a release is written for a Deployment, a"
         " CronJob or an InferenceService"
     ]
 

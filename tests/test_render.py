@@ -8,23 +8,23 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, Checkout, run
+from conftest import SAMPLE, Checkout, run
 
 import render
 from gitops.manifests import kustomize
 from gitops.repo import layout
 from gitops.repo.policy import read_policy
 
-FOLDERS = layout.folders(ROOT, read_policy(ROOT))
-HOST = "overlays/prod/iris-api/kustomization.yaml"
+FOLDERS = layout.folders(SAMPLE, read_policy(SAMPLE))
+HOST = "overlays/prod/lily-api/kustomization.yaml"
 HOST_DIFF = """\
---- overlays/prod/iris-api before
-+++ overlays/prod/iris-api after
+--- overlays/prod/lily-api before
++++ overlays/prod/lily-api after
 @@ -{line},5 +{line},5 @@
    ingressClassName: alb
    rules:
--  - host: iris-api.ml.example.com
-+  - host: iris.ml.example.com
+-  - host: lily-api.ml.example.com
++  - host: lily.ml.example.com
      http:
        paths:
 """
@@ -32,9 +32,9 @@ HOST_DIFF = """\
 
 def change_host(checkout: Checkout) -> str:
     """Changes one rendered line, and returns the diff of it."""
-    lines = kustomize.build(checkout.root, "overlays/prod/iris-api").splitlines()
-    checkout.replace(HOST, "iris-api.ml.example.com", "iris.ml.example.com")
-    return HOST_DIFF.format(line=lines.index("  - host: iris-api.ml.example.com") - 1)
+    lines = kustomize.build(checkout.root, "overlays/prod/lily-api").splitlines()
+    checkout.replace(HOST, "lily-api.ml.example.com", "lily.ml.example.com")
+    return HOST_DIFF.format(line=lines.index("  - host: lily-api.ml.example.com") - 1)
 
 
 def test_everything_is_rendered_as_one_stream(manifests: Path) -> None:
@@ -47,11 +47,11 @@ def test_everything_is_rendered_as_one_stream(manifests: Path) -> None:
     assert (done.code, done.err) == (0, "")
 
 
-@pytest.mark.parametrize("named", ["overlays/dev/iris-api", "overlays/dev/iris-api/"])
+@pytest.mark.parametrize("named", ["overlays/dev/lily-api", "overlays/dev/lily-api/"])
 def test_one_overlay_is_what_kustomize_prints(manifests: Path, named: str) -> None:
     done = run("render", "--root", manifests, named)
 
-    assert done.out == kustomize.build(manifests, "overlays/dev/iris-api")
+    assert done.out == kustomize.build(manifests, "overlays/dev/lily-api")
 
 
 def test_objects_as_json(manifests: Path) -> None:
@@ -120,12 +120,12 @@ def test_a_change_is_shown_where_it_is_rendered(checkout: Checkout) -> None:
     diff = change_host(checkout)
 
     assert checkout.run("render", "--changed-since", "HEAD").out == diff
-    assert checkout.run("render", "--changed-since", "HEAD", "overlays/dev/iris-api").out == ""
+    assert checkout.run("render", "--changed-since", "HEAD", "overlays/dev/lily-api").out == ""
     assert json.loads(checkout.run("render", "--changed-since", "HEAD", "--json").out) == {
         HOST.rpartition("/")[0]: diff
     }
     assert checkout.run("render", "--changed-since", "HEAD", "--markdown").out == (
-        f"1 rendered overlay changes.\n\n### overlays/prod/iris-api\n\n```diff\n{diff}```\n"
+        f"1 rendered overlay changes.\n\n### overlays/prod/lily-api\n\n```diff\n{diff}```\n"
     )
 
 
@@ -137,33 +137,33 @@ def test_a_committed_change_of_a_base_is_shown_in_all_its_overlays(checkout: Che
 
     assert done.out.startswith("3 rendered overlays change.\n")
     assert [line for line in done.out.splitlines() if line.startswith("### ")] == [
-        "### overlays/dev/iris-api", "### overlays/staging/iris-api", "### overlays/prod/iris-api",
+        "### overlays/dev/lily-api", "### overlays/staging/lily-api", "### overlays/prod/lily-api",
     ]  # fmt: skip
     assert done.out.count("\n-    port: 80\n+    port: 81\n") == 3
 
 
 def test_a_new_overlay_is_all_new_and_a_removed_one_all_gone(checkout: Checkout) -> None:
-    old = kustomize.build(checkout.root, "overlays/dev/iris-sklearn")
-    (checkout.root / "overlays/dev/iris-sklearn").rename(checkout.root / "overlays/dev/iris-v2")
+    old = kustomize.build(checkout.root, "overlays/dev/lily-sklearn")
+    (checkout.root / "overlays/dev/lily-sklearn").rename(checkout.root / "overlays/dev/lily-v2")
 
     found = json.loads(checkout.run("render", "--changed-since", "HEAD", "--json").out)
 
     count = len(old.splitlines())
     assert found == {
-        "overlays/dev/iris-v2": "--- overlays/dev/iris-v2 before\n+++ overlays/dev/iris-v2 after\n"
+        "overlays/dev/lily-v2": "--- overlays/dev/lily-v2 before\n+++ overlays/dev/lily-v2 after\n"
         f"@@ -0,0 +1,{count} @@\n" + "".join(f"+{line}\n" for line in old.splitlines()),
-        "overlays/dev/iris-sklearn": "--- overlays/dev/iris-sklearn before\n+++ overlays/dev/iris-sklearn after\n"
+        "overlays/dev/lily-sklearn": "--- overlays/dev/lily-sklearn before\n+++ overlays/dev/lily-sklearn after\n"
         f"@@ -1,{count} +0,0 @@\n" + "".join(f"-{line}\n" for line in old.splitlines()),
     }
 
 
 def test_a_removed_overlay_can_be_asked_for(checkout: Checkout) -> None:
-    shutil.rmtree(checkout.root / "overlays/dev/iris-sklearn")
+    shutil.rmtree(checkout.root / "overlays/dev/lily-sklearn")
 
-    done = checkout.run("render", "--changed-since", "HEAD", "overlays/dev/iris-sklearn")
+    done = checkout.run("render", "--changed-since", "HEAD", "overlays/dev/lily-sklearn")
 
     assert done.code == 0
-    assert done.out.startswith("--- overlays/dev/iris-sklearn before\n")
+    assert done.out.startswith("--- overlays/dev/lily-sklearn before\n")
 
 
 @pytest.mark.parametrize("broken", ["resources: [gone]\n", "resources: [\n"])
@@ -178,7 +178,7 @@ def test_the_repair_of_what_did_not_render_can_be_shown(checkout: Checkout, brok
 
     assert (done.code, done.err) == (0, "")
     assert f"\n-could not be rendered: {HOST}: " in done.out
-    assert "\n+  name: iris-api\n" in done.out
+    assert "\n+  name: lily-api\n" in done.out
 
 
 def test_what_does_not_render_on_either_side_is_refused(checkout: Checkout) -> None:

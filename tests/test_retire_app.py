@@ -4,9 +4,9 @@ import pytest
 import yaml
 from conftest import Checkout, Version
 
-APP = ("--app", "iris-sklearn", "--env", "dev")
-WHY = ("--reason", "iris-api replaces it")
-BRANCH = "retire/dev/iris-sklearn"
+APP = ("--app", "lily-sklearn", "--env", "dev")
+WHY = ("--reason", "lily-api replaces it")
+BRANCH = "retire/dev/lily-sklearn"
 
 
 @pytest.fixture
@@ -22,18 +22,18 @@ def test_an_app_is_removed_by_a_branch_and_its_removal_recorded(released: Checko
     done = released.run("retire_app", *APP, *WHY, "--push")
 
     assert done.code == 0, done.err
-    assert "- InferenceService.serving.kserve.io ml-dev/iris-sklearn\n" in done.out
+    assert "- InferenceService.serving.kserve.io ml-dev/lily-sklearn\n" in done.out
     assert done.err == f"pushed {BRANCH}; next: merge its pull request to cicd, then run this with --finish\n"
     assert released.tip() == before
     assert released.git("diff", "--name-status", "cicd", BRANCH).split("\n") == [
-        "D\toverlays/dev/iris-sklearn/kustomization.yaml",
-        "D\toverlays/dev/iris-sklearn/release.yaml",
+        "D\toverlays/dev/lily-sklearn/kustomization.yaml",
+        "D\toverlays/dev/lily-sklearn/release.yaml",
         "A\toverlays/dev/retired.yaml",
     ]
     [entry] = yaml.safe_load(released.git("show", f"{BRANCH}:overlays/dev/retired.yaml"))
-    assert (entry["app"], entry["version"], entry["reason"]) == ("iris-sklearn", version.version, WHY[1])
+    assert (entry["app"], entry["version"], entry["reason"]) == ("lily-sklearn", version.version, WHY[1])
     assert released.git("log", "-1", "--format=%(trailers:only)", BRANCH).splitlines() == [
-        "Retire: iris-sklearn dev",
+        "Retire: lily-sklearn dev",
         f"Model-Version: {version.version}",
     ]
 
@@ -43,7 +43,7 @@ def test_after_the_merge_everything_validates_and_nothing_else_changed(released:
     released.merge(BRANCH)
 
     assert released.run("validate", "--changed-since", "HEAD^1").code == 0
-    assert "iris-sklearn" not in released.run("releases", "--env", "dev").out
+    assert "lily-sklearn" not in released.run("releases", "--env", "dev").out
 
 
 def test_a_second_retirement_is_added_to_the_record(released: Checkout) -> None:
@@ -55,7 +55,7 @@ def test_a_second_retirement_is_added_to_the_record(released: Checkout) -> None:
     text = released.git("show", f"{BRANCH}:overlays/dev/retired.yaml")
 
     assert text.startswith(record.decode().strip())
-    assert [item["app"] for item in yaml.safe_load(text)] == ["old", "iris-sklearn"]
+    assert [item["app"] for item in yaml.safe_load(text)] == ["old", "lily-sklearn"]
 
 
 def test_the_same_twice_is_one_branch(released: Checkout) -> None:
@@ -67,7 +67,7 @@ def test_the_same_twice_is_one_branch(released: Checkout) -> None:
 
 
 def test_an_app_that_a_later_environment_runs_is_not_retired(released: Checkout) -> None:
-    assert released.run("promote_model", "--app", "iris-sklearn", "--to", "staging", "--push").code == 0
+    assert released.run("promote_model", "--app", "lily-sklearn", "--to", "staging", "--push").code == 0
     [branch] = [b for b in released.git("branch", "--format=%(refname:short)").split() if b.startswith("promote/")]
     released.merge(branch)
     before = released.state()
@@ -76,7 +76,7 @@ def test_an_app_that_a_later_environment_runs_is_not_retired(released: Checkout)
 
     assert done.code == 1
     assert done.errors == [
-        "overlays/dev/iris-sklearn: iris-sklearn is in staging too, which dev comes before;"
+        "overlays/dev/lily-sklearn: lily-sklearn is in staging too, which dev comes before;"
         " retire it there first, or nothing could reach staging any more"
     ]
     assert released.state() == before
@@ -94,9 +94,9 @@ def test_a_dry_run_changes_nothing(released: Checkout) -> None:
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        (("--app", "none", "--env", "dev"), "apps/none: no such app; the apps are iris-api, iris-batch, iris-sklearn"),
+        (("--app", "none", "--env", "dev"), "apps/none: no such app; the apps are lily-api, lily-batch, lily-sklearn"),
         (
-            ("--app", "iris-api", "--env", "qa"),
+            ("--app", "lily-api", "--env", "qa"),
             "overlays/promotion.yaml: environments: no 'qa'; the environments are dev, staging, prod",
         ),
     ],

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from conftest import IMAGE, S3, Checkout, Version, package
 
-APP = ("--app", "iris-api", "--env", "dev")
+APP = ("--app", "lily-api", "--env", "dev")
 WHY = ("--reason", "wrong answers for wide petals")
-RELEASE = "overlays/dev/iris-api/release.yaml"
-HOLD = "overlays/dev/iris-api/hold.yaml"
+RELEASE = "overlays/dev/lily-api/release.yaml"
+HOLD = "overlays/dev/lily-api/hold.yaml"
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_the_release_before_comes_back_byte_by_byte_and_is_held(checkout: Checko
     done = checkout.run("rollback_model", *APP, *WHY, "--push")
 
     assert done.code == 0, done.err
-    assert done.err == (f"rolled back and held iris-api in dev, from {versions[2].version} to {versions[1].version}\n")
+    assert done.err == (f"rolled back and held lily-api in dev, from {versions[2].version} to {versions[1].version}\n")
     assert done.out == f"{checkout.tip()}\n"
     assert checkout.git("rev-parse", f"cicd:{RELEASE}") == before
     assert checkout.git("diff", "--name-only", "cicd~1", "cicd").split() == [HOLD, RELEASE]
@@ -44,7 +44,7 @@ def test_the_release_before_comes_back_byte_by_byte_and_is_held(checkout: Checko
     assert "reason: wrong answers for wide petals" in held
     assert "by: Test <test@example.org>" in held
     trailers = checkout.git("log", "-1", "--format=%(trailers:only)", "cicd").splitlines()
-    assert trailers[0] == "Release: iris-api dev"
+    assert trailers[0] == "Release: lily-api dev"
     assert f"Model-Version: {versions[1].version}" in trailers
     assert trailers[-2:] == [f"Rolled-Back-From: {versions[2].version}", "Reason: wrong answers for wide petals"]
 
@@ -87,12 +87,12 @@ def test_a_held_release_is_changed_by_nobody_until_the_hold_is_released(
     assert line.startswith(f"{HOLD}: held by Test <test@example.org> since 20")
     assert line.endswith(
         "Z: wrong answers for wide petals; when that is settled, run"
-        " `python scripts/rollback_model.py --app iris-api --env dev --release-hold`"
+        " `python scripts/rollback_model.py --app lily-api --env dev --release-hold`"
     )
     assert checkout.state() == before
 
     done = checkout.run("rollback_model", *APP, "--release-hold", "--push")
-    assert (done.code, done.err) == (0, "iris-api in dev is no longer held\n")
+    assert (done.code, done.err) == (0, "lily-api in dev is no longer held\n")
     assert checkout.git("diff", "--name-only", "cicd~1", "cicd") == HOLD
     assert checkout.run("bump_model", *APP, "--model-uri", versions[2].uri, "--push").code == 0
 
@@ -101,24 +101,24 @@ def test_a_promotion_respects_the_hold_of_the_environment_it_goes_to(
     checkout: Checkout, versions: list[Version]
 ) -> None:
     for _ in range(2):
-        assert checkout.run("promote_model", "--app", "iris-api", "--to", "staging", "--push").code == 0
+        assert checkout.run("promote_model", "--app", "lily-api", "--to", "staging", "--push").code == 0
         branch = checkout.git("ls-remote", "origin", "promote/staging/*").splitlines()[-1].split("refs/heads/")[1]
         checkout.merge(branch)
         checkout.git("push", "-q", "origin", "--delete", branch)
         assert checkout.run("bump_model", *APP, "--model-uri", versions[0].uri, "--push").code == 0
-    assert checkout.run("rollback_model", "--app", "iris-api", "--env", "staging", *WHY, "--push").code == 0
+    assert checkout.run("rollback_model", "--app", "lily-api", "--env", "staging", *WHY, "--push").code == 0
     assert checkout.run("bump_model", *APP, "--model-uri", versions[1].uri, "--push").code == 0
 
-    done = checkout.run("promote_model", "--app", "iris-api", "--to", "staging")
+    done = checkout.run("promote_model", "--app", "lily-api", "--to", "staging")
 
     assert done.code == 1
-    assert done.errors[0].startswith("overlays/staging/iris-api/hold.yaml: held by ")
+    assert done.errors[0].startswith("overlays/staging/lily-api/hold.yaml: held by ")
 
 
 def test_a_release_whose_bytes_are_gone_or_altered_is_not_restored(
     checkout: Checkout, versions: list[Version], s3: S3
 ) -> None:
-    s3.client.delete_object(Bucket="mlops-prod", Key=f"models/iris/{versions[1].version}/onnx/model.onnx")
+    s3.client.delete_object(Bucket="mlops-prod", Key=f"models/lily/{versions[1].version}/onnx/model.onnx")
     before = checkout.state()
 
     done = checkout.run("rollback_model", *APP, *WHY)
@@ -132,17 +132,17 @@ def test_a_release_whose_bytes_are_gone_or_altered_is_not_restored(
     ("args", "line"),
     [
         (
-            ("--app", "iris-sklearn", "--env", "dev"),
-            "overlays/dev/iris-sklearn/release.yaml: no earlier release in the history of cicd;"
+            ("--app", "lily-sklearn", "--env", "dev"),
+            "overlays/dev/lily-sklearn/release.yaml: no earlier release in the history of cicd;"
             " there is nothing to go back to",
         ),
         (
             (*APP, "--to", "2020-01-01-000000000000"),
-            "--to 2020-01-01-000000000000: never released as iris-api in dev; earlier releases are ",
+            "--to 2020-01-01-000000000000: never released as lily-api in dev; earlier releases are ",
         ),
-        (("--app", "none", "--env", "dev"), "apps/none: no such app; the apps are iris-api, iris-batch, iris-sklearn"),
+        (("--app", "none", "--env", "dev"), "apps/none: no such app; the apps are lily-api, lily-batch, lily-sklearn"),
         (
-            ("--app", "iris-api", "--env", "qa"),
+            ("--app", "lily-api", "--env", "qa"),
             "overlays/promotion.yaml: environments: no 'qa'; the environments are dev, staging, prod",
         ),
     ],
@@ -163,7 +163,7 @@ def test_a_hold_that_is_not_there_cannot_be_released(checkout: Checkout) -> None
     done = checkout.run("rollback_model", *APP, "--release-hold")
 
     assert done.code == 1
-    assert done.errors == [f"{HOLD}: no such hold; iris-api in dev can be released"]
+    assert done.errors == [f"{HOLD}: no such hold; lily-api in dev can be released"]
 
 
 def test_a_file_that_is_no_hold_holds_all_the_same(checkout: Checkout, version: Version) -> None:
@@ -182,7 +182,7 @@ def test_a_dry_run_changes_nothing(checkout: Checkout, versions: list[Version]) 
     done = checkout.run("rollback_model", *APP, *WHY, "--dry-run")
 
     assert done.code == 0
-    assert done.err.startswith("would roll back iris-api in dev, from ")
+    assert done.err.startswith("would roll back lily-api in dev, from ")
     assert checkout.state() == before
 
 

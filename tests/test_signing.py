@@ -18,7 +18,7 @@ from unittest import mock
 
 import pytest
 import yaml
-from conftest import BUCKET, IMAGE, ROOT, S3, Checkout, Result, Version, make_checkout, package, unrelease
+from conftest import BUCKET, IMAGE, ROOT, S3, Checkout, Result, Version, make_checkout, package
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -88,11 +88,11 @@ def packaged(tmp_path: Path, s3: S3) -> Version:
 
 
 def upload(checkout: Checkout, version: Version, *args: str | Path) -> Result:
-    return checkout.run("upload_model", "--model", "iris", "--artifacts", version.folder, *args)
+    return checkout.run("upload_model", "--model", "lily", "--artifacts", version.folder, *args)
 
 
-def bump(checkout: Checkout, version: Version, app: str = "iris-sklearn") -> Result:
-    image = ("--image", IMAGE) if app == "iris-api" else ()
+def bump(checkout: Checkout, version: Version, app: str = "lily-sklearn") -> Result:
+    image = ("--image", IMAGE) if app == "lily-api" else ()
     return checkout.run("bump_model", "--app", app, "--env", "dev", "--model-uri", version.uri, "--push", *image)
 
 
@@ -345,7 +345,7 @@ def test_a_stored_signature_that_does_not_verify_is_refused(
 
 def process(checkout: Checkout, version: Version, pair: Pair) -> subprocess.Popen[str]:
     command = [
-        sys.executable, ROOT / "scripts/upload_model.py", "--root", checkout.root, "--model", "iris",
+        sys.executable, ROOT / "scripts/upload_model.py", "--root", checkout.root, "--model", "lily",
         "--artifacts", version.folder, "--sign-key", pair.private,
     ]  # fmt: skip
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -519,10 +519,10 @@ def test_a_version_whose_signature_does_not_verify_is_refused(
 
 def test_promotion_asks_for_the_signature_again(asking: Checkout, signed: Version, pair: Pair, s3: S3) -> None:
     assert bump(asking, signed).code == 0
-    assert asking.run("promote_model", "--app", "iris-sklearn", "--to", "staging", "--dry-run").code == 0
+    assert asking.run("promote_model", "--app", "lily-sklearn", "--to", "staging", "--dry-run").code == 0
     s3.client.delete_object(Bucket=BUCKET, Key=key(signed, name(signed, pair)))
 
-    done = asking.run("promote_model", "--app", "iris-sklearn", "--to", "staging", "--push")
+    done = asking.run("promote_model", "--app", "lily-sklearn", "--to", "staging", "--push")
 
     assert (done.code, done.errors) == (1, [unsigned(signed)])
 
@@ -539,7 +539,7 @@ def test_a_rollback_asks_for_the_signature_too(asking: Checkout, signed: Version
     asking.write(POLICY_FILE, policy)
     asking.commit(push=True)
     assert bump(asking, signed).code == 0
-    back = ("--app", "iris-sklearn", "--env", "dev", "--reason", "wrong answers", "--push")
+    back = ("--app", "lily-sklearn", "--env", "dev", "--reason", "wrong answers", "--push")
 
     done = asking.run("rollback_model", *back)
     assert (done.code, done.errors) == (1, [unsigned(second)])
@@ -585,7 +585,7 @@ def test_a_stored_version_is_signed_once_its_bytes_were_verified(
     s3.upload(packaged)
     sign = ("sign_model", "--model-uri", packaged.uri, "--sign-key", pair.private)
     url = f"{packaged.uri}{name(packaged, pair)}\n"
-    shown = "iris {}: code c0dec0dec0de, MLflow run ffffffffffff\n  accuracy 0.9556\n  macro_f1 0.955\n"
+    shown = "lily {}: code c0dec0dec0de, MLflow run ffffffffffff\n  accuracy 0.9556\n  macro_f1 0.955\n"
     shown = shown.format(packaged.version)
 
     assert asking.run(*sign, "--dry-run") == Result(0, url, f"{shown}would be signed by the key {pair.private}\n")
@@ -616,7 +616,7 @@ def test_a_new_key_is_taken_up_while_the_old_one_still_counts(
     asking.write(PUBLIC, foreign.public.read_bytes())
     asking.commit(push=True)
 
-    assert bump(asking, signed, "iris-api").code == 0
+    assert bump(asking, signed, "lily-api").code == 0
     assert {name(signed, pair), name(signed, foreign)} <= set(names(s3, signed))
 
 
@@ -632,17 +632,17 @@ def test_the_list_says_which_versions_are_signed(
     put(s3, others[1], name(others[1], foreign), signature(others[1], foreign))
     put(s3, others[2], name(others[2], pair), b"garbage")
 
-    done = asking.run("list_versions", "--model", "iris", "--json")
+    done = asking.run("list_versions", "--model", "lily", "--json")
 
     states = {row["version"]: row["signed"] for row in json.loads(done.out)}
     assert [states[version.version] for version in (signed, *others)] == ["valid", "no", "by another", "invalid"]
     assert done.errors == [f"{others[2].uri}{name(others[2], pair)}: not a signature of Model Signing; {AGAIN}"]
-    assert " signed " in asking.run("list_versions", "--model", "iris").out.splitlines()[0]
+    assert " signed " in asking.run("list_versions", "--model", "lily").out.splitlines()[0]
     assert bump(asking, others[1]).errors[0].startswith(f"{others[1].uri}: signed, but not by the key {PUBLIC}, which")
 
 
 def test_without_a_policy_the_list_says_nothing_of_signatures(checkout: Checkout, version: Version) -> None:
-    assert "signed" not in checkout.run("list_versions", "--model", "iris").out
+    assert "signed" not in checkout.run("list_versions", "--model", "lily").out
 
 
 # Keys
@@ -762,21 +762,18 @@ def test_doctor_says_whether_models_are_signed(asking: Checkout) -> None:
 # The service in the cluster
 
 
-def listed_by_the_app(checkout: Checkout, app: str = "iris-api") -> None:
-    """As CONTRIBUTING.md tells it."""
+def listed_by_the_app(checkout: Checkout, app: str = "lily-api") -> None:
+    """As CONTRIBUTING.md tells it, beside the names of the app's own shape."""
     _, _, rest = (ROOT / "CONTRIBUTING.md").read_text().partition("<!-- signed -->\n```yaml\n")
-    block = rest.partition("```\n")[0]
-    shape = app.rpartition("-")[2]
-    components = f"components:\n  - ../../base/{shape}/named\n"
-    checkout.replace(
-        f"apps/{app}/kustomization.yaml", components, block.replace("base/api/named", f"base/{shape}/named")
-    )
+    signed = rest.partition("```\n")[0].splitlines()[-1]
+    named = f"  - ../../base/{app.partition('-')[2]}/named\n"
+    checkout.replace(f"apps/{app}/kustomization.yaml", named, f"{named}{signed}\n")
 
 
 def test_the_component_gives_the_service_the_key_of_the_policy(asking: Checkout, pair: Pair) -> None:
     listed_by_the_app(asking)
 
-    rendered = asking.run("render", "overlays/prod/iris-api").out
+    rendered = asking.run("render", "overlays/prod/lily-api").out
 
     assert rendered.count("name: MODEL_PUBLIC_KEY") == 1
     indented = "".join(f"            {line}\n" for line in pair.public.read_text().splitlines())
@@ -787,9 +784,9 @@ def test_the_component_gives_the_service_the_key_of_the_policy(asking: Checkout,
 
 
 def test_the_component_gives_a_batch_the_key_as_well(asking: Checkout, pair: Pair) -> None:
-    listed_by_the_app(asking, "iris-batch")
+    listed_by_the_app(asking, "lily-batch")
 
-    rendered = asking.run("render", "overlays/prod/iris-batch").out
+    rendered = asking.run("render", "overlays/prod/lily-batch").out
 
     [job] = [item for item in yaml.safe_load_all(rendered) if item["kind"] == "CronJob"]
     [container] = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
@@ -800,26 +797,13 @@ def test_the_component_gives_a_batch_the_key_as_well(asking: Checkout, pair: Pai
     assert done.code == 0, done.err
 
 
-def test_a_fork_that_asks_for_signatures_runs_the_same_tests(asking: Checkout) -> None:
-    listed_by_the_app(asking)
-
-    unrelease(asking.root)
-
-    assert read_policy(asking.root).signing is None
-    assert not (asking.root / PUBLIC).exists()
-    done = asking.run("validate")
-    assert done.code == 0, done.err
-    asking.git("checkout", "-q", "apps", PUBLIC)
-    assert asking.git("diff", "--stat", "HEAD^", "--", "overlays") == ""
-
-
 def test_a_service_that_asks_for_another_key_than_the_policy_is_a_finding(asking: Checkout, foreign: Pair) -> None:
     listed_by_the_app(asking)
     asking.write("overlays/other.pub", foreign.public.read_bytes())
     asking.replace(POLICY_FILE, PUBLIC, "overlays/other.pub")
 
     assert asking.run("validate").errors == [
-        f"overlays/{environment}/iris-api: Deployment.apps ml-{environment}/iris-api: env MODEL_PUBLIC_KEY: it"
+        f"overlays/{environment}/lily-api: Deployment.apps ml-{environment}/lily-api: env MODEL_PUBLIC_KEY: it"
         " loads only what this key signed, and overlays/promotion.yaml asks for the signature of the key"
         " overlays/other.pub; they have to agree [signing]"
         for environment in ("dev", "staging", "prod")

@@ -14,18 +14,18 @@ import status
 from status import Seen
 
 VERSION = "2026-02-01-3f2a9c1b7d10"
-URI = f"s3://mlops-prod/models/iris/{VERSION}/onnx/"
-OTHER = "s3://mlops-prod/models/iris/2026-01-01-aaaaaaaaaaaa/onnx/"
+URI = f"s3://mlops-prod/models/lily/{VERSION}/onnx/"
+OTHER = "s3://mlops-prod/models/lily/2026-01-01-aaaaaaaaaaaa/onnx/"
 WORKLOAD: dict[str, Any] = {
     "apiVersion": "apps/v1",
     "kind": "Deployment",
-    "metadata": {"name": "iris-api", "generation": 2, "annotations": {"model.mlops/version": VERSION}},
+    "metadata": {"name": "lily-api", "generation": 2, "annotations": {"model.mlops/version": VERSION}},
     "spec": {
         "replicas": 2,
         "template": {
             "spec": {
                 "containers": [
-                    {"name": "api", "image": "registry/iris-api@sha256:1", "env": [{"name": "MODEL_URI", "value": URI}]}
+                    {"name": "api", "image": "registry/lily-api@sha256:1", "env": [{"name": "MODEL_URI", "value": URI}]}
                 ]
             }
         },
@@ -39,7 +39,7 @@ APPLICATION: dict[str, Any] = {
 
 def a_pod(uri: str, ready: str = "True") -> dict[str, Any]:
     return {
-        "metadata": {"name": "iris-api-1"},
+        "metadata": {"name": "lily-api-1"},
         "spec": {"containers": [{"env": [{"name": "MODEL_URI", "value": uri}]}]},
         "status": {"conditions": [{"type": "Ready", "status": ready}]},
     }
@@ -48,7 +48,7 @@ def a_pod(uri: str, ready: str = "True") -> dict[str, Any]:
 CRON_JOB: dict[str, Any] = {
     "apiVersion": "batch/v1",
     "kind": "CronJob",
-    "metadata": {"name": "iris-batch", "annotations": {"model.mlops/version": VERSION}},
+    "metadata": {"name": "lily-batch", "annotations": {"model.mlops/version": VERSION}},
     "spec": {"jobTemplate": {"spec": {"template": copy.deepcopy(WORKLOAD["spec"]["template"])}}},
 }
 
@@ -59,11 +59,11 @@ def fine() -> Seen:
 
 
 def faults(seen: Seen, behind: bool = False) -> list[str]:
-    return status.row("iris-api", "dev", WORKLOAD, seen, behind).faults
+    return status.row("lily-api", "dev", WORKLOAD, seen, behind).faults
 
 
 def test_an_app_in_which_all_agree_is_fine() -> None:
-    row = status.row("iris-api", "dev", WORKLOAD, fine(), False)
+    row = status.row("lily-api", "dev", WORKLOAD, fine(), False)
 
     assert row.faults == []
     assert (row.version, row.live, row.sync, row.health, row.pods) == (VERSION, VERSION, "Synced", "Healthy", "2/2")
@@ -85,7 +85,7 @@ def unhealthy(seen: Seen) -> None:
     seen.application["status"] |= {
         "health": {"status": "Degraded"},
         "resources": [
-            {"kind": "InferenceService", "name": "iris", "health": {"status": "Degraded", "message": "no such\n file"}}
+            {"kind": "InferenceService", "name": "lily", "health": {"status": "Degraded", "message": "no such\n file"}}
         ],
     }
 
@@ -97,8 +97,8 @@ def failed_sync(seen: Seen) -> None:
         "message": "one or more objects failed to apply",
         "syncResult": {
             "resources": [
-                {"kind": "Deployment", "name": "iris-api", "status": "SyncFailed", "message": "is invalid"},
-                {"kind": "Service", "name": "iris-api", "status": "Synced", "message": "created"},
+                {"kind": "Deployment", "name": "lily-api", "status": "SyncFailed", "message": "is invalid"},
+                {"kind": "Service", "name": "lily-api", "status": "Synced", "message": "created"},
             ]
         },
     }
@@ -133,7 +133,7 @@ def a_rollout_under_way(seen: Seen) -> None:
         ("ReplicaSet", "2026-01-01T00:00:02Z", 'serviceaccount "nobody" not found'),
         ("HorizontalPodAutoscaler", "2026-01-01T00:00:03Z", "no metrics"),
     ):
-        involved = {"kind": kind, "name": "iris-api-5c446d7fd5"}
+        involved = {"kind": kind, "name": "lily-api-5c446d7fd5"}
         seen.events.append({"type": "Warning", "involvedObject": involved, "lastTimestamp": at, "message": message})
 
 
@@ -142,17 +142,17 @@ def a_rollout_under_way(seen: Seen) -> None:
     [
         (out_of_sync, ["Argo CD: OutOfSync"]),
         (something_left, ["Argo CD: OutOfSync: no longer in Git and not pruned: ConfigMap left"]),
-        (unhealthy, ["Argo CD: Degraded: InferenceService iris: no such file"]),
+        (unhealthy, ["Argo CD: Degraded: InferenceService lily: no such file"]),
         (
             failed_sync,
-            ["Argo CD: sync Failed: one or more objects failed to apply", "Argo CD: Deployment iris-api: is invalid"],
+            ["Argo CD: sync Failed: one or more objects failed to apply", "Argo CD: Deployment lily-api: is invalid"],
         ),
         (comparison_error, ["Argo CD: ComparisonError: no such folder"]),
         (
             another_model,
             [f"template.spec.containers[api].env[MODEL_URI].value: the cluster has {OTHER}, Git says {URI}"],
         ),
-        (an_old_pod, [f"pod iris-api-1 still runs {OTHER}"]),
+        (an_old_pod, [f"pod lily-api-1 still runs {OTHER}"]),
         (an_old_pod_on_its_way_out, []),
         (a_rollout_under_way, ['1 of 2 pods are ready, 1 of them new: serviceaccount "nobody" not found']),
     ],
@@ -175,13 +175,13 @@ def test_an_app_that_the_cluster_does_not_have_is_named() -> None:
     assert faults(Seen(None, None, None, [], [])) == [
         "no Application yet; Argo CD has not looked at this commit, or its ApplicationSet fails"
     ]
-    assert faults(Seen(copy.deepcopy(APPLICATION), None, None, [], [])) == ["Deployment iris-api is not in the cluster"]
+    assert faults(Seen(copy.deepcopy(APPLICATION), None, None, [], [])) == ["Deployment lily-api is not in the cluster"]
 
 
 LAST, EARLIER = "2026-02-02T02:00:00Z", "2026-02-01T02:01:00Z"
 EVENT = {
     "type": "Warning",
-    "involvedObject": {"kind": "Job", "name": "iris-batch-29499840"},
+    "involvedObject": {"kind": "Job", "name": "lily-batch-29499840"},
     "lastTimestamp": LAST,
     "message": "Container batch failed with exit code 1",
 }
@@ -209,18 +209,18 @@ def test_of_a_batch_the_last_run_counts(seen: dict[str, Any], expected: list[str
     running = a_pod(OTHER) | {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}
 
     row = status.row(
-        "iris-batch", "dev", CRON_JOB, Seen(copy.deepcopy(APPLICATION), live, None, [running], [EVENT]), False
+        "lily-batch", "dev", CRON_JOB, Seen(copy.deepcopy(APPLICATION), live, None, [running], [EVENT]), False
     )
 
     assert row.faults == expected
-    assert (row.live, row.image, row.pods) == (VERSION, "iris-api@1", "1")
+    assert (row.live, row.image, row.pods) == (VERSION, "lily-api@1", "1")
 
 
 def test_a_batch_with_another_model_is_named() -> None:
     live = copy.deepcopy(CRON_JOB)
     live["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"] = OTHER
 
-    row = status.row("iris-batch", "dev", CRON_JOB, Seen(copy.deepcopy(APPLICATION), live, None, [], []), False)
+    row = status.row("lily-batch", "dev", CRON_JOB, Seen(copy.deepcopy(APPLICATION), live, None, [], []), False)
 
     path = "jobTemplate.spec.template.spec.containers[api].env[MODEL_URI].value"
     assert row.faults == [f"{path}: the cluster has {OTHER}, Git says {URI}"]
@@ -230,8 +230,8 @@ def test_what_is_not_released_has_no_application() -> None:
     blank = copy.deepcopy(WORKLOAD)
     blank["metadata"]["annotations"]["model.mlops/version"] = "unreleased"
 
-    assert status.row("iris-api", "dev", blank, Seen(None, None, None, [], []), False).faults == []
-    assert status.row("iris-api", "dev", blank, fine(), False).faults == [
+    assert status.row("lily-api", "dev", blank, Seen(None, None, None, [], []), False).faults == []
+    assert status.row("lily-api", "dev", blank, fine(), False).faults == [
         "Git says unreleased, and there is an Application"
     ]
 

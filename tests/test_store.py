@@ -13,7 +13,7 @@ from pathlib import Path
 
 import boto3
 import pytest
-from conftest import BUCKET, ROOT, S3, Result, Version, listens, package, s3_running, wait_until
+from conftest import BUCKET, ROOT, S3, SAMPLE, Result, Version, listens, package, s3_running, wait_until
 
 from gitops.cli import Refused
 from gitops.models import store, versions
@@ -100,7 +100,7 @@ def test_a_version_under_the_name_of_another_is_refused(version: Version, tmp_pa
         s3.client.upload_file(other.folder / path, BUCKET, key(version, path))
 
     assert refusal(lambda: verify(version.uri)) == (
-        f"{version.uri}manifest.json: names iris/{other.version}, not iris/{version.version}",
+        f"{version.uri}manifest.json: names lily/{other.version}, not lily/{version.version}",
     )
 
 
@@ -120,7 +120,7 @@ def test_without_a_manifest_there_is_no_version(version: Version, s3: S3) -> Non
     s3.client.delete_object(Bucket=BUCKET, Key=key(version, "manifest.json"))
 
     assert refusal(lambda: verify(version.uri)) == (
-        f"{version.uri}: no such version in the bucket; `list_versions.py --model iris` lists what is there",
+        f"{version.uri}: no such version in the bucket; `list_versions.py --model lily` lists what is there",
     )
 
 
@@ -183,7 +183,7 @@ def test_the_printed_variables_lead_a_client_to_the_bucket_and_the_data_stays_fo
 
 def start(data: Path, *args: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, ROOT / "scripts/local_s3.py", "--data", data, *args],
+        [sys.executable, ROOT / "scripts/local_s3.py", "--root", SAMPLE, "--data", data, *args],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

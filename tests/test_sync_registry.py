@@ -19,7 +19,7 @@ from conftest import IMAGE, ROOT, S3, Checkout, Version, package, write_release
 from gitops.releases.release import Target
 
 PYTHON = ROOT / "model-src/.venv/bin/python"
-FLAVOURS = {"iris-api": "onnx", "iris-sklearn": "sklearn"}
+FLAVOURS = {"lily-api": "onnx", "lily-sklearn": "sklearn"}
 SEED = """
 import json, sys
 from mlflow import MlflowClient
@@ -28,13 +28,13 @@ for name, versions in json.load(sys.stdin).items():
     client.create_registered_model(name)
     for tags in versions:
         client.create_model_version(name, "s3://models/of-the-run", tags=tags)
-client.set_registered_model_alias("IrisRFModel", "champion", "1")
+client.set_registered_model_alias("LilyRFModel", "champion", "1")
 """
 
 
 @pytest.fixture(scope="session")
 def versions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Version]:
-    """Four versions of iris; the first three are registered, as 1 to 3."""
+    """Four versions of lily; the first three are registered, as 1 to 3."""
     folder = tmp_path_factory.mktemp("artifacts")
     return {word: package(folder / word, word) for word in ("one", "two", "three", "stranger")}
 
@@ -43,11 +43,11 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Version]:
 def seeded(versions: dict[str, Version], environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database of MLflow. Tests must not change it."""
     file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    iris = [{"version": v.version, "digest": v.digest} for v in list(versions.values())[:3]]
+    lily = [{"version": v.version, "digest": v.digest} for v in list(versions.values())[:3]]
     by_hand = [{"stage": "my own", "environment.dev": "my own"}]
     subprocess.run(
         [PYTHON, "-c", SEED],
-        input=json.dumps({"IrisRFModel": iris + by_hand, "DiabetesModel": iris[:1]}),
+        input=json.dumps({"LilyRFModel": lily + by_hand, "DiabetesModel": lily[:1]}),
         env=environment | {"MLFLOW_TRACKING_URI": f"sqlite:///{file}", "MLFLOW_DISABLE_TELEMETRY": "true"},
         cwd=file.parent, text=True, capture_output=True, check=True,
     )  # fmt: skip
@@ -66,10 +66,10 @@ class Registry:
         with closing(sqlite3.connect(self.file)) as database, database:
             database.execute(statement)
 
-    def aliases(self, model: str = "IrisRFModel") -> dict[str, int]:
+    def aliases(self, model: str = "LilyRFModel") -> dict[str, int]:
         return dict(self.ask("select alias, version from registered_model_aliases where name = ?", model))
 
-    def tags(self, model: str = "IrisRFModel") -> dict[int, dict[str, str]]:
+    def tags(self, model: str = "LilyRFModel") -> dict[int, dict[str, str]]:
         """The tags of each version, without those that it was registered with."""
         found: dict[int, dict[str, str]] = {}
         for number, key, value in self.ask("select version, key, value from model_version_tags where name = ?", model):
@@ -93,7 +93,7 @@ def release(checkout: Checkout, versions: dict[str, Version]) -> Callable[..., N
 
     def commit(word: str, *targets: str) -> None:
         for app, environment in (target.split() for target in targets):
-            image = IMAGE if app == "iris-api" else None
+            image = IMAGE if app == "lily-api" else None
             write_release(checkout.root, Target(app, environment), versions[word], FLAVOURS[app], image)
         checkout.commit(f"Release {word} as {', '.join(targets)}")
 
@@ -101,7 +101,7 @@ def release(checkout: Checkout, versions: dict[str, Version]) -> Callable[..., N
 
 
 BY_HAND = {"stage": "my own", "environment.dev": "my own"}
-BOTH = "iris-api,iris-sklearn"
+BOTH = "lily-api,lily-sklearn"
 NEVER = {"stage": "None"}
 
 
@@ -109,17 +109,17 @@ def test_aliases_and_tags_follow_releases_promotions_and_a_rollback(
     checkout: Checkout, registry: Registry, release: Callable[..., None], versions: dict[str, Version], s3: S3
 ) -> None:
     for environment in ("dev", "staging", "prod"):
-        release("one", f"iris-api {environment}", f"iris-sklearn {environment}")
-    release("two", "iris-api dev", "iris-sklearn dev")
+        release("one", f"lily-api {environment}", f"lily-sklearn {environment}")
+    release("two", "lily-api dev", "lily-sklearn dev")
 
-    done = checkout.run("sync_registry", "--model", "iris")
+    done = checkout.run("sync_registry", "--model", "lily")
 
     assert done.code == 0, done.err
     assert done.err.startswith("made 9 changes in sqlite:///")
     assert [line.split() for line in done.out.splitlines()[-3:]] == [
-        ["IrisRFModel", "2", versions["two"].version, "alias", "dev", "-", "2"],
-        ["IrisRFModel", "1", versions["one"].version, "alias", "staging", "-", "1"],
-        ["IrisRFModel", "1", versions["one"].version, "alias", "production", "-", "1"],
+        ["LilyRFModel", "2", versions["two"].version, "alias", "dev", "-", "2"],
+        ["LilyRFModel", "1", versions["one"].version, "alias", "staging", "-", "1"],
+        ["LilyRFModel", "1", versions["one"].version, "alias", "production", "-", "1"],
     ]
     assert registry.aliases() == {"champion": 1, "dev": 2, "staging": 1, "production": 1}
     assert registry.tags() == {
@@ -129,29 +129,29 @@ def test_aliases_and_tags_follow_releases_promotions_and_a_rollback(
         4: BY_HAND,
     }
 
-    release("two", "iris-api staging", "iris-api prod", "iris-sklearn staging", "iris-sklearn prod")
-    assert checkout.run("sync_registry", "--model", "iris").code == 0
+    release("two", "lily-api staging", "lily-api prod", "lily-sklearn staging", "lily-sklearn prod")
+    assert checkout.run("sync_registry", "--model", "lily").code == 0
 
     assert registry.aliases() == {"champion": 1, "dev": 2, "staging": 2, "production": 2}
     everywhere = {f"environment.{name}": BOTH for name in ("dev", "staging", "prod")}
     assert registry.tags() == {1: {"stage": "Archived"}, 2: everywhere | {"stage": "Production"}, 3: NEVER, 4: BY_HAND}
 
     s3.upload(versions["one"])
-    back = checkout.run("rollback_model", "--app", "iris-api", "--env", "prod", "--reason", "wrong for wide petals")
+    back = checkout.run("rollback_model", "--app", "lily-api", "--env", "prod", "--reason", "wrong for wide petals")
     assert back.code == 0, back.err
-    assert checkout.run("sync_registry", "--model", "iris").code == 0
+    assert checkout.run("sync_registry", "--model", "lily").code == 0
 
     # Two versions in one environment: the alias tells the last decision.
     assert registry.aliases() == {"champion": 1, "dev": 2, "staging": 2, "production": 1}
     assert registry.tags() == {
-        1: {"environment.prod": "iris-api", "stage": "Production"},
-        2: everywhere | {"environment.prod": "iris-sklearn", "stage": "Production"},
+        1: {"environment.prod": "lily-api", "stage": "Production"},
+        2: everywhere | {"environment.prod": "lily-sklearn", "stage": "Production"},
         3: NEVER,
         4: BY_HAND,
     }
 
     before = registry.all()
-    again = checkout.run("sync_registry", "--model", "iris")
+    again = checkout.run("sync_registry", "--model", "lily")
 
     assert (again.code, again.out, registry.all()) == (0, "", before)
     assert again.err.startswith("nothing to change in ")
@@ -160,16 +160,16 @@ def test_aliases_and_tags_follow_releases_promotions_and_a_rollback(
 def test_a_dry_run_says_what_would_change_and_changes_nothing(
     checkout: Checkout, registry: Registry, release: Callable[..., None], versions: dict[str, Version]
 ) -> None:
-    release("one", "iris-api dev")
+    release("one", "lily-api dev")
     before = registry.all()
 
-    tried = checkout.run("sync_registry", "--dry-run", "--json", "--model", "iris")
+    tried = checkout.run("sync_registry", "--dry-run", "--json", "--model", "lily")
 
     assert (tried.code, registry.all()) == (0, before), tried.err
     told = json.loads(tried.out)
     assert (told["tip"], told["dry_run"], told["unknown"]) == (checkout.git("rev-parse", "cicd"), True, [])
-    change = {"model": "IrisRFModel", "number": 1, "version": versions["one"].version, "before": None}
-    assert told["changes"][0] == change | {"kind": "tag", "name": "environment.dev", "after": "iris-api"}
+    change = {"model": "LilyRFModel", "number": 1, "version": versions["one"].version, "before": None}
+    assert told["changes"][0] == change | {"kind": "tag", "name": "environment.dev", "after": "lily-api"}
     assert told["changes"][-1] == change | {"kind": "alias", "name": "dev", "after": "1"}
     assert len(told["changes"]) == 5
 
@@ -177,30 +177,30 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(
 def test_a_released_version_that_is_not_registered_is_named_and_the_rest_is_set(
     checkout: Checkout, registry: Registry, release: Callable[..., None], versions: dict[str, Version]
 ) -> None:
-    registry.change("insert into registered_model_aliases (alias, version, name) values ('dev', 1, 'IrisRFModel')")
-    release("one", "iris-api dev", "iris-sklearn dev")
-    release("two", "iris-api dev")
-    release("stranger", "iris-sklearn dev")
+    registry.change("insert into registered_model_aliases (alias, version, name) values ('dev', 1, 'LilyRFModel')")
+    release("one", "lily-api dev", "lily-sklearn dev")
+    release("two", "lily-api dev")
+    release("stranger", "lily-sklearn dev")
 
     done = checkout.run("sync_registry")
 
     [line] = done.errors
     assert done.code == 1
     assert line.startswith(
-        f"overlays/dev/iris-sklearn/release.yaml: {versions['stranger'].version} runs, and IrisRFModel in sqlite:///"
+        f"overlays/dev/lily-sklearn/release.yaml: {versions['stranger'].version} runs, and LilyRFModel in sqlite:///"
     )
     assert line.endswith(f"was its run {'f' * 32} recorded in another registry? Name that with MLFLOW_TRACKING_URI")
     # The newest release of dev is not registered: no alias is better than one on what is not the newest.
     assert registry.aliases() == {"champion": 1}
     assert registry.tags() == {
-        1: {"stage": "Archived"}, 2: {"environment.dev": "iris-api", "stage": "None"}, 3: NEVER, 4: BY_HAND,
+        1: {"stage": "Archived"}, 2: {"environment.dev": "lily-api", "stage": "None"}, 3: NEVER, 4: BY_HAND,
     }  # fmt: skip
 
 
 def test_each_model_has_the_name_that_its_problem_says(checkout: Checkout, registry: Registry, tmp_path: Path) -> None:
     for model, environment in (("diabetes", "dev"), ("wine", "staging")):
         of_another = package(tmp_path / model, "one", model=model)
-        write_release(checkout.root, Target("iris-sklearn", environment), of_another, "sklearn")
+        write_release(checkout.root, Target("lily-sklearn", environment), of_another, "sklearn")
     checkout.write("model-src/models/diabetes/problem.yaml", "registered_as: DiabetesModel\n")
     checkout.commit()
 
@@ -214,12 +214,12 @@ def test_each_model_has_the_name_that_its_problem_says(checkout: Checkout, regis
 
 
 def test_a_name_of_two_models_is_refused(checkout: Checkout) -> None:
-    for model in ("diabetes", "iris"):
-        checkout.write(f"model-src/models/{model}/problem.yaml", "registered_as: IrisRFModel\n")
+    for model in ("diabetes", "lily"):
+        checkout.write(f"model-src/models/{model}/problem.yaml", "registered_as: LilyRFModel\n")
     checkout.commit()
 
     assert checkout.run("sync_registry").errors == [
-        "model-src/models/iris/problem.yaml: registered_as: IrisRFModel is the name of diabetes already"
+        "model-src/models/lily/problem.yaml: registered_as: LilyRFModel is the name of diabetes already"
     ]
 
 
@@ -255,7 +255,7 @@ def test_a_model_that_is_not_there_is_refused_with_those_that_are(checkout: Chec
 
     start, _, known = line.partition("; there is ")
     assert start == "--model rose: no such model on cicd"
-    assert "iris" in known.split(", ")
+    assert "lily" in known.split(", ")
 
 
 def test_a_registry_that_needs_another_package_names_it(

@@ -11,12 +11,22 @@ from pathlib import Path
 
 import boto3
 import pytest
-from conftest import BUCKET, ROOT, copy_checkout, s3_running, unrelease
+from conftest import BUCKET, ROOT, copy_checkout, s3_running
 
 import setup
 from gitops.programs import tools
 
-README = (ROOT / "README.md").read_text()
+
+def of_the_sample(text: str) -> str:
+    """A text that speaks of the template's model, for the sample: the demo runs there, and its model is another."""
+    names = re.findall(r"s3://[\w-]+/models/(\w+)/", (ROOT / "README.md").read_text())
+    return text.replace(names[0], "lily") if names else text
+
+
+README = of_the_sample((ROOT / "README.md").read_text())
+# A fork may write another README.md; what it still quotes has to be true.
+IS_THE_TEMPLATES = "\n## A walk through the demo's clone\n" in README
+templates = pytest.mark.skipif(not IS_THE_TEMPLATES, reason="the fork has a README.md of its own")
 BLOCK = re.compile(r"^<!-- (?P<mark>.+?) -->\n```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 
 
@@ -30,8 +40,8 @@ class Tour:
 
     @property
     def versions(self) -> dict[str, str]:
-        """What iris-sklearn runs at the demo's end, by environment."""
-        return dict(re.findall(r"^(dev|prod) +iris-sklearn +(\S+)", self.printed, re.M))
+        """What lily-sklearn runs at the demo's end, by environment."""
+        return dict(re.findall(r"^(dev|prod) +lily-sklearn +(\S+)", self.printed, re.M))
 
     @property
     def clone(self) -> Path:
@@ -50,7 +60,8 @@ def tour(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) 
     root = tmp_path_factory.mktemp("tour") / "model-gitops"
     root.mkdir()
     copy_checkout(root)
-    unrelease(root)
+    demo = root / "scripts/demo.py"
+    demo.write_text(of_the_sample(demo.read_text()))
     for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "The template"]):
         subprocess.run(["git", *command], cwd=root, env=environment, check=True)
     # What `make demo` would install is installed already: the very environments in which the tests run.
@@ -104,7 +115,7 @@ def test_the_demo_fails_when_a_stored_model_was_altered(
     tour: Tour, tmp_path: Path, environment: dict[str, str], tamper: Callable[..., str]
 ) -> None:
     root = Path(shutil.copytree(tour.root, tmp_path / "copy", symlinks=True))
-    [file] = root.glob(f".demo/s3/buckets/{BUCKET}/models/iris/{tour.versions['prod']}/onnx/model.onnx")
+    [file] = root.glob(f".demo/s3/buckets/{BUCKET}/models/lily/{tour.versions['prod']}/onnx/model.onnx")
     said = tamper(root, file, environment)
 
     done = make("demo", root, tour.env)
@@ -117,7 +128,7 @@ def test_the_demo_fails_when_a_stored_model_was_altered(
 def test_the_readme_is_true(tour: Tour, environment: dict[str, str]) -> None:
     """Every command in it that is marked to be run is run in the demo's clone, in order, and prints what is quoted."""
     text = README
-    for environment_name, quoted in dict(re.findall(r"^(dev|prod) +iris-sklearn +(\S+)", README, re.M)).items():
+    for environment_name, quoted in dict(re.findall(r"^(dev|prod) +lily-sklearn +(\S+)", README, re.M)).items():
         text = text.replace(quoted, tour.versions[environment_name])
     subprocess.run(["git", "checkout", "-q", "cicd"], cwd=tour.clone, env=tour.env, check=True)
     printed, ran = "", 0
@@ -141,7 +152,7 @@ def test_the_readme_is_true(tour: Tour, environment: dict[str, str]) -> None:
                 assert mark == "output of the demo"
                 assert masked(block) in masked(tour.printed)
 
-    assert ran >= 5
+    assert ran >= 5 or not IS_THE_TEMPLATES
 
 
 def masked(text: str) -> str:
@@ -158,12 +169,14 @@ def masked(text: str) -> str:
     return text.strip()
 
 
-def test_the_readme_names_only_folders_that_exist() -> None:
+@templates
+def test_the_readme_names_only_folders_that_exist(manifests: Path) -> None:
     for line in README.split("## The rooms")[1].split("```")[1].strip().splitlines():
         folder = re.sub(r"<\w+>", "*", line.split()[0])
-        assert list(ROOT.glob(folder)), line
+        assert list(manifests.glob(folder)), line
 
 
+@templates
 def test_the_readme_says_how_much_the_demo_fetches() -> None:
     profile = setup.PROFILES["demo"]
     parts = [*profile.environments, tools.UV, *profile.programs]
@@ -174,6 +187,7 @@ def test_the_readme_says_how_much_the_demo_fetches() -> None:
     assert 3 < minutes <= 4
 
 
+@templates
 def test_the_readme_says_how_much_a_control_plane_fetches() -> None:
     megabytes = sum(program.fetch_mb for program in tools.CLUSTER) + tools.TOOLCHAIN_MB
     minutes = sum(program.minutes for program in tools.CLUSTER)

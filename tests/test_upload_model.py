@@ -11,7 +11,7 @@ from typing import Any
 
 import boto3
 import pytest
-from conftest import BUCKET, DATE, ROOT, S3, Result, Version, package, run, wait_until
+from conftest import BUCKET, DATE, ROOT, S3, SAMPLE, Result, Version, package, run, wait_until
 
 from gitops.models.s3 import Store
 
@@ -30,7 +30,7 @@ def packaged(tmp_path: Path, s3: S3) -> Version:
     return package(tmp_path / "packaged")
 
 
-def upload(version: Version, *args: str, model: str = "iris", bucket: str = f"s3://{BUCKET}") -> Result:
+def upload(version: Version, *args: str, model: str = "lily", bucket: str = f"s3://{BUCKET}") -> Result:
     return run("upload_model", "--model", model, "--artifacts", version.folder, "--bucket", bucket, *args)
 
 
@@ -73,7 +73,7 @@ def test_an_upload_stores_every_file_and_prints_the_uri_alone(packaged: Version,
 
 
 def test_the_bucket_of_the_policy_is_the_default(packaged: Version) -> None:
-    done = run("upload_model", "--model", "iris", "--artifacts", packaged.folder, "--json")
+    done = run("upload_model", "--model", "lily", "--artifacts", packaged.folder, "--json")
 
     assert json.loads(done.out) == {"uri": packaged.uri, "digest": packaged.digest, "added": 3, "dry_run": False}
 
@@ -165,7 +165,10 @@ def test_an_upload_interrupted_at_any_object_is_no_version_until_the_next_comple
 
 
 def process(version: Version) -> subprocess.Popen[str]:
-    command = [sys.executable, ROOT / "scripts/upload_model.py", "--model", "iris", "--artifacts", version.folder]
+    command = [
+        sys.executable, ROOT / "scripts/upload_model.py", "--root", SAMPLE, "--model", "lily",
+        "--artifacts", version.folder,
+    ]  # fmt: skip
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -308,7 +311,7 @@ def test_a_file_that_changes_during_the_upload_is_refused_by_the_server(
 
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path, s3: S3) -> None:
     refuses(
-        run("upload_model", "--model", "iris", "--artifacts", tmp_path / "none"),
+        run("upload_model", "--model", "lily", "--artifacts", tmp_path / "none"),
         f"{tmp_path}/none/manifest.json: missing; --artifacts names the folder that training wrote",
     )
 
@@ -324,7 +327,7 @@ def test_a_manifest_that_is_wrong_is_refused(packaged: Version, s3: S3) -> None:
 
 
 def test_another_model_than_the_manifests_is_refused(packaged: Version, s3: S3) -> None:
-    refuses(upload(packaged, model="wine"), f"{packaged.folder}/manifest.json: model: 'iris', but --model is 'wine'")
+    refuses(upload(packaged, model="wine"), f"{packaged.folder}/manifest.json: model: 'lily', but --model is 'wine'")
     assert keys(s3) == []
 
 
@@ -357,7 +360,7 @@ def test_without_credentials_an_upload_is_refused(packaged: Version, monkeypatch
 
     refuses(
         upload(packaged),
-        f"s3://{BUCKET}/models/iris/: no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,"
+        f"s3://{BUCKET}/models/lily/: no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,"
         " or AWS_PROFILE",
     )
 
@@ -373,7 +376,7 @@ def test_with_wrong_credentials_an_upload_is_refused(
 
     refuses(
         upload(packaged),
-        f"s3://{BUCKET}/models/iris/: refused by the server ({code}); check the credentials and their rights",
+        f"s3://{BUCKET}/models/lily/: refused by the server ({code}); check the credentials and their rights",
     )
 
 
@@ -386,7 +389,7 @@ def test_a_server_that_is_away_is_reported_in_one_line(packaged: Version, monkey
     done = upload(packaged)
 
     assert (done.code, done.out, len(done.errors), done.err.count("\n")) == (1, "", 1, 1)
-    assert done.errors[0].startswith(f"s3://{BUCKET}/models/iris/: cannot be reached (")
+    assert done.errors[0].startswith(f"s3://{BUCKET}/models/lily/: cannot be reached (")
     assert url in done.errors[0]
     assert done.errors[0].endswith("; check the network and AWS_ENDPOINT_URL_S3")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import corpus
 import pytest
-from conftest import IMAGE, ROOT, Checkout, package, run, write_release
+from conftest import IMAGE, SAMPLE, Checkout, package, run, write_release
 from corpus import DEPLOYED, FIXTURES, Fixture, Verdict
 
 import validate
@@ -25,8 +25,8 @@ from gitops.repo import layout
 from gitops.repo.layout import ARGOCD
 from gitops.repo.policy import read_policy
 
-FLAVOURS = (("iris-api", "onnx", IMAGE), ("iris-batch", "onnx", IMAGE), ("iris-sklearn", "sklearn", None))
-FOLDERS = layout.folders(ROOT, read_policy(ROOT))
+FLAVOURS = (("lily-api", "onnx", IMAGE), ("lily-batch", "onnx", IMAGE), ("lily-sklearn", "sklearn", None))
+FOLDERS = layout.folders(SAMPLE, read_policy(SAMPLE))
 
 
 def count(root: Path) -> int:
@@ -122,9 +122,9 @@ def test_findings_as_json(root: Path) -> None:
     assert done.errors == [f"{finding['where']}: {finding['message']} [{finding['rule']}]" for finding in found]
     assert first == {
         "rule": "schema",
-        "where": "overlays/dev/iris-api: Service ml-dev/iris-api",
+        "where": "overlays/dev/lily-api: Service ml-dev/lily-api",
         "message": "spec.ports.0: 'port' is a required property",
-        "folders": ["overlays/dev/iris-api"],
+        "folders": ["overlays/dev/lily-api"],
     }
 
 
@@ -134,7 +134,7 @@ def test_every_fault_of_an_object_is_named_by_its_own_field(root: Path) -> None:
 
     errors = run("validate", "--root", root).errors
 
-    container = "overlays/prod/iris-api: Deployment.apps ml-prod/iris-api: spec.template.spec.containers.0"
+    container = "overlays/prod/lily-api: Deployment.apps ml-prod/lily-api: spec.template.spec.containers.0"
     assert [line for line in errors if "prod" in line] == [
         f"{container}.securityContext.capabilities.drop: 'ALL' is not of type 'array' [schema]",
         f"{container}.startupProbe: additional properties 'periodSecond' not allowed;"
@@ -163,7 +163,7 @@ def test_every_fault_of_an_object_is_named_by_its_own_field(root: Path) -> None:
 )
 def test_rules_bear_objects_of_any_shape(manifests: Path, item: dict[str, Any]) -> None:
     """Their schema is what another check complains about."""
-    repository = Repository(manifests, read_policy(manifests), {ARGOCD: [item], "overlays/dev/iris-api": [item]})
+    repository = Repository(manifests, read_policy(manifests), {ARGOCD: [item], "overlays/dev/lily-api": [item]})
 
     assert validate.check(repository, [])
 
@@ -180,7 +180,7 @@ def test_the_framework_forms_are_those_of_kserve() -> None:
 # --changed-since
 
 
-BROKEN = "overlays/{0}/iris-{1}: {2} ml-{0}/iris-{1}: {3} [schema]"
+BROKEN = "overlays/{0}/lily-{1}: {2} ml-{0}/lily-{1}: {3} [schema]"
 PORT = "spec.ports.0: additional properties 'prt' not allowed; did you mean 'port'?"
 TARGET = "spec.predictor: additional properties 'scaleTargets' not allowed; did you mean 'scaleTarget'?"
 SERVICES = [
@@ -198,8 +198,8 @@ MODELS = [
 
 
 GONE = (
-    "overlays/dev/iris-api: Deployment.apps ml-dev/iris-api is no longer rendered, and Argo CD would delete it;"
-    " to remove it on purpose, run `python scripts/retire_app.py --app iris-api --env dev` [removal]"
+    "overlays/dev/lily-api: Deployment.apps ml-dev/lily-api is no longer rendered, and Argo CD would delete it;"
+    " to remove it on purpose, run `python scripts/retire_app.py --app lily-api --env dev` [removal]"
 )
 
 
@@ -223,7 +223,7 @@ def a_file_less_in_a_base(checkout: Checkout) -> None:
 
 
 def one_overlay(checkout: Checkout) -> None:
-    checkout.replace("overlays/prod/iris-api/kustomization.yaml", "iris-api.ml.example.com", "api.ml.example.com")
+    checkout.replace("overlays/prod/lily-api/kustomization.yaml", "lily-api.ml.example.com", "api.ml.example.com")
 
 
 def what_an_environment_shares(checkout: Checkout) -> None:
@@ -243,7 +243,7 @@ def nothing_that_is_rendered(checkout: Checkout) -> None:
 
 
 def an_overlay_less(checkout: Checkout) -> None:
-    shutil.rmtree(checkout.root / "overlays/dev/iris-api")
+    shutil.rmtree(checkout.root / "overlays/dev/lily-api")
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_a_kind_whose_schema_is_missing_is_a_failure(root: Path, cache: Cache) -
 
     assert done.code == 1
     assert done.errors == [
-        f"overlays/{environment}/iris-api: Ingress.networking.k8s.io ml-{environment}/iris-api: apiVersion:"
+        f"overlays/{environment}/lily-api: Ingress.networking.k8s.io ml-{environment}/lily-api: apiVersion:"
         " networking.k8s.io/v1: has no such kind in the versions that tools/schemas/go.mod pins [schema]"
         for environment in ("dev", "prod", "staging")
     ]

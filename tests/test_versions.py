@@ -16,7 +16,7 @@ from gitops.cli import Refused
 from gitops.models import store, versions
 from gitops.models.versions import File, VersionURI
 
-URI = f"s3://mlops-prod/models/iris/{DATE}-3f2a9c1b7d10/"
+URI = f"s3://mlops-prod/models/lily/{DATE}-3f2a9c1b7d10/"
 
 
 def refusal(call: Callable[[], object]) -> tuple[str, ...]:
@@ -32,7 +32,7 @@ def refusal(call: Callable[[], object]) -> tuple[str, ...]:
 def test_the_uri_of_a_version_is_read_with_or_without_its_last_slash(text: str) -> None:
     uri = versions.parse_uri(text)
 
-    assert uri == VersionURI("mlops-prod", "iris", f"{DATE}-3f2a9c1b7d10")
+    assert uri == VersionURI("mlops-prod", "lily", f"{DATE}-3f2a9c1b7d10")
     assert str(uri) == URI
     assert uri.flavour("onnx") == f"{URI}onnx/"
 
@@ -41,13 +41,13 @@ def test_the_uri_of_a_version_is_read_with_or_without_its_last_slash(text: str) 
     "text",
     [
         "",
-        "iris",
+        "lily",
         URI.replace("s3://", "https://"),
         URI.replace("s3://", "S3://"),
         URI.replace("mlops-prod", "Mlops"),
         URI.replace("mlops-prod", "a"),
-        URI.replace("iris", "Iris"),
-        URI.replace("iris", "../iris"),
+        URI.replace("lily", "Lily"),
+        URI.replace("lily", "../lily"),
         URI.replace(DATE, "2026-2-1"),
         URI.replace("3f2a9c1b7d10", "3f2a9c1b7d1"),
         URI.replace("3f2a9c1b7d10", "3F2A9C1B7D10"),
@@ -56,7 +56,7 @@ def test_the_uri_of_a_version_is_read_with_or_without_its_last_slash(text: str) 
         f"{URI}/",
         f"{URI}\n",
         f" {URI}",
-        f"s3://mlops-prod/models/iris/{DATE}-latest/",
+        f"s3://mlops-prod/models/lily/{DATE}-latest/",
     ],
 )
 def test_a_malformed_uri_is_refused(text: str) -> None:
@@ -146,9 +146,9 @@ def bad(data: dict[str, Any]) -> dict[str, str]:
         "an unknown field": data | {"surprise": 1},
         **{f"without {name}": without(data, name) for name in data},
         **{f"{name} is null": data | {name: None} for name in data},
-        "a model in capitals": data | {"model": "Iris"},
-        "a model that leads elsewhere": data | {"model": "../iris"},
-        "a model with a newline": data | {"model": "iris\n"},
+        "a model in capitals": data | {"model": "Lily"},
+        "a model that leads elsewhere": data | {"model": "../lily"},
+        "a model with a newline": data | {"model": "lily\n"},
         "a version without a date": data | {"version": data["version"][11:]},
         "a version with a newline": data | {"version": data["version"] + "\n"},
         "another digest's version": data | {"version": f"{DATE}-{'0' * 12}"},
@@ -235,13 +235,13 @@ def faults(text: str | bytes) -> tuple[str, ...]:
 
 
 def test_every_fault_of_a_manifest_is_a_line_that_names_the_file_and_the_field(tmp_path: Path) -> None:
-    data = without(put(package(tmp_path).data, "files", 1, "size", to="8"), "draft") | {"model": "Iris", "more": 1}
+    data = without(put(package(tmp_path).data, "files", 1, "size", to="8"), "draft") | {"model": "Lily", "more": 1}
 
     assert faults(json.dumps(data)) == (
         "manifest.json: the whole file: Additional properties are not allowed ('more' was unexpected)",
         "manifest.json: the whole file: 'draft' is a required property",
         "manifest.json: files.1.size: '8' is not of type 'integer'",
-        "manifest.json: model: 'Iris' does not match '^[a-z0-9][a-z0-9-]*\\\\Z'",
+        "manifest.json: model: 'Lily' does not match '^[a-z0-9][a-z0-9-]*\\\\Z'",
     )
 
 

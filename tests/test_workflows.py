@@ -131,7 +131,7 @@ def test_whether_training_is_due_is_told_to_the_next_job(checkout: Checkout, ver
 
     assert told() == "retrain=false\n"
     released = checkout.run(
-        "bump_model", "--app", "iris-sklearn", "--env", "dev", "--model-uri", version.uri, "--commit"
+        "bump_model", "--app", "lily-sklearn", "--env", "dev", "--model-uri", version.uri, "--commit"
     )
     assert released.code == 0, released.err
     checkout.git("checkout", "-q", "cicd")
@@ -166,7 +166,7 @@ def test_tests_are_skipped_for_releases_alone(checkout: Checkout, version: Versi
         )  # fmt: skip
         return output.read_text()
 
-    done = checkout.run("bump_model", "--app", "iris-sklearn", "--env", "dev", "--model-uri", version.uri, "--commit")
+    done = checkout.run("bump_model", "--app", "lily-sklearn", "--env", "dev", "--model-uri", version.uri, "--commit")
     assert done.code == 0, done.err
     assert answer() == ""
 
@@ -177,7 +177,7 @@ def test_tests_are_skipped_for_releases_alone(checkout: Checkout, version: Versi
 
 def test_the_pipeline_uploads_and_releases_in_dev(checkout: Checkout, s3: S3, tmp_path: Path) -> None:
     """Its last step as it stands, with the program that gives git the job's token left out."""
-    made = package(checkout.root / "artifacts/iris")
+    made = package(checkout.root / "artifacts/lily")
     (checkout.root / ".venv").symlink_to(ROOT / ".venv")
     (tmp_path / "gh").write_text('#!/bin/sh\ntest "$*" = "auth setup-git"\n')
     (tmp_path / "gh").chmod(0o755)
@@ -190,11 +190,11 @@ def test_the_pipeline_uploads_and_releases_in_dev(checkout: Checkout, s3: S3, tm
 
     assert done.returncode == 0, done.stderr
     stored = s3.keys()
-    assert f"models/iris/{made.version}/manifest.json" in stored
+    assert f"models/lily/{made.version}/manifest.json" in stored
     assert done.stdout == f"{checkout.tip()}\n"
     shutil.rmtree(checkout.root / "artifacts")
     checkout.git("checkout", "-q", "cicd")
     assert (
-        f"s3://{BUCKET}/models/iris/{made.version}/sklearn/"
-        in checkout.read("overlays/dev/iris-sklearn/release.yaml").decode()
+        f"s3://{BUCKET}/models/lily/{made.version}/sklearn/"
+        in checkout.read("overlays/dev/lily-sklearn/release.yaml").decode()
     )

@@ -93,9 +93,9 @@ PLACES: dict[str, tuple[str, FieldPath]] = {
 def test_an_edit_changes_the_value_and_no_other_byte_and_the_edit_back_restores_the_file(
     text: str, path: FieldPath
 ) -> None:
-    before, after = (text.replace("@", value).encode() for value in ("old", "s3://bucket/models/iris/"))
+    before, after = (text.replace("@", value).encode() for value in ("old", "s3://bucket/models/lily/"))
 
-    assert edit(before, {path: "s3://bucket/models/iris/"}) == after
+    assert edit(before, {path: "s3://bucket/models/lily/"}) == after
     assert edit(after, {path: "old"}) == before
     assert yamledit.get(before, path, "release.yaml") == "old"
 
@@ -126,8 +126,8 @@ AMBIGUOUS = [
 ]  # fmt: skip
 PLAIN = [
     "unreleased", "2026-02-01-3f2a9c1b7d10", "2026-02-01-123456789012", f"sha256:{'1' * 64}", "c0de" * 10,
-    "s3://mlops-prod/models/iris/2026-02-01-3f2a9c1b7d10/sklearn/", "localhost:5000/a/iris-api:1.0",
-    f"111122223333.dkr.ecr.eu-west-1.amazonaws.com/iris-api@sha256:{'1' * 64}", "inf", "nan", "1.2.3", "nope", "e3",
+    "s3://mlops-prod/models/lily/2026-02-01-3f2a9c1b7d10/sklearn/", "localhost:5000/a/lily-api:1.0",
+    f"111122223333.dkr.ecr.eu-west-1.amazonaws.com/lily-api@sha256:{'1' * 64}", "inf", "nan", "1.2.3", "nope", "e3",
 ]  # fmt: skip
 STYLES = [
     "k: old # why\nb: c\n",

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from writers import ROOT, ground, make_template, name
 
+from conftest import copy_checkout  # isort: skip
+
 from gitops.cli import table
 from gitops.manifests import schemas
 from gitops.programs import tools
@@ -32,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with ground() as (work, uris):
         edits(work, uris, args.runs)
         commits(work, uris, args.apps)
-    checks(args.runs)
+        checks(work / "checkout", args.runs)
     return 0
 
 
@@ -71,15 +73,16 @@ def commits(work: Path, uris: Sequence[str], apps: int) -> None:
     show("Commits", rows)
 
 
-def checks(runs: int) -> None:
-    """The whole repository rendered and validated."""
-    folders = [*layout.overlays(ROOT, read_policy(ROOT)), "argocd"]
+def checks(checkout: Path, runs: int) -> None:
+    """The whole sample rendered and validated."""
+    copy_checkout(checkout)
+    folders = [*layout.overlays(checkout, read_policy(checkout)), "argocd"]
     location = f"{schemas.folder()}/{schemas.LOCATION}"
 
     def loop(_: int) -> None:
         for folder in folders:
             render = subprocess.run(
-                [tools.KUSTOMIZE.require(), "build", folder], cwd=ROOT, stdout=subprocess.PIPE, check=True
+                [tools.KUSTOMIZE.require(), "build", folder], cwd=checkout, stdout=subprocess.PIPE, check=True
             )
             subprocess.run([tools.KUBECONFORM.require(), "-strict", "-schema-location", location, "-"],
                            input=render.stdout, check=True)  # fmt: skip
@@ -89,7 +92,7 @@ def checks(runs: int) -> None:
         runs,
         {
             "kustomize build | kubeconform, in a loop": loop,
-            "validate.py": lambda _: call([sys.executable, ROOT / "scripts/validate.py"], ROOT),
+            "validate.py": lambda _: call([sys.executable, ROOT / "scripts/validate.py", "--root", checkout], checkout),
         },
     )
 

@@ -28,7 +28,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="corpus-") as folder:
         work = Path(folder)
         conftest.copy_checkout(work / "checkout")
-        conftest.unrelease(work / "checkout")
         (work / "root").mkdir()
         corpus.copy(work / "checkout", work / "root")
         ours = corpus.verdicts(work / "root")

@@ -35,7 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         work = Path(folder)
         os.environ.update(conftest.isolated(work))
         conftest.copy_checkout(work / "checkout")
-        conftest.unrelease(work / "checkout")
         for command in (["init", "-q", "-b", "cicd"], ["add", "-A"], ["commit", "-qm", "The checkout"]):
             subprocess.run(["git", *command], cwd=work / "checkout", check=True)
         plane = ControlPlane(work / "checkout", work / "state")
@@ -58,7 +57,7 @@ def measure(plane: ControlPlane, work: Path, args: argparse.Namespace) -> None:
     for word in ("one", "two"):
         made = conftest.package(work / word, word)
         bucket = f"s3://{conftest.BUCKET}"
-        done = conftest.run("upload_model", "--model", "iris", "--artifacts", made.folder, "--bucket", bucket)
+        done = conftest.run("upload_model", "--model", "lily", "--artifacts", made.folder, "--bucket", bucket)
         assert done.code == 0, done.err
         uris.append(made.uri)
     merge(plane, uris[0])
@@ -80,7 +79,7 @@ def measure(plane: ControlPlane, work: Path, args: argparse.Namespace) -> None:
 
 def merge(plane: ControlPlane, uri: str) -> None:
     done = conftest.run(
-        "bump_model", "--root", plane.clone, "--app", "iris-sklearn", "--env", "dev", "--model-uri", uri, "--push"
+        "bump_model", "--root", plane.clone, "--app", "lily-sklearn", "--env", "dev", "--model-uri", uri, "--push"
     )  # fmt: skip
     assert done.code == 0, done.err
 
@@ -91,7 +90,7 @@ def wait(plane: ControlPlane, uri: str, *, refresh: bool) -> float:
     if refresh:
         status.refresh(plane.cluster)
     while True:
-        found = plane.cluster.get("serving.kserve.io/v1beta1", "InferenceService", "iris-sklearn", "ml-dev")
+        found = plane.cluster.get("serving.kserve.io/v1beta1", "InferenceService", "lily-sklearn", "ml-dev")
         if found and found["spec"]["predictor"]["model"]["storageUri"] == f"{uri}sklearn/":
             return time.monotonic() - began
         if refresh and time.monotonic() > asked + 2:

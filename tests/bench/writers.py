@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/guard"), str(ROOT / "scripts")]
 
 import conftest  # noqa: E402
 
@@ -58,14 +58,13 @@ def ground() -> Iterator[tuple[Path, list[str]]]:
 
 
 def make_template(folder: Path, apps: int) -> Path:
-    """A bare repository with `apps` copies of iris-sklearn in dev."""
+    """A bare repository with `apps` copies of lily-sklearn in dev."""
     conftest.copy_checkout(folder)
-    conftest.unrelease(folder)
     for number in range(apps):
-        for source in ("apps/iris-sklearn", "overlays/dev/iris-sklearn"):
-            copy = Path(shutil.copytree(folder / source, folder / source.replace("iris-sklearn", name(number))))
+        for source in ("apps/lily-sklearn", "overlays/dev/lily-sklearn"):
+            copy = Path(shutil.copytree(folder / source, folder / source.replace("lily-sklearn", name(number))))
             for file in copy.iterdir():
-                file.write_text(file.read_text().replace("iris-sklearn", name(number)))
+                file.write_text(file.read_text().replace("lily-sklearn", name(number)))
     for command in (["init", "-q", "-b", "cicd"], ["add", "-A"], ["commit", "-qm", "Many apps"]):
         subprocess.run(["git", *command], cwd=folder, check=True)
     bare = folder.with_suffix(".git")

@@ -23,7 +23,7 @@ SET = ("argoproj.io/v1alpha1", "ApplicationSet")
 SERVICE = ("serving.kserve.io/v1beta1", "InferenceService")
 DEPLOYMENT = ("apps/v1", "Deployment")
 CRON_JOB = ("batch/v1", "CronJob")
-FLAVOURS = {"iris-api": "onnx", "iris-batch": "onnx", "iris-sklearn": "sklearn"}
+FLAVOURS = {"lily-api": "onnx", "lily-batch": "onnx", "lily-sklearn": "sklearn"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -84,7 +84,7 @@ class World:
             self.looked("root", made)
 
     def release(self, app: str, environment: str, version: Version) -> None:
-        image = [] if app == "iris-sklearn" else ["--image", IMAGE]
+        image = [] if app == "lily-sklearn" else ["--image", IMAGE]
         self.done("bump_model", "--app", app, "--env", environment, "--model-uri", version.uri, "--push", *image)
         self.pull()
 
@@ -139,7 +139,7 @@ class World:
 
     def served(self, app: str, environment: str) -> str | None:
         """The model that the live object names."""
-        kind = {"iris-api": DEPLOYMENT, "iris-batch": CRON_JOB, "iris-sklearn": SERVICE}[app]
+        kind = {"lily-api": DEPLOYMENT, "lily-batch": CRON_JOB, "lily-sklearn": SERVICE}[app]
         found = self.cluster.get(*kind, app, f"ml-{environment}")
         return next(iter(workloads.models(found or {}).values()), None)
 
@@ -188,7 +188,10 @@ def versions(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> C
         if word not in made:
             made[word] = package(tmp_path_factory.mktemp("artifacts"), word)
             bucket = f"s3://{yaml.safe_load((plane.root / 'overlays/promotion.yaml').read_text())['model_bucket']}"
-            done = run("upload_model", "--model", "iris", "--artifacts", made[word].folder, "--bucket", bucket)
+            done = run(
+                "upload_model", "--root", plane.root, "--model", "lily", "--artifacts", made[word].folder,
+                "--bucket", bucket,
+            )  # fmt: skip
             assert done.code == 0, done.err
         return made[word]
 

@@ -65,11 +65,11 @@ def workload(root: Path, environment: str, app: str) -> Object:
     return found
 
 
-@pytest.mark.parametrize("app", ["iris-api", "iris-batch"])
+@pytest.mark.parametrize("app", ["lily-api", "lily-batch"])
 def test_production_takes_an_image_by_its_digest_alone(world: World, released_root: Path, app: str) -> None:
     for environment in ("dev", "prod"):
         item = workload(released_root, environment, app)
-        at(item, *workloads.pod_keys(item), "containers")[0]["image"] = f"{REGISTRY}/iris-api:1.2.3"
+        at(item, *workloads.pod_keys(item), "containers")[0]["image"] = f"{REGISTRY}/lily-api:1.2.3"
         if environment == "dev":
             world.cluster.apply(item, dry_run=True)
         else:
@@ -77,7 +77,7 @@ def test_production_takes_an_image_by_its_digest_alone(world: World, released_ro
                 world.cluster.apply(item, dry_run=True)
 
 
-@pytest.mark.parametrize("app", ["iris-api", "iris-batch"])
+@pytest.mark.parametrize("app", ["lily-api", "lily-batch"])
 def test_what_is_not_released_is_refused(world: World, manifests: Path, app: str) -> None:
     item = workload(manifests, "dev", app)
     # Of two policies that refuse, the server names one.
@@ -99,7 +99,7 @@ def test_what_is_made_of_an_inference_service_is_not_asked_again(
 ) -> None:
     [item] = [
         item
-        for item in kustomize.objects(kustomize.build(released_root, "overlays/prod/iris-api"))
+        for item in kustomize.objects(kustomize.build(released_root, "overlays/prod/lily-api"))
         if item["kind"] == "Deployment"
     ]
     item["metadata"]["name"] = "made"

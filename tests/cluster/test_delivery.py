@@ -80,14 +80,14 @@ def manifests(world: World, name: str) -> list[Object]:
 
 def test_a_rollback_is_live_too(world: World, released: Version, versions: Callable[[str], Version]) -> None:
     second = versions("two")
-    world.release("iris-sklearn", "dev", second)
-    assert world.live("iris-sklearn", "dev")["live"] == second.version
+    world.release("lily-sklearn", "dev", second)
+    assert world.live("lily-sklearn", "dev")["live"] == second.version
 
-    world.done("rollback_model", "--app", "iris-sklearn", "--env", "dev", "--reason", "worse", "--push")
+    world.done("rollback_model", "--app", "lily-sklearn", "--env", "dev", "--reason", "worse", "--push")
     world.pull()
 
-    assert world.live("iris-sklearn", "dev")["live"] == released.version
-    world.done("rollback_model", "--app", "iris-sklearn", "--env", "dev", "--release-hold", "--push")
+    assert world.live("lily-sklearn", "dev")["live"] == released.version
+    world.done("rollback_model", "--app", "lily-sklearn", "--env", "dev", "--release-hold", "--push")
 
 
 def test_a_request_to_look_again_is_no_difference_to_what_git_says(world: World, released: Version) -> None:
@@ -106,10 +106,10 @@ def application_set(world: World) -> dict[str, Any]:
 
 
 def test_a_change_by_hand_is_undone(world: World, released: Version) -> None:
-    world.cluster.patch(*SERVICE, "iris-sklearn", "ml-dev", {"spec": {"predictor": {"maxReplicas": 17}}})
+    world.cluster.patch(*SERVICE, "lily-sklearn", "ml-dev", {"spec": {"predictor": {"maxReplicas": 17}}})
 
     def back() -> bool:
-        found = world.cluster.get(*SERVICE, "iris-sklearn", "ml-dev")
+        found = world.cluster.get(*SERVICE, "lily-sklearn", "ml-dev")
         return found is not None and found["spec"]["predictor"]["maxReplicas"] != 17
 
     wait_until(back, "Argo CD takes the change back", 60)
@@ -123,47 +123,47 @@ def test_a_model_in_the_form_of_a_framework_that_does_not_change_is_reported(
 ) -> None:
     """KServe moves the field when an object is created, so that what Git says and what runs have other names."""
     tree = world.plane.clone
-    file = tree / "overlays/staging/iris-sklearn/release.yaml"
+    file = tree / "overlays/staging/lily-sklearn/release.yaml"
     for path, old, new in (
         ("base/inference-service/inferenceservice.yaml", "    model:\n", "    sklearn:\n"),
         ("base/inference-service/inferenceservice.yaml", "      storageUri: s3://unreleased/\n", ""),
-        ("apps/iris-sklearn/runtime.yaml", "      modelFormat:\n        name: sklearn\n", ""),
-        ("apps/iris-sklearn/runtime.yaml", "      runtime: kserve-sklearnserver\n", ""),
-        ("apps/iris-sklearn/runtime.yaml", "    model:\n", "    sklearn:\n"),
-        ("overlays/staging/iris-sklearn/release.yaml", "    model:\n", "    sklearn:\n"),
+        ("apps/lily-sklearn/runtime.yaml", "      modelFormat:\n        name: sklearn\n", ""),
+        ("apps/lily-sklearn/runtime.yaml", "      runtime: kserve-sklearnserver\n", ""),
+        ("apps/lily-sklearn/runtime.yaml", "    model:\n", "    sklearn:\n"),
+        ("overlays/staging/lily-sklearn/release.yaml", "    model:\n", "    sklearn:\n"),
     ):
         world.checkout.replace(path, old, new)
-    world.looked("iris-sklearn-staging", world.force("The form of a framework"))
-    world.cluster.delete(*SERVICE, "iris-sklearn", "ml-staging")
-    wait_until(lambda: world.served("iris-sklearn", "staging") == uri(released, "iris-sklearn"), "it is made anew", 60)
+    world.looked("lily-sklearn-staging", world.force("The form of a framework"))
+    world.cluster.delete(*SERVICE, "lily-sklearn", "ml-staging")
+    wait_until(lambda: world.served("lily-sklearn", "staging") == uri(released, "lily-sklearn"), "it is made anew", 60)
     second = versions("two")
-    text = file.read_text().replace(uri(released, "iris-sklearn"), uri(second, "iris-sklearn"))
+    text = file.read_text().replace(uri(released, "lily-sklearn"), uri(second, "lily-sklearn"))
     file.write_text(text)
     world.force("Another model")
 
-    said = world.status("--app", "iris-sklearn", "--env", "staging", "--refresh", "--wait", "8")
+    said = world.status("--app", "lily-sklearn", "--env", "staging", "--refresh", "--wait", "8")
 
     assert said.code == 1
-    assert world.served("iris-sklearn", "staging") == uri(released, "iris-sklearn")
-    assert f"predictor.sklearn.storageUri: the cluster has None, Git says {uri(second, 'iris-sklearn')}" in said.err
+    assert world.served("lily-sklearn", "staging") == uri(released, "lily-sklearn")
+    assert f"predictor.sklearn.storageUri: the cluster has None, Git says {uri(second, 'lily-sklearn')}" in said.err
 
 
 def test_a_faulty_manifest_leaves_the_old_version_running_and_status_says_what_is_wrong(
     world: World, released: Version
 ) -> None:
-    file = world.plane.clone / "overlays/staging/iris-api/kustomization.yaml"
+    file = world.plane.clone / "overlays/staging/lily-api/kustomization.yaml"
     file.write_text(
         file.read_text() + "  - patch: |-\n      apiVersion: apps/v1\n      kind: Deployment\n      metadata:\n"
-        "        name: iris-api\n      spec:\n        template:\n          spec:\n            containers:\n"
+        "        name: lily-api\n      spec:\n        template:\n          spec:\n            containers:\n"
         "              - name: api\n                imagePullPolicy: Sometimes\n"
     )
     world.force("A value that there is not")
 
-    said = world.status("--app", "iris-api", "--env", "staging", "--refresh", "--wait", "8")
+    said = world.status("--app", "lily-api", "--env", "staging", "--refresh", "--wait", "8")
 
     assert said.code == 1
     assert any("imagePullPolicy" in line for line in said.errors), said.err
-    assert world.served("iris-api", "staging") == uri(released, "iris-api")
+    assert world.served("lily-api", "staging") == uri(released, "lily-api")
 
 
 # Mistakes
@@ -227,33 +227,33 @@ def test_a_deleted_application_set_takes_no_service_away_and_comes_back(world: W
 
 
 def test_an_overlay_that_renders_almost_nothing_takes_no_service_away(world: World, released: Version) -> None:
-    app = world.plane.clone / "apps/iris-api"
+    app = world.plane.clone / "apps/lily-api"
     (app / "left.yaml").write_text("apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: left\n")
     (app / "kustomization.yaml").write_text(
         "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [left.yaml]\n"
     )
     for environment in ("dev", "staging", "prod"):
-        overlay = world.plane.clone / f"overlays/{environment}/iris-api/kustomization.yaml"
+        overlay = world.plane.clone / f"overlays/{environment}/lily-api/kustomization.yaml"
         overlay.write_text(overlay.read_text().partition("\npatches:")[0].replace("components:\n  - ../shared\n", ""))
     commit = world.force("Almost nothing")
 
-    world.looked("iris-api-prod", commit)
+    world.looked("lily-api-prod", commit)
 
     def applied() -> bool:
-        operation = at(world.application("iris-api-prod"), "status", "operationState")
+        operation = at(world.application("lily-api-prod"), "status", "operationState")
         return (at(operation, "phase"), at(operation, "syncResult", "revision")) == ("Succeeded", commit)
 
     wait_until(applied, "Argo CD has applied what is left", 60)
 
     assert alive(world, released)
     world.restore(world.baseline)
-    said = world.status("--app", "iris-api", "--env", "prod", "--refresh", "--wait", "5")
-    assert said.errors == ["iris-api in prod: Argo CD: OutOfSync: no longer in Git and not pruned: ServiceAccount left"]
+    said = world.status("--app", "lily-api", "--env", "prod", "--refresh", "--wait", "5")
+    assert said.errors == ["lily-api in prod: Argo CD: OutOfSync: no longer in Git and not pruned: ServiceAccount left"]
     for environment in ("dev", "staging", "prod"):
         world.cluster.delete("v1", "ServiceAccount", "left", f"ml-{environment}")
 
 
-@pytest.mark.parametrize("name", ["iris-sklearn", "iris-batch"])
+@pytest.mark.parametrize("name", ["lily-sklearn", "lily-batch"])
 def test_only_a_finished_retirement_takes_a_service_away(world: World, released: Version, name: str) -> None:
     app = ("--app", name, "--env", "prod")
     early = world.run("retire_app", *app, "--finish", "--kubeconfig", world.plane.kubeconfig)
@@ -282,15 +282,15 @@ def test_only_a_finished_retirement_takes_a_service_away(world: World, released:
 def test_a_killed_program_that_is_started_again_catches_up(
     world: World, released: Version, versions: Callable[[str], Version], name: str
 ) -> None:
-    world.release("iris-sklearn", "dev", versions("two"))
-    world.refresh("iris-sklearn-dev")
+    world.release("lily-sklearn", "dev", versions("two"))
+    world.refresh("lily-sklearn-dev")
 
     world.plane.processes.stop(name, signal.SIGKILL)
     world.plane.up()
 
-    assert world.live("iris-sklearn", "dev", 120)["live"] == versions("two").version
-    world.release("iris-sklearn", "dev", released)
-    world.live("iris-sklearn", "dev", 120)
+    assert world.live("lily-sklearn", "dev", 120)["live"] == versions("two").version
+    world.release("lily-sklearn", "dev", released)
+    world.live("lily-sklearn", "dev", 120)
 
 
 # Projects
@@ -311,7 +311,7 @@ def test_a_project_refuses_what_is_not_its_own(world: World, change: dict[str, d
         "spec": {
             "project": "dev",
             "source": {
-                "repoURL": world.plane.remote.as_uri(), "targetRevision": "cicd", "path": "overlays/dev/iris-api",
+                "repoURL": world.plane.remote.as_uri(), "targetRevision": "cicd", "path": "overlays/dev/lily-api",
             } | change.get("source", {}),
             "destination": {"server": "https://kubernetes.default.svc", "namespace": "ml-dev"}
             | change.get("destination", {}),
@@ -361,20 +361,20 @@ def test_a_closed_window_keeps_production_as_it_is_and_lets_a_person_roll_back(
         60,
     )
     second = versions("two")
-    write_release(world.plane.clone, Target("iris-sklearn", "prod"), second, "sklearn")
+    write_release(world.plane.clone, Target("lily-sklearn", "prod"), second, "sklearn")
     commit = world.force("A release on a weekend")
 
     prevented = "Sync prevented by sync window"
     before = world.log("argocd-application-controller").count(prevented)
-    world.looked("iris-sklearn-prod", commit)
+    world.looked("lily-sklearn-prod", commit)
     wait_until(
         lambda: world.log("argocd-application-controller").count(prevented) > before, "Argo CD keeps to the window", 60
     )
-    assert world.served("iris-sklearn", "prod") == uri(released, "iris-sklearn")
+    assert world.served("lily-sklearn", "prod") == uri(released, "lily-sklearn")
 
     operation = {"operation": {"initiatedBy": {"username": "on-call"}, "sync": {"revision": commit}}}
-    world.cluster.patch(*APPLICATION, "iris-sklearn-prod", "argocd", operation)
-    wait_until(lambda: world.served("iris-sklearn", "prod") == uri(second, "iris-sklearn"), "a person's sync", 60)
+    world.cluster.patch(*APPLICATION, "lily-sklearn-prod", "argocd", operation)
+    wait_until(lambda: world.served("lily-sklearn", "prod") == uri(second, "lily-sklearn"), "a person's sync", 60)
 
 
 def test_a_missing_service_account_is_named_by_status(world: World, released: Version) -> None:
@@ -383,11 +383,11 @@ def test_a_missing_service_account_is_named_by_status(world: World, released: Ve
     file.write_text(file.read_text().replace("serviceAccountName: api", "serviceAccountName: nobody"))
     world.force("An account that there is not")
 
-    said = world.status("--app", "iris-api", "--env", "dev", "--refresh", "--wait", "10")
+    said = world.status("--app", "lily-api", "--env", "dev", "--refresh", "--wait", "10")
 
     assert said.code == 1
     assert any("serviceaccount" in line and "nobody" in line for line in said.errors), said.err
-    assert world.served("iris-api", "dev") == uri(released, "iris-api")
+    assert world.served("lily-api", "dev") == uri(released, "lily-api")
 
 
 def test_handing_a_cluster_over_again_changes_nothing(world: World, released: Version) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import SAMPLE
 
 from gitops.programs import tools
 
@@ -86,7 +86,7 @@ def health(item: dict[str, Any], folder: Path) -> tuple[str, str]:
     program.symlink_to(tools.ARGOCD.require())
     done = subprocess.run(
         [program, "admin", "settings", "resource-overrides", "health", folder / "item.yaml",
-         "--argocd-cm-path", ROOT / "argocd/platform/argocd-cm.yaml", "--load-cluster-settings=false"],
+         "--argocd-cm-path", SAMPLE / "argocd/platform/argocd-cm.yaml", "--load-cluster-settings=false"],
         env={"ARGOCD_BINARY_NAME": "argocd", "HOME": str(folder), "PATH": "/usr/bin:/bin"},
         capture_output=True, text=True,
     )  # fmt: skip
@@ -104,7 +104,7 @@ def test_the_health_of_an_inference_service(case: str, tmp_path: Path) -> None:
     item = {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
-        "metadata": {"name": "iris", "namespace": "ml-dev"},
+        "metadata": {"name": "lily", "namespace": "ml-dev"},
     } | ({"status": status} if status is not None else {})
 
     found, message = health(item, tmp_path)

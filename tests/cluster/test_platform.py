@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import SAMPLE
 
 from gitops.cli import Refused
 from gitops.cluster.kube import apply_all
@@ -40,7 +40,7 @@ CHARTS = {
 
 def applications() -> dict[str, Any]:
     """The spec of every add-on, those of Knative included, by its name."""
-    files = sorted((ROOT / layout.PLATFORM).glob("*/*.yaml"))
+    files = sorted((SAMPLE / layout.PLATFORM).glob("*/*.yaml"))
     found = [item for file in files for item in yaml.safe_load_all(file.read_text())]
     return {item["metadata"]["name"]: item["spec"] for item in found if item.get("kind") == "Application"}
 
@@ -69,7 +69,7 @@ def rendered(name: str, folder: Path) -> list[Object]:
     source, namespace = spec["source"], spec["destination"]["namespace"]
     if name == "argo-cd":
         shutil.copytree(tools.ARGOCD.files / "manifests", folder / "manifests")
-        settings = (ROOT / layout.PLATFORM / "argocd-cm.yaml").read_text()
+        settings = (SAMPLE / layout.PLATFORM / "argocd-cm.yaml").read_text()
         patches = [patch | {"patch": settings} for patch in source["kustomize"]["patches"]]
         (folder / KUSTOMIZATION).write_text(yaml.safe_dump({"resources": [source["path"]], "patches": patches}))
         return kustomize.objects(kustomize.build(folder, "."))
@@ -91,7 +91,7 @@ CLUSTER_KINDS = {
 
 
 def allowed() -> tuple[set[tuple[str, str, str]], dict[str, Any]]:
-    project = yaml.safe_load((ROOT / "argocd/project-addons.yaml").read_text())["spec"]
+    project = yaml.safe_load((SAMPLE / "argocd/project-addons.yaml").read_text())["spec"]
     kinds = {
         (scope, entry["group"], entry["kind"])
         for scope in ("clusterResourceWhitelist", "namespaceResourceWhitelist")

@@ -28,18 +28,18 @@ def trained(world: World, environment: dict[str, str]) -> str:
     """The URI of a model that was really trained, and that both apps run in dev."""
     folder = world.plane.clone / "model-src"
     env = environment | {"PATH": f"{MODEL_PYTHON.parent}:{environment['PATH']}"}
-    for command in (["dvc", "repro", "models/iris/dvc.yaml"], ["lifecycle", "version", "iris"]):
+    for command in (["dvc", "repro", "models/lily/dvc.yaml"], ["lifecycle", "version", "lily"]):
         subprocess.run([MODEL_PYTHON, "-m", *command], cwd=folder, env=env, check=True, capture_output=True)
     uploaded = run(
-        "upload_model", "--model", "iris", "--artifacts", folder / "artifacts/iris", "--bucket", "s3://mlops-prod"
+        "upload_model", "--model", "lily", "--artifacts", folder / "artifacts/lily", "--bucket", "s3://mlops-prod"
     )  # fmt: skip
     assert uploaded.code == 0, uploaded.err
     uri = uploaded.out.strip()
     world.done(
-        "bump_model", "--release", f"iris-api:dev={uri},{IMAGE}", "--release", f"iris-sklearn:dev={uri}", "--push"
+        "bump_model", "--release", f"lily-api:dev={uri},{IMAGE}", "--release", f"lily-sklearn:dev={uri}", "--push"
     )  # fmt: skip
     world.pull()
-    for app in ("iris-api", "iris-sklearn"):
+    for app in ("lily-api", "lily-sklearn"):
         world.live(app, "dev")
     return uri
 
@@ -52,7 +52,7 @@ def pod(world: World, app: str) -> dict[str, Any]:
 def test_our_service_answers_as_the_live_pod_says(
     world: World, trained: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    [container] = pod(world, "iris-api")["spec"]["containers"]
+    [container] = pod(world, "lily-api")["spec"]["containers"]
     # What differs from a pod: where it listens, and which S3 it reads with which credentials.
     env = environment | {item["name"]: item["value"] for item in container["env"]} | world.variables
     command = [str(MODEL_PYTHON), *container["command"][1:]]
@@ -86,7 +86,7 @@ def answers(url: str) -> bool:
 def test_what_the_live_pod_fetches_is_loaded_by_stock_scikit_learn(
     world: World, trained: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    live = pod(world, "iris-sklearn")
+    live = pod(world, "lily-sklearn")
     [container] = [item for item in live["spec"]["initContainers"] if item["name"] == "storage-initializer"]
     [digest] = [item for item in container["env"] if item["name"] == "MODEL_DIGEST"]
     assert digest["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.annotations['model.mlops/digest']"
@@ -113,7 +113,7 @@ FETCH = "import sys; from kserve_storage import Storage; print(Storage.download(
 # As KServe's sklearnserver does it: the one file of the folder that has a name of this kind, and the rows of a request.
 STOCK_SERVER = """
 import sys
-for blocked in ("skl2onnx", "onnx", "mlflow", "iris", "lifecycle", "packing", "serving"):
+for blocked in ("skl2onnx", "onnx", "mlflow", "lily", "lifecycle", "packing", "serving"):
     sys.modules[blocked] = None
 import json, pathlib
 import joblib, numpy, sklearn
@@ -126,7 +126,7 @@ print(json.dumps({"scikit-learn": sklearn.__version__, "predictions": said.tolis
 def test_kserves_own_library_fetches_what_the_live_service_names_and_stock_scikit_learn_predicts_with_it(
     world: World, trained: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    live = world.cluster.get(*SERVICE, "iris-sklearn", "ml-dev")
+    live = world.cluster.get(*SERVICE, "lily-sklearn", "ml-dev")
     assert live is not None
     uri, released = live["spec"]["predictor"]["model"]["storageUri"], live["metadata"]["annotations"]
 

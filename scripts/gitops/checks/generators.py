@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -107,7 +109,8 @@ def _found(root: Path, generator: Any) -> set[str]:
     return chosen - excluded
 
 
-def parameters(text: bytes) -> dict[str, str]:
+@cache
+def parameters(text: bytes) -> Mapping[str, str]:
     """What a generator of files makes of a file: its scalars by their keys and positions, joined by dots.
 
     Source: https://argo-cd.readthedocs.io/en/stable/operator-manual/applicationset/Generators-Git/
@@ -122,10 +125,10 @@ def parameters(text: bytes) -> dict[str, str]:
             add(item, f"{path}.{key}" if path else str(key))
 
     try:
-        add(yaml.safe_load(text), "")
+        add(yaml.load(text, closure.LOADER), "")
     except yaml.YAMLError:
-        return {}  # kustomize says so
-    return found
+        return MappingProxyType({})  # kustomize says so
+    return MappingProxyType(found)
 
 
 def matches(expression: Any, labels: Mapping[str, Any]) -> bool:

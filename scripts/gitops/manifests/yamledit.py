@@ -6,6 +6,7 @@ every node in the text instead, and the new value is written into that span.
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Mapping
@@ -58,6 +59,15 @@ def get(text: bytes, path: Path, file: str) -> str | None:
 def load(text: bytes, file: str) -> Any:
     """The one document of a file as plain data. Raises Refused for what cannot be read."""
     _, source = _decode(text, file)
+    return copy.deepcopy(_load(source, file))
+
+
+# A file is looked at a dozen times while it is checked. Nobody changes the nodes, and who loads data gets a copy.
+_cached = lru_cache(maxsize=256)
+
+
+@_cached
+def _load(source: str, file: str) -> Any:
     _compose(source, file)
     try:
         return YAML(typ="safe", pure=True).load(_without_tabs(source))
@@ -120,8 +130,7 @@ def _not_yaml(error: Exception, file: str) -> Refused:
     return Refused(f"{file}: not YAML: {' '.join(str(error).split())}")
 
 
-# A release file is looked at a dozen times while it is checked; nobody changes the nodes.
-@lru_cache(maxsize=8)
+@_cached
 def _compose(source: str, file: str) -> Node:
     try:
         # None is a document that holds comments alone.

@@ -10,10 +10,18 @@ from gitops.repo.policy import POLICY_FILE, Policy
 
 ARGOCD, PLATFORM = "argocd", "argocd/platform"
 DEPLOYED = ("base", "apps", "overlays", ARGOCD)
+# What a fork owns. All else is the engine, which the template brings and updates, and so is what it ships in there.
+FORK_OWNED = ("base/", "apps/", "overlays/", "argocd/", "model-src/models/")
+ENGINE_IN_FORK = ("argocd/platform/admission/", "argocd/platform/storage/fetch.py")
 NAMESPACE_PREFIX = "ml-"
 RELEASE_FILE = "release.yaml"
 DRIFT_REPORTS = "model-src/reports/drift"
 VERDICT_FILE = "verdict.json"
+
+
+def owned_by_fork(path: str) -> bool:
+    """Whether a file of the repository is the fork's own, and not the engine's."""
+    return path.startswith(FORK_OWNED) and not path.startswith(ENGINE_IN_FORK)
 
 
 def namespace(environment: str) -> str:

@@ -1,0 +1,1 @@
+"""The models. A new one is a folder here, and changes nothing outside it."""

@@ -1,0 +1,1 @@
+"""The lily model: which species a flower is, from four measurements."""
