@@ -21,16 +21,17 @@ from pathlib import Path
 from typing import Any
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.manifests import kustomize, workloads
 from gitops.manifests.objects import Object
-from gitops.models import versions
 from gitops.programs import model_python
 from gitops.programs.model_python import ModelPython
 from gitops.releases import history
 from gitops.releases.release import Release
 from gitops.repo import layout, publish, snapshot
 from gitops.repo.git import Git
+
+from contract.errors import Refused
+from contract.uri import parse_flavour
 
 VARIABLE = "REQUEST_LOG_URI"
 
@@ -129,7 +130,7 @@ def _judge(
     python: ModelPython, args: argparse.Namespace, item: Release, log: str, out: Path
 ) -> tuple[int, Mapping[str, Any] | None]:
     """The exit code of the monitoring, and its verdict if there is one."""
-    version = versions.parse_uri(item.uri.rstrip("/").rpartition("/")[0])
+    version = parse_flavour(item.uri)[0]
     options = {"window": args.window, "rows": args.rows, "min-rows": args.min_rows}
     with python.start(
         "monitoring", "--version", str(version), "--digest", item.digest, "--log", log, "--out", out,

@@ -27,8 +27,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gitops import cli
-from gitops.cli import Refused  # first, as it says which packages are missing
+from gitops import cli  # first, as it says which packages are missing
+
+from contract.errors import Refused
 
 # isort: split
 import yaml

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.models import signing
 from gitops.models.s3 import Store
 from gitops.programs import tools
@@ -25,6 +24,8 @@ from gitops.repo import publish
 from gitops.repo.git import Git
 from gitops.repo.policy import read_policy
 from gitops.repo.snapshot import Snapshot
+
+from contract.errors import Refused
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.cluster.control_plane import ORDER, ControlPlane
+
+from contract.errors import Refused
 
 try:
     pass

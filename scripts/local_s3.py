@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.programs import tools
 from gitops.repo.policy import read_policy
+
+from contract.errors import Refused
 
 # Not a secret: the server is reached from this machine alone.
 ACCESS, SECRET = "local", "local-secret"

@@ -25,7 +25,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.manifests import kustomize, yamledit
 from gitops.manifests.objects import KUSTOMIZATION
 from gitops.releases import effect, hold, release_file
@@ -33,6 +32,8 @@ from gitops.releases.release import Target
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import POLICY_FILE, Policy
+
+from contract.errors import Refused
 
 SOURCE = "model-src"
 MODELS = f"{SOURCE}/models"

@@ -15,13 +15,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.releases import hold, release, verification, writing
 from gitops.releases.release import Release, Target
 from gitops.releases.writing import Tree
 from gitops.repo import layout, publish
 from gitops.repo.diff import rendered_diffs
 from gitops.repo.git import Git
+
+from contract.errors import Refused
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.cluster.kube import Cluster
 from gitops.manifests import closure, kustomize, workloads
 from gitops.manifests.objects import Object, at
@@ -29,6 +28,8 @@ from gitops.releases import effect, release
 from gitops.repo import layout, publish, snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import read_policy
+
+from contract.errors import Refused
 
 APPLICATION = ("argoproj.io/v1alpha1", "Application")
 ARGOCD = "argocd"

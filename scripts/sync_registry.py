@@ -24,9 +24,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.manifests import yamledit
-from gitops.models import versions
 from gitops.programs import model_python
 from gitops.programs.model_python import ModelPython
 from gitops.releases import history
@@ -34,6 +32,9 @@ from gitops.releases.release import Release
 from gitops.repo import publish, snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import Policy
+
+from contract.errors import Refused
+from contract.uri import parse_flavour
 
 PROBLEM = re.compile(r"model-src/models/[^/]+/problem\.yaml")
 LOCAL = "sqlite:///{}/model-src/mlflow.db"
@@ -73,7 +74,7 @@ def newest_first(git: Git, tip: str) -> list[Release]:
 
 
 def model_of(item: Release) -> str:
-    return versions.parse_uri(item.uri.rstrip("/").rpartition("/")[0]).model
+    return parse_flavour(item.uri)[0].model
 
 
 def registered_names(

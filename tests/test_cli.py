@@ -12,7 +12,8 @@ import pytest
 from conftest import ROOT, Checkout
 
 from gitops import cli
-from gitops.cli import Refused
+
+from contract.errors import Refused
 
 COMMANDS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
 # They make environments, need only that of model-src/, or start another command.

@@ -10,9 +10,10 @@ from conftest import ROOT, run
 
 import setup
 from gitops import cli
-from gitops.cli import Refused
 from gitops.programs import model_python
 from gitops.programs.model_python import EVIDENTLY, MLFLOW, Need
+
+from contract.errors import Refused
 
 
 @pytest.fixture

@@ -18,9 +18,10 @@ from conftest import IMAGE, ROOT, S3, Checkout, git, make_checkout, package, run
 from test_interruption import killed
 
 import new_model
-from gitops.cli import Refused
 from gitops.releases import hold, release_file
 from gitops.releases.release import Target
+
+from contract.errors import Refused
 
 MODEL_BIN = ROOT / "model-src/.venv/bin"
 SAMPLE = {"features": [5.3, 3.5, 1.4, 0.2]}

@@ -27,11 +27,15 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from gitops.cli import Refused
-from gitops.models import signing, store, versions
+from gitops.models import signing, store
 from gitops.models.s3 import Store
 from gitops.models.signing import Identity
 from gitops.repo.policy import POLICY_FILE, SigningPolicy, read_policy
+
+from contract import signature
+from contract.errors import Refused
+from contract.signature import Key
+from contract.uri import parse_uri
 
 PUBLIC = "base/api/signed/model-signing.pub"
 IDENTITY = "https://github.com/example-org/model-gitops/.github/workflows/mlops-pipeline.yml@refs/heads/cicd"
@@ -44,8 +48,8 @@ class Pair:
     public: Path
 
     @property
-    def key(self) -> signing.Key:
-        return signing.public_key(self.public.read_bytes(), PUBLIC)
+    def key(self) -> Key:
+        return signature.public_key(self.public.read_bytes(), PUBLIC)
 
 
 def make_pair(folder: Path) -> Pair:
@@ -494,7 +498,7 @@ def signed_alone(packaged: Version, pair: Pair, s3: S3) -> Version:
     for path in ("onnx/model.onnx", "sklearn/model.joblib", "manifest.json"):
         put(s3, packaged, path, (packaged.folder / path).read_bytes())
     put(s3, packaged, name(packaged, pair), signature(packaged, pair))
-    assert store.verify(Store(BUCKET), versions.parse_uri(packaged.uri), pair.key).data == packaged.data
+    assert store.verify(Store(BUCKET), parse_uri(packaged.uri), pair.key).data == packaged.data
     return packaged
 
 
@@ -512,7 +516,7 @@ def test_a_version_whose_signature_does_not_verify_is_refused(
     damage(signed_alone, pair, foreign, s3)
 
     with pytest.raises(Refused) as refused:
-        store.verify(Store(BUCKET), versions.parse_uri(signed_alone.uri), pair.key)
+        store.verify(Store(BUCKET), parse_uri(signed_alone.uri), pair.key)
 
     assert refused.value.lines == (f"{signed_alone.uri}{name(signed_alone, pair)}: {fault}",)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gitops.cli import Refused
+from contract.errors import Refused
 
 FOLDER = "model-src"
 
