@@ -195,7 +195,7 @@ def _verdicts(args: argparse.Namespace, running: Mapping[str, Sequence[Release]]
         items = running.get(model, ())
         fault = None
         if judged.environment != args.env:
-            fault = f"of {verdict['environment']}, not of {args.env}"
+            fault = f"of {judged.environment}, not of {args.env}"
         elif version not in {item.version for item in items}:
             fault = f"of {model} {version}, which is not what runs in {args.env}"
         if fault and args.verdict:

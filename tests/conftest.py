@@ -146,7 +146,7 @@ def write_release(root: Path, target: release.Target, version: Version, flavour:
     assert found is not None
     file, text = found
     now = release_file.read(text, target, file)
-    new = release.make(now, f"{version.uri}{flavour}/", Manifest(version.data, b""), image)
+    new = release.make(now, f"{version.uri}{flavour}/", Manifest.model_validate(version.data), image)
     (root / file).write_bytes(release_file.write(text, new))
 
 
