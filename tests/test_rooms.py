@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT
 
 SCRIPTS = ROOT / "scripts"
+MODEL = ROOT / "model-src"
 COMMANDS = sorted(SCRIPTS.glob("*.py"))
 MODULES = sorted(SCRIPTS.rglob("*.py"))
 
@@ -25,11 +26,12 @@ def imported(file: Path) -> Iterator[str]:
             yield node.module or "."
 
 
-def test_a_room_imports_only_the_rooms_below_it() -> None:
+@pytest.mark.parametrize(("project", "packages"), [(ROOT, SCRIPTS), (MODEL, MODEL)], ids=["scripts", "model-src"])
+def test_a_room_imports_only_the_rooms_below_it(project: Path, packages: Path) -> None:
     done = subprocess.run(
         [ROOT / ".venv/bin/lint-imports", "--no-cache"],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(SCRIPTS)},
+        cwd=project,
+        env=os.environ | {"PYTHONPATH": str(packages)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
