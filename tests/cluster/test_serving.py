@@ -116,7 +116,7 @@ FETCH = "import sys; from kserve_storage import Storage; print(Storage.download(
 # As KServe's sklearnserver does it: the one file of the folder that has a name of this kind, and the rows of a request.
 STOCK_SERVER = """
 import sys
-for blocked in ("skl2onnx", "onnx", "mlflow", "lily", "lifecycle", "packing", "serving"):
+for blocked in ("skl2onnx", "onnx", "mlflow", "models", "contract", "lifecycle", "packing", "serving"):
     sys.modules[blocked] = None
 import json, pathlib
 import joblib, numpy, sklearn
