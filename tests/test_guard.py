@@ -46,10 +46,7 @@ def test_a_command_that_looks_at_what_a_fork_owns_fails() -> None:
 def test_what_the_engine_ships_in_there_may_be_looked_at() -> None:
     for path in layout.ENGINE_IN_FORK:
         assert not layout.owned_by_fork(path)
-        assert (ROOT / path).exists()
-        assert os.access(ROOT / path, os.R_OK)
-    assert (ROOT / "argocd/platform/storage/fetch.py").read_bytes()
-    assert os.listdir(ROOT / "argocd/platform/admission")  # noqa: PTH208
+        assert (ROOT / path).read_bytes()
 
 
 def test_a_copy_has_the_engines_files_of_this_checkout_and_the_samples_others(tmp_path: Path) -> None:

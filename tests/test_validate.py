@@ -16,14 +16,14 @@ from conftest import IMAGE, SAMPLE, Checkout, package, run, write_release
 from corpus import DEPLOYED, FIXTURES, Fixture, Verdict
 
 import validate
-from gitops.checks import consistency
+from gitops.checks import consistency, review
 from gitops.checks.framework import Repository
 from gitops.manifests import kustomize, schemas
 from gitops.programs import tools
 from gitops.releases.release import Target
 from gitops.repo import layout
 from gitops.repo.layout import ARGOCD
-from gitops.repo.policy import read_policy
+from gitops.repo.policy import Policy, read_policy
 
 FLAVOURS = (("lily-api", "onnx", IMAGE), ("lily-batch", "onnx", IMAGE), ("lily-sklearn", "sklearn", None))
 FOLDERS = layout.folders(SAMPLE, read_policy(SAMPLE))
@@ -166,6 +166,54 @@ def test_rules_bear_objects_of_any_shape(manifests: Path, item: dict[str, Any]) 
     repository = Repository(manifests, read_policy(manifests), {ARGOCD: [item], "overlays/dev/lily-api": [item]})
 
     assert validate.check(repository, [])
+
+
+@pytest.mark.parametrize(
+    ("environments", "value", "named"),
+    [
+        # The first is the one whose render has the value.
+        ("pre-prod prod", "ml-pre-prod-reader", None),
+        ("pre-prod prod", "ml-prod-reader", "prod"),
+        ("prod pre-prod", "ml-pre-prod-reader", "pre-prod"),
+        ("prod pre-prod", "ml-prod-reader", None),
+        ("prod-eu prod-us", "api.prod-us.example.com", "prod-us"),
+        ("prod-eu prod-us", "api.prod-eu.example.com", None),
+        ("prod-eu prod", "s3://data/prod-eu/to-prod/", "prod"),
+        ("prod dev", "/dev/shm", None),
+        ("prod dev", "--log=/dev/stdout", None),
+        ("prod dev", "s3://data/dev/", "dev"),
+        ("prod dev", "s3://models-dev/requests/dev/", "dev"),
+        ("prod models", "s3://models-dev/models/", "models"),
+        ("prod models-dev", "s3://models-dev/requests/", None),
+        ("prod models-dev", "role/ml-models-dev-reader", "models-dev"),
+        ("prod development", "developments", None),
+    ],
+)
+def test_a_value_names_an_environment_by_its_whole_name(environments: str, value: str, named: str | None) -> None:
+    names = environments.split()
+    policy = Policy("models-dev", ("registry.example.com",), tuple(sorted(names)))
+    item = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"hostname": value}}
+
+    found = list(review.check_environment(Repository(Path(), policy, {f"overlays/{names[0]}/a": [item]})))
+
+    assert [finding.message for finding in found] == [
+        f"spec.hostname: {value!r} names {named} in {names[0]}; an overlay has its own environment's values"
+    ] * bool(named)
+
+
+def test_an_ingress_that_leads_to_another_environments_path_names_it() -> None:
+    policy = Policy("models", ("registry.example.com",), ("dev", "prod"))
+    rules = [{"host": "a", "http": {"paths": [{"path": "/dev/predict"}]}}]
+    item = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {"name": "a"},
+        "spec": {"rules": rules},
+    }
+
+    [found] = review.check_environment(Repository(Path(), policy, {"overlays/prod/a": [item]}))
+
+    assert "'/dev/predict' names dev in prod" in found.message
 
 
 def test_the_framework_forms_are_those_of_kserve() -> None:

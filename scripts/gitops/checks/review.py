@@ -350,21 +350,33 @@ def _unlabelled(item: Object, app: str, shape: set[str]) -> Iterator[str]:
                 yield f"{where}: {shown}; write {value!r}, which selectors and reports count on"
 
 
+# Of Linux, and not of an environment that is called `dev`; an Ingress has no such files.
+_DEVICE = re.compile(r"(?<![\w:/.-])/dev/(?=[a-z])")
+
+
 def check_environment(repository: Repository) -> Iterator[Finding]:
     """Nothing in an environment's render names another environment: its namespace, roles or hosts."""
     policy = repository.policy
     # One bucket and one registry serve every environment, whatever their names say.
-    shared = re.compile("|".join(map(re.escape, (policy.model_bucket, *policy.image_registries))))
+    shared = _words((policy.model_bucket, *policy.image_registries), "A-Za-z0-9.-")
+    # One name may be a part of another: `pre-prod` is not `prod`.
+    names = _words(policy.environments, "a-z0-9")
     for folder, environment, _, items in repository.overlays():
-        others = "|".join(name for name in policy.environments if name != environment) or "(?!)"
-        foreign = re.compile(rf"(?<![a-z0-9])({others})(?![a-z0-9])")
         for item in items:
             for path, value in leaves(item).items():
-                if path == "metadata.namespace":
-                    continue  # a matter of the rule of namespaces
-                if isinstance(value, str) and (found := foreign.search(shared.sub("", value))):
-                    yield finding("environment", folder, item, f"{path}: {value!r} names {found[1]} in {environment};"
+                if path == "metadata.namespace" or not isinstance(value, str):
+                    continue  # the namespace is a matter of the rule of namespaces
+                own = value if ".http.paths[" in path else _DEVICE.sub("", value)
+                found = (match[0] for match in names.finditer(shared.sub("", own)))
+                for name in [name for name in found if name != environment][:1]:
+                    yield finding("environment", folder, item, f"{path}: {value!r} names {name} in {environment};"
                                   " an overlay has its own environment's values")  # fmt: skip
+
+
+def _words(names: Sequence[str], letters: str) -> re.Pattern[str]:
+    """Finds any of these names where none of these letters is beside it, and the longest that fits."""
+    longest_first = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    return re.compile(rf"(?<![{letters}])({longest_first})(?![{letters}])")
 
 
 _MODE = "serving.kserve.io/deploymentMode"

@@ -13,7 +13,11 @@ ARGOCD, PLATFORM = "argocd", "argocd/platform"
 DEPLOYED = ("base", "apps", "overlays", ARGOCD)
 # What a fork owns. All else is the engine, which the template brings and updates, and so is what it ships in there.
 FORK_OWNED = ("base/", "apps/", "overlays/", "argocd/", "model-src/models/")
-ENGINE_IN_FORK = ("argocd/platform/admission/", "argocd/platform/storage/fetch.py")
+ENGINE_IN_FORK = (
+    "argocd/platform/admission/images.yaml",
+    "argocd/platform/admission/releases.yaml",
+    "argocd/platform/storage/fetch.py",
+)
 NAMESPACE_PREFIX = "ml-"
 RELEASE_FILE = "release.yaml"
 DRIFT_REPORTS = "model-src/reports/drift"
