@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -75,6 +73,8 @@ def progress(line: str) -> None:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Rows of equal keys as a plain table."""
+    from tabulate import tabulate  # it takes longer to import than all else here, and most commands print no table
+
     return tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True)
 
 
