@@ -1,4 +1,4 @@
-# Short names for what people type. Everything else is a command in scripts/: see README.md.
+# Short names for what people type. Everything else is a command in scripts/: see `python scripts/run.py`.
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
@@ -6,6 +6,7 @@ PYTHON ?= python3
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
+	@printf '  %s\t%s\n' 'python scripts/run.py' 'every command in scripts/, with what it does'
 
 setup: ## what the commands and the checks need, in .venv
 	@$(PYTHON) scripts/setup.py validate
@@ -17,7 +18,7 @@ demo: ## from training data to a served model in production, by commits, on this
 	@$(PYTHON) scripts/setup.py demo && .venv/bin/python scripts/demo.py
 
 serve: ## train a model and serve it on port 5001, without Git, S3 or Kubernetes
-	@$(PYTHON) scripts/setup.py serve && model-src/.venv/bin/python scripts/serve_model.py
+	@$(PYTHON) scripts/setup.py serve && $(PYTHON) scripts/serve_model.py
 
 validate: ## render every overlay and check it
 	@$(PYTHON) scripts/setup.py validate && .venv/bin/python scripts/validate.py

@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.cluster import installed, kube
 from gitops.cluster.kube import Cluster
 from gitops.manifests import kustomize
 from gitops.manifests.objects import at
 from gitops.repo import layout
+
+from contract.errors import Refused
 
 APPLICATION = ("argoproj.io/v1alpha1", "Application")
 PROJECTS = ("platform", "addons")

@@ -19,17 +19,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gitops import cli
-from gitops.cli import Refused
-from gitops.models import store, versions
+from gitops.models import store
 from gitops.models.s3 import Store
 from gitops.models.signing import Signer
-from gitops.models.versions import Manifest, VersionURI
 from gitops.releases import history, hold, release, writing
 from gitops.releases.release import Release, Target
 from gitops.releases.writing import Tree
 from gitops.repo import layout, publish
 from gitops.repo.git import Git
 from gitops.repo.policy import Policy
+
+from contract.errors import Refused
+from contract.manifest import Manifest
+from contract.uri import VersionURI, parse_uri
 
 _REQUEST = re.compile(
     r"(?P<app>[^:=,]+):(?P<environment>[^:=,]+)(?::(?P<canary>[^:=,]+))?=(?P<uri>[^,]+)(?:,(?P<image>.+))?"
@@ -137,11 +139,10 @@ def bump(args: argparse.Namespace) -> None:
 
 def _requests(args: argparse.Namespace) -> list[Request]:
     if args.app:
-        return [Request(Target(args.app, args.env, args.canary), versions.parse_uri(args.model_uri), args.image)]
+        return [Request(Target(args.app, args.env, args.canary), parse_uri(args.model_uri), args.image)]
     matches = [m for text in args.release if (m := _REQUEST.fullmatch(text))]
     requests = [
-        Request(Target(m["app"], m["environment"], m["canary"]), versions.parse_uri(m["uri"]), m["image"])
-        for m in matches
+        Request(Target(m["app"], m["environment"], m["canary"]), parse_uri(m["uri"]), m["image"]) for m in matches
     ]
     targets = [request.target for request in requests]
     if twice := dict.fromkeys(target for target in targets if targets.count(target) > 1):

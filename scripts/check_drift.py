@@ -1,4 +1,4 @@
-"""Judge what the apps of an environment were asked lately against what their running versions were made from.
+"""Judge what the apps of an environment were asked lately against the data of their running versions.
 
 Finds in Git which version an app runs and where its service logs its predictions, and has model-src/monitoring compare
 the two, with the Python of model-src/.venv-monitor or model-src/.venv. The reports go to --out/APP/: report.html for
@@ -15,25 +15,25 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.manifests import kustomize, workloads
 from gitops.manifests.objects import Object
-from gitops.models import versions
+from gitops.programs import model_python
+from gitops.programs.model_python import ModelPython
 from gitops.releases import history
 from gitops.releases.release import Release
 from gitops.repo import layout, publish, snapshot
 from gitops.repo.git import Git
 
+from contract.errors import Refused
+from contract.uri import parse_flavour
+
 VARIABLE = "REQUEST_LOG_URI"
-ENVIRONMENTS = ("model-src/.venv-monitor", "model-src/.venv")
-SET_UP = "python scripts/setup.py monitor"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,7 +77,7 @@ def check(args: argparse.Namespace) -> int:
     for item in items:
         if not logs[item.app]:
             cli.say(f"{item.app} in {args.env} writes no request log")
-    python = _python(args.root)
+    python = model_python.find(args.root, model_python.EVIDENTLY)
     out = (args.out or args.root / layout.DRIFT_REPORTS / args.env).absolute()
     rows, failed = [], False
     for item in items:
@@ -126,36 +126,23 @@ def _address(uri: str) -> str:
     return uri if "://" in uri else str(Path(uri).absolute())
 
 
-def _python(root: Path) -> Path:
-    """The interpreter that has the monitoring's packages. Raises Refused with the set-up command."""
-    for folder in ENVIRONMENTS:
-        python = root / folder / "bin/python"
-        # Importing it takes seconds, looking for it does not.
-        look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('evidently') is None)"
-        if python.exists() and not subprocess.run([python, "-c", look], capture_output=True).returncode:
-            return python
-    raise Refused(f"{' and '.join(ENVIRONMENTS)}: neither has the packages of the monitoring; run `{SET_UP}`")
-
-
 def _judge(
-    python: Path, args: argparse.Namespace, item: Release, log: str, out: Path
+    python: ModelPython, args: argparse.Namespace, item: Release, log: str, out: Path
 ) -> tuple[int, Mapping[str, Any] | None]:
     """The exit code of the monitoring, and its verdict if there is one."""
-    version = versions.parse_uri(item.uri.rstrip("/").rpartition("/")[0])
+    version = parse_flavour(item.uri)[0]
     options = {"window": args.window, "rows": args.rows, "min-rows": args.min_rows}
-    done = subprocess.run(
-        [
-            python, "-m", "monitoring", "--version", str(version), "--digest", item.digest, "--log", log, "--out", out,
-            "--environment", item.environment, "--app", item.app,
-            *(word for name, value in options.items() if value is not None for word in (f"--{name}", value)),
-        ],
-        cwd=args.root / "model-src", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    for line in done.stderr.splitlines():
+    with python.start(
+        "monitoring", "--version", str(version), "--digest", item.digest, "--log", log, "--out", out,
+        "--environment", item.environment, "--app", item.app,
+        *(word for name, value in options.items() if value is not None for word in (f"--{name}", value)),
+    ) as process:  # fmt: skip
+        _, errors = process.communicate()
+    for line in errors.splitlines():
         said, _, rest = line.partition(": ")
         print(f"{said}: {item.target}: {rest}" if said == "error" else line, file=sys.stderr)
     file = out / layout.VERDICT_FILE
-    return done.returncode, json.loads(file.read_text()) if file.is_file() else None
+    return process.returncode, json.loads(file.read_text()) if file.is_file() else None
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, str]:

@@ -12,7 +12,6 @@ nothing and exits with 1. A rule that needs a verdict is not judged without one.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -20,15 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from gitops import cli, models
-from gitops.cli import Refused
 from gitops.manifests import yamledit
 from gitops.manifests.documents import schema_faults
-from gitops.models import s3, store, versions
-from gitops.models.versions import VersionURI
+from gitops.models import s3, store
 from gitops.releases import history
 from gitops.releases.release import Release, Target
 from gitops.repo import layout, publish
 from gitops.repo.git import Git
+
+from contract import verdict
+from contract.errors import Refused
+from contract.manifest import Manifest
+from contract.uri import VersionURI, parse_flavour
+from contract.verdict import Verdict
 
 POLICY_FILE = "retraining.yaml"
 _SCHEMAS = Path(models.__file__).parent
@@ -68,7 +71,7 @@ def decide(args: argparse.Namespace) -> None:
         # Where apps run several versions, the newest says how old the model is.
         born = {item: _first_released(git, tip, everything, item) for item in items}
         newest = max(items, key=lambda item: born[item])
-        trained = _manifest(newest).data["metrics"]
+        trained = _manifest(newest).metrics
         reasons = [*judge(policy, (datetime.now(UTC) - born[newest]).days, verdicts[model], trained)]
         rows.append(
             {
@@ -90,32 +93,32 @@ def decide(args: argparse.Namespace) -> None:
 
 
 def judge(
-    policy: Mapping[str, Any], age: int, verdicts: Sequence[Mapping[str, Any]], trained: Mapping[str, float]
+    policy: Mapping[str, Any], age: int, verdicts: Sequence[Verdict], trained: Mapping[str, float]
 ) -> Iterator[Reason]:
     """What each rule of a policy says of a version that was first released `age` days ago. `verdicts` are those of the
     apps that run the model, `trained` the metrics of the version's manifest."""
     if rule := policy.get("schedule"):
         most = rule["max_age_days"]
         yield Reason("schedule", age > most, f"first released {age} days ago, at most {most}")
-    for verdict in verdicts:
+    for found in verdicts:
         if rule := policy.get("performance"):
-            yield _performance(rule, verdict, trained)
+            yield _performance(rule, found, trained)
         if rule := policy.get("drift"):
-            yield _drift(rule, verdict)
+            yield _drift(rule, found)
     if not verdicts:
         for name in ("performance", "drift"):
             if name in policy:
                 yield Reason(name, None, "there is no verdict of check_drift.py")
 
 
-def _performance(rule: Mapping[str, Any], verdict: Mapping[str, Any], trained: Mapping[str, float]) -> Reason:
-    metric, quality = rule["metric"], verdict["quality"]
-    known = quality["rows"] if quality else 0
-    if known < rule["min_labels"]:
+def _performance(rule: Mapping[str, Any], found: Verdict, trained: Mapping[str, float]) -> Reason:
+    metric, quality = rule["metric"], found.quality
+    known = quality.rows if quality else 0
+    if quality is None or known < rule["min_labels"]:
         return Reason("performance", None, f"{known} rows with a label, at least {rule['min_labels']} are needed")
-    if metric not in quality["metrics"]:
-        return Reason("performance", None, f"{metric} is not among {', '.join(quality['metrics'])}")
-    value = quality["metrics"][metric]["current"]
+    if metric not in quality.metrics:
+        return Reason("performance", None, f"{metric} is not among {', '.join(quality.metrics)}")
+    value = quality.metrics[metric].current
     bound = rule.get("below", rule.get("above"))
     due = value < bound if "below" in rule else value > bound
     then = f", {trained[metric]:.4f} when it was trained" if metric in trained else ""
@@ -123,13 +126,15 @@ def _performance(rule: Mapping[str, Any], verdict: Mapping[str, Any], trained: M
     return Reason("performance", due, f"{metric} {value:.4f} on {known} rows, {wanted}{then}")
 
 
-def _drift(rule: Mapping[str, Any], verdict: Mapping[str, Any]) -> Reason:
-    drifted, columns = verdict["drifted_columns"], verdict["columns"]
+def _drift(rule: Mapping[str, Any], found: Verdict) -> Reason:
+    drifted, columns = found.drifted_columns, found.columns
     due = len(drifted) >= rule["columns"] if "columns" in rule else len(drifted) / columns >= rule["share"]
     wanted = f"{rule['columns']} columns" if "columns" in rule else f"a share of {rule['share']:g}"
     named = f": {', '.join(drifted)}" if drifted else ""
     return Reason(
-        "drift", due, f"{len(drifted)} of {columns} columns until {verdict['until']}, due from {wanted} on{named}"
+        "drift",
+        due,
+        f"{len(drifted)} of {columns} columns until {found.until.isoformat()}, due from {wanted} on{named}",
     )
 
 
@@ -157,10 +162,10 @@ def _running(listed: Sequence[Release], args: argparse.Namespace) -> dict[str, l
 
 
 def _uri(item: Release) -> VersionURI:
-    return versions.parse_uri(item.uri.rstrip("/").rpartition("/")[0])
+    return parse_flavour(item.uri)[0]
 
 
-def _manifest(item: Release) -> versions.Manifest:
+def _manifest(item: Release) -> Manifest:
     uri = _uri(item)
     manifest = store.read_manifest(s3.Store(uri.bucket), uri)
     if manifest.digest != item.digest:
@@ -179,18 +184,18 @@ def _first_released(git: Git, tip: str, everything: Sequence[Release], item: Rel
     return min(datetime.fromisoformat(date) for date in dates)
 
 
-def _verdicts(args: argparse.Namespace, running: Mapping[str, Sequence[Release]]) -> dict[str, list[dict[str, Any]]]:
+def _verdicts(args: argparse.Namespace, running: Mapping[str, Sequence[Release]]) -> dict[str, list[Verdict]]:
     """By model. Raises Refused for a file that is no verdict and, if it was named, for one that is not of a version
     that runs in the environment."""
-    found: dict[str, list[dict[str, Any]]] = {model: [] for model in running}
+    found: dict[str, list[Verdict]] = {model: [] for model in running}
     folder = args.root / layout.DRIFT_REPORTS / args.env
     for file in args.verdict or sorted(folder.glob(f"*/{layout.VERDICT_FILE}")):
-        verdict = read_verdict(file)
-        model, version = verdict["model"], verdict["version"]
+        judged = verdict.parse(file.read_bytes(), str(file))
+        model, version = judged.model, judged.version
         items = running.get(model, ())
         fault = None
-        if verdict["environment"] != args.env:
-            fault = f"of {verdict['environment']}, not of {args.env}"
+        if judged.environment != args.env:
+            fault = f"of {judged.environment}, not of {args.env}"
         elif version not in {item.version for item in items}:
             fault = f"of {model} {version}, which is not what runs in {args.env}"
         if fault and args.verdict:
@@ -198,18 +203,8 @@ def _verdicts(args: argparse.Namespace, running: Mapping[str, Sequence[Release]]
         if fault:
             cli.say(f"{file}: {fault}")
         else:
-            found[model].append(verdict)
+            found[model].append(judged)
     return found
-
-
-def read_verdict(file: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise Refused(f"{file}: not JSON: {error}") from None
-    if faults := schema_faults(data, _SCHEMAS / "verdict.schema.json"):
-        raise Refused(*[f"{file}: {fault}" for fault in faults])
-    return dict(data)
 
 
 if __name__ == "__main__":

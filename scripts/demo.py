@@ -1,4 +1,4 @@
-"""The whole way of a model on this machine: trained, uploaded, released, promoted to production and asked, all by Git.
+"""Show the whole way of a model on this machine, from its data to an answer in production, all by Git.
 
 Works in .demo/: a new remote and a new clone of what is committed here, and a local S3 server whose data stays for the
 next run. Every step is a command of this repository or of git, printed as a person would type it; where a person would
@@ -27,8 +27,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gitops import cli
-from gitops.cli import Refused  # first, as it says which packages are missing
+from gitops import cli  # first, as it says which packages are missing
+
+from contract.errors import Refused
 
 # isort: split
 import yaml

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import init_fork
 from gitops import cli
-from gitops.cli import Refused
 from gitops.models import signing
 from gitops.models.s3 import Store
 from gitops.programs import tools
@@ -25,6 +24,8 @@ from gitops.repo import publish
 from gitops.repo.git import Git
 from gitops.repo.policy import read_policy
 from gitops.repo.snapshot import Snapshot
+
+from contract.errors import Refused
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,9 @@ def repository(root: Path) -> Iterator[Check]:
     ):
         yield _attempt(name, call)
     remedy = "run `python scripts/init_fork.py --check`, and with your values"
-    yield Check("no value of the template is left", remedy if init_fork.leftovers(git) else None)
+    check = [sys.executable, str(cli.ROOT / "scripts/init_fork.py"), "--root", str(root), "--check"]
+    left = subprocess.run(check, capture_output=True).returncode
+    yield Check("no value of the template is left", remedy if left else None)
 
 
 def bucket(root: Path) -> Iterator[Check]:

@@ -14,9 +14,10 @@ import argparse
 from collections.abc import Sequence
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.repo import publish
 from gitops.repo.git import Git
+
+from contract.errors import Refused
 
 FOLDER = "model-src"
 MAIN = "main"

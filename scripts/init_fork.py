@@ -17,10 +17,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.repo import publish
 from gitops.repo.git import Git
 from gitops.repo.policy import read_policy
+
+from contract.errors import Refused
 
 TEMPLATE = {
     "repo": "https://github.com/example-org/model-gitops.git",

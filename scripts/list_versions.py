@@ -12,20 +12,23 @@ invalid.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.models import s3, signing, store
 from gitops.models.s3 import Store
 from gitops.models.signing import Signer
-from gitops.models.versions import Manifest, VersionURI
 from gitops.releases import history
 from gitops.repo import layout, publish
 from gitops.repo.git import Git
 from gitops.repo.policy import POLICY_FILE
 from gitops.repo.snapshot import Snapshot
+
+from contract.errors import Refused
+from contract.manifest import Manifest
+from contract.uri import VersionURI
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +61,7 @@ def show(args: argparse.Namespace) -> None:
         except Refused as refused:
             faults += refused.lines
             continue
-        rows.append({"uri": str(uri), "runs_in": running.get(manifest.digest, [])} | signed | manifest.data)
+        rows.append({"uri": str(uri), "runs_in": running.get(manifest.digest, [])} | signed | json.loads(manifest.text))
     if args.json:
         cli.print_json(rows)
     elif rows:

@@ -1,4 +1,4 @@
-"""A real control plane on this machine, without Docker: Kubernetes, KServe and Argo CD, which syncs this repository.
+"""Start and stop Kubernetes, KServe and Argo CD, which syncs this repository, on this machine without Docker.
 
 Argo CD watches a remote in .cluster/, made from this checkout's commit; work in its clone, .cluster/clone. Pods are
 played by kwok: they become ready and run nothing. All state is in .cluster/, and every server listens on free ports.
@@ -21,8 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.cluster.control_plane import ORDER, ControlPlane
+
+from contract.errors import Refused
 
 try:
     pass

@@ -1,4 +1,4 @@
-"""Run a real S3 server on this machine, for trying things out: versitygw on loopback, with the model bucket in it.
+"""Run a real S3 server, versitygw with the model bucket in it, on this machine.
 
 Prints the variables that point any S3 client at it, and runs until it is stopped. The data stays for the next run.
 
@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.programs import tools
 from gitops.repo.policy import read_policy
+
+from contract.errors import Refused
 
 # Not a secret: the server is reached from this machine alone.
 ACCESS, SECRET = "local", "local-secret"

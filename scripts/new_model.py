@@ -1,4 +1,4 @@
-"""Make a new model that trains, validates and deploys to dev at once: a copy of one that is here, with its own names.
+"""Make a new model and its app, copied from what is here; they train, validate and deploy to dev at once.
 
 The model's folder is copied from another model, its app from an app of the shape, all of it as it is committed. What a
 person has to write is listed, and so are the next commands. Model code is changed on main and what is deployed on
@@ -25,7 +25,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.manifests import kustomize, yamledit
 from gitops.manifests.objects import KUSTOMIZATION
 from gitops.releases import effect, hold, release_file
@@ -33,6 +32,8 @@ from gitops.releases.release import Target
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import POLICY_FILE, Policy
+
+from contract.errors import Refused
 
 SOURCE = "model-src"
 MODELS = f"{SOURCE}/models"
@@ -222,7 +223,8 @@ def tidied(root: Path, name: str, files: Files) -> tuple[Files, bool]:
     if ruff is None:
         return files, False
     commands = (
-        [ruff, "check", "--quiet", "--fix-only", "--select=I"],
+        # The folder is not there yet, so ruff cannot see that it is one of this project's own.
+        [ruff, "check", "--quiet", "--fix-only", "--select=I", "--config=lint.isort.known-first-party=['models']"],
         [ruff, "format", "--quiet"],
     )
     found = dict(files)

@@ -1,4 +1,4 @@
-"""Promote: carry an app's release from the environment before onto a branch, ready for a pull request to cicd.
+"""Promote: carry an app's release from the environment before onto a branch for a pull request to cicd.
 
 The release (model version and image as one unit) is copied as it stands on cicd; its bytes are verified again. What
 will change in the rendered manifests is printed, and the next command. Merging the branch is the promotion.
@@ -15,13 +15,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.releases import hold, release, verification, writing
 from gitops.releases.release import Release, Target
 from gitops.releases.writing import Tree
 from gitops.repo import layout, publish
 from gitops.repo.diff import rendered_diffs
 from gitops.repo.git import Git
+
+from contract.errors import Refused
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,11 +10,12 @@ import argparse
 from collections.abc import Sequence
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.releases import history, release
 from gitops.releases.release import Release
 from gitops.repo import publish
 from gitops.repo.git import Git
+
+from contract.errors import Refused
 
 
 def main(argv: Sequence[str] | None = None) -> int:

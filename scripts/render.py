@@ -14,13 +14,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.manifests import kustomize
 from gitops.manifests.objects import KUSTOMIZATION
 from gitops.repo import layout
 from gitops.repo.diff import rendered_diffs
 from gitops.repo.git import Git
 from gitops.repo.policy import read_policy
+
+from contract.errors import Refused
 
 # Bytes. GitHub drops a step's summary of more than 1 MiB, and nobody reads more than a screen or two of one overlay.
 SUMMARY, PART = 900_000, 60_000

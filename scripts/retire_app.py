@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.cluster.kube import Cluster
 from gitops.manifests import kustomize
 from gitops.manifests.objects import at, identity
@@ -26,6 +25,8 @@ from gitops.releases.release import Release
 from gitops.repo import layout, publish, snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import read_policy
+
+from contract.errors import Refused
 
 APPLICATION = ("argoproj.io/v1alpha1", "Application")
 

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.releases import history, hold, release, release_file, verification, writing
 from gitops.releases.hold import Hold
 from gitops.releases.release import Release, Target
@@ -25,6 +24,8 @@ from gitops.releases.writing import Tree
 from gitops.repo import layout, publish, snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import read_policy
+
+from contract.errors import Refused
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,10 +1,10 @@
 """Try a model as it is in this folder: train it as a draft and serve it, without Git, S3 or Kubernetes.
 
-Runs with the Python of model-src/.venv and serves until it is stopped; HOST and PORT choose another address.
+Trains and serves with the Python of model-src/.venv, until it is stopped; HOST and PORT choose another address.
 
   make serve
   PORT=5002 make serve
-  model-src/.venv/bin/python scripts/serve_model.py diabetes
+  python scripts/serve_model.py diabetes
 """
 
 from __future__ import annotations
@@ -15,25 +15,28 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-SOURCE = Path(__file__).resolve().parents[1] / "model-src"
+from gitops import cli
+from gitops.programs import model_python
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.parser(__doc__)
     parser.add_argument("model", nargs="?", default="iris", help="a folder of model-src/models/ (%(default)s)")
-    model = parser.parse_args(argv).model
+    return cli.run(serve, parser.parse_args(argv))
+
+
+def serve(args: argparse.Namespace) -> int:
+    python = model_python.find(args.root, model_python.MLFLOW)
+    model = args.model
     # DVC starts `python`: it has to be this one.
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    os.chdir(SOURCE)
-    for command in (
-        ["dvc", "repro", "--quiet", f"models/{model}/dvc.yaml"],
-        ["lifecycle", "version", model, "--draft"],
-    ):
-        if code := subprocess.run([sys.executable, "-m", *command], stdout=sys.stderr).returncode:
+    os.environ["PATH"] = f"{python.path.parent}{os.pathsep}{os.environ['PATH']}"
+    os.chdir(python.source)
+    pipeline = f"models/{model}/dvc.yaml"
+    for command in (["dvc", "repro", "--quiet", pipeline], ["lifecycle", "version", model, "--draft"]):
+        if code := subprocess.run([python.path, "-m", *command], stdout=sys.stderr).returncode:
             return code
-    version = SOURCE / "artifacts" / model
+    version = python.source / "artifacts" / model
     described = json.loads((version / "manifest.json").read_text())
     reference = (version / "reference/reference.csv").read_text().splitlines()[1].split(",")
     row = [float(cell) if cell else None for cell in reference[: len(described["signature"]["inputs"])]]
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flush=True,
     )
     env = os.environ | {"MODEL_URI": str(version / "onnx"), "MODEL_DIGEST": described["digest"]}
-    os.execve(sys.executable, [sys.executable, "-m", "serving"], env)
+    os.execve(python.path, [str(python.path), "-m", "serving"], env)
 
 
 if __name__ == "__main__":

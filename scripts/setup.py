@@ -19,8 +19,10 @@ what is there already is left alone, and an interrupted set-up is completed by t
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -51,36 +53,54 @@ class Environment:
     def ready(self) -> bool:
         # The interpreter may be gone: it is a link to one that somebody has removed or upgraded.
         stamped = any(self._stamp(lock).is_file() for lock in (self.lock, *self.better))
-        return stamped and (self.folder / "bin/python").exists()
+        return stamped and Path(self._python).exists()
 
-    def install(self, python: str) -> None:
+    def install(self, python: str, uv: Path | None) -> None:
         # From here on the environment is neither what an earlier lock said nor what this one says.
         for stamp in self.folder.glob(".installed-*"):
             stamp.unlink()
-        clear = [] if _version(self.folder / "bin/python") == _version(python) else ["--clear"]
+        clear = [] if _version(self._python) == _version(python) else ["--clear"]
+        if not (uv and self._install_with_uv(python, uv, clear)):
+            self._install_with_pip(python, ["--clear"] if uv else clear)
+        self._stamp(self.lock).touch()
+
+    def _install_with_uv(self, python: str, uv: Path, clear: list[str]) -> bool:
+        command = [str(uv), "pip", "install", *_quiet(), "--python", self._python, *self._exactly]
+        try:
+            _call([python, "-m", "venv", "--without-pip", *clear, str(self.folder)], "pip is tried")
+            _call(command, "pip is tried", _uv_variables(python))
+        except (tools.ToolError, OSError):
+            print(f"  uv did not fill {self.folder.relative_to(ROOT)}; pip does", file=sys.stderr, flush=True)
+            return False
+        return True
+
+    def _install_with_pip(self, python: str, clear: list[str]) -> None:
         _call([python, "-m", "venv", *clear, str(self.folder)], "on Debian and Ubuntu: apt-get install python3-venv")
-        quiet = [] if sys.stderr.isatty() else ["--quiet"]
+        command = [self._python, "-m", "pip", "install", "--disable-pip-version-check", *_quiet(), *self._exactly]
+        _call(command, "is the package index reachable?")
+
+    @property
+    def _python(self) -> str:
+        return str(self.folder / "bin/python")
+
+    @property
+    def _exactly(self) -> list[str]:
         # A lock names everything. Left to resolve it again, older versions of pip want a package that is also asked for
         # with an extra to be pinned twice.
-        _call(
-            [str(self.folder / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check", *quiet,
-             "--no-deps", "--require-hashes", "-r", str(self.lock)],
-            "is the package index reachable?",
-        )  # fmt: skip
-        self._stamp(self.lock).touch()
+        return ["--no-deps", "--require-hashes", "-r", str(self.lock)]
 
 
 TEST_LOCK, MODEL_TEST_LOCK = ROOT / "requirements-test.txt", ROOT / "model-src/requirements-test.txt"
 CLUSTER_LOCK = ROOT / "requirements-cluster.txt"
-COMMANDS = Environment(ROOT / ".venv", ROOT / "requirements.txt", 35, 0.3, (CLUSTER_LOCK, TEST_LOCK))
-COMMANDS_CLUSTER = Environment(ROOT / ".venv", CLUSTER_LOCK, 50, 0.4, (TEST_LOCK,))
-COMMANDS_TEST = Environment(ROOT / ".venv", TEST_LOCK, 100, 0.6)
-MODEL = Environment(ROOT / "model-src/.venv", ROOT / "model-src/requirements-train.txt", 270, 2.0, (MODEL_TEST_LOCK,))
-MONITOR = Environment(ROOT / "model-src/.venv-monitor", ROOT / "model-src/requirements-monitor.txt", 240, 1.5)
+COMMANDS = Environment(ROOT / ".venv", ROOT / "requirements.txt", 35, 0.1, (CLUSTER_LOCK, TEST_LOCK))
+COMMANDS_CLUSTER = Environment(ROOT / ".venv", CLUSTER_LOCK, 50, 0.1, (TEST_LOCK,))
+COMMANDS_TEST = Environment(ROOT / ".venv", TEST_LOCK, 100, 0.2)
+MODEL = Environment(ROOT / "model-src/.venv", ROOT / "model-src/requirements-train.txt", 270, 0.5, (MODEL_TEST_LOCK,))
+MONITOR = Environment(ROOT / "model-src/.venv-monitor", ROOT / "model-src/requirements-monitor.txt", 240, 0.8)
 FEATURES = Environment(
-    ROOT / "model-src/extras/feature_store/.venv", ROOT / "model-src/extras/feature_store/requirements.txt", 200, 0.8
+    ROOT / "model-src/extras/feature_store/.venv", ROOT / "model-src/extras/feature_store/requirements.txt", 200, 0.4
 )
-MODEL_TEST = Environment(ROOT / "model-src/.venv", MODEL_TEST_LOCK, 365, 2.5)
+MODEL_TEST = Environment(ROOT / "model-src/.venv", MODEL_TEST_LOCK, 365, 0.8)
 
 
 @dataclass(frozen=True)
@@ -166,17 +186,29 @@ def _fetch(
     if building.needs_go(programs, sources):
         plan.append((f"Go toolchain, removed again when {tools.cache()} is filled", tools.TOOLCHAIN_MB, 0.2))
     how = {tools.Program: "built from source", tools.Wheel: "from a wheel"}
-    plan += [(f"{p.name} {p.version}, {how[type(p)]}", p.fetch_mb, p.minutes) for p in programs]
+    installer = building.missing_programs([tools.UV]) if environments else []
+    plan += [(f"{p.name} {p.version}, {how[type(p)]}", p.fetch_mb, p.minutes) for p in [*installer, *programs]]
     plan += [(f"{s.name} of {m.path} {s.version(m)}", m.fetch_mb, 0.2) for s in sources for m in s.modules]
     print(f"Setting up with {python}. This is done once, and fetches:", file=sys.stderr)
     for what, megabytes, minutes in plan:
         print(f"  {megabytes:4d} MB  {minutes:4.1f} min  {what}", file=sys.stderr)
     total, time = sum(p[1] for p in plan), sum(p[2] for p in plan)
     print(f"  {total:4d} MB  {time:4.1f} min  in all, on two cores", file=sys.stderr, flush=True)
+    uv = _uv() if environments else None
     for environment in environments:
         print(f"  installing {environment.folder.relative_to(ROOT)}", file=sys.stderr, flush=True)
-        environment.install(python)
+        environment.install(python, uv)
     building.build(programs, sources)
+
+
+def _uv() -> Path | None:
+    """The pinned uv; without it pip installs, in ten times the time."""
+    try:
+        building.build([tools.UV])
+        return tools.UV.require()
+    except (tools.ToolError, OSError) as error:
+        print(f"  no uv, so pip installs: {str(error).splitlines()[-1]}", file=sys.stderr, flush=True)
+        return None
 
 
 def _python() -> str:
@@ -203,9 +235,46 @@ def _version(python: str | Path) -> str | None:
         return None
 
 
-def _call(command: list[str], remedy: str) -> None:
-    env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    if subprocess.run(command, env=env, stdout=sys.stderr).returncode:
+# What pip is told about its index, and the variable that tells uv the same.
+_INDEX = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "no-index": "UV_OFFLINE",
+    "find-links": "UV_FIND_LINKS",
+    "trusted-host": "UV_INSECURE_HOST",
+    "cert": "SSL_CERT_FILE",
+}
+
+
+def _uv_variables(python: str) -> dict[str, str]:
+    """The environment of uv, which heeds none of pip's configuration: the index is where pip would look for it."""
+    # An environment that uv has made is without pip, which is then beside the Python that it was made with.
+    code = "import subprocess, sys; subprocess.run([sys._base_executable, '-m', 'pip', 'config', 'list'])"
+    said = subprocess.run([python, "-c", code], env=_environment(), capture_output=True, text=True)
+    told = re.findall(r"^(global|install|:env:)\.([a-z-]+)=(.+)$", said.stdout, re.M)
+    found = {}
+    # The last word is that of a variable.
+    for _, name, value in sorted(told, key=lambda line: ("global", "install", ":env:").index(line[0])):
+        words = ast.literal_eval(value).split()
+        if name == "find-links":  # uv refuses a folder that is not there
+            words = [",".join(word for word in words if "://" in word or Path(word).exists())]
+        if name in _INDEX and any(words):
+            found[_INDEX[name]] = " ".join(words)
+    # Of several indexes pip takes the best version of all, and a lock leaves one.
+    standard = {"UV_INDEX_STRATEGY": "unsafe-best-match"}
+    return standard | found | _environment() | {"UV_PYTHON_DOWNLOADS": "never"}
+
+
+def _quiet() -> list[str]:
+    return [] if sys.stderr.isatty() else ["--quiet"]
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+
+
+def _call(command: list[str], remedy: str, env: dict[str, str] | None = None) -> None:
+    if subprocess.run(command, env=env or _environment(), stdout=sys.stderr).returncode:
         raise tools.ToolError(f"`{' '.join(command)}` failed, see above; {remedy}")
 
 

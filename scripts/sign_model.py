@@ -14,11 +14,13 @@ import argparse
 from collections.abc import Sequence
 
 from gitops import cli
-from gitops.cli import Refused
-from gitops.models import signing, store, versions
+from gitops.models import signing, store
 from gitops.models.s3 import Store
 from gitops.repo.policy import POLICY_FILE
 from gitops.repo.snapshot import Snapshot
+
+from contract.errors import Refused
+from contract.uri import parse_uri
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def sign(args: argparse.Namespace) -> None:
-    uri = versions.parse_uri(args.model_uri)
+    uri = parse_uri(args.model_uri)
     signer = signing.asked(Snapshot(args.root))
     # With any key: before the policy asks for a new one, what runs has to be signed with it.
     planned = signing.planned(None if args.sign_key else signer, args.sign_key, args.sign_keyless)
@@ -37,9 +39,8 @@ def sign(args: argparse.Namespace) -> None:
         raise Refused(f"--sign-keyless: {POLICY_FILE} asks for no signature of an identity; add `signing:` there")
     bucket = Store(uri.bucket)
     manifest = store.verify(bucket, uri, None)
-    data = manifest.data
-    cli.say(f"{uri.model} {uri.version}: code {data['code_commit'][:12]}, MLflow run {data['mlflow_run'][:12]}")
-    for metric, value in data["metrics"].items():
+    cli.say(f"{uri.model} {uri.version}: code {manifest.code_commit[:12]}, MLflow run {manifest.mlflow_run[:12]}")
+    for metric, value in manifest.metrics.items():
         cli.say(f"  {metric} {value}")
     added = 0 if args.dry_run else store.add_signature(bucket, uri, manifest, planned)
     verb = "would be signed" if args.dry_run else "signed" if added else "signed already"

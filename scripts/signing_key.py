@@ -18,11 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.models import signing
 from gitops.releases import writing
 from gitops.repo.git import Git
 from gitops.repo.policy import POLICY_FILE, SigningPolicy, parse_policy, read_policy
+
+from contract import signature
+from contract.errors import Refused
 
 DEFAULT = Path("~/.config/model-gitops/signing.key")
 STEPS = """\
@@ -59,7 +61,7 @@ def make(args: argparse.Namespace) -> None:
         )
     if there:
         key = signing.public_half(private)
-        if public.exists() and signing.public_key(public.read_bytes(), path).identifier != key.identifier:
+        if public.exists() and signature.public_key(public.read_bytes(), path).identifier != key.identifier:
             raise Refused(f"{path}: the public half of another key than {private}; name that one, or remove the file")
     text = with_signing((args.root / POLICY_FILE).read_bytes(), path)
     if args.dry_run:

@@ -1,4 +1,4 @@
-"""What runs: for every release on cicd, what Argo CD and the cluster say of it, and whether all of them agree.
+"""Say what runs: what Argo CD and the cluster say of every release on cicd, and whether all agree.
 
 An app is fine when Argo CD has seen the commit, is Synced and Healthy, the live object names the model and the image
 that Git names, and every pod that is ready was started with them; of a batch, when its last run succeeded. Otherwise
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.cluster.kube import Cluster
 from gitops.manifests import closure, kustomize, workloads
 from gitops.manifests.objects import Object, at
@@ -29,6 +28,8 @@ from gitops.releases import effect, release
 from gitops.repo import layout, publish, snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import read_policy
+
+from contract.errors import Refused
 
 APPLICATION = ("argoproj.io/v1alpha1", "Application")
 ARGOCD = "argocd"

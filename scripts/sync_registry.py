@@ -24,20 +24,20 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from gitops import cli
-from gitops.cli import Refused
 from gitops.manifests import yamledit
-from gitops.models import versions
+from gitops.programs import model_python
+from gitops.programs.model_python import ModelPython
 from gitops.releases import history
 from gitops.releases.release import Release
 from gitops.repo import publish, snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import Policy
 
-SOURCE = cli.ROOT / "model-src"
-PYTHON = SOURCE / ".venv/bin/python"
+from contract.errors import Refused
+from contract.uri import parse_flavour
+
 PROBLEM = re.compile(r"model-src/models/[^/]+/problem\.yaml")
 LOCAL = "sqlite:///{}/model-src/mlflow.db"
-SET_UP = "python scripts/setup.py serve"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,8 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def sync(args: argparse.Namespace) -> None:
-    if not PYTHON.exists():
-        raise Refused(f"{PYTHON}: missing, and MLflow with it; run `{SET_UP}`")
+    python = model_python.find(cli.ROOT, model_python.MLFLOW)
     git = Git(args.root)
     git.require_full_history()
     tip = publish.tip(git)
@@ -56,7 +55,7 @@ def sync(args: argparse.Namespace) -> None:
     names, faults = registered_names(git, tip, running, args.model)
     asked = wanted(snapshot.at(git, tip).policy, names, running, history.ever(git, tip))
 
-    told, made = ask(asked, args)
+    told, made = ask(python, asked, args)
     if args.json:
         cli.print_json({"tip": tip, "dry_run": args.dry_run} | told)
     count = len(told["changes"])
@@ -75,7 +74,7 @@ def newest_first(git: Git, tip: str) -> list[Release]:
 
 
 def model_of(item: Release) -> str:
-    return versions.parse_uri(item.uri.rstrip("/").rpartition("/")[0]).model
+    return parse_flavour(item.uri)[0].model
 
 
 def registered_names(
@@ -127,14 +126,11 @@ def wanted(
     }
 
 
-def ask(asked: Mapping[str, Any], args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+def ask(python: ModelPython, asked: Mapping[str, Any], args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """What the registry says has to change, shown before it is changed, and how many changes were made."""
-    env = os.environ | {"MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI") or LOCAL.format(args.root)}
-    command = [str(PYTHON), "-m", "lifecycle.registry", *(["--dry-run"] if args.dry_run else [])]
-    with subprocess.Popen(
-        command, cwd=SOURCE, env=env, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ) as process:  # fmt: skip
+    env = {"MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI") or LOCAL.format(args.root)}
+    options = ["--dry-run"] if args.dry_run else []
+    with python.start("lifecycle.registry", *options, stdin=subprocess.PIPE, env=env) as process:
         assert process.stdin and process.stdout
         with contextlib.suppress(BrokenPipeError):  # it ended at once, and what it said tells why
             json.dump(asked, process.stdin)
@@ -146,7 +142,8 @@ def ask(asked: Mapping[str, Any], args: argparse.Namespace) -> tuple[dict[str, A
         second, errors = process.stdout.read(), process.stderr.read() if process.stderr else ""
     if process.returncode:
         lines = [line.removeprefix("error: ") for line in errors.splitlines() if line.startswith("error: ")]
-        raise Refused(*lines or [f"`{' '.join(command)}` ended with {process.returncode}: {errors.strip()[-300:]}"])
+        end = f"ended with {process.returncode}: {errors.strip()[-300:]}"
+        raise Refused(*lines or [f"`python -m lifecycle.registry` in {python.source} {end}"])
     return told, int(json.loads(second)["made"])
 
 

@@ -22,13 +22,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gitops import cli
-from gitops.cli import Refused
-from gitops.models import s3, signing, store, versions
+from gitops.models import s3, signing, store
 from gitops.models.s3 import Store
 from gitops.models.signing import Signer, Signing
-from gitops.models.versions import Manifest, VersionURI
 from gitops.repo.policy import POLICY_FILE
 from gitops.repo.snapshot import Snapshot
+
+from contract.digest import MANIFEST, hash_folder
+from contract.errors import Refused
+from contract.manifest import Manifest
+from contract.manifest import parse as parse_manifest
+from contract.uri import VersionURI
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,25 +66,21 @@ def upload(args: argparse.Namespace) -> None:
 
 def read_artifacts(folder: Path, model: str) -> Manifest:
     """The manifest of a packaged model. Raises Refused unless the folder holds exactly what the manifest lists."""
-    source = folder / versions.MANIFEST
+    source = folder / MANIFEST
     if not source.is_file():
         raise Refused(f"{source}: missing; --artifacts names the folder that training wrote")
-    manifest = versions.parse_manifest(source.read_bytes(), str(source))
+    manifest = parse_manifest(source.read_bytes(), str(source))
     if manifest.model != model:
         raise Refused(f"{source}: model: {manifest.model!r}, but --model is {model!r}")
-    if manifest.data["draft"]:
+    if manifest.draft:
         raise Refused(f"{source}: draft: true; commit the model code and train again without --draft")
-    listed, found = ({file.path: file for file in files} for files in (manifest.files, store.hash_files(folder)))
-    faults = [
-        f"{folder / path}: not in {versions.MANIFEST}; remove it" for path in sorted(found.keys() - listed.keys())
-    ]
+    listed, found = ({file.path: file for file in files} for files in (manifest.files, hash_folder(folder)))
+    faults = [f"{folder / path}: not in {MANIFEST}; remove it" for path in sorted(found.keys() - listed.keys())]
     for path, file in sorted(listed.items()):
         if path not in found:
-            faults.append(f"{folder / path}: missing, {versions.MANIFEST} lists it; train again")
-        elif found[path] != file:
-            faults.append(
-                f"{folder / path}: sha256 {found[path].sha256}, {versions.MANIFEST} says {file.sha256}; train again"
-            )
+            faults.append(f"{folder / path}: missing, {MANIFEST} lists it; train again")
+        elif (found[path].sha256, found[path].size) != (file.sha256, file.size):
+            faults.append(f"{folder / path}: sha256 {found[path].sha256}, {MANIFEST} says {file.sha256}; train again")
     if faults:
         raise Refused(*faults)
     return manifest
@@ -100,7 +100,7 @@ def stored_version(bucket: Store, manifest: Manifest) -> VersionURI | None:
 
 def beside(folder: Path, manifest: Manifest, signer: Signer | None) -> Signing | None:
     """The signature that lies beside the manifest, if one is asked for and there. Raises Refused if it is another."""
-    if signer is None or not (path := folder / f"{versions.MANIFEST}{signer.suffix}").is_file():
+    if signer is None or not (path := folder / f"{MANIFEST}{signer.suffix}").is_file():
         return None
     signature = path.read_bytes()
     signing.verify(manifest.text, signature, signer, str(path))
@@ -125,7 +125,7 @@ def settle_signature(
     except signing.Unsigned as unsigned:
         if planned:
             raise Refused(
-                f"{uri}{versions.MANIFEST}: of another training run ({stored.data['mlflow_run']}), and not signed by"
+                f"{uri}{MANIFEST}: of another training run ({stored.mlflow_run}), and not signed by"
                 f" {planned.signer}; it is not signed unseen: {signing.remedy(uri, planned.signer)}"
             ) from None
         cli.say(unsigned.lines[0])
@@ -149,10 +149,10 @@ def add_version(
         raise Refused(*faults)
     if planned:
         added += store.add_signature(bucket, uri, manifest, planned)
-    added += bucket.add(f"{uri.prefix}{versions.MANIFEST}", manifest.text, hashlib.sha256(manifest.text).hexdigest())
+    added += bucket.add(f"{uri.prefix}{MANIFEST}", manifest.text, hashlib.sha256(manifest.text).hexdigest())
     stored = store.read_manifest(bucket, uri)
     if stored.digest != manifest.digest:
-        raise Refused(f"{uri}{versions.MANIFEST}: digest: {stored.digest}, this version has {manifest.digest}")
+        raise Refused(f"{uri}{MANIFEST}: digest: {stored.digest}, this version has {manifest.digest}")
     return added
 
 

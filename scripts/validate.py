@@ -18,12 +18,13 @@ from collections.abc import Mapping, Sequence
 from gitops import cli
 from gitops.checks import argocd, consistency, kubeconform, review, transitions
 from gitops.checks.framework import Finding, Repository
-from gitops.cli import Refused
 from gitops.manifests import closure, kustomize
 from gitops.manifests.objects import Object
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import POLICY_FILE, read_policy
+
+from contract.errors import Refused
 
 REVIEW = review.RULES | argocd.RULES
 RULES = consistency.RULES | REVIEW

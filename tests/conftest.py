@@ -22,10 +22,12 @@ import boto3
 import guard
 import pytest
 
-from gitops.models import versions
 from gitops.programs import tools
 from gitops.releases import release, release_file
 from gitops.repo import layout
+
+from contract.digest import MANIFEST, version_digest
+from contract.manifest import Manifest
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "tests/sample"
@@ -147,7 +149,7 @@ def write_release(root: Path, target: release.Target, version: Version, flavour:
     assert found is not None
     file, text = found
     now = release_file.read(text, target, file)
-    new = release.make(now, f"{version.uri}{flavour}/", versions.Manifest(version.data, b""), image)
+    new = release.make(now, f"{version.uri}{flavour}/", Manifest.model_validate(version.data), image)
     (root / file).write_bytes(release_file.write(text, new))
 
 
@@ -260,7 +262,7 @@ def package(
         {"path": path, "sha256": hashlib.sha256(text.encode()).hexdigest(), "size": len(text)}
         for path, text in sorted(files.items())
     ]
-    digest = versions.digest((str(file["path"]), str(file["sha256"])) for file in listed)
+    digest = version_digest((str(file["path"]), str(file["sha256"])) for file in listed)
     version = f"{DATE}-{digest.removeprefix('sha256:')[:12]}"
     data = {
         "schema": 1,
@@ -281,7 +283,7 @@ def package(
         "frameworks": {"python": "3.12.1", "scikit-learn": "1.5.2"},
         "draft": False,
     } | changed
-    (folder / versions.MANIFEST).write_text(json.dumps(data, indent=2))
+    (folder / MANIFEST).write_text(json.dumps(data, indent=2))
     return Version(folder, version, digest, f"s3://{BUCKET}/models/{model}/{version}/", data)
 
 

@@ -1,7 +1,7 @@
 """The corpus of faults: edits of the repository, one a fixture, each with its catcher and what that has to say.
 
 The first line of a fixture names its catcher: a rule of validate.py, `schema` for kubeconform with this repository's
-schemas, `promotion` and `manifest` for the schemas of promotion.yaml and manifest.json, or `kustomize`.
+schemas, `promotion` for the schema of promotion.yaml, or `kustomize`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,20 @@ from typing import Any
 from unittest import mock
 
 import yaml
-from conftest import package
 
 import validate
 from gitops.checks import kubeconform
 from gitops.checks.framework import Finding, Repository
-from gitops.cli import Refused
 from gitops.manifests import closure, kustomize
 from gitops.manifests.objects import Object
-from gitops.models import versions
 from gitops.repo import layout, policy
 from gitops.repo.policy import read_policy
 
+from contract.errors import Refused
+
 DEPLOYED = ("base", "apps", "overlays", "argocd")
-MANIFEST = versions.MANIFEST
 # Where a catcher looks up what it checks with; kustomize is none of ours.
-SCHEMAS = {"promotion": policy, "manifest": versions}
+SCHEMAS = {"promotion": policy}
 CATCHERS = (*validate.RULES, "schema", *SCHEMAS, "kustomize")
 
 
@@ -85,10 +83,9 @@ FIXTURES = [read(file) for file in sorted((Path(__file__).parent / "invalid").gl
 
 
 def copy(source: Path, target: Path) -> None:
-    """A checkout's manifests, and the manifest of a model, for the edits."""
+    """A checkout's manifests, for the edits."""
     for name in DEPLOYED:
         shutil.copytree(source / name, target / name)
-    shutil.copy(package(target / "artifacts").folder / MANIFEST, target / MANIFEST)
 
 
 @dataclass(frozen=True)
@@ -142,8 +139,6 @@ def verdicts(root: Path, closed: Path | None = None) -> dict[str, Verdict]:
 
 def _render(root: Path, folders: list[str], fixture: Fixture) -> dict[str, list[Object]]:
     """The renders that an edit can change. Raises Refused where a file is refused before any rule is asked."""
-    if fixture.file == MANIFEST:
-        versions.parse_manifest((root / MANIFEST).read_bytes(), MANIFEST)
     read_policy(root)
     changed = kustomize.build_all(root, closure.readers(root, folders, [fixture.file]))
     return {folder: kustomize.objects(text) for folder, text in changed.items()}

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import BUCKET, IMAGE, REGISTRY, S3, Checkout, Version, make_checkout, package, run, write_release
 
-from gitops.models import versions
 from gitops.releases.release import Target
+
+from contract.digest import version_digest
 
 API = ("--app", "lily-api", "--env", "dev")
 BATCH = ("--app", "lily-batch", "--env", "dev")
@@ -507,7 +508,7 @@ def test_a_manifest_that_was_altered_is_refused_also_together_with_the_bytes(
     data["files"][0]["sha256"] = hashlib.sha256(b"evil 123").hexdigest()
     s3.client.put_object(Bucket=BUCKET, Key=f"{prefix}manifest.json", Body=json.dumps(data).encode())
 
-    computed = versions.digest((file["path"], file["sha256"]) for file in data["files"])
+    computed = version_digest((file["path"], file["sha256"]) for file in data["files"])
     assert refused(local, *SKLEARN, "--model-uri", version.uri) == [
         f"{version.uri}manifest.json: digest: {version.digest}, but the listed files give {computed};"
         " the manifest was altered"
@@ -522,7 +523,7 @@ def test_a_manifest_that_was_altered_is_refused_also_together_with_the_bytes(
 def test_a_version_without_the_folder_that_the_app_serves_is_refused(local: Checkout, tmp_path: Path, s3: S3) -> None:
     whole = package(tmp_path / "onnx alone")
     files = [file for file in whole.data["files"] if file["path"].startswith("onnx/")]
-    digest = versions.digest((file["path"], file["sha256"]) for file in files)
+    digest = version_digest((file["path"], file["sha256"]) for file in files)
     name = f"2026-02-01-{digest.removeprefix('sha256:')[:12]}"
     (whole.folder / "sklearn/model.joblib").unlink()
     (whole.folder / "manifest.json").write_text(

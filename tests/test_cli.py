@@ -12,11 +12,12 @@ import pytest
 from conftest import ROOT, Checkout
 
 from gitops import cli
-from gitops.cli import Refused
+
+from contract.errors import Refused
 
 COMMANDS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
-# They make environments, or run in that of model-src/.
-WITHOUT_PACKAGES = ("lock", "serve_model", "setup")
+# They make environments, need only that of model-src/, or start another command.
+WITHOUT_PACKAGES = ("lock", "run", "serve_model", "setup")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

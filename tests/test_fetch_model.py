@@ -15,8 +15,9 @@ from conftest import BUCKET, DATE, ROOT, S3, Version
 
 from gitops.manifests import kustomize
 from gitops.manifests.objects import Object
-from gitops.models import versions
 from gitops.repo import layout
+
+from contract.digest import counts
 
 Fetch = Callable[[str, Path, str], "subprocess.CompletedProcess[str]"]
 
@@ -107,7 +108,7 @@ def test_the_digest_is_that_of_the_cases_which_the_model_code_is_tested_with(
         files = [
             {"path": path, "sha256": hashlib.sha256(text.encode()).hexdigest()}
             for path, text in case["files"].items()
-            if versions.counts(path)
+            if counts(path)
         ]
         key = f"{uri.removeprefix(f's3://{BUCKET}/')}manifest.json"
         s3.client.put_object(Bucket=BUCKET, Key=key, Body=json.dumps({"files": files}).encode())

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from conftest import Checkout
 
-from gitops.cli import Refused
 from gitops.repo.git import Git, GitError
+
+from contract.errors import Refused
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ import pytest
 import yaml
 from conftest import SAMPLE
 
-from gitops.cli import Refused
 from gitops.manifests import closure, kustomize
 from gitops.manifests.objects import differences, identity, leaves
 from gitops.programs import tools
 from gitops.repo import layout
 from gitops.repo.policy import read_policy
+
+from contract.errors import Refused
 
 FOLDERS = [*layout.overlays(SAMPLE, read_policy(SAMPLE)), "argocd"]
 

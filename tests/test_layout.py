@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gitops.cli import Refused
 from gitops.repo import layout
 from gitops.repo.policy import Policy, SigningPolicy, parse_policy, read_policy
+
+from contract.errors import Refused
 
 GOOD = """\
 model_bucket: mlops-prod

@@ -16,7 +16,7 @@ from conftest import SAMPLE
 
 from gitops.checks import generators
 from gitops.manifests import closure, kustomize
-from gitops.manifests.objects import identity, leaves
+from gitops.manifests.objects import differences, identity, leaves
 from gitops.repo import layout
 from gitops.repo.policy import POLICY_FILE, read_policy
 
@@ -404,7 +404,7 @@ def test_the_components_of_a_shape_go_together_in_any_order(
         kustomize.objects(kustomize.build(root, "overlays/dev/lily-api")) for root in (manifests, tmp_path)
     )
 
-    [added] = kustomize.differences(before, after)[::2]
+    [added] = differences(before, after)[::2]
     assert added.path.endswith("env[MODEL_PUBLIC_KEY].name")
     assert {item["metadata"]["name"] for item in after} == {"lily-api"}
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from conftest import wait_until
 
-from gitops.cli import Refused
 from gitops.cluster import certificates
 from gitops.programs.processes import Process, Processes
+
+from contract.errors import Refused
 
 SLEEP = (sys.executable, "-c", "import time; print('started', flush=True); time.sleep(600)")
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from conftest import IMAGE, ROOT, S3, SAMPLE, Checkout, Version, git, hook, package, run, wait_until
 
-from gitops.cli import Refused
 from gitops.manifests import kustomize
 from gitops.repo import publish
 from gitops.repo.git import Git, GitError
+
+from contract.errors import Refused
 
 NOTE = "overlays/dev/note.txt"
 API = "overlays/dev/lily-api/release.yaml"

@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 from conftest import IMAGE, REGISTRY, Checkout, git
 
-from gitops.cli import Refused
 from gitops.releases import history, release, release_file
 from gitops.releases.release import Release, Target
 from gitops.repo.git import Git
 from gitops.repo.policy import Policy
+
+from contract.errors import Refused
 
 POLICY = Policy("mlops-prod", (REGISTRY,), ("dev", "staging", "prod"))
 TARGET = Target("app", "dev")

@@ -14,9 +14,10 @@ import pytest
 from conftest import ROOT
 
 from gitops.checks import kubeconform
-from gitops.cli import Refused
 from gitops.manifests import schemas
 from gitops.programs import tools
+
+from contract.errors import Refused
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import importlib.metadata
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -21,7 +24,9 @@ from gitops.programs import building, tools
 from gitops.programs.building import Go
 from gitops.programs.tools import Program, ToolError
 
-PROGRAMS = sorted({program for name in setup.PROFILES for program in setup.PROFILES[name].programs}, key=str)
+PROGRAMS = sorted(
+    {tools.UV, *(program for name in setup.PROFILES for program in setup.PROFILES[name].programs)}, key=str
+)
 LOCKS = [
     "requirements-test.txt",
     "requirements-cluster.txt",
@@ -45,10 +50,13 @@ class Copy:
         self.root, self.module = root, module
         self.calls: list[list[str]] = []
         self.fail: BaseException | None = None
+        self.fail_uv: BaseException | None = None
 
-    def call(self, command: list[str], remedy: str) -> None:
-        if "pip" in command and self.fail:
-            raise self.fail
+    def call(self, command: list[str], remedy: str, env: dict[str, str] | None = None) -> None:
+        if failure := self.fail if "pip" in command else None:
+            raise failure
+        if self.fail_uv and command[0] == str(tools.UV.path):
+            raise self.fail_uv
         self.calls.append(command)
         if "venv" in command:
             python = Path(command[-1]) / "bin/python"
@@ -56,7 +64,7 @@ class Copy:
             python.unlink(missing_ok=True)
             python.symlink_to(sys.executable)
 
-    def build(self, programs: list[Program], sources: list[tools.Sources]) -> None:
+    def build(self, programs: list[Program], sources: Sequence[tools.Sources] = ()) -> None:
         for program in programs:
             program.path.parent.mkdir(parents=True, exist_ok=True)
             program.path.write_text(program.name)
@@ -103,6 +111,7 @@ def test_what_will_be_fetched_is_said_first_with_sizes_times_and_their_sum(copy:
         ".venv from requirements-test.txt",
         "model-src/.venv from model-src/requirements-test.txt",
         f"Go toolchain, removed again when {copy.root}/cache is filled",
+        f"uv {tools.UV.version}, from a wheel",
         *[f"{program.name} {program.version}, built from source" for program in setup.PROFILES["test"].programs],
         *[f"schemas of {module.path} {tools.SCHEMAS.version(module)}" for module in tools.SCHEMAS.modules],
         "in all, on two cores",
@@ -127,7 +136,7 @@ def test_the_demo_installs_and_builds_only_what_it_needs(copy: Copy) -> None:
 
     assert copy.installed() == ["requirements.txt", "model-src/requirements-train.txt"]
     assert {path.name for path in (copy.root / "cache/bin").iterdir()} == {
-        tools.KUSTOMIZE.path.name, tools.VERSITYGW.path.name,
+        tools.KUSTOMIZE.path.name, tools.VERSITYGW.path.name, tools.UV.path.name,
     }  # fmt: skip
 
 
@@ -186,7 +195,7 @@ def test_an_environment_whose_python_is_gone_or_another_is_made_anew(script: str
 
     copy.set_up("commands")
 
-    assert copy.calls[0] == [sys.executable, "-m", "venv", "--clear", str(copy.root / ".venv")]
+    assert copy.calls[0] == [sys.executable, "-m", "venv", "--without-pip", "--clear", str(copy.root / ".venv")]
     assert copy.installed() == ["requirements.txt"]
 
 
@@ -199,7 +208,7 @@ def test_an_environment_whose_python_was_removed_is_not_taken_for_complete(copy:
 
     copy.set_up("commands")
 
-    assert copy.calls[0] == [sys.executable, "-m", "venv", "--clear", str(copy.root / ".venv")]
+    assert copy.calls[0] == [sys.executable, "-m", "venv", "--without-pip", "--clear", str(copy.root / ".venv")]
     assert copy.installed() == ["requirements.txt"]
 
 
@@ -210,7 +219,72 @@ def test_an_environment_of_the_same_python_is_kept_when_its_lock_changes(copy: C
 
     copy.set_up("commands")
 
-    assert copy.calls[0] == [sys.executable, "-m", "venv", str(copy.root / ".venv")]
+    assert copy.calls[0] == [sys.executable, "-m", "venv", "--without-pip", str(copy.root / ".venv")]
+
+
+@pytest.mark.parametrize("failure", [ToolError("`uv pip install` failed, see above"), OSError("Exec format error")])
+def test_pip_installs_in_an_environment_of_its_own_what_uv_does_not(failure: BaseException, copy: Copy) -> None:
+    copy.fail_uv = failure
+
+    done = copy.set_up("commands")
+
+    folder, lock = copy.root / ".venv", copy.root / "requirements.txt"
+    pip = [str(folder / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+    assert (done.code, done.out) == (0, "")
+    assert done.err.splitlines()[-2:] == ["  installing .venv", "  uv did not fill .venv; pip does"]
+    assert copy.calls[1:] == [
+        [sys.executable, "-m", "venv", "--clear", str(folder)],
+        [*pip, "--no-deps", "--require-hashes", "-r", str(lock)],
+    ]
+    assert copy.set_up("commands") == Result(0, "", "")
+
+
+def test_pip_installs_where_uv_cannot_be_had(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(programs: list[Program], sources: Sequence[tools.Sources] = ()) -> None:
+        if tools.UV in programs:
+            raise ToolError("`pip download` failed:\nno matching distribution")
+        copy.build(programs, sources)
+
+    monkeypatch.setattr(building, "build", build)
+
+    done = copy.set_up("commands")
+
+    assert (done.code, done.out) == (0, "")
+    assert done.err.splitlines()[-2:] == [
+        "  no uv, so pip installs: no matching distribution", "  installing .venv",
+    ]  # fmt: skip
+    assert [call[1:3] for call in copy.calls] == [["-m", "venv"], ["-m", "pip"]]
+
+
+def test_uv_looks_for_packages_where_pip_would(copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the configuration that a real pip tells: of a file, and of variables, which come first."""
+    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_", "SSL_"))]:
+        monkeypatch.delenv(name)
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    (tmp_path / "pip.conf").write_text(
+        "[global]\nindex-url = https://of.the.file/simple\ncert = /ca.pem\nno-index = yes\n"
+        f"[install]\nextra-index-url =\n  https://a/simple\n  https://b/simple\nfind-links = {wheels} /nowhere\n"
+    )
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    monkeypatch.setenv("PIP_INDEX_URL", "https://of.the.variable/simple")
+    monkeypatch.setenv("PYTHONPATH", "must not reach uv")
+
+    found = copy.module._uv_variables(sys.executable)
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://of.uv/simple")
+    own = copy.module._uv_variables(sys.executable)
+
+    assert {name: value for name, value in found.items() if name.startswith(("UV_", "SSL_"))} == {
+        "UV_DEFAULT_INDEX": "https://of.the.variable/simple",
+        "UV_INDEX": "https://a/simple https://b/simple",
+        "UV_OFFLINE": "yes",
+        "UV_FIND_LINKS": str(wheels),
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+        "UV_PYTHON_DOWNLOADS": "never",
+        "SSL_CERT_FILE": "/ca.pem",
+    }
+    assert "PYTHONPATH" not in found
+    assert own["UV_DEFAULT_INDEX"] == "https://of.uv/simple"
 
 
 def test_the_programs_are_linked_beside_the_commands(copy: Copy) -> None:
@@ -384,7 +458,8 @@ def pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 def test_every_program_has_its_version_and_its_checksums(program: Program | tools.Wheel) -> None:
     if isinstance(program, tools.Wheel):
-        assert program.version == {"redis-server": "6.2.912183", "kserve-storage": "0.20.0"}[program.name]
+        known = {"redis-server": "6.2.912183", "kserve-storage": "0.20.0", "uv": importlib.metadata.version("uv")}
+        assert program.version == known[program.name]
         assert "--hash=sha256:" in program.lock.read_text()
         return
     sums = (program.folder / "go.sum").read_text()

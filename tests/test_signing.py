@@ -27,11 +27,15 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from gitops.cli import Refused
-from gitops.models import signing, store, versions
+from gitops.models import signing, store
 from gitops.models.s3 import Store
 from gitops.models.signing import Identity
 from gitops.repo.policy import POLICY_FILE, SigningPolicy, read_policy
+
+from contract import signature
+from contract.errors import Refused
+from contract.signature import Key
+from contract.uri import parse_uri
 
 PUBLIC = "base/api/signed/model-signing.pub"
 IDENTITY = "https://github.com/example-org/model-gitops/.github/workflows/mlops-pipeline.yml@refs/heads/cicd"
@@ -44,8 +48,8 @@ class Pair:
     public: Path
 
     @property
-    def key(self) -> signing.Key:
-        return signing.public_key(self.public.read_bytes(), PUBLIC)
+    def key(self) -> Key:
+        return signature.public_key(self.public.read_bytes(), PUBLIC)
 
 
 def make_pair(folder: Path) -> Pair:
@@ -118,7 +122,7 @@ def get(s3: S3, version: Version, path: str) -> bytes:
     return bytes(s3.client.get_object(Bucket=BUCKET, Key=key(version, path))["Body"].read())
 
 
-def signature(version: Version, by: Pair) -> bytes:
+def signed_by(version: Version, by: Pair) -> bytes:
     return signing.sign((version.folder / "manifest.json").read_bytes(), by.private)
 
 
@@ -197,7 +201,7 @@ def test_a_signature_by_the_stock_command_line_is_taken_from_beside_the_manifest
 def test_a_wrong_signature_beside_the_manifest_is_refused_before_anything_is_stored(
     asking: Checkout, packaged: Version, foreign: Pair, s3: S3
 ) -> None:
-    (packaged.folder / "manifest.json.sig").write_bytes(signature(packaged, foreign))
+    (packaged.folder / "manifest.json.sig").write_bytes(signed_by(packaged, foreign))
 
     done = upload(asking, packaged)
 
@@ -375,7 +379,7 @@ def test_a_stray_signature_of_a_killed_upload_is_completed_by_the_next(
     stray: bytes, asking: Checkout, packaged: Version, pair: Pair, s3: S3
 ) -> None:
     """A signature by the same key of the same manifest, made again, has other bytes; the one that is there stays."""
-    assert signature(packaged, pair) != stray
+    assert signed_by(packaged, pair) != stray
 
     done = upload(asking, packaged, "--sign-key", pair.private)
 
@@ -429,23 +433,23 @@ def altered(version: Version, pair: Pair, foreign: Pair, s3: S3) -> None:
 
 def of_another_version(version: Version, pair: Pair, foreign: Pair, s3: S3) -> None:
     other = package(version.folder.parent / "other", "two")
-    put(s3, version, name(version, pair), signature(other, pair))
+    put(s3, version, name(version, pair), signed_by(other, pair))
 
 
 def by_another_key(version: Version, pair: Pair, foreign: Pair, s3: S3) -> None:
-    put(s3, version, name(version, pair), signature(version, foreign))
+    put(s3, version, name(version, pair), signed_by(version, foreign))
 
 
 def disguised(version: Version, pair: Pair, foreign: Pair, s3: S3) -> None:
-    data = json.loads(signature(version, foreign))
+    data = json.loads(signed_by(version, foreign))
     data["verificationMaterial"]["publicKey"]["hint"] = pair.key.identifier
     put(s3, version, name(version, pair), json.dumps(data).encode())
 
 
 def with_another_payload(version: Version, pair: Pair, foreign: Pair, s3: S3) -> None:
     """A genuine signature of another version, whose statement was exchanged for one of this version."""
-    other = json.loads(signature(package(version.folder.parent / "other", "two"), pair))
-    other["dsseEnvelope"]["payload"] = json.loads(signature(version, foreign))["dsseEnvelope"]["payload"]
+    other = json.loads(signed_by(package(version.folder.parent / "other", "two"), pair))
+    other["dsseEnvelope"]["payload"] = json.loads(signed_by(version, foreign))["dsseEnvelope"]["payload"]
     put(s3, version, name(version, pair), json.dumps(other).encode())
 
 
@@ -493,8 +497,8 @@ def signed_alone(packaged: Version, pair: Pair, s3: S3) -> Version:
     """A signed version in the bucket, where no repository is needed."""
     for path in ("onnx/model.onnx", "sklearn/model.joblib", "manifest.json"):
         put(s3, packaged, path, (packaged.folder / path).read_bytes())
-    put(s3, packaged, name(packaged, pair), signature(packaged, pair))
-    assert store.verify(Store(BUCKET), versions.parse_uri(packaged.uri), pair.key).data == packaged.data
+    put(s3, packaged, name(packaged, pair), signed_by(packaged, pair))
+    assert store.verify(Store(BUCKET), parse_uri(packaged.uri), pair.key).data == packaged.data
     return packaged
 
 
@@ -512,7 +516,7 @@ def test_a_version_whose_signature_does_not_verify_is_refused(
     damage(signed_alone, pair, foreign, s3)
 
     with pytest.raises(Refused) as refused:
-        store.verify(Store(BUCKET), versions.parse_uri(signed_alone.uri), pair.key)
+        store.verify(Store(BUCKET), parse_uri(signed_alone.uri), pair.key)
 
     assert refused.value.lines == (f"{signed_alone.uri}{name(signed_alone, pair)}: {fault}",)
 
@@ -629,7 +633,7 @@ def test_the_list_says_which_versions_are_signed(
     others = [package(tmp_path / word, word) for word in ("two", "three", "four")]
     for other in others:
         s3.upload(other)
-    put(s3, others[1], name(others[1], foreign), signature(others[1], foreign))
+    put(s3, others[1], name(others[1], foreign), signed_by(others[1], foreign))
     put(s3, others[2], name(others[2], pair), b"garbage")
 
     done = asking.run("list_versions", "--model", "lily", "--json")
@@ -909,7 +913,7 @@ def test_a_signature_without_a_key_is_not_believed_while_sigstore_is_away(
     s3.upload(packaged)
     text = (packaged.folder / "manifest.json").read_bytes()
     place = signing.name(text, Identity(IDENTITY, ISSUER))
-    put(s3, packaged, place, signature(packaged, pair))
+    put(s3, packaged, place, signed_by(packaged, pair))
 
     done = bump(keyless, packaged)
 
@@ -957,7 +961,7 @@ def test_the_library_is_asked_to_sign_and_to_verify_as_the_policy_says(
 ) -> None:
     """This shows what the library is asked, and not that Sigstore answers."""
     library = Library()
-    library.bundle = signature(packaged, pair)
+    library.bundle = signed_by(packaged, pair)
     text = (packaged.folder / "manifest.json").read_bytes()
     monkeypatch.setattr("model_signing.signing.Config", lambda: library)
     monkeypatch.setattr("model_signing.verifying.Config", lambda: library)

@@ -15,10 +15,12 @@ import boto3
 import pytest
 from conftest import BUCKET, ROOT, S3, SAMPLE, Result, Version, listens, package, s3_running, wait_until
 
-from gitops.cli import Refused
-from gitops.models import store, versions
+from gitops.models import store
 from gitops.models.s3 import Store
-from gitops.models.versions import File
+
+from contract.errors import Refused
+from contract.manifest import File, Manifest
+from contract.uri import parse_uri
 
 
 def refusal(call: Callable[[], object]) -> tuple[str, ...]:
@@ -27,8 +29,8 @@ def refusal(call: Callable[[], object]) -> tuple[str, ...]:
     return caught.value.lines
 
 
-def verify(uri: str) -> versions.Manifest:
-    return store.verify(Store(BUCKET), versions.parse_uri(uri), None)
+def verify(uri: str) -> Manifest:
+    return store.verify(Store(BUCKET), parse_uri(uri), None)
 
 
 def key(version: Version, path: str) -> str:

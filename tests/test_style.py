@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, git
 
 BIN = ROOT / ".venv/bin"
 # The fork's own, of which tests/test_repository.py asks the same.
@@ -28,3 +28,13 @@ def test_there_are_no_findings(folder: Path, command: list[str | Path]) -> None:
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     assert done.returncode == 0, done.stdout
+
+
+def test_no_six_lines_stand_twice() -> None:
+    files = [file for file in git(ROOT, "ls-files", "scripts/*.py", "model-src/*.py").split() if "/tests/" not in file]
+    command = [BIN / "symilar", "--duplicates=6", "--ignore-imports", "--ignore-docstrings", "--ignore-comments"]
+
+    done = subprocess.run([*command, *files], cwd=ROOT, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert " duplicates=0 " in done.stdout.splitlines()[-1], done.stdout

@@ -14,11 +14,12 @@ import pytest
 import yaml
 from ruamel.yaml import YAML
 
-from gitops.cli import Refused
 from gitops.manifests import yamledit
 from gitops.manifests.yamledit import Named
 from gitops.manifests.yamledit import Path as FieldPath
 from gitops.programs import tools
+
+from contract.errors import Refused
 
 # The same examples in every run, so that a failure is everybody's.
 hypothesis.settings.register_profile("project", derandomize=True, deadline=None, database=None, max_examples=300)

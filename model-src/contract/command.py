@@ -26,7 +26,8 @@ def run(work: Callable[[], int | None], interrupted: str) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        say(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        place = f"{error.filename}: " if error.filename else ""
+        say(f"{place}{error.strerror or error}")
         return 1
     except KeyboardInterrupt:
         if interrupted:

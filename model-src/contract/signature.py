@@ -42,10 +42,15 @@ class Key:
     where: str
     """What gave the key: a file, or a variable."""
 
+    suffix = ".sig"
+
     @property
     def identifier(self) -> str:
         """SHA-256 of the key, by which a signature names it."""
         return hashlib.sha256(self.pem).hexdigest()
+
+    def __str__(self) -> str:
+        return f"the key {self.where}"
 
 
 def key_of(environment: Mapping[str, str]) -> Key | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 from contract import version
 from contract.errors import Refused
@@ -36,57 +36,65 @@ class Settings:
     """The share of predicted rows that is logged, 0 to 1."""
 
 
+class _Variables:
+    """Reads variables, and gathers what is wrong with them."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self.faults: list[str] = []
+
+    def text(self, name: str, default: str, pattern: str, meaning: str) -> str:
+        value = self._environment.get(name, default)
+        if not re.fullmatch(pattern, value):
+            self.faults.append(f"{name}: {f'{value!r} is not' if value else 'not set; set it to'} {meaning}")
+        return value
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Gathers what is refused in the block."""
+        try:
+            yield
+        except Refused as refused:
+            self.faults += refused.lines
+
+    def refuse(self) -> None:
+        """Raises Refused if anything was wrong."""
+        if self.faults:
+            raise Refused(*self.faults)
+
+
 def read(environment: Mapping[str, str]) -> Settings:
     """Raises Refused, one line a variable that is missing or wrong."""
-    faults: list[str] = []
-    variable = partial(_variable, environment, faults)
-    model = _wanted(environment, faults)
-    host = variable("HOST", "127.0.0.1", ".+", "an address to listen on")
+    given = _Variables(environment)
+    with given.gathering():
+        model = read_model(environment)
+    host = given.text("HOST", "127.0.0.1", ".+", "an address to listen on")
     # 0 lets the system choose; the line printed on start says which.
-    port = variable("PORT", "5001", r"[0-9]{1,5}", "a port, 0 to 65535")
-    drain = variable("DRAIN_SECONDS", "5", r"[0-9]{1,3}(\.[0-9]+)?", "a number of seconds below 1000")
-    log_uri = variable(
+    port = given.text("PORT", "5001", r"[0-9]{1,5}", "a port, 0 to 65535")
+    drain = given.text("DRAIN_SECONDS", "5", r"[0-9]{1,3}(\.[0-9]+)?", "a number of seconds below 1000")
+    log_uri = given.text(
         "REQUEST_LOG_URI", "", r"(s3://[^/]+/[^/]+.*|file:///.+|(?!\w+://).+)?",
         "where to log predictions, s3://BUCKET/PREFIX/ or a local folder; empty to log none",
     )  # fmt: skip
-    sample = variable("REQUEST_LOG_SAMPLE", "1", r"0|1|[01]\.0+|0?\.[0-9]+", "a share of the rows to log, 0 to 1")
+    sample = given.text("REQUEST_LOG_SAMPLE", "1", r"0|1|[01]\.0+|0?\.[0-9]+", "a share of the rows to log, 0 to 1")
     if port.isdecimal() and int(port) > 65535:
-        faults.append(f"PORT: {port!r} is not a port, 0 to 65535")
-    if faults or not model:
-        raise Refused(*faults)
+        given.faults.append(f"PORT: {port!r} is not a port, 0 to 65535")
+    given.refuse()
     return Settings(model, host, int(port), float(drain), log_uri, float(sample))
 
 
 def read_model(environment: Mapping[str, str]) -> Wanted:
-    """The part of it that says which model to load: MODEL_URI, MODEL_DIGEST and MODEL_PUBLIC_KEY. Raises Refused."""
-    faults: list[str] = []
-    if not (model := _wanted(environment, faults)):
-        raise Refused(*faults)
-    return model
-
-
-def _wanted(environment: Mapping[str, str], faults: list[str]) -> Wanted | None:
-    """None, and lines in `faults`, where a variable is missing or wrong."""
-    before = len(faults)
-    uri = _variable(
-        environment, faults, "MODEL_URI", "", rf"{FLAVOUR_URI}?|file:///.+|(?!\w+://).+",
+    """The part of it that says which model to load: MODEL_URI, MODEL_DIGEST and MODEL_PUBLIC_KEY. Raises Refused, one
+    line a variable that is missing or wrong."""
+    given = _Variables(environment)
+    uri = given.text(
+        "MODEL_URI", "", rf"{FLAVOUR_URI}?|file:///.+|(?!\w+://).+",
         "the URI of the ONNX folder of a version, s3://BUCKET/models/MODEL/VERSION/onnx/ or a local folder",
     )  # fmt: skip
-    digest = _variable(
-        environment, faults, "MODEL_DIGEST", "", "sha256:[0-9a-f]{64}",
-        "the version's digest, sha256: and 64 hex digits, from its manifest",
-    )  # fmt: skip
-    try:
+    digest = given.text(
+        "MODEL_DIGEST", "", "sha256:[0-9a-f]{64}", "the version's digest, sha256: and 64 hex digits, from its manifest"
+    )
+    with given.gathering():
         expected = version.expected(digest, environment)
-    except Refused as refused:
-        faults += refused.lines
-    return Wanted(uri, expected) if len(faults) == before else None
-
-
-def _variable(
-    environment: Mapping[str, str], faults: list[str], name: str, default: str, pattern: str, meaning: str
-) -> str:
-    value = environment.get(name, default)
-    if not re.fullmatch(pattern, value):
-        faults.append(f"{name}: {f'{value!r} is not' if value else 'not set; set it to'} {meaning}")
-    return value
+    given.refuse()
+    return Wanted(uri, expected)

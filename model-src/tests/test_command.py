@@ -35,7 +35,7 @@ def interrupt() -> None:
         (lambda: 75, 75, []),
         (refuse, 1, ["error: a", "error: b"]),
         (fail, 1, ["error: x.csv: No such file or directory"]),
-        (fail_without_a_name, 1, ["error: input or output: the device is gone"]),
+        (fail_without_a_name, 1, ["error: the device is gone"]),
         (interrupt, 130, ["error: interrupted; all is as it was"]),
     ],
 )

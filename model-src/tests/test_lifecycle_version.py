@@ -438,7 +438,7 @@ def test_a_registry_that_goes_away_midway_leaves_the_old_version(
 
 @pytest.mark.parametrize(
     ("stage", "place", "name"),
-    [("version", manifest, "write"), ("package", onnx_export, "check_parity"), ("train", files, "write_atomically")],
+    [("version", manifest, "dump"), ("package", onnx_export, "check_parity"), ("train", files, "write_atomically")],
 )
 def test_an_interruption_leaves_what_was_there(
     repository: Repository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
@@ -551,7 +551,7 @@ def test_before_the_first_release_there_is_nothing_to_compare_with(
     [
         ("absent", "absent/manifest.json: No such file or directory; is --with right?"),
         ("s3://bucket/iris", "--with s3://bucket/iris: not a folder, and not s3://BUCKET/models/MODEL/VERSION/"),
-        ("s3://b/models/iris/2026-02-01-0123456789ab/", "is the network there, and AWS_ENDPOINT_URL_S3 right?"),
+        ("s3://bucket/models/iris/2026-02-01-0123456789ab/", "is the network there, and AWS_ENDPOINT_URL_S3 right?"),
     ],
 )
 def test_a_version_that_is_not_there_is_named(

@@ -387,9 +387,13 @@ def test_a_reference_that_was_altered_is_refused(
     iris: Case, same: pd.DataFrame, capsys: pytest.CaptureFixture[str]
 ) -> None:
     iris.write(same)
+    original = (iris.version / reference.FILE).read_bytes()
     with (iris.version / reference.FILE).open("a") as file:
         file.write("1,1,1,1,setosa,setosa\n")
 
+    assert iris.run() == 1
+    assert f"{reference.FILE}: size: more than " in capsys.readouterr().err
+    (iris.version / reference.FILE).write_bytes(original.swapcase())
     assert iris.run() == 1
     assert f"{reference.FILE}: sha256: " in capsys.readouterr().err
 

@@ -27,7 +27,7 @@ from test_serving_process import owners_of
 from contract import manifest, signature
 from contract.errors import Refused
 from contract.signature import VARIABLE, Key
-from lifecycle import __main__ as lifecycle
+from lifecycle import comparing
 from monitoring import __main__ as monitoring
 from serving import model, settings
 
@@ -389,9 +389,9 @@ def test_a_version_is_compared_with_a_signed_one_only(
     monkeypatch.setenv("MODEL_PUBLIC_KEY", str(pair.public))
 
     with pytest.raises(Refused, match=r"\.sig: not signed with MODEL_PUBLIC_KEY: "):
-        lifecycle._served(str(version))
+        comparing.served(str(version))
     sign(version, pair)
-    assert lifecycle._served(str(version)).manifest.model == "iris"
+    assert comparing.served(str(version)).manifest.model == "iris"
 
 
 def test_nothing_is_left_of_the_check(

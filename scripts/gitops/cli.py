@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import contract.command
+from contract.errors import Refused
+
 ROOT = Path(__file__).resolve().parents[2]
-
-
-class Refused(Exception):
-    """The request was understood and refused, or a check failed. Every argument is one complete line."""
-
-    def __init__(self, *lines: str) -> None:
-        super().__init__("\n".join(lines))
-        self.lines = lines
 
 
 def parser(doc: str | None, *, dry_run: bool = False, as_json: bool = False) -> argparse.ArgumentParser:
@@ -35,28 +29,15 @@ def parser(doc: str | None, *, dry_run: bool = False, as_json: bool = False) -> 
 
 
 def run(command: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int:
-    """Runs `command`; a refusal becomes error lines on stderr and exit code 1, never a traceback."""
-    try:
+    """The exit code of `command`, as `contract.command.run` makes it."""
+
+    def work() -> int | None:
         if not args.root.is_dir():
             raise Refused(f"--root {args.root}: not a folder")
         args.root = args.root.resolve()
-        code = command(args) or 0
-        sys.stdout.flush()
-        return code
-    except Refused as refused:
-        for line in refused.lines:
-            print(f"error: {line}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        # Whoever read the output needs no more of it, as `head`; nor does the interpreter's own end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted; run the same command again to complete it", file=sys.stderr)
-        return 130
+        return command(args)
+
+    return contract.command.run(work, "interrupted; run the same command again to complete it")
 
 
 def say(line: str) -> None:
@@ -73,7 +54,7 @@ def progress(line: str) -> None:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Rows of equal keys as a plain table."""
-    from tabulate import tabulate  # it takes longer to import than all else here, and most commands print no table
+    from tabulate import tabulate  # slow to import, and not there where serve_model.py runs
 
     return tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True)
 

@@ -10,12 +10,13 @@ import pytest
 from conftest import IMAGE, REGISTRY, package, write_release
 from corpus import FIXTURES, Fixture
 
-from gitops.cli import Refused
 from gitops.manifests import closure, kustomize, workloads
 from gitops.manifests.objects import Object, at
 from gitops.releases.release import UNRELEASED
 from gitops.repo import layout
 from gitops.repo.policy import read_policy
+
+from contract.errors import Refused
 
 from .conftest import FLAVOURS, World, targets
 

@@ -15,12 +15,13 @@ import pytest
 import yaml
 from conftest import SAMPLE
 
-from gitops.cli import Refused
 from gitops.cluster.kube import apply_all
 from gitops.manifests import kustomize
 from gitops.manifests.objects import KUSTOMIZATION, Object, at, identity
 from gitops.programs import tools
 from gitops.repo import layout
+
+from contract.errors import Refused
 
 from .conftest import World
 

@@ -14,8 +14,11 @@ import boto3
 import pytest
 from conftest import BUCKET, IMAGE, ROOT, run, wait_until
 
-from gitops.models import versions
 from gitops.programs import tools
+
+from contract.digest import MANIFEST
+from contract.manifest import parse as parse_manifest
+from contract.uri import parse_uri
 
 from .conftest import SERVICE, World
 
@@ -113,7 +116,7 @@ FETCH = "import sys; from kserve_storage import Storage; print(Storage.download(
 # As KServe's sklearnserver does it: the one file of the folder that has a name of this kind, and the rows of a request.
 STOCK_SERVER = """
 import sys
-for blocked in ("skl2onnx", "onnx", "mlflow", "lily", "lifecycle", "packing", "serving"):
+for blocked in ("skl2onnx", "onnx", "mlflow", "models", "contract", "lifecycle", "packing", "serving"):
     sys.modules[blocked] = None
 import json, pathlib
 import joblib, numpy, sklearn
@@ -138,9 +141,9 @@ def test_kserves_own_library_fetches_what_the_live_service_names_and_stock_sciki
     )  # fmt: skip
 
     assert (fetched.returncode, fetched.stdout) == (0, f"{tmp_path}/model\n"), fetched.stderr
-    key = f"{versions.parse_uri(trained).prefix}{versions.MANIFEST}"
+    key = f"{parse_uri(trained).prefix}{MANIFEST}"
     stored = boto3.client("s3").get_object(Bucket=BUCKET, Key=key)["Body"].read()
-    manifest = versions.parse_manifest(stored, key)  # which refuses files that do not give the digest
+    manifest = parse_manifest(stored, key)  # which refuses files that do not give the digest
     assert (uri, released["model.mlops/digest"]) == (f"{trained}sklearn/", manifest.digest)
     here = {
         f"sklearn/{file.relative_to(tmp_path / 'model')}": hashlib.sha256(file.read_bytes()).hexdigest()

@@ -9,14 +9,17 @@ from typing import Any
 
 from gitops.checks import framework, generators
 from gitops.checks.framework import Finding, Repository, Rule
-from gitops.cli import Refused
 from gitops.manifests import workloads
 from gitops.manifests.objects import KUSTOMIZATION, Identity, Object, at, identity, leaves
-from gitops.models import signing, versions
+from gitops.models import signing
 from gitops.releases import effect, release, release_file
 from gitops.repo import layout
 from gitops.repo.policy import POLICY_FILE, Policy
 from gitops.repo.snapshot import Snapshot
+
+from contract import signature
+from contract.errors import Refused
+from contract.uri import parse_uri
 
 
 def check_identity(repository: Repository) -> Iterator[Finding]:
@@ -166,7 +169,7 @@ def _part_faults(
             yield f"{annotation}digest", f"{digest!r} {_FIRST.format(release.UNRELEASED)}"
     else:
         try:
-            uri = versions.parse_uri(f"s3://{policy.model_bucket}/models/{model}/{version}/").flavour(flavour)
+            uri = parse_uri(f"s3://{policy.model_bucket}/models/{model}/{version}/").flavour(flavour)
         except Refused:
             why = "no version, which is YYYY-MM-DD-DIGEST12; only bump_model.py writes it"
             yield f"{annotation}version", f"{version!r}: {why}"
@@ -221,7 +224,7 @@ def check_signing(repository: Repository) -> Iterator[Finding]:
         for item in items:
             for text in workloads.variables(item, "MODEL_PUBLIC_KEY").values():
                 try:
-                    key = signing.public_key(text.encode(), field)
+                    key = signature.public_key(text.encode(), field)
                 except Refused as refused:
                     yield framework.finding(rule, folder, item, refused.lines[0])
                     continue

@@ -13,10 +13,11 @@ from typing import Any
 import jsonschema
 
 from gitops.checks.framework import Finding
-from gitops.cli import Refused
 from gitops.manifests import schemas
 from gitops.manifests.objects import Object, identity
 from gitops.programs import tools
+
+from contract.errors import Refused
 
 
 def check(renders: Mapping[str, Sequence[Object]], closed: Path | None = None) -> list[Finding]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gitops.checks.framework import Finding
-from gitops.cli import Refused
 from gitops.manifests import workloads
 from gitops.manifests.objects import Identity, Object, identity
 from gitops.releases import history, hold, release_file, retired
@@ -16,6 +15,8 @@ from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import Policy
 from gitops.repo.snapshot import Snapshot
+
+from contract.errors import Refused
 
 RULES = ("order", "hold", "removal")
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from gitops.cli import ROOT, Refused, progress
+from gitops.cli import ROOT, progress
 from gitops.cluster import certificates, installed, kube
 from gitops.cluster.kube import Cluster
 from gitops.manifests import kustomize
@@ -32,6 +32,8 @@ from gitops.programs import tools
 from gitops.programs.processes import Process, Processes
 from gitops.repo import layout, publish, remote, snapshot
 from gitops.repo.git import Git
+
+from contract.errors import Refused
 
 LOCALHOST = "127.0.0.1"
 INSTALLER = "local-cluster"

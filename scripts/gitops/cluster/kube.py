@@ -16,8 +16,9 @@ try:
 except ModuleNotFoundError:
     raise SystemExit("error: the Kubernetes client is not installed: run `python scripts/setup.py status`") from None
 
-from gitops.cli import Refused
 from gitops.manifests.objects import Object, identity
+
+from contract.errors import Refused
 
 MANAGER = "model-gitops"
 

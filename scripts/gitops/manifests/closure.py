@@ -14,8 +14,9 @@ from typing import Any
 
 import yaml
 
-from gitops.cli import Refused
 from gitops.manifests.objects import KUSTOMIZATION
+
+from contract.errors import Refused
 
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

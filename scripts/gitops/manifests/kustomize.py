@@ -12,11 +12,12 @@ from typing import Any
 
 import yaml
 
-from gitops.cli import Refused
 from gitops.manifests import closure
 from gitops.manifests.closure import LOADER
 from gitops.manifests.objects import Object
 from gitops.programs import tools
+
+from contract.errors import Refused
 
 # Kustomize leaves `=` and `<<` unquoted where they are values. They are strings, whatever PyYAML makes of them.
 _RENDERED: Any = type("Rendered", (LOADER,), {

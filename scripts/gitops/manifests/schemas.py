@@ -18,8 +18,10 @@ from typing import Any
 
 import yaml
 
-from gitops.cli import Refused, say
+from gitops.cli import say
 from gitops.programs import tools
+
+from contract.errors import Refused
 
 Schema = dict[str, Any]
 LOCATION = "{{.Group}}/{{.ResourceKind}}_{{.ResourceAPIVersion}}.json"

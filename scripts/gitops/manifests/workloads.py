@@ -55,7 +55,7 @@ class Container:
 
     @property
     def optional_image(self) -> bool:
-        return self.path.rpartition(".")[2] in ("model", *FRAMEWORKS)
+        return self.path.endswith(".model")
 
     def variable(self, name: str) -> Any:
         """The value of an environment variable; None where there is none, or it comes from elsewhere."""
@@ -132,10 +132,8 @@ def _parts(item: Object) -> Iterator[tuple[str, Any, bool]]:
 def _pod(item: Object, path: str, spec: Any, metadata: tuple[str, ...], whole: bool = True) -> list[Pod]:
     if not isinstance(spec, dict):
         return []
-    found = []
-    if is_inference_service(item):
-        found = [Container(f"{path}.{name}", spec[name]) for name in ("model", *FRAMEWORKS)
-                 if isinstance(spec.get(name), dict)]  # fmt: skip
+    served = isinstance(spec.get("model"), dict) and is_inference_service(item)
+    found = [Container(f"{path}.model", spec["model"])] if served else []
     for field in _LISTS:
         found += [Container(f"{path}.{field}[{each.get('name')}]", each) for each in mappings(spec.get(field))]
     return [Pod(path, spec, metadata, mapping(at(item, *metadata, "labels")), tuple(found), whole)]
@@ -177,14 +175,18 @@ def models(item: Object) -> dict[str, Any]:
 
 
 def unclaimed(item: Object) -> Iterator[str]:
-    """Paths at which an object has an image, containers or a model and this module does not know of it."""
+    """Paths at which an object has an image, containers or a model and this module does not know of it; the outermost,
+    where one is in another."""
     if kind_of(item) in _TEXT:
         return
     claimed = {f"{pod.path}.{field}" for pod in pods(item) for field in _LISTS}
     paths = [container.path for container in containers(item)]
+    # These are refused as a whole, by a rule of their own.
+    paths += [f"{path}.{name}" for path, _, _ in _parts(item) for name in FRAMEWORKS]
     claimed |= {f"{path}.{field}" for path in paths for field in ("image", "storageUri")}
     claimed |= {f"{path}.env[{MODEL_URI}]" for path in paths}
+    last = "."
     for path, value in walk(item):
         telling = path.rpartition(".")[2] in _TELLING or (isinstance(value, dict) and value.get("name") == MODEL_URI)
-        if telling and value and path not in claimed and not path.startswith("metadata."):
-            yield path
+        if telling and value and path not in claimed and not path.startswith(("metadata.", f"{last}.", f"{last}[")):
+            yield (last := path)

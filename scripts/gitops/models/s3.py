@@ -18,9 +18,10 @@ import boto3
 import botocore.exceptions as faults
 from botocore.config import Config
 
-from gitops.cli import Refused
-from gitops.models import versions
 from gitops.repo.policy import read_policy
+
+from contract.errors import Refused
+from contract.uri import BUCKET
 
 _CHUNK = 1 << 20
 # What AWS and versitygw say about credentials without the status Forbidden.
@@ -121,6 +122,6 @@ def model_bucket(option: str | None, root: Path) -> Store:
     if option is None:
         return Store(read_policy(root).model_bucket)
     bucket = option.removeprefix("s3://").removesuffix("/")
-    if not option.startswith("s3://") or not re.fullmatch(versions.BUCKET, bucket):
+    if not option.startswith("s3://") or not re.fullmatch(BUCKET, bucket):
         raise Refused(f"--bucket {option!r}: write it as s3://BUCKET; the place in the bucket follows from the model")
     return Store(bucket)

@@ -11,10 +11,7 @@ Source: https://github.com/sigstore/model-transparency
 from __future__ import annotations
 
 import argparse
-import base64
-import binascii
 import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,17 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gitops.cli import Refused
-from gitops.models.versions import MANIFEST, VersionURI
 from gitops.repo.policy import POLICY_FILE
 from gitops.repo.snapshot import Snapshot
 
+from contract import signature
+from contract.digest import MANIFEST
+from contract.errors import Refused
+from contract.signature import Key
+from contract.uri import VersionURI
+
 PUBLIC_KEY = "base/api/signed/model-signing.pub"
 """Where `signing_key.py` writes it: there a component gives it to our own service."""
-LIMIT = 1 << 20
-"""Bytes. A signature has some thousands; what is larger is not read."""
-_CURVES = ("secp256r1", "secp384r1", "secp521r1")
-_REMEDY = "remove it, then sign again with `python scripts/sign_model.py`"
+_REMEDY = "remove it and sign the version again"
 
 
 class Unsigned(Refused):
@@ -42,24 +40,6 @@ class Unsigned(Refused):
         super().__init__(line)
         self.others = others
         """Signatures of the version that are there."""
-
-
-@dataclass(frozen=True)
-class Key:
-    """Whoever holds the private half of this key."""
-
-    pem: bytes
-    where: str
-
-    suffix = ".sig"
-
-    @property
-    def identifier(self) -> str:
-        """SHA-256 of the key, by which a signature names it."""
-        return hashlib.sha256(self.pem).hexdigest()
-
-    def __str__(self) -> str:
-        return f"the key {self.where}"
 
 
 @dataclass(frozen=True)
@@ -93,25 +73,7 @@ def asked(repository: Snapshot) -> Signer | None:
         return Identity(wanted.identity, wanted.issuer)
     if (text := repository.read(path)) is None:
         raise Refused(f"{path}: missing; {POLICY_FILE} names it, `python scripts/signing_key.py` makes it")
-    return public_key(text, path)
-
-
-def public_key(text: bytes, where: str) -> Key:
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    if b"PRIVATE KEY" in text:
-        raise Refused(f"{where}: a private key, which must never be in Git; make a new pair and stop using this one")
-    try:
-        key = load_pem_public_key(text)
-    except (ValueError, UnsupportedAlgorithm):
-        raise Refused(f"{where}: not a public key in PEM form; `python scripts/signing_key.py` makes one") from None
-    if not isinstance(key, EllipticCurvePublicKey) or key.curve.name not in _CURVES:
-        raise Refused(
-            f"{where}: not a key of the curve P-256, P-384 or P-521; `python scripts/signing_key.py` makes one"
-        )
-    return Key(_pem(key), where)
+    return signature.public_key(text, path)
 
 
 def public_half(private_key: Path) -> Key:
@@ -129,7 +91,7 @@ def public_half(private_key: Path) -> Key:
         raise Refused(
             f"{private_key}: not a private key in PEM form; `python scripts/signing_key.py` makes one"
         ) from None
-    if not isinstance(key, EllipticCurvePrivateKey) or key.curve.name not in _CURVES:
+    if not isinstance(key, EllipticCurvePrivateKey) or key.curve.name not in signature.CURVES:
         raise Refused(f"{private_key}: not a key of the curve P-256, P-384 or P-521")
     return Key(_pem(key.public_key()), str(private_key))
 
@@ -148,13 +110,8 @@ def _pem(key: Any) -> bytes:
     return bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
 
 
-def start(manifest: bytes) -> str:
-    """What the names of all signatures of a manifest start with, in the folder of the version."""
-    return f"{MANIFEST}.{hashlib.sha256(manifest).hexdigest()[:12]}."
-
-
 def name(manifest: bytes, signer: Signer) -> str:
-    return f"{start(manifest)}{signer.identifier[:12]}{signer.suffix}"
+    return signature.name(manifest, signer.identifier, signer.suffix)
 
 
 def remedy(uri: VersionURI, signer: Signer) -> str:
@@ -203,9 +160,9 @@ def planned(signer: Signer | None, private_key: Path | None, keyless: bool) -> S
 def sign(manifest: bytes, private_key: Path) -> bytes:
     from model_signing import signing
 
-    with _files(manifest) as (model, signature, _):
-        _config(signing).use_elliptic_key_signer(private_key=private_key).sign(model, signature)
-        return signature.read_bytes()
+    with _files(manifest) as (model, made):
+        _config(signing).use_elliptic_key_signer(private_key=private_key).sign(model, made)
+        return made.read_bytes()
 
 
 def sign_keyless(manifest: bytes) -> bytes:
@@ -222,73 +179,43 @@ def sign_keyless(manifest: bytes) -> bytes:
         raise Refused(f"--sign-keyless: no token of this job: {_one_line(error)}") from None
     if token is None:
         raise Refused("--sign-keyless: no job of a CI with a token; on GitHub, give the job `id-token: write`")
-    with _files(manifest) as (model, signature, _):
+    with _files(manifest) as (model, made):
         try:
-            _config(signing).use_sigstore_signer(identity_token=token).sign(model, signature)
+            _config(signing).use_sigstore_signer(identity_token=token).sign(model, made)
         except Exception as error:  # of several libraries, with no base of their own
             raise Refused(f"--sign-keyless: Sigstore did not sign: {_one_line(error)}; run it again") from None
-        return signature.read_bytes()
+        return made.read_bytes()
 
 
 # Checking
 
 
-def verify(manifest: bytes, signature: bytes, signer: Signer, where: str) -> None:
-    """Raises Refused, naming `where`, unless `signature` is one by `signer` of exactly this manifest."""
-    key, signed = _claims(signature, where)
-    if isinstance(signer, Key) and key != signer.identifier:
-        raise Refused(f"{where}: signed by another key than {signer.where}; {_REMEDY}")
-    # A signature can say that it ignores everything, and then fits every file.
-    if signed != [{"name": ".", "algorithm": "sha256", "digest": hashlib.sha256(manifest).hexdigest()}]:
-        raise Refused(
-            f"{where}: signs something else than this {MANIFEST}, which was altered after signing, or the signature is"
-            " another version's; find out who wrote them, do not release it"
-        )
+def verify(manifest: bytes, signed: bytes, signer: Signer, where: str) -> None:
+    """Raises Refused, naming `where`, unless `signed` is a signature by `signer` of exactly this manifest."""
+    if isinstance(signer, Key):
+        signature.verify(manifest, signed, signer, where)
+        return
+    signature.claims(manifest, signed, where)
     from model_signing import verifying
 
-    with _files(manifest, signature, signer.pem if isinstance(signer, Key) else b"") as (model, stored, key_file):
+    with _files(manifest, signed) as (model, stored):
         try:
             checking = _config(verifying)
-            if isinstance(signer, Identity):
-                checking.use_sigstore_verifier(identity=signer.identity, oidc_issuer=signer.issuer)
-            else:
-                checking.use_elliptic_key_verifier(public_key=key_file)
+            checking.use_sigstore_verifier(identity=signer.identity, oidc_issuer=signer.issuer)
         except Exception as error:  # Sigstore's own keys come by the network
             raise Refused(f"{where}: cannot be verified: Sigstore: {_one_line(error)}; check the network") from None
         try:
             checking.verify(model, stored)
         except Exception as error:  # of several libraries, with no base of their own
-            said = f" ({_one_line(error)})" if isinstance(signer, Identity) else ""
-            raise Refused(f"{where}: not made by {signer}, or altered{said}; {_REMEDY}") from None
-
-
-def _claims(signature: bytes, where: str) -> tuple[str | None, Any]:
-    """(identifier of the key, what was signed), as a signature says itself. Raises Refused unless it is one.
-
-    No field may be there twice under another spelling: the library has to read what was read here.
-    """
-    try:
-        if len(signature) > LIMIT:
-            raise ValueError
-        bundle = json.loads(signature.decode())
-        envelope = bundle["dsseEnvelope"]
-        if bundle.keys() != {"mediaType", "verificationMaterial", "dsseEnvelope"}:
-            raise ValueError
-        if envelope.keys() != {"payload", "payloadType", "signatures"}:
-            raise ValueError
-        payload = json.loads(base64.b64decode(envelope["payload"], validate=True))
-        key = bundle["verificationMaterial"].get("publicKey", {}).get("hint")
-        return key, payload["predicate"]["resources"]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error):
-        raise Refused(f"{where}: not a signature of Model Signing; {_REMEDY}") from None
+            raise Refused(f"{where}: not made by {signer}, or altered ({_one_line(error)}); {_REMEDY}") from None
 
 
 @contextmanager
 def _files(manifest: bytes, *others: bytes) -> Iterator[list[Path]]:
-    """Paths of a manifest, a signature and a public key; those not given are not there yet. The library reads and
-    writes files alone."""
+    """Paths of a manifest and a signature; the second is not there yet if it is not given. The library reads and writes
+    files alone."""
     with tempfile.TemporaryDirectory(prefix="gitops-signing-") as folder:
-        paths = [Path(folder) / each for each in (MANIFEST, f"{MANIFEST}.sig", "model-signing.pub")]
+        paths = [Path(folder) / each for each in (MANIFEST, f"{MANIFEST}.sig")]
         for path, content in zip(paths, (manifest, *others), strict=False):
             path.write_bytes(content)
         yield paths

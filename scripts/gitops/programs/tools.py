@@ -95,7 +95,7 @@ class Wheel:
     minutes: float
     folder: str
     member: str | None
-    """The program's file in the wheel; None for a library, which is the whole wheel."""
+    """The program's file in the wheel, with its `{version}`; None for a library, which is the whole wheel."""
     python: str
     """The Python version that the wheel is asked for, whatever runs this."""
 
@@ -132,6 +132,8 @@ KUBECONFORM = Program("kubeconform", fetch_mb=5, minutes=0.2)
 ACTIONLINT = Program("actionlint", fetch_mb=5, minutes=0.3)
 VERSITYGW = Program("versitygw", fetch_mb=60, minutes=2)
 YQ = Program("yq", fetch_mb=10, minutes=0.4)
+# Installs the same locks as pip in a tenth of the time.
+UV = Wheel("uv", 18, 0.1, "uv", member="uv-{version}.data/scripts/uv", python="3.12")
 # A control plane on this machine.
 _KUBERNETES = "k8s.io/component-base/version.gitVersion"
 ETCD = Program("etcd", fetch_mb=73, minutes=0.8)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from gitops.cli import Refused
 from gitops.manifests import yamledit
 from gitops.manifests.objects import Difference, Identity, Object, identity, leaves
 from gitops.releases import form, release
 from gitops.releases.release import ANNOTATION, FLAVOUR_ANNOTATION, MODEL_LABEL, Release
 from gitops.repo import layout
+
+from contract.errors import Refused
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gitops.cli import Refused
 from gitops.manifests import workloads, yamledit
 from gitops.manifests.objects import mapping, mappings
 from gitops.manifests.yamledit import Named, Path
 from gitops.releases.release import ANNOTATION, IMAGE, Release
 from gitops.repo import layout
+
+from contract.errors import Refused
 
 LINEAGE = ("version", "digest", "code-commit", "data-digest", "mlflow-run")
 

@@ -6,12 +6,13 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gitops.cli import Refused
 from gitops.releases import release_file
 from gitops.releases.release import Release, Target
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import Policy
+
+from contract.errors import Refused
 
 
 def history(git: Git, rev: str, target: Target) -> Iterator[tuple[str, Release]]:

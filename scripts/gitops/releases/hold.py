@@ -10,8 +10,9 @@ from pathlib import Path
 
 import yaml
 
-from gitops.cli import Refused
 from gitops.repo import layout
+
+from contract.errors import Refused
 
 FILE = "hold.yaml"
 _FIELDS = ("reason", "by", "since")

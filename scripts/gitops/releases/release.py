@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gitops.cli import Refused
-from gitops.models.versions import Manifest
 from gitops.repo.policy import POLICY_FILE, Policy
+
+from contract.errors import Refused
+from contract.manifest import Manifest
 
 UNRELEASED = "unreleased"
 UNRELEASED_URI = f"s3://{UNRELEASED}/"
@@ -86,10 +87,9 @@ def unreleased(value: Any) -> bool:
 
 def make(now: Release, uri: str, manifest: Manifest, image: str | None) -> Release:
     """The release of a verified version in the place of `now`; `uri` is the URI of the app's flavour."""
-    data = manifest.data
     return replace(
-        now, version=manifest.version, digest=manifest.digest, code_commit=data["code_commit"],
-        data_digest=data["data_digest"], mlflow_run=data["mlflow_run"], uri=uri, image=image,
+        now, version=manifest.version, digest=manifest.digest, code_commit=manifest.code_commit,
+        data_digest=manifest.data_digest, mlflow_run=manifest.mlflow_run, uri=uri, image=image,
     )  # fmt: skip
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gitops.cli import Refused
 from gitops.manifests import yamledit
 from gitops.manifests.objects import mapping
 from gitops.manifests.yamledit import Path
@@ -12,6 +11,8 @@ from gitops.releases import form
 from gitops.releases.form import LINEAGE
 from gitops.releases.release import UNRELEASED, UNRELEASED_URI, Release, Target
 from gitops.repo import layout
+
+from contract.errors import Refused
 
 
 def find(show: Callable[[str], bytes | None], app: str, environment: str) -> tuple[str, bytes] | None:

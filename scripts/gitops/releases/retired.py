@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import yaml
 
-from gitops.cli import Refused
+from contract.errors import Refused
 
 
 def path(environment: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from gitops.cli import Refused
-from gitops.models import store, versions
+from gitops.models import store
 from gitops.models.s3 import Store
 from gitops.models.signing import Signer
-from gitops.models.versions import Manifest, VersionURI
 from gitops.releases.release import Release
+
+from contract.errors import Refused
+from contract.manifest import Manifest
+from contract.uri import VersionURI, parse_flavour
 
 
 def verify_release(item: Release, signer: Signer | None) -> tuple[VersionURI, Manifest]:
@@ -15,7 +17,7 @@ def verify_release(item: Release, signer: Signer | None) -> tuple[VersionURI, Ma
     asked for; Refused otherwise."""
     file = item.file
     try:
-        uri = versions.parse_uri(item.uri.rstrip("/").rpartition("/")[0])
+        uri = parse_flavour(item.uri)[0]
     except Refused:
         raise Refused(
             f"{file}: {item.uri!r}: not the folder of a model version;"

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from gitops.cli import Refused
 from gitops.manifests import closure, kustomize
 from gitops.manifests.objects import Difference, Object, differences
 from gitops.models import signing
 from gitops.models.signing import Signer
-from gitops.models.versions import Manifest, VersionURI
 from gitops.releases import effect, hold, release_file
 from gitops.releases.effect import Effect
 from gitops.releases.release import Release, Target
@@ -22,6 +20,10 @@ from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import POLICY_FILE, read_policy
 from gitops.repo.snapshot import Snapshot
+
+from contract.errors import Refused
+from contract.manifest import Manifest
+from contract.uri import VersionURI
 
 
 class Tree:

@@ -6,11 +6,12 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-from gitops.cli import Refused
 from gitops.manifests import closure, kustomize
 from gitops.manifests.objects import KUSTOMIZATION
 from gitops.repo import snapshot
 from gitops.repo.git import Git
+
+from contract.errors import Refused
 
 
 def rendered_diffs(git: Git, old: str, new: str | None, folders: Iterable[str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gitops.cli import Refused
+from contract.errors import Refused
 
 ZERO = "0" * 40
 # A hook or an alias that calls a command sets these; they would point every call at another repository.

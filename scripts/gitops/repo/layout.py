@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gitops.cli import Refused
 from gitops.manifests.objects import KUSTOMIZATION
 from gitops.repo.policy import POLICY_FILE, Policy
+
+from contract.errors import Refused
 
 ARGOCD, PLATFORM = "argocd", "argocd/platform"
 DEPLOYED = ("base", "apps", "overlays", ARGOCD)

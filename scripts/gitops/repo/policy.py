@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from gitops.cli import Refused
 from gitops.manifests import yamledit
 from gitops.manifests.documents import schema_faults
+
+from contract.errors import Refused
 
 POLICY_FILE = "overlays/promotion.yaml"
 _SCHEMA = Path(__file__).with_name("promotion.schema.json")

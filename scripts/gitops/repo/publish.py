@@ -7,9 +7,11 @@ import random
 import time
 from collections.abc import Callable
 
-from gitops.cli import Refused, say
+from gitops.cli import say
 from gitops.repo.git import Git, GitError
 from gitops.repo.layout import DEPLOYED
+
+from contract.errors import Refused
 
 BRANCH = "cicd"
 REMOTE = "origin"
