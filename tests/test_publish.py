@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import IMAGE, ROOT, S3, SAMPLE, Checkout, Version, git, hook, package, run, wait_until
+from conftest import IMAGE, ROOT, S3, SAMPLE, Checkout, Version, git, hook, package, wait_until
 
 from gitops.manifests import kustomize
 from gitops.repo import publish
