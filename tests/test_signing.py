@@ -206,8 +206,8 @@ def test_a_wrong_signature_beside_the_manifest_is_refused_before_anything_is_sto
     done = upload(asking, packaged)
 
     assert done.errors == [
-        f"{packaged.folder}/manifest.json.sig: signed by another key than {PUBLIC}; remove it, then sign again with"
-        " `python scripts/sign_model.py`"
+        f"{packaged.folder}/manifest.json.sig: signed by another key than {PUBLIC}; remove it and sign the"
+        " version again"
     ]
     assert (done.code, s3.keys()) == (1, [])
 
@@ -341,8 +341,8 @@ def test_a_stored_signature_that_does_not_verify_is_refused(
     for args in ([], ["--sign-key", pair.private]):
         done = upload(asking, packaged, *args)
         assert done.errors == [
-            f"{packaged.uri}{name(packaged, pair)}: not a signature of Model Signing; remove it, then sign again with"
-            " `python scripts/sign_model.py`"
+            f"{packaged.uri}{name(packaged, pair)}: not a signature of Model Signing; remove it and sign the"
+            " version again"
         ]
     assert get(s3, packaged, name(packaged, pair)) == b"garbage"
 
@@ -474,15 +474,15 @@ def written(content: bytes) -> Callable[[Version, Pair, Pair, S3], None]:
 
 ELSE = (
     "signs something else than this manifest.json, which was altered after signing, or the signature is another"
-    " version's; find out who wrote them, do not release it"
+    " version's; find out who wrote them"
 )
-AGAIN = "remove it, then sign again with `python scripts/sign_model.py`"
+AGAIN = "remove it and sign the version again"
 FAULTS: dict[str, tuple[Callable[[Version, Pair, Pair, S3], None], str]] = {
     "altered": (altered, ELSE),
     "of another version": (of_another_version, ELSE),
     "by another key": (by_another_key, f"signed by another key than {PUBLIC}; {AGAIN}"),
-    "by another key, disguised": (disguised, f"not made by the key {PUBLIC}, or altered; {AGAIN}"),
-    "with another payload": (with_another_payload, f"not made by the key {PUBLIC}, or altered; {AGAIN}"),
+    "by another key, disguised": (disguised, f"not made with the key {PUBLIC}, or altered; {AGAIN}"),
+    "with another payload": (with_another_payload, f"not made with the key {PUBLIC}, or altered; {AGAIN}"),
     "of nothing": (of_nothing, ELSE),
     "empty": (written(b""), f"not a signature of Model Signing; {AGAIN}"),
     "garbage": (written(b"\xff\xfe"), f"not a signature of Model Signing; {AGAIN}"),
@@ -498,10 +498,8 @@ def signed_alone(packaged: Version, pair: Pair, s3: S3) -> Version:
     for path in ("onnx/model.onnx", "sklearn/model.joblib", "manifest.json"):
         put(s3, packaged, path, (packaged.folder / path).read_bytes())
     put(s3, packaged, name(packaged, pair), signed_by(packaged, pair))
-    assert (
-        store.verify(Store(BUCKET), parse_uri(packaged.uri), pair.key).text
-        == (packaged.folder / "manifest.json").read_bytes()
-    )
+    verified = store.verify(Store(BUCKET), parse_uri(packaged.uri), pair.key)
+    assert verified.text == (packaged.folder / "manifest.json").read_bytes()
     return packaged
 
 
@@ -579,7 +577,7 @@ def test_a_private_key_in_the_place_of_the_public_one_is_named(asking: Checkout,
     asking.commit(push=True)
 
     assert bump(asking, signed).errors == [
-        f"{PUBLIC}: a private key, which must never be in Git; make a new pair and stop using this one"
+        f"{PUBLIC}: a private key, which must never be there; make a new pair and stop using this one"
     ]
 
 
