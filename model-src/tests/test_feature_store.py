@@ -326,7 +326,8 @@ def test_the_service_is_asked_with_what_the_store_knows(
     unknown = ask(151)
     assert (unknown.returncode, unknown.stdout) == (1, "")
     assert unknown.stderr == (
-        "error: flower 151: no sepal_length in the online store; `python -m extras.feature_store materialize` fills it\n"
+        "error: flower 151: no sepal_length in the online store; `python -m extras.feature_store materialize` fills"
+        " it\n"
     )
 
     other = described.model_copy(update={"version": f"2020-01-01-{described.version[11:]}"})
