@@ -207,7 +207,7 @@ def test_the_recorded_model_loads_with_its_signature(
     mlflow.set_tracking_uri(f"sqlite:///{repository.source / 'mlflow.db'}")
     (registered,) = client_of(repository).search_model_versions(f"run_id='{repository.manifest(name).mlflow_run}'")
     loaded = mlflow.pyfunc.load_model(registered.source)
-    rows = tables.read(Path(name) / "build/evaluation.csv").iloc[:, :-1].to_numpy()
+    rows = tables.read(Path("models") / name / "build/evaluation.csv").iloc[:, :-1].to_numpy()
 
     assert loaded.metadata.signature is not None
     assert loaded.input_example is not None
@@ -218,7 +218,7 @@ def test_the_recorded_model_loads_with_its_signature(
 
 STOCK_SERVER = """
 import sys
-for blocked in ("skl2onnx", "onnx", "mlflow", "models", "lifecycle", "packing"):
+for blocked in ("skl2onnx", "onnx", "mlflow", "models", "contract", "lifecycle", "packing"):
     sys.modules[blocked] = None
 import joblib
 model = joblib.load(sys.argv[1])
