@@ -68,7 +68,7 @@ def refusal(name: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
 
     assert code == 1, lines
     assert all(line.startswith("error: ") for line in lines)
-    assert not (Path(name) / "build").exists()
+    assert not (Path("models") / name / "build").exists()
     return ["|".join(re.split(r" {2,}", line.removeprefix("error: "))) for line in lines]
 
 

@@ -42,7 +42,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_the_version_is_complete_and_says_where_it_comes_from(name: str, request: pytest.FixtureRequest) -> None:
     repository = of(name, request)
     described, folder = repository.manifest(name), repository.source / "artifacts" / name
-    data = repository.source / name / "data/raw.csv"
+    data = repository.source / "models" / name / "data/raw.csv"
 
     assert sorted(contents(folder)) == [
         "manifest.json", "onnx/model.onnx", "reference/reference.csv", "sagemaker/model.tar.gz", "sklearn/model.joblib",
@@ -52,13 +52,13 @@ def test_the_version_is_complete_and_says_where_it_comes_from(name: str, request
     assert described.version == f"2026-02-01-{described.digest[7:19]}"
     assert described.code_commit == repository.git("rev-parse", "HEAD")
     assert described.data_digest == "sha256:" + hashlib.sha256(data.read_bytes()).hexdigest()
-    evaluation = repository.source / name / "build/evaluation.csv"
+    evaluation = repository.source / "models" / name / "build/evaluation.csv"
     assert described.evaluation_set_digest == "sha256:" + hashlib.sha256(evaluation.read_bytes()).hexdigest()
     assert set(described.frameworks) == {
         "python", "scikit-learn", "numpy", "onnx", "onnxruntime", "skl2onnx", "joblib",
     }  # fmt: skip
     assert described.draft is False
-    tuned = json.loads((repository.source / name / "build/tuned.json").read_text())
+    tuned = json.loads((repository.source / "models" / name / "build/tuned.json").read_text())
     assert described.parameters["family"] == tuned["family"]
     assert tuned["parameters"].items() <= described.parameters.items()
     assert described.parameters["tune"] == {"trials": 12, "folds": 5, "seed": 42}
@@ -81,7 +81,9 @@ def test_the_reference_is_every_prepared_row_with_an_unseen_prediction(
     repository = of(name, request)
     found = tables.read(repository.source / "artifacts" / name / "reference/reference.csv")
     inputs = [one.name for one in repository.manifest(name).signature.inputs]
-    prepared = [tables.read(repository.source / name / f"build/{part}.csv") for part in ("train", "evaluation")]
+    prepared = [
+        tables.read(repository.source / "models" / name / f"build/{part}.csv") for part in ("train", "evaluation")
+    ]
 
     assert list(found.columns) == [*inputs, "prediction", "target"]
     assert len(found) == sum(map(len, prepared))
@@ -120,7 +122,7 @@ def test_the_reports_agree_with_the_manifest(name: str, request: pytest.FixtureR
         (line,) = (line for line in problem.splitlines() if line.startswith(f"{field}: "))
         assert line.partition(": ")[2] in card
     assert f"version `{described.version}`" in card
-    assert (repository.source / name / "data_dictionary.md").read_text().partition("\n")[2].strip() in card
+    assert (repository.source / "models" / name / "data_dictionary.md").read_text().partition("\n")[2].strip() in card
     if name == "iris":
         assert sum(one["rows"] for one in report["confusion"]) == report["held_out_rows"] == 45
         assert [report["per_class"][label]["rows"] for label in report["per_class"]] == [15, 15, 15]
@@ -172,7 +174,7 @@ def test_every_trial_is_a_run_below_that_of_the_search(name: str, request: pytes
     client, described = client_of(repository), repository.manifest(name)
     run = client.get_run(described.mlflow_run)
     search = client.get_run(run.data.tags["tuning_run"])
-    tuned = (repository.source / name / "build/tuned.json").read_bytes()
+    tuned = (repository.source / "models" / name / "build/tuned.json").read_bytes()
     chosen = json.loads(tuned)
 
     trials = client.search_runs(
@@ -189,7 +191,7 @@ def test_every_trial_is_a_run_below_that_of_the_search(name: str, request: pytes
 
 
 def chosen_families(repository: Repository, name: str) -> list[str]:
-    with (repository.source / name / "plots/trials.csv").open() as table:
+    with (repository.source / "models" / name / "plots/trials.csv").open() as table:
         return sorted({row["family"] for row in csv.DictReader(table)})
 
 
@@ -205,7 +207,7 @@ def test_the_recorded_model_loads_with_its_signature(
     mlflow.set_tracking_uri(f"sqlite:///{repository.source / 'mlflow.db'}")
     (registered,) = client_of(repository).search_model_versions(f"run_id='{repository.manifest(name).mlflow_run}'")
     loaded = mlflow.pyfunc.load_model(registered.source)
-    rows = tables.read(Path(name) / "build/evaluation.csv").iloc[:, :-1].to_numpy()
+    rows = tables.read(Path("models") / name / "build/evaluation.csv").iloc[:, :-1].to_numpy()
 
     assert loaded.metadata.signature is not None
     assert loaded.input_example is not None
@@ -216,7 +218,7 @@ def test_the_recorded_model_loads_with_its_signature(
 
 STOCK_SERVER = """
 import sys
-for blocked in ("skl2onnx", "onnx", "mlflow", "models", "lifecycle", "packing"):
+for blocked in ("skl2onnx", "onnx", "mlflow", "models", "contract", "lifecycle", "packing"):
     sys.modules[blocked] = None
 import joblib
 model = joblib.load(sys.argv[1])

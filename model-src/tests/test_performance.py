@@ -22,7 +22,7 @@ def test_the_committed_metrics_are_those_of_the_committed_pipeline(
 ) -> None:
     repository: Repository = request.getfixturevalue("trained" if model is IRIS else "trained_diabetes")
     committed = json.loads((SOURCE / "models" / model.name / "metrics.json").read_text())
-    made = json.loads((repository.source / model.name / "metrics.json").read_text())
+    made = json.loads((repository.source / "models" / model.name / "metrics.json").read_text())
 
     assert committed.keys() == made.keys()
     for name, one in committed.items():
@@ -35,7 +35,7 @@ def test_the_models_are_as_good_as_their_problem_asks(model: Model, request: pyt
     """Measured here from the predictions themselves; and no part of the data is far below the whole."""
     repository: Repository = request.getfixturevalue("trained" if model is IRIS else "trained_diabetes")
     metric = settings.read(SOURCE / "models" / model.name / "problem.yaml", settings.Problem).metric
-    predictions = tables.read(repository.source / model.name / "build/predictions.csv")
+    predictions = tables.read(repository.source / "models" / model.name / "build/predictions.csv")
     held_out = predictions[predictions.held_out]
 
     measured = evaluating.measure(held_out, model)[metric.name]
@@ -53,7 +53,7 @@ def test_the_models_are_as_good_as_their_problem_asks(model: Model, request: pyt
 def test_the_models_know_more_than_a_guess(model: Model, request: pytest.FixtureRequest) -> None:
     """The most frequent label, or the mean, of the rows that were learned from."""
     repository: Repository = request.getfixturevalue("trained" if model is IRIS else "trained_diabetes")
-    predictions = tables.read(repository.source / model.name / "build/predictions.csv")
+    predictions = tables.read(repository.source / "models" / model.name / "build/predictions.csv")
     learned, held_out = predictions[~predictions.held_out], predictions[predictions.held_out]
 
     if model is IRIS:
