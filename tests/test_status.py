@@ -39,6 +39,8 @@ APPLICATION: dict[str, Any] = {
 
 def a_pod(uri: str, ready: str = "True") -> dict[str, Any]:
     return {
+        "apiVersion": "v1",
+        "kind": "Pod",
         "metadata": {"name": "lily-api-1"},
         "spec": {"containers": [{"env": [{"name": "MODEL_URI", "value": uri}]}]},
         "status": {"conditions": [{"type": "Ready", "status": ready}]},
