@@ -71,9 +71,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def _isolate(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ.keys() - environment.keys():
-        if name != "PYTEST_CURRENT_TEST":
-            monkeypatch.delenv(name)
+    for name in os.environ.keys() - environment.keys() - {"PYTEST_CURRENT_TEST"}:
+        monkeypatch.delenv(name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     # It keeps the credentials that it found first, for the life of the process.

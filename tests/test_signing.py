@@ -60,14 +60,17 @@ def make_pair(folder: Path) -> Pair:
     return pair
 
 
-@pytest.fixture(scope="session")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return make_pair(tmp_path_factory.mktemp("keys") / "ours")
+def pair_named(name: str) -> Any:
+    """A fixture: a pair of keys in a folder of this name."""
+
+    @pytest.fixture(scope="session", name=name)
+    def made(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+        return make_pair(tmp_path_factory.mktemp("keys") / name)
+
+    return made
 
 
-@pytest.fixture(scope="session")
-def foreign(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return make_pair(tmp_path_factory.mktemp("keys") / "theirs")
+pair, foreign = pair_named("pair"), pair_named("foreign")
 
 
 @pytest.fixture(scope="module")
