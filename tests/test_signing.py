@@ -11,9 +11,8 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import pytest
@@ -42,8 +41,7 @@ IDENTITY = "https://github.com/example-org/model-gitops/.github/workflows/mlops-
 ISSUER = "https://token.actions.githubusercontent.com"
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     private: Path
     public: Path
 
