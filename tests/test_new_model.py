@@ -312,8 +312,9 @@ def test_the_same_again_changes_nothing(ready: Checkout) -> None:
 
 API = ("--shape", "api")
 TAKEN = "there already, and not as this command makes it; take another name"
-SHAPES = "not committed; the shapes that have one are api, batch, inference-service, and CONTRIBUTING.md tells how to write it"
-
+SHAPES = (
+    "not committed; the shapes that have one are api, batch, inference-service, and CONTRIBUTING.md tells how to write"
+    " it"
 
 REFUSED = [
     (("lily", *API), f"model-src/models/lily: {TAKEN}"),
