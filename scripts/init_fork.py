@@ -14,12 +14,10 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from gitops import cli
-from gitops.repo import publish
+from gitops.repo import publish, snapshot, values
 from gitops.repo.git import Git
-from gitops.repo.policy import read_policy
 
 from contract.errors import Refused
 
@@ -79,7 +77,7 @@ def init(args: argparse.Namespace) -> None:
     if faults:
         raise Refused(*faults)
     wanted.setdefault("registry", f"{args.account}.dkr.ecr.{args.region}.amazonaws.com")
-    current = read_current(args.root)
+    current = {name: values.find(snapshot.Snapshot(git.root), name) for name in PATTERNS}
     files = replaced(git, current, wanted)
     for name, value in wanted.items():
         state = "already" if current[name] == value else f"instead of {current[name]}"
@@ -117,28 +115,6 @@ def start_cicd(git: Git, push: bool) -> None:
         return
     git.text("update-ref", f"refs/heads/{publish.BRANCH}", git.commit("HEAD") or "", "")
     cli.say(f"made the branch {publish.BRANCH}")
-
-
-def read_current(root: Path) -> dict[str, str]:
-    """The values that the manifests have now. Raises Refused where one cannot be found."""
-    policy = read_policy(root)
-    last = policy.environments[-1]
-    return {
-        "repo": _find(root, "argocd/root.yaml", r"repoURL: (\S+)"),
-        "bucket": policy.model_bucket,
-        "account": _find(root, f"overlays/{last}/shared/model-reader.yaml", r"arn:aws:iam::([0-9]{12}):"),
-        "region": _find(root, f"overlays/{last}/shared/kustomization.yaml", r"AWS_REGION=([a-z0-9-]+)$"),
-        "domain": _find(root, f"overlays/{last}/iris-api/kustomization.yaml", r"value: iris-api\.(\S+)$"),
-        "registry": policy.image_registries[0],
-    }
-
-
-def _find(root: Path, file: str, pattern: str) -> str:
-    text = (root / file).read_text() if (root / file).is_file() else ""
-    match = re.search(pattern, text, re.M)
-    if not match:
-        raise Refused(f"{file}: nothing there looks like `{pattern}`; the values have to be changed by hand")
-    return match[1]
 
 
 def replaced(git: Git, current: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, bytes | None]:

@@ -9,7 +9,7 @@ from gitops.manifests.objects import mapping
 from gitops.manifests.yamledit import Path
 from gitops.releases import form
 from gitops.releases.form import LINEAGE
-from gitops.releases.release import UNRELEASED, UNRELEASED_URI, Release, Target
+from gitops.releases.release import UNRELEASED, Release, Target
 from gitops.repo import layout
 
 from contract.errors import Refused
@@ -67,12 +67,3 @@ def write(text: bytes, release: Release) -> bytes:
     """The bytes of the release file with the release's fields set, and nothing else changed."""
     where = form.of(yamledit.load(text, release.file), release.file, release.canary)
     return yamledit.edit(text, where.values(release, release.file), release.file)
-
-
-def unrelease(text: bytes, target: Target, file: str) -> bytes:
-    """The bytes of a release file as they are before the first release, whose values no command writes back."""
-    where = form.of(yamledit.load(text, file), file, target.canary)
-    version = digest = code = data = run = UNRELEASED
-    blank = Release(target.app, target.environment, version, digest, code, data, run, UNRELEASED_URI, image=None)
-    # Of an image that is kept in parts, the first is its name, which a release finds there.
-    return yamledit.edit(text, where.values(blank, file) | dict.fromkeys(where.image[-1:], UNRELEASED), file)

@@ -20,6 +20,8 @@ ENGINE_IN_FORK = (
 )
 NAMESPACE_PREFIX = "ml-"
 RELEASE_FILE = "release.yaml"
+# Beside a shape's manifests, what an app of it starts from; no render has it.
+SKELETON = "skeleton"
 DRIFT_REPORTS = "model-src/reports/drift"
 VERDICT_FILE = "verdict.json"
 

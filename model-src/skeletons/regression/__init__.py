@@ -1,0 +1,1 @@
+"""The NAME model. To be written: what it says, and from what."""

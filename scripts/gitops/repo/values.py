@@ -1,0 +1,40 @@
+"""The values of the repository's owner, each read where the manifests name it, whatever apps there are."""
+
+from __future__ import annotations
+
+import re
+
+from gitops.repo.layout import namespace
+from gitops.repo.policy import POLICY_FILE
+from gitops.repo.snapshot import Snapshot
+
+from contract.errors import Refused
+
+# In {} the last environment, production.
+PLACES = {
+    "repo": ("argocd/root.yaml", r"repoURL: (\S+)"),
+    "bucket": (POLICY_FILE, r"^model_bucket: (\S+)"),
+    "account": ("overlays/{}/shared/model-reader.yaml", r"arn:aws:iam::([0-9]{12}):"),
+    "region": ("overlays/{}/shared/kustomization.yaml", r"AWS_REGION=([a-z0-9-]+)$"),
+    "domain": ("argocd/platform/aws/external-dns.yaml", r"domainFilters: \[([^],\s]+)"),
+}
+
+
+def find(tree: Snapshot, name: str) -> str:
+    """One of PLACES, or `registry`, the first of the policy's. Raises Refused where the manifests do not have it."""
+    if name == "registry":
+        return tree.policy.image_registries[0]
+    place, pattern = PLACES[name]
+    file = place.format(tree.policy.environments[-1])
+    match = re.search(pattern, (tree.read(file) or b"").decode(), re.M)
+    if not match:
+        raise Refused(f"{file}: nothing there looks like `{pattern}`; the {name} has to be put there by hand")
+    return match[1]
+
+
+def of_environment(tree: Snapshot, environment: str, name: str) -> str:
+    """A value as an overlay of the environment names it: production has the domain itself, each other one its own."""
+    if name == "namespace":
+        return namespace(environment)
+    value = find(tree, name)
+    return f"{environment}.{value}" if name == "domain" and environment != tree.policy.environments[-1] else value
