@@ -16,8 +16,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import Repository, wanted
-from models.lily.model import MODEL as LILY
-from models.sugar.model import MODEL as SUGAR
 from project import PROJECT
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline
@@ -26,6 +24,8 @@ from contract import manifest
 from contract.errors import Refused
 from lifecycle import comparing, evaluating, preparing, reporting, settings, tables, training, tuning, validation
 from lifecycle.model import Model
+from models.lily.model import MODEL as LILY
+from models.sugar.model import MODEL as SUGAR
 from packing import pack
 from serving import model as serving
 
@@ -54,7 +54,7 @@ def problem_of(name: str) -> settings.Problem:
 
 
 def test_the_settings_of_the_repository_are_right() -> None:
-    assert params_of("lily").tune.trials == params_of("sugar").tune.trials == 12
+    assert params_of("lily").tune.trials == params_of("sugar").tune.trials == 4
     for name, model in MODELS.items():
         assert list(params_of(name).families) == list(model.families)
         assert problem_of(name).metric.name in settings.METRICS[model.kind]
@@ -70,13 +70,13 @@ C = "C: {low: 0.01, high: 100.0, log: true}"
         ("  test_size: 0.3", "  test_size: .nan", "prepare.test_size: Input should be less than 1, not nan"),
         ("  test_size: 0.3", "  test_size: '0.3'", "prepare.test_size: Input should be a valid number, not '0.3'"),
         ("  test_size: 0.3", "  test_size: 0.3\n  x: 1", "prepare.x: Extra inputs are not permitted, not 1"),
-        ("  trials: 12", "  trials: 0", "tune.trials: Input should be greater than or equal to 1, not 0"),
-        ("  trials: 12", "  trials: 2", "tune.trials: 2 are too few to try each of 3 families"),
-        ("  trials: 12", "  trials: true", "tune.trials: Input should be a valid integer, not True"),
-        ("  folds: 5", "  folds: 1", "tune.folds: Input should be greater than or equal to 2, not 1"),
+        ("  trials: 4", "  trials: 0", "tune.trials: Input should be greater than or equal to 1, not 0"),
+        ("  trials: 4", "  trials: 2", "tune.trials: 2 are too few to try each of 3 families"),
+        ("  trials: 4", "  trials: true", "tune.trials: Input should be a valid integer, not True"),
+        ("  folds: 3", "  folds: 1", "tune.folds: Input should be greater than or equal to 2, not 1"),
         ("train:\n  seed: 42", "train:\n  seed: -1", "train.seed: Input should be greater than or equal to 0, not -1"),
         ("train:\n  seed: 42", "train:\n  seed: 4294967296", "train.seed: Input should be less than 4294967296, not 4"),
-        ("  resamples: 1000", "  resamples: 10", "evaluate.resamples: Input should be greater than or equal to 100, "),
+        ("  resamples: 100", "  resamples: 10", "evaluate.resamples: Input should be greater than or equal to 100, "),
         ("  confidence: 0.95", "  confidence: 95", "evaluate.confidence: Input should be less than 1, not 95"),
         (C, "C: {low: 5, high: 2}", "families.logistic_regression.C.span: low 5 is not below high 2"),
         (C, "C: {low: 0, high: 2, log: true}", "families.logistic_regression.C.span: low 0 is not above 0, which log"),

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from models.lily import model as lily
-from models.sugar import model as sugar
 from project import PROJECT
 
 from contract.errors import Refused
 from lifecycle import model, validation
 from lifecycle.__main__ import main
+from models.lily import model as lily
+from models.sugar import model as sugar
 
 MODELS = ["sugar", "lily"]
 NUMBER = {"lily": "petal_length", "sugar": "bmi"}

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import SAMPLE, Repository, wait_until
-from models.sugar.schema import SCHEMA as PATIENT
 from project import PROJECT
 
 import lifecycle.__main__ as command
 from contract import manifest
 from contract.digest import hash_folder, version_digest
 from lifecycle import stages, tables, tracking, training, versioning
+from models.sugar.schema import SCHEMA as PATIENT
 from packing import onnx_export
 from storage import files
 
@@ -62,7 +62,7 @@ def test_the_version_is_complete_and_says_where_it_comes_from(name: str, request
     tuned = json.loads((repository.source / "models" / name / "build/tuned.json").read_text())
     assert described.parameters["family"] == tuned["family"]
     assert tuned["parameters"].items() <= described.parameters.items()
-    assert described.parameters["tune"] == {"trials": 12, "folds": 5, "seed": 42}
+    assert described.parameters["tune"] == {"trials": 4, "folds": 3, "seed": 42}
 
 
 def test_the_signature_says_what_the_model_takes_and_gives(request: pytest.FixtureRequest) -> None:
@@ -151,7 +151,7 @@ def test_the_run_is_recorded(name: str, experiment: str, registered_as: str, req
     assert client.get_experiment(run.info.experiment_id).name == experiment
     assert (run.info.status, run.info.run_name) == ("FINISHED", described.version)
     assert run.data.params["family"] == described.parameters["family"]
-    assert run.data.params["tune.trials"] == "12"
+    assert run.data.params["tune.trials"] == "4"
     assert run.data.metrics == pytest.approx(described.metrics)
     for tag in ("model", "version", "digest", "code_commit", "data_digest", "evaluation_set_digest"):
         assert run.data.tags[tag] == getattr(described, tag)
@@ -184,7 +184,7 @@ def test_every_trial_is_a_run_below_that_of_the_search(name: str, request: pytes
 
     assert search.data.tags["tuned"] == tables.digest(tuned)
     assert search.data.metrics[chosen["metric"]] == pytest.approx(chosen["score"])
-    assert len(trials) == 12 == int(search.data.params["trials"])
+    assert len(trials) == 4 == int(search.data.params["trials"])
     assert {one.data.params["family"] for one in trials} == set(chosen_families(repository, name))
     assert any(one.data.metrics[chosen["metric"]] == pytest.approx(chosen["score"]) for one in trials)
     assert {one.info.status for one in (search, *trials)} == {"FINISHED"}
@@ -381,12 +381,8 @@ def test_an_unreachable_tracking_server_is_named(
 ) -> None:
     """A stage that fails has written nothing; DVC has taken its outputs away before."""
     same = unchanged(repository)
-    params = repository.source / "models/lily/params.yaml"
     tuned = repository.source / "models/lily/build/tuned.json"
     if stage == "tune":
-        params.write_text(
-            params.read_text().replace("trials: 12", "trials: 3").replace("estimators: 100", "estimators: 5")
-        )
         tuned.unlink()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -490,6 +486,9 @@ def test_flavours_that_disagree_are_not_packed(
 def test_a_search_that_is_stopped_leaves_the_old_outcome(
     repository: Repository, tmp_path: Path, sig: signal.Signals, code: int
 ) -> None:
+    params = repository.source / "models/lily/params.yaml"
+    # A search that is certainly not done when it is stopped.
+    params.write_text(params.read_text().replace("trials: 4 ", "trials: 3000 "))
     before = contents(repository.source / "models/lily")
     log = tmp_path / "log"
     with log.open("w") as stream:
@@ -497,7 +496,7 @@ def test_a_search_that_is_stopped_leaves_the_old_outcome(
             [sys.executable, "-m", "lifecycle", "tune", "lily"],
             cwd=repository.source, env=repository.environment, stderr=stream,
         )  # fmt: skip
-    wait_until(lambda: "trial 2 of 12" in log.read_text() or process.poll() is not None, "the search has begun")
+    wait_until(lambda: "trial 2 of 3000" in log.read_text() or process.poll() is not None, "the search has begun")
     process.send_signal(sig)
 
     assert process.wait(60) == code

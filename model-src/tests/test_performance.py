@@ -6,12 +6,12 @@ import json
 
 import pytest
 from conftest import Repository
-from models.lily.model import MODEL as LILY
-from models.sugar.model import MODEL as SUGAR
 from project import PROJECT
 
 from lifecycle import evaluating, settings, tables
 from lifecycle.model import Model
+from models.lily.model import MODEL as LILY
+from models.sugar.model import MODEL as SUGAR
 
 # The digits beyond may differ between processors.
 SAME = 1e-4

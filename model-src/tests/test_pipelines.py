@@ -143,7 +143,7 @@ def test_metrics_and_reports_are_what_kubeflow_shows(ran: Ran, trained: Reposito
     assert page.startswith("<!doctype html>")
     assert trained.manifest().digest in page
     assert trained.manifest().data_digest in page
-    assert "# Species of an lily" in (ran.task("report") / "card").read_text()
+    assert "# To be written; in the example, the species of a flower" in (ran.task("report") / "card").read_text()
     assert "# Data dictionary of lily" in (ran.task("validate") / "dictionary").read_text()
 
 
