@@ -159,7 +159,7 @@ def test_the_row_is_in_the_order_of_the_signature(artifacts: Path) -> None:
 
     assert commands.in_order(described, known, 1) == [4, 3, 2, 1]
     assert refusal(lambda: commands.in_order(described, {**known, "sepal_width": None}, 1)) == (
-        "flower 1: no sepal_width in the online store; `python -m feature_store materialize` fills it",
+        "flower 1: no sepal_width in the online store; `python -m extras.feature_store materialize` fills it",
     )
     assert refusal(lambda: commands.in_order(described, {}, 1)) == (
         f"sepal_length: an input of {described.version}, but no feature in the store; is it the right --manifest?",
@@ -176,8 +176,8 @@ def test_where_feast_lacks_one_line_says_so(
 
     assert capsys.readouterr() == (
         "",
-        f"error: {sys.executable} lacks feast: install feature_store/requirements.txt into an environment of its own,"
-        " see README.md\n",
+        f"error: {sys.executable} lacks feast: install extras/feature_store/requirements.txt into an environment of"
+        " its own, see README.md\n",
     )
 
 
@@ -326,7 +326,8 @@ def test_the_service_is_asked_with_what_the_store_knows(
     unknown = ask(151)
     assert (unknown.returncode, unknown.stdout) == (1, "")
     assert unknown.stderr == (
-        "error: flower 151: no sepal_length in the online store; `python -m feature_store materialize` fills it\n"
+        "error: flower 151: no sepal_length in the online store; `python -m extras.feature_store materialize` fills"
+        " it\n"
     )
 
     other = described.model_copy(update={"version": f"2020-01-01-{described.version[11:]}"})
@@ -362,14 +363,14 @@ def test_what_was_loaded_before_is_gone_after_loading_other_data(store: Store, f
     [
         (
             "data/registry.db",
-            "error: iris: no such feature service is registered; `python -m feature_store load` does it",
+            "error: iris: no such feature service is registered; `python -m extras.feature_store load` does it",
         ),
-        ("data/offline", "error: .*/labels.parquet: missing; `python -m feature_store load` makes it"),
+        ("data/offline", "error: .*/labels.parquet: missing; `python -m extras.feature_store load` makes it"),
     ],
     ids=["registry", "offline"],
 )
 def test_a_store_that_is_not_whole_says_what_makes_it_so(store: Store, lost: str, line: str) -> None:
-    path = store.source / "feature_store" / lost
+    path = store.source / "extras/feature_store" / lost
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     done = store.run("training")

@@ -219,7 +219,7 @@ def test_the_recorded_model_loads_with_its_signature(
 
 STOCK_SERVER = """
 import sys
-for blocked in ("skl2onnx", "onnx", "mlflow", "models", "lifecycle", "packing"):
+for blocked in ("skl2onnx", "onnx", "mlflow", "models", "contract", "lifecycle", "packing"):
     sys.modules[blocked] = None
 import joblib
 model = joblib.load(sys.argv[1])

@@ -284,8 +284,8 @@ def rsa_key() -> bytes:
     ("given", "line"),
     [
         ("/nowhere.pub", "MODEL_PUBLIC_KEY: '/nowhere.pub': No such file or directory; set it to a public key"),
-        ("-----BEGIN PUBLIC KEY-----\nAAAA\n", "MODEL_PUBLIC_KEY: not a public key in PEM form"),
-        (__file__, "MODEL_PUBLIC_KEY: not a public key in PEM form"),
+        ("-----BEGIN PUBLIC KEY-----\nAAAA\n", "MODEL_PUBLIC_KEY: not a public key in PEM form; give"),
+        (__file__, "MODEL_PUBLIC_KEY: not a public key in PEM form; give"),
         ("a\0b", "MODEL_PUBLIC_KEY: not a public key in PEM form, nor the file of one"),
     ],
 )
