@@ -315,9 +315,10 @@ TAKEN = "there already, and not as this command makes it; take another name"
 SHAPES = (
     "not committed; the shapes that have one are api, batch, inference-service, and CONTRIBUTING.md tells how to write"
     " it"
+)
+
 
 REFUSED = [
-    (("lily", *API), f"model-src/models/lily: {TAKEN}"),
     (("wine", *API, "--app", "lily-sklearn"), f"apps/lily-sklearn: {TAKEN}"),
     (("wine", *API, "--app", "shared"), f"overlays/dev/shared: {TAKEN}"),
     (("wine", *API, "--app", "environment"), f"overlays/prod/environment: {TAKEN}"),
