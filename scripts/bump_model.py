@@ -4,11 +4,11 @@ Everything is verified first: the version's manifest, digest and every stored by
 change in the fields of the release and nowhere else. Without --commit only the file in this checkout is written.
 --commit writes a commit on the branch cicd, whatever is checked out; --push also pushes it.
 
-  python scripts/bump_model.py --app iris-sklearn --env dev --model-uri s3://BUCKET/models/iris/VERSION/
-  python scripts/bump_model.py --app iris-api --env dev --model-uri s3://BUCKET/models/iris/VERSION/ \\
-      --image REGISTRY/iris-api@sha256:DIGEST --commit --push
-  python scripts/bump_model.py --release iris-api:dev=URI,IMAGE --release iris-sklearn:dev=URI --push
-  python scripts/bump_model.py --app iris-sklearn --env dev --canary next --model-uri URI --push
+  python scripts/bump_model.py --app wine-sklearn --env dev --model-uri s3://BUCKET/models/wine/VERSION/
+  python scripts/bump_model.py --app wine-api --env dev --model-uri s3://BUCKET/models/wine/VERSION/ \\
+      --image REGISTRY/wine-api@sha256:DIGEST --commit --push
+  python scripts/bump_model.py --release wine-api:dev=URI,IMAGE --release wine-sklearn:dev=URI --push
+  python scripts/bump_model.py --app wine-sklearn --env dev --canary next --model-uri URI --push
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ the two, with the Python of model-src/.venv-monitor or model-src/.venv. The repo
 people, verdict.json for check_retrain.py, drift.prom for Prometheus. The exit code is 1 when something has drifted or
 could not be judged; stderr says what.
 
-  python scripts/check_drift.py --app iris-api --env prod
-  python scripts/check_drift.py --app iris-api --env prod --rows 500 --out drift
+  python scripts/check_drift.py --app wine-api --env prod
+  python scripts/check_drift.py --app wine-api --env prod --rows 500 --out drift
   python scripts/check_drift.py --env prod --window 7d --json     every app of the environment that writes a log
 """
 

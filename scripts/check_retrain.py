@@ -4,8 +4,8 @@ Looks at the version that runs in an environment: how long ago it was first rele
 it. Prints `retrain: true` or `retrain: false` and why, and exits with 0 in both cases; where it cannot tell, it prints
 nothing and exits with 1. A rule that needs a verdict is not judged without one.
 
-  python scripts/check_retrain.py --model iris --env prod
-  python scripts/check_retrain.py --model iris --env prod --verdict drift/iris-api/verdict.json
+  python scripts/check_retrain.py --model wine --env prod
+  python scripts/check_retrain.py --model wine --env prod --verdict drift/wine-api/verdict.json
   python scripts/check_retrain.py --env prod --json     every model that runs there
 """
 
