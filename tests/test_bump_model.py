@@ -696,7 +696,7 @@ def test_a_version_alone_is_released_for_every_app_of_its_model_that_needs_no_ne
     assert done.err.splitlines() == [f"released {first.version} as lily-sklearn in dev"]
     image = ("--app", "lily-api", "--env", "dev", "--image", IMAGE)
     assert checkout.run("bump_model", *image, "--model-uri", first.uri, "--push").code == 0
-    second = package(tmp_path / "second", {"onnx/model.onnx": b"another"})
+    second = package(tmp_path / "second", "two")
     s3.upload(second)
     done = checkout.run("bump_model", "--model-uri", second.uri, "--push")
     assert done.code == 0, done.err

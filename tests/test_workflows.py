@@ -124,7 +124,7 @@ def test_whether_training_is_due_is_told_to_the_next_job(checkout: Checkout, ver
         output, summary = tmp_path / "output", tmp_path / "summary"
         output.write_text("")
         done = subprocess.run(
-            ["bash", "-e", "-c", script("retrain", "check", "check_retrain.py").replace("check_retrain.py", "check_retrain.py --env dev")],
+            ["bash", "-e", "-c", script("retrain", "check", "check_retrain.py").replace(".py", ".py --env dev")],
             cwd=checkout.root, env=os.environ | {"GITHUB_OUTPUT": str(output), "GITHUB_STEP_SUMMARY": str(summary)},
             capture_output=True, text=True,
         )  # fmt: skip
