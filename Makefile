@@ -2,7 +2,7 @@
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup init demo serve validate cluster bootstrap cluster-ui cluster-down test test-models test-features test-cluster bench bench-cluster lock
+.PHONY: help setup init demo serve validate cluster bootstrap cluster-ui cluster-down test coverage test-models test-features test-cluster bench bench-cluster lock
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -40,6 +40,9 @@ test: ## everything that CI checks
 
 test-models: ## the part of it in model-src/, which is all that a change of models alone needs
 	@$(PYTHON) scripts/setup.py test && cd model-src && .venv/bin/python -m pytest -n auto --dist loadfile
+
+coverage: ## the lines of scripts/ that no test runs in its own process
+	@$(PYTHON) scripts/setup.py test && .venv/bin/python -m pytest -n auto --dist loadfile --cov=scripts --cov-report=term-missing:skip-covered
 
 test-features: ## the example of a feature store, with Feast in an environment of its own
 	@$(PYTHON) scripts/setup.py test && $(PYTHON) scripts/setup.py test-features && cd model-src && .venv/bin/python -m pytest -m feast tests/test_feature_store.py

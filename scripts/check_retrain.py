@@ -133,10 +133,11 @@ def _drift(rule: Mapping[str, Any], found: Verdict) -> Reason:
     due = len(drifted) >= rule["columns"] if "columns" in rule else len(drifted) / columns >= rule["share"]
     wanted = f"{rule['columns']} columns" if "columns" in rule else f"a share of {rule['share']:g}"
     named = f": {', '.join(drifted)}" if drifted else ""
+    until = found.until.isoformat().replace("+00:00", "Z")
     return Reason(
         "drift",
         due,
-        f"{len(drifted)} of {columns} columns until {found.until.isoformat()}, due from {wanted} on{named}",
+        f"{len(drifted)} of {columns} columns until {until}, due from {wanted} on{named}",
     )
 
 

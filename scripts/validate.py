@@ -46,7 +46,8 @@ def validate(args: argparse.Namespace) -> int:
     # The rules look at everything, because an object may clash with one of an overlay that did not change.
     found = check(repository, kubeconform.check({folder: renders[folder] for folder in concerned}))
     if git:
-        found += transitions.check(git, base, args.root, policy, _renders_at(git, base), renders)
+        unchanged = {folder: items for folder, items in renders.items() if folder not in concerned}
+        found += transitions.check(git, base, args.root, policy, _renders_at(git, base, unchanged), renders)
     reported = [finding for finding in found if not finding.folders or set(finding.folders) & set(concerned)]
     if args.json:
         cli.print_json([vars(finding) for finding in reported])
@@ -95,11 +96,17 @@ def _concerned(args: argparse.Namespace, git: Git, base: str, folders: list[str]
     return closure.readers(args.root, folders, changed)
 
 
-def _renders_at(git: Git, base: str) -> dict[str, list[Object]]:
-    """What the overlays of a commit render. One that did not render then had nothing that could be lost."""
+def _renders_at(git: Git, base: str, unchanged: Mapping[str, list[Object]]) -> dict[str, list[Object]]:
+    """What the overlays of a commit render. One that did not render then had nothing that could be lost.
+
+    `unchanged` has what renders as it did then: none of the files that it reads was another.
+    """
     renders = {}
     with snapshot.at(git, base).exported() as tree:
         for folder in layout.overlays(tree, read_policy(tree)):
+            if folder in unchanged:
+                renders[folder] = unchanged[folder]
+                continue
             with contextlib.suppress(Refused):
                 renders[folder] = kustomize.objects(kustomize.build(tree, folder))
     return renders

@@ -26,11 +26,14 @@ from gitops.programs import tools
 from gitops.releases import release, release_file
 from gitops.repo import layout
 
+import skeletons
 from contract.digest import MANIFEST, version_digest
 from contract.manifest import Manifest
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "tests/sample"
+# Its models, by their kind.
+MODELS = {"classification": "lily", "regression": "diabetes"}
 GUARD = guard.variables(ROOT, layout.FORK_OWNED, layout.ENGINE_IN_FORK)
 guard.install(GUARD)
 BUCKET = "mlops-prod"
@@ -51,6 +54,7 @@ def isolated(home: Path) -> dict[str, str]:
             # Built programs and schemas are shared with the developer's own runs.
             "MODEL_GITOPS_CACHE": os.environ.get("MODEL_GITOPS_CACHE", str(tools.cache())),
             "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_TEMPLATE_DIR": "",  # no sample of a hook in each of a thousand clones
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_AUTHOR_NAME": "Test",
             "GIT_AUTHOR_EMAIL": "test@example.org",
@@ -70,9 +74,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def _isolate(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ.keys() - environment.keys():
-        if name != "PYTEST_CURRENT_TEST":
-            monkeypatch.delenv(name)
+    for name in os.environ.keys() - environment.keys() - {"PYTEST_CURRENT_TEST"}:
+        monkeypatch.delenv(name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     # It keeps the credentials that it found first, for the life of the process.
@@ -129,11 +132,18 @@ def copy_checkout(target: Path) -> None:
     )
     assert listed.returncode == 0, listed.stderr
     for name in filter(None, listed.stdout.split("\0")):
-        if not layout.owned_by_fork(name) and not name.startswith("tests/sample/") and (ROOT / name).is_file():
+        # The sample comes next, and the corpus is of no use there.
+        beside = name.startswith(("tests/sample/", "tests/invalid/"))
+        if not layout.owned_by_fork(name) and not beside and (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target / name)
     for folder in (file for file in SAMPLE.iterdir() if file.is_dir()):
         shutil.copytree(folder, target / folder.name, dirs_exist_ok=True)
+    for kind, name in MODELS.items():
+        for path, data in skeletons.render(kind, name).items():
+            file = target / "model-src/models" / name / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
 
 
 def write_release(root: Path, target: release.Target, version: Version, flavour: str, image: str | None = None) -> None:

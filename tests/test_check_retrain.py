@@ -12,6 +12,9 @@ from conftest import IMAGE, S3, Checkout, Version, package
 import check_retrain
 from gitops.repo import layout
 
+from contract import verdict
+from contract.verdict import Verdict
+
 POLICY = {
     "schedule": {"max_age_days": 90},
     "performance": {"metric": "accuracy", "below": 0.9, "min_labels": 50},
@@ -20,11 +23,17 @@ POLICY = {
 
 
 def verdict_of(version: str, drifted: list[str], accuracy: float | None = None, **changed: Any) -> dict[str, Any]:
-    quality = None if accuracy is None else {"rows": 60, "metrics": {"accuracy": {"current": accuracy}}}
+    quality = None if accuracy is None else measured("accuracy", accuracy)
     return {
-        "schema": 1, "environment": "dev", "model": "lily", "version": version, "until": "2026-03-01T00:00:00Z",
-        "drifted_columns": drifted, "columns": 5, "quality": quality,
+        "schema": 1, "environment": "dev", "app": "lily-api", "model": "lily", "version": version,
+        "digest": f"sha256:{'0' * 64}", "since": "2026-02-28T00:00:00Z", "until": "2026-03-01T00:00:00Z", "rows": 100,
+        "reference_rows": 100, "malformed_lines": 0, "drifted": bool(drifted), "drifted_columns": drifted, "columns": 5,
+        "checks": [], "quality": quality,
     } | changed  # fmt: skip
+
+
+def measured(metric: str, value: float, rows: int = 60) -> dict[str, Any]:
+    return {"rows": rows, "metrics": {metric: {"current": value, "reference": value}}}
 
 
 @pytest.fixture
@@ -37,16 +46,21 @@ def released(checkout: Checkout, version: Version) -> tuple[Checkout, Version]:
     return checkout, version
 
 
-def file_of(checkout: Checkout, verdict: Any, app: str = "lily-api") -> Path:
+def file_of(checkout: Checkout, content: Any, app: str = "lily-api") -> Path:
     """Where check_drift.py leaves it."""
     path = f"{layout.DRIFT_REPORTS}/dev/{app}/{layout.VERDICT_FILE}"
-    checkout.write(path, verdict if isinstance(verdict, str) else json.dumps(verdict))
+    checkout.write(path, content if isinstance(content, str) else json.dumps(content))
     return checkout.root / path
+
+
+def parsed(verdicts: list[dict[str, Any]]) -> list[Verdict]:
+    return [verdict.parse(json.dumps(each).encode(), "verdict.json") for each in verdicts]
 
 
 def decided(age: int, verdicts: list[dict[str, Any]], **changed: Any) -> dict[str, bool | None]:
     return {
-        reason.rule: reason.due for reason in check_retrain.judge(POLICY | changed, age, verdicts, {"accuracy": 0.95})
+        reason.rule: reason.due
+        for reason in check_retrain.judge(POLICY | changed, age, parsed(verdicts), {"accuracy": 0.95})
     }
 
 
@@ -64,9 +78,11 @@ def test_a_version_answers_too_badly(accuracy: float | None, due: bool | None) -
 
 
 def test_few_labels_decide_nothing() -> None:
-    few = {"rows": 49, "metrics": {"accuracy": {"current": 0.1}}}
+    few = measured("accuracy", 0.1, rows=49)
 
-    [reason] = check_retrain.judge({"performance": POLICY["performance"]}, 0, [verdict_of("v", [], quality=few)], {})
+    [reason] = check_retrain.judge(
+        {"performance": POLICY["performance"]}, 0, parsed([verdict_of("v", [], quality=few)]), {}
+    )
 
     assert (reason.due, reason.why) == (None, "49 rows with a label, at least 50 are needed")
 
@@ -74,9 +90,9 @@ def test_few_labels_decide_nothing() -> None:
 @pytest.mark.parametrize(("value", "due"), [(60.0, False), (65.0, False), (65.1, True)])
 def test_an_error_is_bad_above_its_bound(value: float, due: bool) -> None:
     rule = {"metric": "rmse", "above": 65, "min_labels": 10}
-    verdict = verdict_of("v", [], quality={"rows": 60, "metrics": {"rmse": {"current": value}}})
+    bad = verdict_of("v", [], quality=measured("rmse", value))
 
-    assert decided(0, [verdict], performance=rule)["performance"] is due
+    assert decided(0, [bad], performance=rule)["performance"] is due
 
 
 @pytest.mark.parametrize(
@@ -172,8 +188,11 @@ def test_a_verdict_that_was_left_behind_is_not_counted(released: tuple[Checkout,
     ("content", "said"),
     [
         ('{"schema": 1', "not JSON: "),
-        (json.dumps(verdict_of("v", []) | {"columns": 0}), "columns: 0 is less than the minimum of 1"),
-        (json.dumps({"schema": 1}), "the whole file: 'environment' is a required property"),
+        (
+            json.dumps(verdict_of("v", []) | {"columns": 0}),
+            "columns: Input should be greater than or equal to 1, not 0",
+        ),
+        (json.dumps({"schema": 1}), "environment: Field required"),
     ],
 )
 def test_a_file_that_is_no_verdict_is_refused(released: tuple[Checkout, Version], content: str, said: str) -> None:

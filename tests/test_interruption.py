@@ -128,13 +128,14 @@ def test_a_command_that_is_killed_leaves_old_or_new_and_is_completed_by_the_next
     case = CASES[name]
     args = tuple(word.format(two=versions[1].uri) for word in case.args)
 
-    def fresh(folder: str) -> Checkout:
+    def fresh(folder: str, remote: Path) -> Checkout:
         (tmp_path / folder).mkdir()
-        made = make_checkout(template, tmp_path / folder)
-        case.prepare(made, versions)
-        return made
+        return make_checkout(remote, tmp_path / folder)
 
-    whole = fresh("whole")
+    prepared = fresh("prepared", template)
+    case.prepare(prepared, versions)
+
+    whole = fresh("whole", prepared.remote)
     old = state(whole)
     code, points = killed(whole, case.command, args, None)
     new = state(whole)
@@ -143,7 +144,7 @@ def test_a_command_that_is_killed_leaves_old_or_new_and_is_completed_by_the_next
     assert len(points) >= 2
 
     for at, point in enumerate(points):
-        checkout = fresh(f"killed-{at}")
+        checkout = fresh(f"killed-{at}", prepared.remote)
         status, _ = killed(checkout, case.command, args, at)
         assert os.WIFSIGNALED(status), point
         left = state(checkout)

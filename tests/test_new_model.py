@@ -319,7 +319,6 @@ SHAPES = (
 
 
 REFUSED = [
-    (("lily", *API), f"model-src/models/lily: {TAKEN}"),
     (("wine", *API, "--app", "lily-sklearn"), f"apps/lily-sklearn: {TAKEN}"),
     (("wine", *API, "--app", "shared"), f"overlays/dev/shared: {TAKEN}"),
     (("wine", *API, "--app", "environment"), f"overlays/prod/environment: {TAKEN}"),

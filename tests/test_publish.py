@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import IMAGE, ROOT, S3, SAMPLE, Checkout, Version, git, hook, package, run, wait_until
+from conftest import IMAGE, ROOT, S3, SAMPLE, Checkout, Version, git, hook, package, wait_until
 
 from gitops.manifests import kustomize
 from gitops.repo import publish
@@ -531,7 +531,7 @@ def test_a_writer_that_lost_a_race_to_another_app_does_not_render_again(
         return len(renders)
 
     made = package(tmp_path / "second", "second")
-    assert run("upload_model", "--model", "lily", "--artifacts", made.folder).code == 0
+    assert checkout.run("upload_model", "--model", "lily", "--artifacts", made.folder).code == 0
     uris = [version.uri, made.uri]
 
     def another_app() -> None:

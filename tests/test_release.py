@@ -12,10 +12,12 @@ from gitops.repo.policy import Policy
 
 from contract.errors import Refused
 
+KINDS = ": a release is written for a Deployment, a CronJob or an InferenceService"
 POLICY = Policy("mlops-prod", (REGISTRY,), ("dev", "staging", "prod"))
 TARGET = Target("app", "dev")
 FILE = "overlays/dev/app/release.yaml"
 SERVICE = """\
+apiVersion: serving.kserve.io/v1beta1
 kind: InferenceService
 metadata:
   name: app
@@ -31,6 +33,7 @@ spec:
       storageUri: s3://unreleased/
 """
 DEPLOYMENT = """\
+apiVersion: apps/v1
 kind: Deployment
 metadata:
   annotations:
@@ -54,8 +57,8 @@ spec:
               value: sha256:1
 """
 CRON_JOB = (
-    "kind: CronJob\n"
-    + DEPLOYMENT.partition("spec:\n")[0].partition("\n")[2]
+    "apiVersion: batch/v1\nkind: CronJob\n"
+    + DEPLOYMENT.partition("spec:\n")[0].partition("kind: Deployment\n")[2]
     + "spec:\n  jobTemplate:\n    spec:\n"
     + "".join(f"    {line}\n" for line in DEPLOYMENT.partition("spec:\n")[2].splitlines())
 )
@@ -74,16 +77,17 @@ def numbered(number: int, environment: str = "dev") -> Release:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("kind: Service\n", "kind: 'Service': a release is written for a Deployment, a CronJob or an InferenceService"),
-        ("- kind: Deployment\n", "kind: None: a release is written for a Deployment, a CronJob or an InferenceService"),
-        ("just a text\n", "kind: None: a release is written for a Deployment, a CronJob or an InferenceService"),
+        ("kind: Service\n", f"kind: 'Service' of None{KINDS}"),
+        ("apiVersion: example.com/v1\nkind: Deployment\n", f"kind: 'Deployment' of 'example.com/v1'{KINDS}"),
+        ("- kind: Deployment\n", f"kind: None of None{KINDS}"),
+        ("just a text\n", f"kind: None of None{KINDS}"),
         (
-            "kind: InferenceService\nspec: {predictor: {sklearn: {storageUri: s3://b/}}}\n",
+            "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nspec: {predictor: {sklearn: {storageUri: s3://b/}}}\n",
             "spec.predictor.sklearn.storageUri: a change of it never reaches the running model under server-side apply;"
             " write spec.predictor.model.storageUri and spec.predictor.model.modelFormat.name: sklearn",
         ),
         (
-            "kind: InferenceService\nspec: {predictor: {storageUris: [{uri: s3://b/}]}}\n",
+            "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nspec: {predictor: {storageUris: [{uri: s3://b/}]}}\n",
             "spec.predictor.storageUris: one model per release; write spec.predictor.model.storageUri",
         ),
         (
@@ -124,17 +128,17 @@ def test_a_file_that_is_no_release_is_refused_with_its_field(text: str, line: st
 @pytest.mark.parametrize(
     "text",
     [
-        "kind: Deployment\nspec: VALUE\n",
-        "kind: Deployment\nspec: {template: VALUE}\n",
-        "kind: Deployment\nspec: {template: {spec: VALUE}}\n",
-        "kind: Deployment\nspec: {template: {spec: {containers: VALUE}}}\n",
-        "kind: Deployment\nspec: {template: {spec: {containers: [{name: api, env: VALUE}]}}}\n",
-        "kind: CronJob\nspec: VALUE\n",
-        "kind: CronJob\nspec: {jobTemplate: VALUE}\n",
-        "kind: CronJob\nspec: {jobTemplate: {spec: {template: {spec: {containers: VALUE}}}}}\n",
-        "kind: InferenceService\nspec: VALUE\n",
-        "kind: InferenceService\nspec: {predictor: VALUE}\n",
-        "kind: InferenceService\nspec: {predictor: {model: VALUE}}\n",
+        "apiVersion: apps/v1\nkind: Deployment\nspec: VALUE\n",
+        "apiVersion: apps/v1\nkind: Deployment\nspec: {template: VALUE}\n",
+        "apiVersion: apps/v1\nkind: Deployment\nspec: {template: {spec: VALUE}}\n",
+        "apiVersion: apps/v1\nkind: Deployment\nspec: {template: {spec: {containers: VALUE}}}\n",
+        "apiVersion: apps/v1\nkind: Deployment\nspec: {template: {spec: {containers: [{name: api, env: VALUE}]}}}\n",
+        "apiVersion: batch/v1\nkind: CronJob\nspec: VALUE\n",
+        "apiVersion: batch/v1\nkind: CronJob\nspec: {jobTemplate: VALUE}\n",
+        "apiVersion: batch/v1\nkind: CronJob\nspec: {jobTemplate: {spec: {template: {spec: {containers: VALUE}}}}}\n",
+        "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nspec: VALUE\n",
+        "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nspec: {predictor: VALUE}\n",
+        "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nspec: {predictor: {model: VALUE}}\n",
     ],
 )
 def test_a_file_of_any_shape_is_refused_and_never_a_crash(text: str, value: str) -> None:

@@ -21,9 +21,9 @@ KUSTOMIZATION = "overlays/{}/lily-api/kustomization.yaml"
 
 
 def example(name: str) -> str:
-    """A block of CONTRIBUTING.md."""
+    """A block of CONTRIBUTING.md, said of the sample's model."""
     _, _, rest = (ROOT / "CONTRIBUTING.md").read_text().partition(f"<!-- {name} -->\n```yaml\n")
-    return rest.partition("```\n")[0]
+    return rest.partition("```\n")[0].replace("wine", "lily")
 
 
 @pytest.fixture

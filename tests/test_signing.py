@@ -11,9 +11,8 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import pytest
@@ -42,8 +41,7 @@ IDENTITY = "https://github.com/example-org/model-gitops/.github/workflows/mlops-
 ISSUER = "https://token.actions.githubusercontent.com"
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     private: Path
     public: Path
 
@@ -60,14 +58,17 @@ def make_pair(folder: Path) -> Pair:
     return pair
 
 
-@pytest.fixture(scope="session")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return make_pair(tmp_path_factory.mktemp("keys") / "ours")
+def pair_named(name: str) -> Any:
+    """A fixture: a pair of keys in a folder of this name."""
+
+    @pytest.fixture(scope="session", name=name)
+    def made(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+        return make_pair(tmp_path_factory.mktemp("keys") / name)
+
+    return made
 
 
-@pytest.fixture(scope="session")
-def foreign(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return make_pair(tmp_path_factory.mktemp("keys") / "theirs")
+pair, foreign = pair_named("pair"), pair_named("foreign")
 
 
 @pytest.fixture(scope="module")
@@ -206,8 +207,8 @@ def test_a_wrong_signature_beside_the_manifest_is_refused_before_anything_is_sto
     done = upload(asking, packaged)
 
     assert done.errors == [
-        f"{packaged.folder}/manifest.json.sig: signed by another key than {PUBLIC}; remove it, then sign again with"
-        " `python scripts/sign_model.py`"
+        f"{packaged.folder}/manifest.json.sig: signed by another key than {PUBLIC}; remove it and sign the"
+        " version again"
     ]
     assert (done.code, s3.keys()) == (1, [])
 
@@ -341,8 +342,8 @@ def test_a_stored_signature_that_does_not_verify_is_refused(
     for args in ([], ["--sign-key", pair.private]):
         done = upload(asking, packaged, *args)
         assert done.errors == [
-            f"{packaged.uri}{name(packaged, pair)}: not a signature of Model Signing; remove it, then sign again with"
-            " `python scripts/sign_model.py`"
+            f"{packaged.uri}{name(packaged, pair)}: not a signature of Model Signing; remove it and sign the"
+            " version again"
         ]
     assert get(s3, packaged, name(packaged, pair)) == b"garbage"
 
@@ -474,15 +475,15 @@ def written(content: bytes) -> Callable[[Version, Pair, Pair, S3], None]:
 
 ELSE = (
     "signs something else than this manifest.json, which was altered after signing, or the signature is another"
-    " version's; find out who wrote them, do not release it"
+    " version's; find out who wrote them"
 )
-AGAIN = "remove it, then sign again with `python scripts/sign_model.py`"
+AGAIN = "remove it and sign the version again"
 FAULTS: dict[str, tuple[Callable[[Version, Pair, Pair, S3], None], str]] = {
     "altered": (altered, ELSE),
     "of another version": (of_another_version, ELSE),
     "by another key": (by_another_key, f"signed by another key than {PUBLIC}; {AGAIN}"),
-    "by another key, disguised": (disguised, f"not made by the key {PUBLIC}, or altered; {AGAIN}"),
-    "with another payload": (with_another_payload, f"not made by the key {PUBLIC}, or altered; {AGAIN}"),
+    "by another key, disguised": (disguised, f"not made with the key {PUBLIC}, or altered; {AGAIN}"),
+    "with another payload": (with_another_payload, f"not made with the key {PUBLIC}, or altered; {AGAIN}"),
     "of nothing": (of_nothing, ELSE),
     "empty": (written(b""), f"not a signature of Model Signing; {AGAIN}"),
     "garbage": (written(b"\xff\xfe"), f"not a signature of Model Signing; {AGAIN}"),
@@ -498,7 +499,8 @@ def signed_alone(packaged: Version, pair: Pair, s3: S3) -> Version:
     for path in ("onnx/model.onnx", "sklearn/model.joblib", "manifest.json"):
         put(s3, packaged, path, (packaged.folder / path).read_bytes())
     put(s3, packaged, name(packaged, pair), signed_by(packaged, pair))
-    assert store.verify(Store(BUCKET), parse_uri(packaged.uri), pair.key).data == packaged.data
+    verified = store.verify(Store(BUCKET), parse_uri(packaged.uri), pair.key)
+    assert verified.text == (packaged.folder / "manifest.json").read_bytes()
     return packaged
 
 
@@ -576,7 +578,7 @@ def test_a_private_key_in_the_place_of_the_public_one_is_named(asking: Checkout,
     asking.commit(push=True)
 
     assert bump(asking, signed).errors == [
-        f"{PUBLIC}: a private key, which must never be in Git; make a new pair and stop using this one"
+        f"{PUBLIC}: a private key, which must never be there; make a new pair and stop using this one"
     ]
 
 

@@ -39,6 +39,8 @@ APPLICATION: dict[str, Any] = {
 
 def a_pod(uri: str, ready: str = "True") -> dict[str, Any]:
     return {
+        "apiVersion": "v1",
+        "kind": "Pod",
         "metadata": {"name": "lily-api-1"},
         "spec": {"containers": [{"env": [{"name": "MODEL_URI", "value": uri}]}]},
         "status": {"conditions": [{"type": "Ready", "status": ready}]},
@@ -150,7 +152,7 @@ def a_rollout_under_way(seen: Seen) -> None:
         (comparison_error, ["Argo CD: ComparisonError: no such folder"]),
         (
             another_model,
-            [f"template.spec.containers[api].env[MODEL_URI].value: the cluster has {OTHER}, Git says {URI}"],
+            [f"spec.template.spec.containers[api].env[MODEL_URI].value: the cluster has {OTHER}, Git says {URI}"],
         ),
         (an_old_pod, [f"pod lily-api-1 still runs {OTHER}"]),
         (an_old_pod_on_its_way_out, []),
@@ -222,7 +224,7 @@ def test_a_batch_with_another_model_is_named() -> None:
 
     row = status.row("lily-batch", "dev", CRON_JOB, Seen(copy.deepcopy(APPLICATION), live, None, [], []), False)
 
-    path = "jobTemplate.spec.template.spec.containers[api].env[MODEL_URI].value"
+    path = "spec.jobTemplate.spec.template.spec.containers[api].env[MODEL_URI].value"
     assert row.faults == [f"{path}: the cluster has {OTHER}, Git says {URI}"]
 
 

@@ -18,7 +18,7 @@ from corpus import DEPLOYED, FIXTURES, Fixture, Verdict
 import validate
 from gitops.checks import consistency, review
 from gitops.checks.framework import Repository
-from gitops.manifests import kustomize, schemas
+from gitops.manifests import kustomize, schemas, workloads
 from gitops.programs import tools
 from gitops.releases.release import Target
 from gitops.repo import layout
@@ -69,7 +69,7 @@ def test_without_its_catcher_a_fault_is_found_by_none_but_those_that_are_named(
 def test_the_command_reports_the_faults_of_all_rules_and_exits_with_1(root: Path) -> None:
     chosen = {
         "same-network-policy", "cluster-scoped", "form-storage-uris", "uri-latest", "paths-base", "service-port",
-        "signing-missing",
+        "signing-missing", "workloads-image-volume",
     }  # fmt: skip
     fixtures = [fixture for fixture in FIXTURES if fixture.name in chosen]
 
@@ -222,7 +222,7 @@ def test_the_framework_forms_are_those_of_kserve() -> None:
 
     forms = {name for name, field in predictor.items() if "storageUri" in field.get("properties", {})}
 
-    assert forms == {*consistency.FRAMEWORKS, "model"}
+    assert forms == {*workloads.FRAMEWORKS, "model"}
 
 
 # --changed-since

@@ -85,9 +85,9 @@ def public_key(text: bytes, where: str) -> Key:
     try:
         key = load_pem_public_key(text)
     except (ValueError, UnsupportedAlgorithm):
-        raise Refused(f"{where}: not a public key in PEM form") from None
+        raise Refused(f"{where}: not a public key in PEM form; give the public half of an elliptic-curve key") from None
     if not isinstance(key, EllipticCurvePublicKey) or key.curve.name not in CURVES:
-        raise Refused(f"{where}: not a key of the curve P-256, P-384 or P-521")
+        raise Refused(f"{where}: not a key of the curve P-256, P-384 or P-521; make one of these")
     return Key(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), where)
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 from sklearn.model_selection import train_test_split
 
 from contract.errors import Refused
-from lifecycle.model import Model
+from lifecycle.model import Files, Model
 from lifecycle.settings import Prepare
 
 
@@ -24,6 +24,6 @@ def split(data: pd.DataFrame, model: Model, params: Prepare) -> tuple[pd.DataFra
         )
     except ValueError as error:
         raise Refused(
-            f"{model.name}/params.yaml: prepare.test_size: {params.test_size:g}: too few rows to hold out: {error}"
+            f"{Files(model.name).params}: prepare.test_size: {params.test_size:g}: too few rows to hold out: {error}"
         ) from None
     return train, held_out

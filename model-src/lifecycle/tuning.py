@@ -17,7 +17,7 @@ from sklearn.model_selection import BaseCrossValidator, KFold, StratifiedKFold, 
 from sklearn.pipeline import Pipeline
 
 from contract.errors import Refused
-from lifecycle.model import Model
+from lifecycle.model import Files, Model
 from lifecycle.settings import SMALLER_IS_BETTER, Metric, Params, Space, Span
 
 SCORINGS = {
@@ -73,7 +73,7 @@ def search(
             )
         except ValueError as error:
             said = " ".join(str(error).split())
-            raise Refused(f"{model.name}/params.yaml: families.{family}: {parameters}: {said}") from None
+            raise Refused(f"{Files(model.name).params}: families.{family}: {parameters}: {said}") from None
         candidate = Candidate(family, parameters, [round(float(score), 9) for score in scores])
         study.tell(trial, sign * candidate.score)
         seen(number, candidate)
@@ -87,13 +87,13 @@ def build(model: Model, family: str, parameters: Mapping[str, Any], seed: int) -
         make = model.families[family]
     except KeyError:
         raise Refused(
-            f"{model.name}/params.yaml: families.{family}: no such family; there is {', '.join(model.families)}"
+            f"{Files(model.name).params}: families.{family}: no such family; there is {', '.join(model.families)}"
         ) from None
     pipeline = make(seed)
     known = pipeline[-1].get_params()
     if unknown := sorted(parameters.keys() - known.keys()):
         raise Refused(
-            f"{model.name}/params.yaml: families.{family}.{unknown[0]}: {type(pipeline[-1]).__name__} has no such"
+            f"{Files(model.name).params}: families.{family}.{unknown[0]}: {type(pipeline[-1]).__name__} has no such"
             f" parameter; it has {', '.join(sorted(known))}"
         )
     return pipeline.set_params(**{f"model__{name}": value for name, value in parameters.items()})

@@ -15,6 +15,7 @@ import boto3
 import httpx
 import pytest
 from moto.server import ThreadedMotoServer
+from project import PROJECT, SOURCE
 
 from contract import manifest
 from contract.manifest import Manifest
@@ -22,7 +23,6 @@ from contract.signature import Key
 from contract.version import Expected
 from serving.settings import Wanted
 
-SOURCE = Path(__file__).parents[1]
 SAMPLE = [5.3, 3.5, 1.4, 0.2]
 
 
@@ -63,6 +63,12 @@ def _isolate(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setenv(name, value)
 
 
+def succeeds(done: subprocess.CompletedProcess[str]) -> str:
+    """What it has printed."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 class Repository:
     """A real git repository with the model code in model-src/."""
 
@@ -84,10 +90,13 @@ class Repository:
 
     def run(self, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """`python -m ...` in model-src/."""
+        return self.python("-m", *args, **variables)
+
+    def python(self, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
         # The stages that DVC starts find `python` on PATH.
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         return subprocess.run(
-            [sys.executable, "-m", *args],
+            [sys.executable, *args],
             cwd=self.source, env={**self.environment, "PATH": path, **variables}, capture_output=True, text=True,
         )  # fmt: skip
 
@@ -100,18 +109,14 @@ class Repository:
         shutil.copytree(self.root, root)
         return Repository(root, self.environment)
 
-    def manifest(self, model: str = "iris") -> Manifest:
+    def manifest(self, model: str = "lily") -> Manifest:
         path = self.source / f"artifacts/{model}/manifest.json"
         return manifest.parse(path.read_bytes(), str(path))
 
 
 def make_repository(root: Path, environment: Mapping[str, str]) -> Repository:
     repository = Repository(root, environment)
-    ignored = shutil.ignore_patterns("__pycache__", "build", "raw.csv", "cache", "tmp", "config.local")
-    for folder in (".dvc", "contract", "lifecycle", "models", "packing", "serving", "storage"):
-        shutil.copytree(SOURCE / folder, repository.source / folder, ignore=ignored)
-    for file in ("requirements-train.txt", ".gitignore", ".dvcignore"):
-        shutil.copy(SOURCE / file, repository.source / file)
+    shutil.copytree(PROJECT, repository.source)
     repository.git("init", "--quiet", "--initial-branch", "main")
     repository.commit("Add the models")
     return repository
@@ -122,8 +127,21 @@ def repository(tmp_path: Path, environment: dict[str, str]) -> Repository:
     return make_repository(tmp_path / "repository", environment)
 
 
-def train(root: Path, environment: Mapping[str, str], model: str, *commands: list[str]) -> Repository:
-    """A repository in which `model` was trained through the command line, the same one for all workers of a run."""
+# One process for all stages: each would spend most of its time on imports.
+STAGES = """
+import importlib, sys
+from lifecycle import stages
+stages.same_arithmetic()
+name = sys.argv[1]
+importlib.import_module(f"models.{name}.generate_data").main([])
+for stage in stages.STAGES.values():
+    stage(name)
+"""
+
+
+def train(root: Path, environment: Mapping[str, str], model: str) -> Repository:
+    """A repository with a version of `model`, the same one for all workers of a run. DVC has taken what the stages made
+    for its own; that it makes the same itself is asked in test_lifecycle_dvc.py."""
     shared = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / f"trained-{model}"
     shared.mkdir(exist_ok=True)
     with (shared / "lock").open("w") as lock:
@@ -131,41 +149,42 @@ def train(root: Path, environment: Mapping[str, str], model: str, *commands: lis
         if (shared / "done").exists():
             return Repository(shared / "repository", environment)
         repository = make_repository(shared / "repository", environment)
-        for command in (*commands, ["dvc", "repro", f"models/{model}/dvc.yaml"], ["lifecycle", "version", model]):
-            done = repository.run(*command, PYTHONHASHSEED="1")
-            assert done.returncode == 0, done.stdout + done.stderr
+        succeeds(repository.python("-c", STAGES, model, PYTHONHASHSEED="1"))
+        succeeds(repository.run("dvc", "commit", "--force", f"models/{model}/dvc.yaml"))
+        repository.commit("Train")
+        succeeds(repository.run("lifecycle", "version", model))
         (shared / "done").touch()
     return repository
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Repository:
-    """A repository with a version of iris. Tests must not change it."""
-    return train(tmp_path_factory.getbasetemp(), environment, "iris")
+    """A repository with a version of lily. Tests must not change it."""
+    return train(tmp_path_factory.getbasetemp(), environment, "lily")
 
 
 @pytest.fixture(scope="session")
-def trained_diabetes(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Repository:
-    """A repository with a version of diabetes. Tests must not change it."""
-    return train(tmp_path_factory.getbasetemp(), environment, "diabetes", ["models.diabetes.generate_data"])
+def trained_sugar(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Repository:
+    """A repository with a version of sugar. Tests must not change it."""
+    return train(tmp_path_factory.getbasetemp(), environment, "sugar")
 
 
 @pytest.fixture(scope="session")
 def artifacts(trained: Repository) -> Path:
     """The trained version. Tests must not change it."""
-    return trained.source / "artifacts/iris"
+    return trained.source / "artifacts/lily"
 
 
 @pytest.fixture(scope="session")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """By model, its raw data as CSV."""
-    from models.diabetes import generate_data as patients
-    from models.iris import generate_data as flowers
+    from models.lily import generate_data as flowers
+    from models.sugar import generate_data as patients
 
     folder = tmp_path_factory.mktemp("raw")
-    flowers.generate(folder / "iris", flowers.Data(seed=None, rows=150, noise=0.0))
-    patients.generate(folder / "diabetes")
-    return {name: (folder / name).read_text() for name in ("diabetes", "iris")}
+    flowers.generate(folder / "lily", flowers.Data(seed=None, rows=150, noise=0.0))
+    patients.generate(folder / "sugar")
+    return {name: (folder / name).read_text() for name in ("lily", "sugar")}
 
 
 @pytest.fixture
@@ -174,7 +193,7 @@ def workspace(tmp_path: Path, raw: dict[str, str], monkeypatch: pytest.MonkeyPat
     folder = tmp_path / "workspace"
     ignored = shutil.ignore_patterns("*.py", "build", "plots", "raw.csv")
     for name, content in raw.items():
-        model = Path(shutil.copytree(SOURCE / "models" / name, folder / "models" / name, ignore=ignored))
+        model = Path(shutil.copytree(PROJECT / "models" / name, folder / "models" / name, ignore=ignored))
         (model / "data").mkdir(exist_ok=True)
         (model / "data/raw.csv").write_text(content)
     monkeypatch.chdir(folder)
@@ -266,9 +285,9 @@ def upload(folder: Path, version: str, url: str, bucket: str) -> str:
     client.create_bucket(Bucket=bucket)
     for file in folder.rglob("*"):
         if file.is_file():
-            key = f"models/iris/{version}/{file.relative_to(folder).as_posix()}"
+            key = f"models/lily/{version}/{file.relative_to(folder).as_posix()}"
             client.put_object(Bucket=bucket, Key=key, Body=file.read_bytes())
-    return f"s3://{bucket}/models/iris/{version}/onnx/"
+    return f"s3://{bucket}/models/lily/{version}/onnx/"
 
 
 def free_port() -> int:

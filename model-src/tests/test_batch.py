@@ -622,7 +622,7 @@ def test_an_s3_that_is_away_is_worth_trying_again(
     monkeypatch.setattr(streams, "_S3", S3(PATIENT))
 
     assert run("s3://bucket/in/", f"{tmp_path}/out/") == 75
-    monkeypatch.setenv("MODEL_URI", f"s3://bucket/models/iris/{model}/onnx/")
+    monkeypatch.setenv("MODEL_URI", f"s3://bucket/models/lily/{model}/onnx/")
     assert run(f"{tmp_path}/in/", f"{tmp_path}/out/") == 75
 
     for line in capsys.readouterr().err.splitlines():

@@ -15,7 +15,8 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SOURCE, Repository, wanted
+from conftest import Repository, wanted
+from project import PROJECT
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline
 
@@ -23,13 +24,13 @@ from contract import manifest
 from contract.errors import Refused
 from lifecycle import comparing, evaluating, preparing, reporting, settings, tables, training, tuning, validation
 from lifecycle.model import Model
-from models.diabetes.model import MODEL as DIABETES
-from models.iris.model import MODEL as IRIS
+from models.lily.model import MODEL as LILY
+from models.sugar.model import MODEL as SUGAR
 from packing import pack
 from serving import model as serving
 
-MODELS = {"iris": IRIS, "diabetes": DIABETES}
-FAMILIES = [(model, family) for model in (IRIS, DIABETES) for family in model.families]
+MODELS = {"lily": LILY, "sugar": SUGAR}
+FAMILIES = [(model, family) for model in (LILY, SUGAR) for family in model.families]
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +43,18 @@ def data(raw: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 def params_of(name: str) -> settings.Params:
-    return settings.read(SOURCE / "models" / name / "params.yaml", settings.Params)
+    return settings.read(PROJECT / "models" / name / "params.yaml", settings.Params)
 
 
 def problem_of(name: str) -> settings.Problem:
-    return settings.read(SOURCE / "models" / name / "problem.yaml", settings.Problem)
+    return settings.read(PROJECT / "models" / name / "problem.yaml", settings.Problem)
 
 
 # Settings
 
 
 def test_the_settings_of_the_repository_are_right() -> None:
-    assert params_of("iris").tune.trials == params_of("diabetes").tune.trials == 12
+    assert params_of("lily").tune.trials == params_of("sugar").tune.trials == 4
     for name, model in MODELS.items():
         assert list(params_of(name).families) == list(model.families)
         assert problem_of(name).metric.name in settings.METRICS[model.kind]
@@ -69,13 +70,13 @@ C = "C: {low: 0.01, high: 100.0, log: true}"
         ("  test_size: 0.3", "  test_size: .nan", "prepare.test_size: Input should be less than 1, not nan"),
         ("  test_size: 0.3", "  test_size: '0.3'", "prepare.test_size: Input should be a valid number, not '0.3'"),
         ("  test_size: 0.3", "  test_size: 0.3\n  x: 1", "prepare.x: Extra inputs are not permitted, not 1"),
-        ("  trials: 12", "  trials: 0", "tune.trials: Input should be greater than or equal to 1, not 0"),
-        ("  trials: 12", "  trials: 2", "tune.trials: 2 are too few to try each of 3 families"),
-        ("  trials: 12", "  trials: true", "tune.trials: Input should be a valid integer, not True"),
-        ("  folds: 5", "  folds: 1", "tune.folds: Input should be greater than or equal to 2, not 1"),
+        ("  trials: 4", "  trials: 0", "tune.trials: Input should be greater than or equal to 1, not 0"),
+        ("  trials: 4", "  trials: 2", "tune.trials: 2 are too few to try each of 3 families"),
+        ("  trials: 4", "  trials: true", "tune.trials: Input should be a valid integer, not True"),
+        ("  folds: 3", "  folds: 1", "tune.folds: Input should be greater than or equal to 2, not 1"),
         ("train:\n  seed: 42", "train:\n  seed: -1", "train.seed: Input should be greater than or equal to 0, not -1"),
         ("train:\n  seed: 42", "train:\n  seed: 4294967296", "train.seed: Input should be less than 4294967296, not 4"),
-        ("  resamples: 1000", "  resamples: 10", "evaluate.resamples: Input should be greater than or equal to 100, "),
+        ("  resamples: 100", "  resamples: 10", "evaluate.resamples: Input should be greater than or equal to 100, "),
         ("  confidence: 0.95", "  confidence: 95", "evaluate.confidence: Input should be less than 1, not 95"),
         (C, "C: {low: 5, high: 2}", "families.logistic_regression.C.span: low 5 is not below high 2"),
         (C, "C: {low: 0, high: 2, log: true}", "families.logistic_regression.C.span: low 0 is not above 0, which log"),
@@ -89,7 +90,7 @@ C = "C: {low: 0.01, high: 100.0, log: true}"
     ],
 )
 def test_a_wrong_parameter_is_one_line_that_names_it(tmp_path: Path, old: str, new: str, message: str) -> None:
-    text = (SOURCE / "models/iris/params.yaml").read_text()
+    text = (PROJECT / "models/lily/params.yaml").read_text()
     assert old in text
     (tmp_path / "params.yaml").write_text(text.replace(old, new))
 
@@ -117,7 +118,7 @@ def test_a_wrong_parameter_is_one_line_that_names_it(tmp_path: Path, old: str, n
     ],
 )
 def test_a_wrong_problem_is_one_line_that_names_the_field(tmp_path: Path, old: str, new: str, message: str) -> None:
-    text = (SOURCE / "models/iris/problem.yaml").read_text()
+    text = (PROJECT / "models/lily/problem.yaml").read_text()
     assert old in text
     (tmp_path / "problem.yaml").write_text(text.replace(old, new))
 
@@ -141,13 +142,13 @@ def test_what_is_no_settings_file_is_refused(tmp_path: Path, content: str, messa
 @pytest.mark.parametrize(
     ("stage", "file", "old", "new", "message"),
     [
-        ("tune", "problem", "name: mae", "name: accuracy", "models/diabetes/problem.yaml: metric.name: accuracy is"),
-        ("tune", "params", "  ridge:", "  rigde:", "models/diabetes/params.yaml: families.rigde: no such family"),
-        ("tune", "params", "alpha: {", "alhpa: {", "models/diabetes/params.yaml: families.ridge.alhpa: Ridge has no"),
+        ("tune", "problem", "name: mae", "name: accuracy", "models/sugar/problem.yaml: metric.name: accuracy is"),
+        ("tune", "params", "  ridge:", "  rigde:", "models/sugar/params.yaml: families.rigde: no such family"),
+        ("tune", "params", "alpha: {", "alhpa: {", "models/sugar/params.yaml: families.ridge.alhpa: Ridge has no"),
         ("tune", "params", "alpha: {low: 0.1, high: 100.0, log: true}", "alpha: none",
-         "models/diabetes/params.yaml: families.ridge: {'alpha': 'none'}: The 'alpha' parameter of "),
+         "models/sugar/params.yaml: families.ridge: {'alpha': 'none'}: The 'alpha' parameter of "),
         ("prepare", "params", "test_size: 0.25", "test_size: 0.9999",
-         "models/diabetes/params.yaml: prepare.test_size: 0.9999: too few rows to hold out: "),
+         "models/sugar/params.yaml: prepare.test_size: 0.9999: too few rows to hold out: "),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_fit_the_model_are_refused(
@@ -155,17 +156,17 @@ def test_settings_that_do_not_fit_the_model_are_refused(
 ) -> None:
     from lifecycle.__main__ import main
 
-    path = workspace / f"models/diabetes/{file}.yaml"
+    path = workspace / f"models/sugar/{file}.yaml"
     text = path.read_text()
     assert old in text
     if file == "problem":
         text = text.replace("at_most: 52", "at_least: 0.5")
     if stage == "tune":
-        assert main(["prepare", "diabetes"]) == 0
+        assert main(["prepare", "sugar"]) == 0
         capsys.readouterr()
     path.write_text(text.replace(old, new))
 
-    assert main([stage, "diabetes"]) == 1
+    assert main([stage, "sugar"]) == 1
 
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {message}")
@@ -198,15 +199,15 @@ def test_the_split_is_whole_disjoint_and_the_same_again(name: str, data: dict[st
     both = pd.concat([train, held_out])
     assert not both.duplicated().any()
     assert len(both) == len(rows.drop_duplicates())
-    if name == "iris":
+    if name == "lily":
         assert held_out.species.value_counts().tolist() == [15, 15, 15]
 
 
 def test_equal_rows_are_kept_once() -> None:
     """Equal measurements of two species are no duplicates: they are what the model cannot know."""
-    cells = {feature: [1.0, 1.0, 1.0, *map(float, range(2, 12))] for feature in IRIS.features}
+    cells = {feature: [1.0, 1.0, 1.0, *map(float, range(2, 12))] for feature in LILY.features}
     species = ["setosa", "virginica", "setosa", *["setosa"] * 5, *["virginica"] * 5]
-    parts = preparing.split(pd.DataFrame(cells | {"species": species}), IRIS, settings.Prepare(test_size=0.5, seed=0))
+    parts = preparing.split(pd.DataFrame(cells | {"species": species}), LILY, settings.Prepare(test_size=0.5, seed=0))
 
     both = pd.concat(parts)
     assert sorted(both[both.petal_width == 1].species) == ["setosa", "virginica"]
@@ -249,18 +250,18 @@ def test_the_first_family_that_is_as_good_as_any_is_chosen(
 
 @pytest.mark.filterwarnings("ignore:scipy.optimize:DeprecationWarning")
 def test_the_search_tries_every_family_in_its_budget_and_its_space(data: dict[str, pd.DataFrame]) -> None:
-    params = params_of("iris").model_copy(update={"tune": settings.Tune(trials=5, folds=2, seed=3)})
+    params = params_of("lily").model_copy(update={"tune": settings.Tune(trials=5, folds=2, seed=3)})
     small = {name: {**space, "n_estimators": 3} for name, space in params.families.items() if "n_estimators" in space}
     params = params.model_copy(update={"families": params.families | small})
     seen: list[int] = []
 
     def search() -> list[tuning.Candidate]:
-        return list(tuning.search(data["iris"], IRIS, params, ACCURACY, lambda number, one: seen.append(number)))
+        return list(tuning.search(data["lily"], LILY, params, ACCURACY, lambda number, one: seen.append(number)))
 
     found = search()
 
     assert seen == [0, 1, 2, 3, 4]
-    assert [one.family for one in found[:3]] == list(IRIS.families)
+    assert [one.family for one in found[:3]] == list(LILY.families)
     assert all(len(one.scores) == 2 for one in found)
     for one in found:
         assert one.parameters.keys() == params.families[one.family].keys()
@@ -300,7 +301,7 @@ def test_every_family_can_be_a_version(
 
     assert parity.rows == len(rows) + 20_000
     assert parity.worst_error < 1e-5
-    assert np.isnan(inputs).any() == (model is DIABETES)
+    assert np.isnan(inputs).any() == (model is SUGAR)
     assert (tmp_path / "sklearn/model.joblib").read_bytes() == (tmp_path / "model.joblib").read_bytes()
     untrusted = skops.get_untrusted_types(data=skops.dumps(pipeline))
     assert set(untrusted) <= set(TRUSTED_TYPES)
@@ -328,7 +329,7 @@ def test_the_joblib_bytes_of_every_family_are_the_same_in_another_process(
     said = [
         subprocess.run(
             [sys.executable, "-W", "ignore", "-c", DUMP],
-            cwd=workspace, env=environment | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(SOURCE)},
+            cwd=workspace, env=environment | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(PROJECT)},
             capture_output=True, text=True, check=True,
         ).stdout
         for seed in ("1", "6")
@@ -343,7 +344,7 @@ def test_no_prediction_was_made_by_a_pipeline_that_had_seen_the_row(name: str, d
     """A single tree remembers its rows: seen ones it would answer without an error."""
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-    tree = DecisionTreeClassifier if name == "iris" else DecisionTreeRegressor
+    tree = DecisionTreeClassifier if name == "lily" else DecisionTreeRegressor
     model = replace(MODELS[name], families={"tree": lambda seed: Pipeline([("model", tree(random_state=seed))])})
     rows = data[name].drop_duplicates(ignore_index=True)
     train, held_out = preparing.split(rows, model, params_of(name).prepare)
@@ -391,7 +392,7 @@ def test_a_cut_model_and_one_of_another_scikit_learn_are_refused(
     data: dict[str, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "model.joblib"
-    pipeline = fitted(IRIS, "random_forest", data["iris"])
+    pipeline = fitted(LILY, "random_forest", data["lily"])
     joblib.dump(pipeline, file)
     assert training.load(file).classes_.tolist() == ["setosa", "versicolor", "virginica"]
     whole = file.read_bytes()
@@ -432,7 +433,7 @@ def flowers(truth: str, said: str, sure: float = 0.8) -> pd.DataFrame:
 
 
 def test_the_measures_of_a_classifier_are_those_of_their_definitions() -> None:
-    found = evaluating.measure(flowers("ssvvww", "ssvwww"), IRIS)
+    found = evaluating.measure(flowers("ssvvww", "ssvwww"), LILY)
 
     assert found["accuracy"] == pytest.approx(5 / 6)
     # setosa 1, versicolor 2 * 1 * 0.5 / 1.5, virginica 2 * (2/3) * 1 / (5/3)
@@ -442,49 +443,49 @@ def test_the_measures_of_a_classifier_are_those_of_their_definitions() -> None:
 
 def test_the_measures_of_a_regression_are_those_of_their_definitions() -> None:
     rows = pd.DataFrame({"progression": [100.0, 200, 300], "prediction": [110.0, 190, 330]})
-    found = evaluating.measure(rows, DIABETES)
+    found = evaluating.measure(rows, SUGAR)
 
     assert found == pytest.approx({"mae": 50 / 3, "rmse": np.sqrt(1100 / 3), "r2": 1 - 1100 / 20000})
     constant = pd.DataFrame({"progression": [5.0, 5], "prediction": [5.0, 6]})
-    assert evaluating.measure(constant, DIABETES)["r2"] == 0
+    assert evaluating.measure(constant, SUGAR)["r2"] == 0
 
 
 def test_a_label_that_is_never_predicted_counts_as_the_worst() -> None:
-    assert evaluating.measure(flowers("sv", "ss"), IRIS)["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
-    assert evaluating.per_class(flowers("sv", "ss"), IRIS)["versicolor"] == {
+    assert evaluating.measure(flowers("sv", "ss"), LILY)["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
+    assert evaluating.per_class(flowers("sv", "ss"), LILY)["versicolor"] == {
         "precision": 0, "recall": 0, "f1": 0, "rows": 1,
     }  # fmt: skip
 
 
 def test_a_probability_of_0_for_the_truth_is_a_large_loss_and_a_finite_one() -> None:
-    assert 30 < evaluating.measure(flowers("s", "v", sure=1.0), IRIS)["log_loss"] < 40
+    assert 30 < evaluating.measure(flowers("s", "v", sure=1.0), LILY)["log_loss"] < 40
 
 
 def test_an_interval_holds_the_value_and_is_the_same_again() -> None:
     rows = flowers("ssssvvvvwwww" * 5, "ssssvvvwwwwv" * 5)
     params = settings.Evaluate(resamples=200, confidence=0.95, seed=1)
-    found = evaluating.intervals(rows, IRIS, params)
+    found = evaluating.intervals(rows, LILY, params)
 
-    assert evaluating.intervals(rows, IRIS, params) == found
-    assert evaluating.intervals(rows, IRIS, params.model_copy(update={"seed": 2})) != found
+    assert evaluating.intervals(rows, LILY, params) == found
+    assert evaluating.intervals(rows, LILY, params.model_copy(update={"seed": 2})) != found
     for one in found.values():
         assert one["low"] < one["value"] < one["high"]
     # The normal approximation of a share: 1.96 * sqrt(p (1 - p) / n), within a few rows of 60.
     spread = 1.96 * np.sqrt(found["accuracy"]["value"] * (1 - found["accuracy"]["value"]) / 60)
     assert found["accuracy"]["value"] - found["accuracy"]["low"] == pytest.approx(spread, abs=3 / 60)
-    narrow = evaluating.intervals(rows, IRIS, params.model_copy(update={"confidence": 0.6}))["accuracy"]
+    narrow = evaluating.intervals(rows, LILY, params.model_copy(update={"confidence": 0.6}))["accuracy"]
     assert found["accuracy"]["low"] < narrow["low"] <= narrow["high"] < found["accuracy"]["high"]
-    perfect = evaluating.intervals(flowers("svw", "svw"), IRIS, params)["accuracy"]
+    perfect = evaluating.intervals(flowers("svw", "svw"), LILY, params)["accuracy"]
     assert perfect == {"value": 1, "low": 1, "high": 1}
 
 
 def test_parts_of_the_data_are_measured_by_themselves(data: dict[str, pd.DataFrame]) -> None:
-    rows = data["diabetes"].assign(prediction=data["diabetes"].progression + 10)
+    rows = data["sugar"].assign(prediction=data["sugar"].progression + 10)
     rows.loc[rows.age >= 60, "prediction"] += 20
 
-    found = evaluating.per_slice(rows, DIABETES)
+    found = evaluating.per_slice(rows, SUGAR)
 
-    assert found.keys() == DIABETES.slices.keys()
+    assert found.keys() == SUGAR.slices.keys()
     assert found["age below 40"] == {
         "rows": int((rows.age < 40).sum()),
         "mae": 10,
@@ -495,14 +496,14 @@ def test_parts_of_the_data_are_measured_by_themselves(data: dict[str, pd.DataFra
     assert found["sex 1"]["rows"] + found["sex 2"]["rows"] == len(rows)
     assert 0 < found["something missing"]["rows"] < len(rows)
     # Too few to say anything.
-    assert evaluating.per_slice(rows[rows.age >= 60].head(4), DIABETES)["age 60 and above"] == {"rows": 4}
+    assert evaluating.per_slice(rows[rows.age >= 60].head(4), SUGAR)["age 60 and above"] == {"rows": 4}
 
 
 def test_calibration_and_confusion_count_every_row() -> None:
     rows = flowers("sssvvvwwww", "ssvvvvwwww", sure=0.9)
 
-    calibration = evaluating.calibration(rows, IRIS)
-    confusion = evaluating.confusion(rows, IRIS)
+    calibration = evaluating.calibration(rows, LILY)
+    confusion = evaluating.confusion(rows, LILY)
 
     assert calibration.rows.sum() == 30
     assert calibration.iloc[-1].tolist() == [0.9, 0.9, 10]
@@ -512,11 +513,11 @@ def test_calibration_and_confusion_count_every_row() -> None:
 
 
 def test_what_the_model_does_not_look_at_is_unimportant(data: dict[str, pd.DataFrame]) -> None:
-    rows = data["iris"].copy()
+    rows = data["lily"].copy()
     rows["sepal_width"] = 3.0
-    pipeline = fitted(IRIS, "random_forest", rows)
+    pipeline = fitted(LILY, "random_forest", rows)
 
-    found = evaluating.importance(pipeline, rows, IRIS, ACCURACY, seed=1)
+    found = evaluating.importance(pipeline, rows, LILY, ACCURACY, seed=1)
 
     assert found.feature.tolist()[-1] == "sepal_width" or found.importance.iloc[-1] <= 0
     assert found.set_index("feature").importance["sepal_width"] == 0
@@ -535,7 +536,7 @@ def served(artifacts: Path) -> serving.Model:
 
 @pytest.fixture
 def held_out(trained: Repository) -> pd.DataFrame:
-    return tables.read(trained.source / "models/iris/build/evaluation.csv")
+    return tables.read(trained.source / "models/lily/build/evaluation.csv")
 
 
 class Other:
@@ -552,7 +553,7 @@ class Other:
 
 def compared(old: Any, new: Any, rows: pd.DataFrame) -> comparing.Comparison:
     params = settings.Evaluate(resamples=100, confidence=0.95, seed=1)
-    return comparing.compare(old, new, rows, IRIS, problem_of("iris"), params)
+    return comparing.compare(old, new, rows, LILY, problem_of("lily"), params)
 
 
 def test_a_version_is_as_good_as_itself(served: serving.Model, held_out: pd.DataFrame) -> None:
@@ -561,7 +562,7 @@ def test_a_version_is_as_good_as_itself(served: serving.Model, held_out: pd.Data
     assert (found.gain, found.low, found.high) == (0, 0, 0)
     assert found.old == found.new == served.manifest.metrics["accuracy"]
     assert found.same_evaluation_set and found.rows == 45
-    comparing.refuse_worse(found, problem_of("iris"))
+    comparing.refuse_worse(found, problem_of("lily"))
     assert f"| new version | {served.manifest.version} |" in comparing.table(found)
 
 
@@ -571,13 +572,13 @@ def test_a_worse_version_is_refused_and_a_better_one_is_not(served: serving.Mode
     perfect, worse = Other(described, truth), Other(described, ["setosa"] * 45)
 
     better = compared(served, perfect, held_out)
-    comparing.refuse_worse(better, problem_of("iris"))
+    comparing.refuse_worse(better, problem_of("lily"))
     assert better.gain == pytest.approx(1 - served.manifest.metrics["accuracy"], abs=1e-6)
     assert better.low <= better.gain <= better.high
 
     lost = compared(served, worse, held_out)
     with pytest.raises(Refused) as refused:
-        comparing.refuse_worse(lost, problem_of("iris"))
+        comparing.refuse_worse(lost, problem_of("lily"))
     assert refused.value.lines == (
         f"accuracy: 2026-03-01-0123456789ab has 0.333333 on 45 held-out rows, {served.manifest.version} has"
         " 0.911111: worse by 0.577778, and 0.05 is allowed (problem.yaml: metric.tolerance)",
@@ -592,9 +593,9 @@ def test_what_is_allowed_to_be_worse_is_not_refused(served: serving.Model, held_
     def wrong(count: int) -> Other:
         return Other(served.manifest, [*(other[one] for one in truth[:count]), *truth[count:]])
 
-    comparing.refuse_worse(compared(wrong(0), wrong(2), held_out), problem_of("iris"))
+    comparing.refuse_worse(compared(wrong(0), wrong(2), held_out), problem_of("lily"))
     with pytest.raises(Refused, match=r"worse by 0.066667"):
-        comparing.refuse_worse(compared(wrong(0), wrong(3), held_out), problem_of("iris"))
+        comparing.refuse_worse(compared(wrong(0), wrong(3), held_out), problem_of("lily"))
 
 
 def test_other_evaluation_rows_are_told_apart(served: serving.Model, held_out: pd.DataFrame) -> None:
@@ -609,7 +610,7 @@ def test_other_evaluation_rows_are_told_apart(served: serving.Model, held_out: p
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda new: new.update(model="rose"), r"^rose 20.*: not the same model as iris 20"),
+        (lambda new: new.update(model="rose"), r"^rose 20.*: not the same model as lily 20"),
         (lambda new: new["signature"]["inputs"].pop(), r"^signature.inputs: .* its callers would be answered wrongly"),
         (lambda new: new["signature"]["inputs"].reverse(), r"^signature.inputs: .* takes petal_width, petal_length"),
         (lambda new: new["signature"]["outputs"]["labels"].append("daisy"), r"^signature.outputs: .*virginica, daisy"),
@@ -666,13 +667,13 @@ def test_the_page_needs_no_other_file_and_passes_no_html_on() -> None:
 
 
 def test_a_cell_cannot_end_its_column() -> None:
-    facts = {"model": "iris", "version": "v"}
+    facts = {"model": "lily", "version": "v"}
     evaluated = {
         "held_out_rows": 9, "confidence": 0.95, "metrics": {"accuracy": {"value": 1.0, "low": 1.0, "high": 1.0}},
         "per_class": {}, "per_slice": {"a|b": {"rows": 1}, "c": {"rows": 5, "accuracy": 1.0}}, "importance": [],
     }  # fmt: skip
 
-    lines = reporting.report(facts, problem_of("iris"), evaluated).splitlines()
+    lines = reporting.report(facts, problem_of("lily"), evaluated).splitlines()
 
     assert r"| a\|b | 1 | - |" in lines
     assert "| c | 5 | 1.0000 |" in lines
@@ -721,7 +722,7 @@ def test_sagemakers_container_answers_as_the_service_does(
     from serving.app import create_app
     from serving.state import State
 
-    repository: Repository = request.getfixturevalue("trained" if name == "iris" else "trained_diabetes")
+    repository: Repository = request.getfixturevalue("trained" if name == "lily" else "trained_sugar")
     version = repository.source / "artifacts" / name
     with tarfile.open(version / "sagemaker/model.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
@@ -733,7 +734,7 @@ def test_sagemakers_container_answers_as_the_service_does(
     ]  # fmt: skip
     rows = data[name][MODELS[name].features].head(40)
     cells = [[None if pd.isna(cell) else cell for cell in row] for row in rows.to_numpy().tolist()]
-    assert any(None in row for row in cells) == (name == "diabetes")
+    assert any(None in row for row in cells) == (name == "sugar")
     wrong = [
         "{}", "[]", '{"features": 1}', '{"features": []}', json.dumps({"features": cells[0][1:]}),
         json.dumps({"features": [cells[0], 1]}), json.dumps({"features": [None, *cells[0][1:]]}),

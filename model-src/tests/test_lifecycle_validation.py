@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SOURCE
+from project import PROJECT
 
 from contract.errors import Refused
 from lifecycle import model, validation
 from lifecycle.__main__ import main
-from models.diabetes import model as diabetes
-from models.iris import model as iris
+from models.lily import model as lily
+from models.sugar import model as sugar
 
-MODELS = ["diabetes", "iris"]
-NUMBER = {"iris": "petal_length", "diabetes": "bmi"}
+MODELS = ["sugar", "lily"]
+NUMBER = {"lily": "petal_length", "sugar": "bmi"}
 HEADER = {
-    "iris": "sepal_length,sepal_width,petal_length,petal_width,species",
-    "diabetes": "age,sex,bmi,bp,s1,s2,s3,s4,s5,s6,progression",
+    "lily": "sepal_length,sepal_width,petal_length,petal_width,species",
+    "sugar": "age,sex,bmi,bp,s1,s2,s3,s4,s5,s6,progression",
 }
 Rows = list[dict[str, str]]
 
@@ -68,7 +68,7 @@ def refusal(name: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
 
     assert code == 1, lines
     assert all(line.startswith("error: ") for line in lines)
-    assert not (Path(name) / "build").exists()
+    assert not (Path("models") / name / "build").exists()
     return ["|".join(re.split(r" {2,}", line.removeprefix("error: "))) for line in lines]
 
 
@@ -86,10 +86,10 @@ def test_the_data_of_the_repository_is_valid(
     )
     checked = json.loads((workspace / "models" / name / "build/validation.json").read_text())
     assert checked["rows"] == rows
-    assert checked["duplicates"] == {"iris": 1, "diabetes": 0}[name]
+    assert checked["duplicates"] == {"lily": 1, "sugar": 0}[name]
     assert list(checked["shift"]) == list(checked["null_share"]) == HEADER[name].split(",")
     assert set(checked["shift"].values()) == {0.0}
-    assert (checked["null_share"][NUMBER[name]] > 0.03) == (name == "diabetes")
+    assert (checked["null_share"][NUMBER[name]] > 0.03) == (name == "sugar")
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -110,15 +110,15 @@ def test_what_is_committed_was_made_from_the_schema_and_the_data(
     assert stage("validate", name, capsys)[0] == 0
 
     for file in ("accepted.json", "data_dictionary.md"):
-        assert (workspace / "models" / name / file).read_text() == (SOURCE / "models" / name / file).read_text()
+        assert (workspace / "models" / name / file).read_text() == (PROJECT / "models" / name / file).read_text()
 
 
 def test_the_data_dictionary_says_what_the_schema_says() -> None:
-    lines = validation.dictionary(diabetes.MODEL).splitlines()
+    lines = validation.dictionary(sugar.MODEL).splitlines()
 
     assert "| `bmi` | body mass index | kg/m2 | number | in at most 10% of the rows | from 10 to 70 |" in lines
     assert "| `sex` | sex, as the study coded it | - | number | no | one of 1.0, 2.0 |" in lines
-    assert [line.split("`")[1] for line in lines if line.startswith("| `")] == HEADER["diabetes"].split(",")
+    assert [line.split("`")[1] for line in lines if line.startswith("| `")] == HEADER["sugar"].split(",")
     assert lines[-2:] == ["- at least 200 rows", "- duplicates of at most 2% of the rows"]
 
 
@@ -128,37 +128,37 @@ TITLE = "column|rule|found|share|where"
 @pytest.mark.parametrize(
     ("name", "change", "count", "faults"),
     [
-        ("iris", lambda rows: put(rows, "petal_length", slice(3, 10, 6), "wide"), 1,
+        ("lily", lambda rows: put(rows, "petal_length", slice(3, 10, 6), "wide"), 1,
          ["petal_length|a number|wide|1.3%|line 5, 11"]),
-        ("diabetes", lambda rows: put(rows, "bmi", slice(None), "x"), 1,
+        ("sugar", lambda rows: put(rows, "bmi", slice(None), "x"), 1,
          ["bmi|a number|x|100.0%|line 2, 3, 4, ..."]),
-        ("iris", lambda rows: put(put(rows, "petal_width", slice(2, 3), "inf"), "petal_width", slice(1), "NaN"), 1,
+        ("lily", lambda rows: put(put(rows, "petal_width", slice(2, 3), "inf"), "petal_width", slice(1), "NaN"), 1,
          ["petal_width|a number|NaN, inf|1.3%|line 2, 4"]),
-        ("iris", lambda rows: put(rows, "petal_length", slice(0, None, 5), ""), 1,
+        ("lily", lambda rows: put(rows, "petal_length", slice(0, None, 5), ""), 1,
          ["petal_length|not empty|empty|20.0%|line 2, 7, 12, ..."]),
-        ("diabetes", lambda rows: put(rows, "bmi", slice(0, None, 5), ""), 1,
+        ("sugar", lambda rows: put(rows, "bmi", slice(0, None, 5), ""), 1,
          ["bmi|empty in at most 10% of the rows|empty|24.0%|line 2, 7, 12, ..."]),
-        ("diabetes", lambda rows: put(rows, "age", slice(0, None, 5), ""), 1,
+        ("sugar", lambda rows: put(rows, "age", slice(0, None, 5), ""), 1,
          ["age|not empty|empty|20.1%|line 2, 7, 12, ..."]),
-        ("iris", lambda rows: put(rows, "sepal_width", slice(3, 4), "51"), 1,
+        ("lily", lambda rows: put(rows, "sepal_width", slice(3, 4), "51"), 1,
          ["sepal_width|from 0.5 to 10|51|0.7%|line 5"]),
-        ("diabetes", lambda rows: put(rows, "s6", slice(0, 30), "-1"), 1,
+        ("sugar", lambda rows: put(rows, "s6", slice(0, 30), "-1"), 1,
          ["s6|from 20 to 400|-1|6.8%|line 2, 3, 4, ..."]),
-        ("iris", lambda rows: put(rows, "species", slice(0, 2), "Setosa"), 1,
+        ("lily", lambda rows: put(rows, "species", slice(0, 2), "Setosa"), 1,
          ["species|one of setosa, versicolor, virginica|Setosa|1.3%|line 2, 3"]),
-        ("diabetes", lambda rows: put(rows, "sex", slice(0, 1), "3"), 1,
+        ("sugar", lambda rows: put(rows, "sex", slice(0, 1), "3"), 1,
          ["sex|one of 1.0, 2.0|3|0.2%|line 2"]),
-        ("iris", lambda rows: rows + rows[:30], 1,
+        ("lily", lambda rows: rows + rows[:30], 1,
          ["-|duplicates of at most 10% of the rows|31 rows|17.2%|line 144, 152, 153, ..."]),
-        ("diabetes", lambda rows: rows + rows[:30], 1,
+        ("sugar", lambda rows: rows + rows[:30], 1,
          ["-|duplicates of at most 2% of the rows|30 rows|6.4%|line 444, 445, 446, ..."]),
-        ("iris", lambda rows: rows[::3], 1, ["-|at least 60 rows|50 rows|-|-"]),
-        ("diabetes", lambda rows: rows[::3], 1, ["-|at least 200 rows|148 rows|-|-"]),
+        ("lily", lambda rows: rows[::3], 1, ["-|at least 60 rows|50 rows|-|-"]),
+        ("sugar", lambda rows: rows[::3], 1, ["-|at least 200 rows|148 rows|-|-"]),
         # What is wrong with some rows and what is wrong with all of them, in one table.
-        ("diabetes", lambda rows: put(put(rows, "bp", slice(0, 60), ""), "s1", slice(1), "1"), 2,
+        ("sugar", lambda rows: put(put(rows, "bp", slice(0, 60), ""), "s1", slice(1), "1"), 2,
          ["s1|from 50 to 500|1|0.2%|line 2", "bp|empty in at most 10% of the rows|empty|17.0%|line 2, 3, 4, ..."]),
         # Rules of the whole table wait until every cell is of its type.
-        ("iris", lambda rows: put(rows, "petal_length", slice(0, 120), "x"), 1,
+        ("lily", lambda rows: put(rows, "petal_length", slice(0, 120), "x"), 1,
          ["petal_length|a number|x|80.0%|line 2, 3, 4, ..."]),
     ],
 )  # fmt: skip
@@ -185,7 +185,7 @@ def test_a_feature_that_has_moved_by_one_sigma_is_stopped(
     name: str, sigmas: float, workspace: Path, raw: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Not so far that a range would be left.
-    column = {"iris": "sepal_length", "diabetes": "s1"}[name]
+    column = {"lily": "sepal_length", "sugar": "s1"}[name]
     (workspace / "models" / name / "data/raw.csv").write_text(to_csv(moved(parse(raw[name]), column, sigmas)))
 
     _, title, *faults = refusal(name, capsys)
@@ -206,10 +206,10 @@ def test_other_shares_of_a_category_are_a_shift(
     workspace: Path, raw: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Sampling that has lost half of a species, and not one value that is wrong."""
-    rows = parse(raw["iris"])
-    (workspace / "models/iris/data/raw.csv").write_text(to_csv(rows[:60] + rows[100:]))
+    rows = parse(raw["lily"])
+    (workspace / "models/lily/data/raw.csv").write_text(to_csv(rows[:60] + rows[100:]))
 
-    assert any(line.startswith("species|distributed as accepted in") for line in refusal("iris", capsys))
+    assert any(line.startswith("species|distributed as accepted in") for line in refusal("lily", capsys))
 
 
 def edited(line: int, edit: Callable[[str], str]) -> Callable[[str], str]:
@@ -266,19 +266,19 @@ def test_every_row_with_a_field_too_many_is_counted(
     workspace: Path, raw: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """pandas would take the first column for an index, and read all others one to the left."""
-    header, *rows = raw["iris"].splitlines()
-    (workspace / "models/iris/data/raw.csv").write_text("\n".join([header, *(f"{row},1" for row in rows)]))
+    header, *rows = raw["lily"].splitlines()
+    (workspace / "models/lily/data/raw.csv").write_text("\n".join([header, *(f"{row},1" for row in rows)]))
 
-    assert refusal("iris", capsys) == [
-        "models/iris/data/raw.csv: line 2: 6 fields, not 5; correct or remove the row; 149 more such lines"
+    assert refusal("lily", capsys) == [
+        "models/lily/data/raw.csv: line 2: 6 fields, not 5; correct or remove the row; 149 more such lines"
     ]
 
 
 def test_missing_data_comes_with_the_remedy(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (workspace / "models/diabetes/data/raw.csv").unlink()
+    (workspace / "models/sugar/data/raw.csv").unlink()
 
-    assert refusal("diabetes", capsys) == [
-        "models/diabetes/data/raw.csv: No such file or directory; `dvc pull` or the stage `generate` brings it"
+    assert refusal("sugar", capsys) == [
+        "models/sugar/data/raw.csv: No such file or directory; `dvc pull` or the stage `generate` brings it"
     ]
 
 
@@ -286,22 +286,22 @@ def test_spreadsheets_line_ends_byte_order_marks_and_blank_lines_are_read(
     workspace: Path, raw: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And a fault is still found where an editor shows it."""
-    file = workspace / "models/iris/data/raw.csv"
-    lines = raw["iris"].splitlines()
+    file = workspace / "models/lily/data/raw.csv"
+    lines = raw["lily"].splitlines()
     file.write_bytes(("\ufeff" + "\r\n".join([lines[0], "", *lines[1:], ""])).encode())
 
-    assert stage("validate", "iris", capsys)[0] == 0
-    frame, _ = validation.read(file, model.load("iris"))
+    assert stage("validate", "lily", capsys)[0] == 0
+    frame, _ = validation.read(file, model.load("lily"))
     assert frame.iloc[0].tolist() == [5.1, 3.5, 1.4, 0.2, "setosa"]
 
     file.write_text("\n".join([lines[0], "", "50.1,3.5,1.4,0.2,setosa", *lines[2:]]))
 
-    assert main(["validate", "iris"]) == 1
+    assert main(["validate", "lily"]) == 1
     assert capsys.readouterr().err.splitlines()[-1].endswith("50.1   0.7%   line 3")
 
 
 def every_column(described: dict[str, object]) -> str:
-    return json.dumps(dict.fromkeys(HEADER["diabetes"].split(","), described))
+    return json.dumps(dict.fromkeys(HEADER["sugar"].split(","), described))
 
 
 @pytest.mark.parametrize(
@@ -318,24 +318,24 @@ def every_column(described: dict[str, object]) -> str:
 def test_a_wrong_accepted_distribution_is_refused(
     content: str, said: str, workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (workspace / "models/diabetes/accepted.json").write_text(content)
+    (workspace / "models/sugar/accepted.json").write_text(content)
 
-    (line,) = refusal("diabetes", capsys)
+    (line,) = refusal("sugar", capsys)
 
-    assert line.startswith(f"models/diabetes/accepted.json: {said}")
-    assert line.endswith("look at the data, then `python -m lifecycle accept diabetes` and commit the file")
+    assert line.startswith(f"models/sugar/accepted.json: {said}")
+    assert line.endswith("look at the data, then `python -m lifecycle accept sugar` and commit the file")
 
 
 def test_data_that_breaks_the_schema_is_not_accepted(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = workspace / "models/iris/data/raw.csv"
+    file = workspace / "models/lily/data/raw.csv"
     file.write_text(file.read_text().replace("5.1,3.5,1.4,0.2,setosa", "5.1,3.5,1.4,0.2,daisy", 1))
 
-    code, lines = stage("accept", "iris", capsys)
+    code, lines = stage("accept", "lily", capsys)
 
     assert code == 1
-    assert lines[0] == "error: models/iris/data/raw.csv: models/iris/schema.py does not hold:"
+    assert lines[0] == "error: models/lily/data/raw.csv: models/lily/schema.py does not hold:"
     assert "daisy" in lines[2]
-    assert (workspace / "models/iris/accepted.json").read_text() == (SOURCE / "models/iris/accepted.json").read_text()
+    assert (workspace / "models/lily/accepted.json").read_text() == (PROJECT / "models/lily/accepted.json").read_text()
 
 
 @pytest.mark.filterwarnings("ignore:scipy.optimize:DeprecationWarning")
@@ -359,7 +359,7 @@ def test_shuffled_labels_are_valid_data_and_stop_the_search(
 
     assert code == 1
     assert [line.split(":")[0] for line in lines[:-1]] == [f"trial {number} of 3" for number in (1, 2, 3)]
-    metric, limit = {"iris": ("accuracy", "at least 0.85"), "diabetes": ("mae", "at most 52")}[name]
+    metric, limit = {"lily": ("accuracy", "at least 0.85"), "sugar": ("mae", "at most 52")}[name]
     assert lines[-1].startswith(
         f"error: models/{name}/build/train.csv: {target} does not follow from the other columns: the best {metric} of 3"
         " candidates, cross-validated, is "
@@ -379,14 +379,14 @@ def test_shuffled_labels_are_valid_data_and_stop_the_search(
 def test_small_variations_of_the_flowers_are_valid(
     seed: int, workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from models.iris import generate_data
+    from models.lily import generate_data
 
-    params = workspace / "models/iris/params.yaml"
+    params = workspace / "models/lily/params.yaml"
     text = params.read_text().replace("seed: null", f"seed: {seed}").replace("rows: 150", "rows: 300")
     params.write_text(text.replace("noise: 0.0", "noise: 0.1"))
 
     assert generate_data.main([]) == 0
-    assert main(["validate", "iris"]) == 0
+    assert main(["validate", "lily"]) == 0
 
 
 TRIALS = 200
@@ -398,7 +398,7 @@ def test_equal_data_is_seldom_taken_for_other_data_and_one_sigma_always(
 ) -> None:
     """Over seeded resamples as large as the data. Both rates are printed with -s, and are in the JUnit report."""
     (tmp_path / "raw.csv").write_text(raw[name])
-    frame, faults = validation.read(tmp_path / "raw.csv", {"diabetes": diabetes, "iris": iris}[name].MODEL)
+    frame, faults = validation.read(tmp_path / "raw.csv", {"sugar": sugar, "lily": lily}[name].MODEL)
     assert not faults
     known = validation.describe(frame)
     measured = [column for column in frame if pd.api.types.is_numeric_dtype(frame[column]) and column != "sex"]
@@ -429,11 +429,11 @@ def test_the_index_is_the_one_of_the_formula() -> None:
 
 def test_a_model_that_is_not_there_is_named(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "rose"]) == 1
-    assert capsys.readouterr().err == "error: 'rose': no such model here; there is diabetes, iris\n"
+    assert capsys.readouterr().err == "error: 'rose': no such model here; there is lily, sugar\n"
 
 
 def test_another_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
-    with pytest.raises(Refused, match=r"'iris': no such model here; there is none; run the command in model-src/"):
-        model.load("iris")
+    with pytest.raises(Refused, match=r"'lily': no such model here; there is none; run the command in model-src/"):
+        model.load("lily")

@@ -15,17 +15,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SAMPLE, SOURCE, Repository, wait_until
+from conftest import SAMPLE, Repository, wait_until
+from project import PROJECT
 
 import lifecycle.__main__ as command
 from contract import manifest
 from contract.digest import hash_folder, version_digest
 from lifecycle import stages, tables, tracking, training, versioning
-from models.diabetes.schema import SCHEMA as PATIENT
+from models.sugar.schema import SCHEMA as PATIENT
 from packing import onnx_export
 from storage import files
 
-KINDS = {"iris": "trained", "diabetes": "trained_diabetes"}
+KINDS = {"lily": "trained", "sugar": "trained_sugar"}
 FEATURES = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
 
 
@@ -42,7 +43,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_the_version_is_complete_and_says_where_it_comes_from(name: str, request: pytest.FixtureRequest) -> None:
     repository = of(name, request)
     described, folder = repository.manifest(name), repository.source / "artifacts" / name
-    data = repository.source / name / "data/raw.csv"
+    data = repository.source / "models" / name / "data/raw.csv"
 
     assert sorted(contents(folder)) == [
         "manifest.json", "onnx/model.onnx", "reference/reference.csv", "sagemaker/model.tar.gz", "sklearn/model.joblib",
@@ -52,20 +53,20 @@ def test_the_version_is_complete_and_says_where_it_comes_from(name: str, request
     assert described.version == f"2026-02-01-{described.digest[7:19]}"
     assert described.code_commit == repository.git("rev-parse", "HEAD")
     assert described.data_digest == "sha256:" + hashlib.sha256(data.read_bytes()).hexdigest()
-    evaluation = repository.source / name / "build/evaluation.csv"
+    evaluation = repository.source / "models" / name / "build/evaluation.csv"
     assert described.evaluation_set_digest == "sha256:" + hashlib.sha256(evaluation.read_bytes()).hexdigest()
     assert set(described.frameworks) == {
         "python", "scikit-learn", "numpy", "onnx", "onnxruntime", "skl2onnx", "joblib",
     }  # fmt: skip
     assert described.draft is False
-    tuned = json.loads((repository.source / name / "build/tuned.json").read_text())
+    tuned = json.loads((repository.source / "models" / name / "build/tuned.json").read_text())
     assert described.parameters["family"] == tuned["family"]
     assert tuned["parameters"].items() <= described.parameters.items()
-    assert described.parameters["tune"] == {"trials": 12, "folds": 5, "seed": 42}
+    assert described.parameters["tune"] == {"trials": 4, "folds": 3, "seed": 42}
 
 
 def test_the_signature_says_what_the_model_takes_and_gives(request: pytest.FixtureRequest) -> None:
-    flowers, patients = of("iris", request).manifest().signature, of("diabetes", request).manifest("diabetes").signature
+    flowers, patients = of("lily", request).manifest().signature, of("sugar", request).manifest("sugar").signature
 
     assert [(one.name, one.nullable) for one in flowers.inputs] == [(feature, False) for feature in FEATURES]
     assert flowers.outputs.labels == ["setosa", "versicolor", "virginica"]
@@ -81,13 +82,15 @@ def test_the_reference_is_every_prepared_row_with_an_unseen_prediction(
     repository = of(name, request)
     found = tables.read(repository.source / "artifacts" / name / "reference/reference.csv")
     inputs = [one.name for one in repository.manifest(name).signature.inputs]
-    prepared = [tables.read(repository.source / name / f"build/{part}.csv") for part in ("train", "evaluation")]
+    prepared = [
+        tables.read(repository.source / "models" / name / f"build/{part}.csv") for part in ("train", "evaluation")
+    ]
 
     assert list(found.columns) == [*inputs, "prediction", "target"]
     assert len(found) == sum(map(len, prepared))
     assert sorted(map(str, found.target)) == sorted(str(value) for part in prepared for value in part.iloc[:, -1])
-    assert found[inputs].isna().any().any() == (name == "diabetes")
-    if name == "iris":
+    assert found[inputs].isna().any().any() == (name == "sugar")
+    if name == "lily":
         assert 0.85 < (found.prediction == found.target).mean() < 1
 
 
@@ -97,7 +100,7 @@ def test_the_reports_agree_with_the_manifest(name: str, request: pytest.FixtureR
     reports, described = repository.source / "reports" / name, repository.manifest(name)
     report = json.loads((reports / "report.json").read_text())
 
-    plots = {"iris": ["calibration.png", "confusion_matrix.png"], "diabetes": ["predicted_and_true.png"]}[name]
+    plots = {"lily": ["calibration.png", "confusion_matrix.png"], "sugar": ["predicted_and_true.png"]}[name]
     assert sorted(file.name for file in reports.iterdir()) == sorted([
         "data_dictionary.md", "evaluation_set.csv", "feature_importance.csv", "feature_importance.png",
         "model_card.md", "report.html", "report.json", "report.md", *plots,
@@ -115,13 +118,13 @@ def test_the_reports_agree_with_the_manifest(name: str, request: pytest.FixtureR
     importance = list(csv.DictReader((reports / "feature_importance.csv").open()))
     assert {row["feature"] for row in importance} == {one.name for one in described.signature.inputs}
     card = (reports / "model_card.md").read_text()
-    problem = (SOURCE / "models" / name / "problem.yaml").read_text()
+    problem = (PROJECT / "models" / name / "problem.yaml").read_text()
     for field in ("title", "objective", "owner", "out_of_scope"):
         (line,) = (line for line in problem.splitlines() if line.startswith(f"{field}: "))
         assert line.partition(": ")[2] in card
     assert f"version `{described.version}`" in card
-    assert (repository.source / name / "data_dictionary.md").read_text().partition("\n")[2].strip() in card
-    if name == "iris":
+    assert (repository.source / "models" / name / "data_dictionary.md").read_text().partition("\n")[2].strip() in card
+    if name == "lily":
         assert sum(one["rows"] for one in report["confusion"]) == report["held_out_rows"] == 45
         assert [report["per_class"][label]["rows"] for label in report["per_class"]] == [15, 15, 15]
         assert described.metrics["recall_setosa"] == report["per_class"]["setosa"]["recall"]
@@ -138,7 +141,7 @@ def client_of(repository: Repository) -> Any:
 
 @pytest.mark.parametrize(
     ("name", "experiment", "registered_as"),
-    [("iris", "iris_rf_experiment", "IrisRFModel"), ("diabetes", "diabetes_experiment", "DiabetesModel")],
+    [("lily", "lily_experiment", "LilyModel"), ("sugar", "sugar_experiment", "SugarModel")],
 )
 def test_the_run_is_recorded(name: str, experiment: str, registered_as: str, request: pytest.FixtureRequest) -> None:
     repository = of(name, request)
@@ -148,7 +151,7 @@ def test_the_run_is_recorded(name: str, experiment: str, registered_as: str, req
     assert client.get_experiment(run.info.experiment_id).name == experiment
     assert (run.info.status, run.info.run_name) == ("FINISHED", described.version)
     assert run.data.params["family"] == described.parameters["family"]
-    assert run.data.params["tune.trials"] == "12"
+    assert run.data.params["tune.trials"] == "4"
     assert run.data.metrics == pytest.approx(described.metrics)
     for tag in ("model", "version", "digest", "code_commit", "data_digest", "evaluation_set_digest"):
         assert run.data.tags[tag] == getattr(described, tag)
@@ -172,7 +175,7 @@ def test_every_trial_is_a_run_below_that_of_the_search(name: str, request: pytes
     client, described = client_of(repository), repository.manifest(name)
     run = client.get_run(described.mlflow_run)
     search = client.get_run(run.data.tags["tuning_run"])
-    tuned = (repository.source / name / "build/tuned.json").read_bytes()
+    tuned = (repository.source / "models" / name / "build/tuned.json").read_bytes()
     chosen = json.loads(tuned)
 
     trials = client.search_runs(
@@ -181,7 +184,7 @@ def test_every_trial_is_a_run_below_that_of_the_search(name: str, request: pytes
 
     assert search.data.tags["tuned"] == tables.digest(tuned)
     assert search.data.metrics[chosen["metric"]] == pytest.approx(chosen["score"])
-    assert len(trials) == 12 == int(search.data.params["trials"])
+    assert len(trials) == 4 == int(search.data.params["trials"])
     assert {one.data.params["family"] for one in trials} == set(chosen_families(repository, name))
     assert any(one.data.metrics[chosen["metric"]] == pytest.approx(chosen["score"]) for one in trials)
     assert {one.info.status for one in (search, *trials)} == {"FINISHED"}
@@ -189,7 +192,7 @@ def test_every_trial_is_a_run_below_that_of_the_search(name: str, request: pytes
 
 
 def chosen_families(repository: Repository, name: str) -> list[str]:
-    with (repository.source / name / "plots/trials.csv").open() as table:
+    with (repository.source / "models" / name / "plots/trials.csv").open() as table:
         return sorted({row["family"] for row in csv.DictReader(table)})
 
 
@@ -205,18 +208,18 @@ def test_the_recorded_model_loads_with_its_signature(
     mlflow.set_tracking_uri(f"sqlite:///{repository.source / 'mlflow.db'}")
     (registered,) = client_of(repository).search_model_versions(f"run_id='{repository.manifest(name).mlflow_run}'")
     loaded = mlflow.pyfunc.load_model(registered.source)
-    rows = tables.read(Path(name) / "build/evaluation.csv").iloc[:, :-1].to_numpy()
+    rows = tables.read(Path("models") / name / "build/evaluation.csv").iloc[:, :-1].to_numpy()
 
     assert loaded.metadata.signature is not None
     assert loaded.input_example is not None
     assert np.array_equal(loaded.predict(rows), joblib.load(f"artifacts/{name}/sklearn/model.joblib").predict(rows))
-    if name == "iris":
+    if name == "lily":
         assert list(loaded.predict(np.array([SAMPLE]))) == ["setosa"]
 
 
 STOCK_SERVER = """
 import sys
-for blocked in ("skl2onnx", "onnx", "mlflow", "models", "lifecycle", "packing"):
+for blocked in ("skl2onnx", "onnx", "mlflow", "models", "contract", "lifecycle", "packing"):
     sys.modules[blocked] = None
 import joblib
 model = joblib.load(sys.argv[1])
@@ -227,8 +230,8 @@ print(model.predict(eval(sys.argv[2])).tolist())
 @pytest.mark.parametrize(
     ("name", "rows"),
     [
-        ("iris", "[[5.3, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]]"),
-        ("diabetes", "[[59, 2, 32.1, 101, 157, 93.2, 38, 4, 4.8598, 87], [30, 1, float('nan')] + [float('nan')] * 7]"),
+        ("lily", "[[5.3, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]]"),
+        ("sugar", "[[59, 2, 32.1, 101, 157, 93.2, 38, 4, 4.8598, 87], [30, 1, float('nan')] + [float('nan')] * 7]"),
     ],
 )
 def test_a_stock_scikit_learn_server_loads_the_joblib(
@@ -242,7 +245,7 @@ def test_a_stock_scikit_learn_server_loads_the_joblib(
     )  # fmt: skip
 
     assert done.stderr == ""
-    if name == "iris":
+    if name == "lily":
         assert done.stdout == "['setosa', 'virginica']\n"
     else:
         first, second = json.loads(done.stdout)
@@ -293,42 +296,42 @@ def refusal(capsys: pytest.CaptureFixture[str], *args: str, code: int = 1) -> li
 
 def test_a_draft_is_marked_and_not_registered(repository: Repository, capsys: pytest.CaptureFixture[str]) -> None:
     """Code that is not committed: the point of a draft."""
-    code = repository.source / "models/iris/model.py"
+    code = repository.source / "models/lily/model.py"
     same = unchanged(repository)
     (repository.source / "lifecycle/new.py").write_text("# not committed\n")
 
-    assert refusal(capsys, "version", "iris") == [
+    assert refusal(capsys, "version", "lily") == [
         "error: model-src/lifecycle/new.py: untracked, not committed",
         "error: commit the model's code first, or try it out with --draft (a draft cannot be uploaded)",
     ]
     assert same()
 
-    assert command.main(["version", "iris", "--draft"]) == 0
+    assert command.main(["version", "lily", "--draft"]) == 0
 
     described, client = repository.manifest(), client_of(repository)
-    assert capsys.readouterr().out == f"artifacts/iris {described.version}\n"
+    assert capsys.readouterr().out == f"artifacts/lily {described.version}\n"
     assert described.draft is True
     assert len(client.search_model_versions("")) == 1
     assert client.get_run(described.mlflow_run).data.tags["draft"] == "True"
 
     code.write_text(code.read_text() + "# changed\n")
-    (line,) = refusal(capsys, "version", "iris", "--draft")
+    (line,) = refusal(capsys, "version", "lily", "--draft")
     assert line == (
-        "error: models/iris/dvc.yaml: not up to date: tune, train, evaluate;"
-        " run `dvc repro models/iris/dvc.yaml` and commit its lock"
+        "error: models/lily/dvc.yaml: not up to date: tune, train, evaluate;"
+        " run `dvc repro models/lily/dvc.yaml` and commit its lock"
     )
 
 
 def test_outputs_that_were_altered_or_lost_make_no_version(
     repository: Repository, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    same, build = unchanged(repository), repository.source / "models/iris/build"
+    same, build = unchanged(repository), repository.source / "models/lily/build"
     (build / "package/onnx/model.onnx").write_bytes((build / "package/onnx/model.onnx").read_bytes()[:1000])
     (build / "predictions.csv").unlink()
 
-    assert refusal(capsys, "version", "iris") == [
-        "error: models/iris/dvc.yaml: not up to date: train, evaluate, package;"
-        " run `dvc repro models/iris/dvc.yaml` and commit its lock"
+    assert refusal(capsys, "version", "lily") == [
+        "error: models/lily/dvc.yaml: not up to date: train, evaluate, package;"
+        " run `dvc repro models/lily/dvc.yaml` and commit its lock"
     ]
     assert same()
 
@@ -344,7 +347,7 @@ def test_a_shallow_clone_is_refused_before_any_work(
     monkeypatch.setattr(stages, "SOURCE", tmp_path / "shallow/model-src")
     monkeypatch.chdir(tmp_path / "shallow/model-src")
 
-    (line,) = refusal(capsys, "version", "iris")
+    (line,) = refusal(capsys, "version", "lily")
 
     assert line.endswith(": a shallow clone, which hides the model's code commit; run `git fetch --unshallow`")
 
@@ -353,7 +356,7 @@ def test_a_folder_with_other_peoples_files_is_refused(
     repository: Repository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before any work, and again at the end of it."""
-    notes = repository.source / "artifacts/iris/onnx/notes.txt"
+    notes = repository.source / "artifacts/lily/onnx/notes.txt"
     same = unchanged(repository)
     record = tracking.record
 
@@ -364,8 +367,8 @@ def test_a_folder_with_other_peoples_files_is_refused(
     monkeypatch.setattr(tracking, "record", slow)
 
     for _ in range(2):
-        assert refusal(capsys, "version", "iris") == [
-            "error: artifacts/iris/onnx/notes.txt: not part of the model version there; move it away"
+        assert refusal(capsys, "version", "lily") == [
+            "error: artifacts/lily/onnx/notes.txt: not part of the model version there; move it away"
         ]
     notes.unlink()
     assert same()
@@ -378,17 +381,13 @@ def test_an_unreachable_tracking_server_is_named(
 ) -> None:
     """A stage that fails has written nothing; DVC has taken its outputs away before."""
     same = unchanged(repository)
-    params = repository.source / "models/iris/params.yaml"
-    tuned = repository.source / "models/iris/build/tuned.json"
+    tuned = repository.source / "models/lily/build/tuned.json"
     if stage == "tune":
-        params.write_text(
-            params.read_text().replace("trials: 12", "trials: 3").replace("estimators: 100", "estimators: 5")
-        )
         tuned.unlink()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
-    (line,) = refusal(capsys, stage, "iris")
+    (line,) = refusal(capsys, stage, "lily")
 
     assert line.startswith("error: MLflow at http://127.0.0.1:9 (MLFLOW_TRACKING_URI): ")
     assert same()
@@ -404,7 +403,7 @@ def test_a_store_of_artifacts_that_goes_away_midway_is_named(
     monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
 
-    (line,) = refusal(capsys, "version", "iris")
+    (line,) = refusal(capsys, "version", "lily")
 
     assert line.startswith(f"error: MLflow at sqlite:///{repository.source}/mlflow.db (MLFLOW_TRACKING_URI): ")
     assert "127.0.0.1:9" in line
@@ -412,7 +411,7 @@ def test_a_store_of_artifacts_that_goes_away_midway_is_named(
     client = client_of(repository)
     experiments = [one.experiment_id for one in client.search_experiments()]
     (failed,) = client.search_runs(experiments, "attributes.status = 'FAILED'")
-    assert failed.data.tags["model"] == "iris"
+    assert failed.data.tags["model"] == "lily"
 
 
 def test_a_registry_that_goes_away_midway_leaves_the_old_version(
@@ -428,7 +427,7 @@ def test_a_registry_that_goes_away_midway_leaves_the_old_version(
 
     monkeypatch.setattr(mlflow, "register_model", away)
 
-    (line,) = refusal(capsys, "version", "iris")
+    (line,) = refusal(capsys, "version", "lily")
 
     assert line == (
         f"error: MLflow at sqlite:///{repository.source}/mlflow.db (MLFLOW_TRACKING_URI): the connection was lost"
@@ -447,20 +446,20 @@ def test_an_interruption_leaves_what_was_there(
     def interrupted(*args: object) -> None:
         raise KeyboardInterrupt
 
-    same, before = unchanged(repository), contents(repository.source / "models/iris")
+    same, before = unchanged(repository), contents(repository.source / "models/lily")
     monkeypatch.setattr(place, name, interrupted)
 
-    assert refusal(capsys, stage, "iris", code=130) == [
+    assert refusal(capsys, stage, "lily", code=130) == [
         f"error: interrupted; what {stage} makes is as it was",
     ]
-    assert contents(repository.source / "models/iris") == before
+    assert contents(repository.source / "models/lily") == before
     assert same()
 
 
 def test_flavours_that_disagree_are_not_packed(
     repository: Repository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = contents(repository.source / "models/iris")
+    before = contents(repository.source / "models/lily")
     export = onnx_export.export
 
     def exported(pipeline: Any, inputs: int) -> bytes:
@@ -472,46 +471,49 @@ def test_flavours_that_disagree_are_not_packed(
         finally:
             pipeline[-1].estimators_ = whole
 
-    pipeline = training.load(Path("models/iris/build/model.joblib"))
+    pipeline = training.load(Path("models/lily/build/model.joblib"))
     whole = pipeline[-1].estimators_
     monkeypatch.setattr(training, "load", lambda path: pipeline)
     monkeypatch.setattr(onnx_export, "export", exported)
 
-    (line,) = refusal(capsys, "package", "iris")
+    (line,) = refusal(capsys, "package", "lily")
 
     assert line.startswith("error: ONNX and scikit-learn disagree on ")
-    assert contents(repository.source / "models/iris") == before
+    assert contents(repository.source / "models/lily") == before
 
 
 @pytest.mark.parametrize(("sig", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_a_search_that_is_stopped_leaves_the_old_outcome(
     repository: Repository, tmp_path: Path, sig: signal.Signals, code: int
 ) -> None:
-    before = contents(repository.source / "models/iris")
+    params = repository.source / "models/lily/params.yaml"
+    # A search that is certainly not done when it is stopped.
+    params.write_text(params.read_text().replace("trials: 4 ", "trials: 3000 "))
+    before = contents(repository.source / "models/lily")
     log = tmp_path / "log"
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "lifecycle", "tune", "iris"],
+            [sys.executable, "-m", "lifecycle", "tune", "lily"],
             cwd=repository.source, env=repository.environment, stderr=stream,
         )  # fmt: skip
-    wait_until(lambda: "trial 2 of 12" in log.read_text() or process.poll() is not None, "the search has begun")
+    wait_until(lambda: "trial 2 of 3000" in log.read_text() or process.poll() is not None, "the search has begun")
     process.send_signal(sig)
 
     assert process.wait(60) == code
     if sig == signal.SIGINT:
         assert log.read_text().splitlines()[-1] == "error: interrupted; what tune makes is as it was"
         assert "Traceback" not in log.read_text()
-    assert contents(repository.source / "models/iris") == before
+    assert contents(repository.source / "models/lily") == before
 
 
 def test_two_at_once_leave_one_whole_package(repository: Repository) -> None:
-    package = repository.source / "models/iris/build/package"
+    package = repository.source / "models/lily/build/package"
     before = contents(package)
     shutil.rmtree(package)
 
     both = [
         subprocess.Popen(
-            [sys.executable, "-m", "lifecycle", "package", "iris"],
+            [sys.executable, "-m", "lifecycle", "package", "lily"],
             cwd=repository.source, env=repository.environment, stderr=subprocess.PIPE, text=True,
         )
         for _ in range(2)
@@ -529,12 +531,12 @@ def test_two_at_once_leave_one_whole_package(repository: Repository) -> None:
 
 
 def test_a_version_is_compared_with_one_in_a_folder(repository: Repository, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["compare", "iris", "--with", "artifacts/iris/"]) == 0
+    assert command.main(["compare", "lily", "--with", "artifacts/lily/"]) == 0
 
     out = capsys.readouterr().out
-    found = json.loads(Path("reports/iris/comparison.json").read_text())
+    found = json.loads(Path("reports/lily/comparison.json").read_text())
     assert (found["gain"], found["same_evaluation_set"], found["rows"]) == (0, True, 45)
-    assert out == Path("reports/iris/comparison.md").read_text()
+    assert out == Path("reports/lily/comparison.md").read_text()
     assert f"| old version | {repository.manifest().version} |" in out
 
 
@@ -542,7 +544,7 @@ def test_before_the_first_release_there_is_nothing_to_compare_with(
     repository: Repository, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What a release file says then."""
-    assert command.main(["compare", "iris", "--with", "s3://unreleased/"]) == 0
+    assert command.main(["compare", "lily", "--with", "s3://unreleased/"]) == 0
     assert capsys.readouterr() == ("", "nothing to compare with: no version is released there yet\n")
 
 
@@ -550,8 +552,8 @@ def test_before_the_first_release_there_is_nothing_to_compare_with(
     ("other", "said"),
     [
         ("absent", "absent/manifest.json: No such file or directory; is --with right?"),
-        ("s3://bucket/iris", "--with s3://bucket/iris: not a folder, and not s3://BUCKET/models/MODEL/VERSION/"),
-        ("s3://bucket/models/iris/2026-02-01-0123456789ab/", "is the network there, and AWS_ENDPOINT_URL_S3 right?"),
+        ("s3://bucket/lily", "--with s3://bucket/lily: not a folder, and not s3://BUCKET/models/MODEL/VERSION/"),
+        ("s3://bucket/models/lily/2026-02-01-0123456789ab/", "is the network there, and AWS_ENDPOINT_URL_S3 right?"),
     ],
 )
 def test_a_version_that_is_not_there_is_named(
@@ -559,25 +561,25 @@ def test_a_version_that_is_not_there_is_named(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
 
-    (line,) = refusal(capsys, "compare", "iris", "--with", other)
+    (line,) = refusal(capsys, "compare", "lily", "--with", other)
 
     assert said in line
 
 
 def test_a_version_of_other_rows_is_not_compared(repository: Repository, capsys: pytest.CaptureFixture[str]) -> None:
-    file = repository.source / "reports/iris/evaluation_set.csv"
+    file = repository.source / "reports/lily/evaluation_set.csv"
     file.write_text("\n".join(file.read_text().splitlines()[:-1]) + "\n")
 
-    (line,) = refusal(capsys, "compare", "iris", "--with", "artifacts/iris")
+    (line,) = refusal(capsys, "compare", "lily", "--with", "artifacts/lily")
 
     assert line == (
-        "error: reports/iris/evaluation_set.csv: not the rows that artifacts/iris was evaluated on;"
+        "error: reports/lily/evaluation_set.csv: not the rows that artifacts/lily was evaluated on;"
         " run `dvc repro` and `version`"
     )
 
-    shutil.rmtree("artifacts/iris")
-    (line,) = refusal(capsys, "compare", "iris", "--with", "x")
-    assert line == "error: artifacts/iris: no such version; `python -m lifecycle version iris` makes it"
+    shutil.rmtree("artifacts/lily")
+    (line,) = refusal(capsys, "compare", "lily", "--with", "x")
+    assert line == "error: artifacts/lily: no such version; `python -m lifecycle version lily` makes it"
 
 
 def test_an_altered_version_is_not_compared(
@@ -586,7 +588,7 @@ def test_an_altered_version_is_not_compared(
     with (version / "onnx/model.onnx").open("ab") as file:
         file.write(b"\0")
 
-    (line,) = refusal(capsys, "compare", "iris", "--with", str(version))
+    (line,) = refusal(capsys, "compare", "lily", "--with", str(version))
 
     assert line.startswith("error: onnx/model.onnx: size: ")
 
@@ -594,14 +596,12 @@ def test_an_altered_version_is_not_compared(
 # The command
 
 
-@pytest.mark.parametrize(
-    "module", ["lifecycle", "models.iris.generate_data", "models.diabetes.generate_data", "serving"]
-)
+@pytest.mark.parametrize("module", ["lifecycle", "models.lily.generate_data", "models.sugar.generate_data", "serving"])
 def test_help_is_quick_and_has_examples(module: str, environment: dict[str, str]) -> None:
     heavy = "sklearn|mlflow|pandas|skl2onnx|pandera|optuna|dvc"
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", module, "--help"],
-        cwd=SOURCE, env=environment, capture_output=True, text=True,
+        cwd=PROJECT, env=environment, capture_output=True, text=True,
     )  # fmt: skip
 
     assert done.returncode == 0
@@ -613,11 +613,11 @@ def test_help_is_quick_and_has_examples(module: str, environment: dict[str, str]
     ("args", "said"),
     [
         (["--surprise"], "the following arguments are required"),
-        (["deploy", "iris"], "invalid choice: 'deploy'"),
+        (["deploy", "lily"], "invalid choice: 'deploy'"),
         (["train"], "the following arguments are required: model"),
-        (["train", "iris", "--draft"], "--draft is an option of version, not of train"),
-        (["compare", "iris"], "compare needs --with, and nothing else takes it"),
-        (["train", "iris", "--with", "x"], "compare needs --with, and nothing else takes it"),
+        (["train", "lily", "--draft"], "--draft is an option of version, not of train"),
+        (["compare", "lily"], "compare needs --with, and nothing else takes it"),
+        (["train", "lily", "--with", "x"], "compare needs --with, and nothing else takes it"),
     ],
 )
 def test_wrong_usage_is_exit_2(args: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -636,5 +636,5 @@ def test_a_full_disk_is_one_line(
 
     monkeypatch.setattr(files.Path, "replace", full)
 
-    assert refusal(capsys, "prepare", "iris") == ["error: No space left on device"]
-    assert not [file for file in Path("models/iris/build").iterdir() if file.name.startswith(".")]
+    assert refusal(capsys, "prepare", "lily") == ["error: No space left on device"]
+    assert not [file for file in Path("models/lily/build").iterdir() if file.name.startswith(".")]

@@ -21,8 +21,8 @@ def change(repository: Repository, path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "models/iris/model.py",
-        "models/iris/dvc.lock",
+        "models/lily/model.py",
+        "models/lily/dvc.lock",
         "contract/new.py",
         "lifecycle/new.py",
         "packing/new.py",
@@ -33,26 +33,26 @@ def test_a_commit_of_the_models_code_is_the_code_commit(repository: Repository, 
     change(repository, path)
     commit = repository.commit("Change the model", LATER)
 
-    assert lineage.find(repository.source, "iris") == lineage.Code(commit, "2026-03-05")
+    assert lineage.find(repository.source, "lily") == lineage.Code(commit, "2026-03-05")
 
 
 @pytest.mark.parametrize(
     "path",
-    ["serving/app.py", "models/diabetes/model.py", "models/other/model.py", "requirements-serve.txt", "README.md"],
+    ["serving/app.py", "models/sugar/model.py", "models/other/model.py", "requirements-serve.txt", "README.md"],
 )
 def test_a_commit_of_anything_else_is_not(repository: Repository, path: str) -> None:
     commit = repository.git("rev-parse", "HEAD")
     change(repository, path)
     repository.commit("Change something else", LATER)
 
-    assert lineage.find(repository.source, "iris") == lineage.Code(commit, "2026-02-01")
+    assert lineage.find(repository.source, "lily") == lineage.Code(commit, "2026-02-01")
 
 
 def test_the_date_is_the_commits_in_utc(repository: Repository) -> None:
-    change(repository, "models/iris/model.py")
+    change(repository, "models/lily/model.py")
     repository.commit("Change the model", "2026-03-05T23:30:00-05:00")
 
-    assert lineage.find(repository.source, "iris").date == "2026-03-06"
+    assert lineage.find(repository.source, "lily").date == "2026-03-06"
 
 
 def imported(repository: Repository, trailer: str) -> None:
@@ -64,7 +64,7 @@ def imported(repository: Repository, trailer: str) -> None:
 
 def test_an_import_stands_for_the_commit_of_main(repository: Repository) -> None:
     """The trailer names main's tip, which need not be the commit that changed the model."""
-    change(repository, "models/iris/model.py")
+    change(repository, "models/lily/model.py")
     commit = repository.commit("Change the model", LATER)
     change(repository, "serving/app.py")
     tip = repository.commit("Change the service", "2026-03-06T12:00:00+00:00")
@@ -73,46 +73,46 @@ def test_an_import_stands_for_the_commit_of_main(repository: Repository) -> None
     repository.commit(f"Import model code\n\nMain-Commit: {tip}")
     repository.git("commit", "--quiet", "--allow-empty", "--message", "Release something")
 
-    assert lineage.find(repository.source, "iris") == lineage.Code(commit, "2026-03-05")
+    assert lineage.find(repository.source, "lily") == lineage.Code(commit, "2026-03-05")
 
 
 def test_an_imported_commit_that_is_not_here_is_named(repository: Repository) -> None:
-    change(repository, "models/iris/model.py")
+    change(repository, "models/lily/model.py")
     repository.commit("Change the model")
     imported(repository, "1234567890" * 4)
 
     with pytest.raises(Refused, match=r"imports (1234567890){4} of main, .* run `git fetch origin main`"):
-        lineage.find(repository.source, "iris")
+        lineage.find(repository.source, "lily")
 
 
 def test_uncommitted_code_is_refused_and_named(repository: Repository) -> None:
-    change(repository, "models/iris/model.py")
+    change(repository, "models/lily/model.py")
     change(repository, "packing/new file.py")
     change(repository, "serving/app.py")
 
     with pytest.raises(Refused) as refused:
-        lineage.find(repository.source, "iris")
+        lineage.find(repository.source, "lily")
 
     assert refused.value.lines == (
-        "model-src/models/iris/model.py: changed, not committed",
+        "model-src/models/lily/model.py: changed, not committed",
         "model-src/packing/new file.py: untracked, not committed",
         "commit the model's code first, or try it out with --draft (a draft cannot be uploaded)",
     )
 
 
 def test_a_deleted_and_a_staged_file_are_refused(repository: Repository) -> None:
-    (repository.source / "models/iris/params.yaml").unlink()
-    change(repository, "models/iris/new.py")
-    repository.git("add", "model-src/models/iris/new.py")
+    (repository.source / "models/lily/params.yaml").unlink()
+    change(repository, "models/lily/new.py")
+    repository.git("add", "model-src/models/lily/new.py")
 
-    with pytest.raises(Refused, match=r"(?s)iris/new.py: changed.*iris/params.yaml: changed"):
-        lineage.find(repository.source, "iris")
+    with pytest.raises(Refused, match=r"(?s)lily/new.py: changed.*lily/params.yaml: changed"):
+        lineage.find(repository.source, "lily")
 
 
 def test_a_draft_may_be_uncommitted(repository: Repository) -> None:
-    change(repository, "models/iris/model.py")
+    change(repository, "models/lily/model.py")
 
-    assert lineage.find(repository.source, "iris", draft=True).commit == repository.git("rev-parse", "HEAD")
+    assert lineage.find(repository.source, "lily", draft=True).commit == repository.git("rev-parse", "HEAD")
 
 
 @pytest.mark.parametrize("draft", [False, True])
@@ -124,12 +124,12 @@ def test_a_shallow_clone_is_refused_even_for_a_draft(repository: Repository, tmp
     )
 
     with pytest.raises(Refused, match=r"shallow clone.*git fetch --unshallow"):
-        lineage.find(tmp_path / "shallow/model-src", "iris", draft=draft)
+        lineage.find(tmp_path / "shallow/model-src", "lily", draft=draft)
 
 
 def test_a_folder_outside_git_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"code commit is unknown: .*not a git repository"):
-        lineage.find(tmp_path, "iris")
+        lineage.find(tmp_path, "lily")
 
 
 def test_a_model_that_no_commit_holds_is_refused(tmp_path: Path, repository: Repository) -> None:
@@ -138,12 +138,12 @@ def test_a_model_that_no_commit_holds_is_refused(tmp_path: Path, repository: Rep
     repository.git("commit", "--quiet", "--allow-empty", "--message", "Nothing yet")
 
     with pytest.raises(
-        Refused, match=r"no commit has models/iris, contract, lifecycle, packing, requirements-train.txt"
+        Refused, match=r"no commit has models/lily, contract, lifecycle, packing, requirements-train.txt"
     ):
-        lineage.find(repository.source, "iris", draft=True)
+        lineage.find(repository.source, "lily", draft=True)
 
 
 def test_a_hooks_git_variables_do_not_mislead(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_DIR", "/nonexistent")
 
-    assert lineage.find(repository.source, "iris").date == "2026-02-01"
+    assert lineage.find(repository.source, "lily").date == "2026-02-01"

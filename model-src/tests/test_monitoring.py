@@ -123,8 +123,8 @@ def flowers() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
 
 
 @pytest.fixture
-def iris(tmp_path: Path, flowers: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]) -> Case:
-    return make_case(tmp_path, "iris", flowers[0], {"labels": LABELS})
+def lily(tmp_path: Path, flowers: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]) -> Case:
+    return make_case(tmp_path, "lily", flowers[0], {"labels": LABELS})
 
 
 @pytest.fixture
@@ -141,43 +141,43 @@ def shifted(flowers: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]) -> pd.Data
 
 
 def test_a_window_like_the_reference_has_not_drifted(
-    iris: Case, same: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+    lily: Case, same: pd.DataFrame, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    iris.write(same)
+    lily.write(same)
 
-    assert iris.run("--environment", "prod", "--app", "iris-api") == 0
+    assert lily.run("--environment", "prod", "--app", "lily-api") == 0
 
     out, err = capsys.readouterr()
     assert err == ""
     assert "drifted columns: none, of 5" in out
-    verdict = iris.verdict
+    verdict = lily.verdict
     assert (verdict["rows"], verdict["reference_rows"], verdict["drifted"], verdict["quality"]) == (
         200,
         150,
         False,
         None,
     )
-    assert (verdict["environment"], verdict["app"], verdict["model"]) == ("prod", "iris-api", "iris")
+    assert (verdict["environment"], verdict["app"], verdict["model"]) == ("prod", "lily-api", "lily")
     assert len(verdict["checks"]) == 13
     assert {check["threshold"] for check in verdict["checks"]} == {drift.ALPHA / 13}
-    assert "Drift in column" in (iris.out / "report.html").read_text()
-    assert not (iris.out / "quality.html").exists()
+    assert "Drift in column" in (lily.out / "report.html").read_text()
+    assert not (lily.out / "quality.html").exists()
 
 
-def test_a_shift_of_one_column_is_drift(iris: Case, shifted: pd.DataFrame, capsys: pytest.CaptureFixture[str]) -> None:
-    iris.write(shifted)
+def test_a_shift_of_one_column_is_drift(lily: Case, shifted: pd.DataFrame, capsys: pytest.CaptureFixture[str]) -> None:
+    lily.write(shifted)
 
-    assert iris.run() == 1
+    assert lily.run() == 1
 
-    assert "sepal_width" in iris.verdict["drifted_columns"]
+    assert "sepal_width" in lily.verdict["drifted_columns"]
     first = capsys.readouterr().err.splitlines()[0]
-    assert first.startswith(f"error: iris {iris.described.version}: ")
+    assert first.startswith(f"error: lily {lily.described.version}: ")
     assert "drift at 0.00077 or below" in first
 
 
-def test_evidently_and_the_statistics_by_themselves_agree(iris: Case, shifted: pd.DataFrame, tmp_path: Path) -> None:
+def test_evidently_and_the_statistics_by_themselves_agree(lily: Case, shifted: pd.DataFrame, tmp_path: Path) -> None:
     shifted.loc[:20, "petal_width"] = np.nan
-    frames = (iris.reference, shifted, FEATURES)
+    frames = (lily.reference, shifted, FEATURES)
 
     by_evidently = report.judge(*frames, labels=True, out=tmp_path)
     alone = drift.compare(*frames, labels=True)
@@ -210,41 +210,41 @@ def test_evidently_and_the_statistics_by_themselves_agree(iris: Case, shifted: p
     ids=["some missing", "all missing", "out of range", "one answer"],
 )
 def test_other_drift_than_of_values_is_found(
-    iris: Case, same: pd.DataFrame, change: Callable[[pd.DataFrame], pd.DataFrame], column: str, of: str
+    lily: Case, same: pd.DataFrame, change: Callable[[pd.DataFrame], pd.DataFrame], column: str, of: str
 ) -> None:
-    iris.write(change(same))
+    lily.write(change(same))
 
-    assert iris.run() == 1
+    assert lily.run() == 1
 
-    assert {(check["column"], check["of"]) for check in iris.verdict["checks"] if check["drifted"]} == {(column, of)}
+    assert {(check["column"], check["of"]) for check in lily.verdict["checks"] if check["drifted"]} == {(column, of)}
 
 
-def test_quality_is_measured_where_labels_are_known(iris: Case, same: pd.DataFrame) -> None:
-    iris.write(same)
+def test_quality_is_measured_where_labels_are_known(lily: Case, same: pd.DataFrame) -> None:
+    lily.write(same)
     truth = same[drift.PREDICTION].where(same.index % 7 > 0, "virginica").tolist()
     # A label that is stored later corrects the one before.
-    iris.label(["setosa"] * 60)
-    iris.label(truth[:120], "b")
+    lily.label(["setosa"] * 60)
+    lily.label(truth[:120], "b")
 
-    assert iris.run() == 0
+    assert lily.run() == 0
 
-    quality, predicted = iris.verdict["quality"], same[drift.PREDICTION][:120]
+    quality, predicted = lily.verdict["quality"], same[drift.PREDICTION][:120]
     assert quality["rows"] == 120
     assert quality["metrics"]["accuracy"]["current"] == pytest.approx(accuracy_score(truth[:120], predicted))
     assert quality["metrics"]["macro_f1"]["current"] == pytest.approx(f1_score(truth[:120], predicted, average="macro"))
     assert quality["metrics"]["accuracy"]["reference"] == 1
-    assert (iris.out / "quality.html").stat().st_size > 100_000
+    assert (lily.out / "quality.html").stat().st_size > 100_000
 
 
 @pytest.mark.parametrize("occur", [LABELS[:1], LABELS[:2], LABELS])
 @pytest.mark.parametrize("wrong", [0, 1])
-def test_quality_is_measured_whichever_labels_occur(iris: Case, occur: list[str], wrong: int, tmp_path: Path) -> None:
+def test_quality_is_measured_whichever_labels_occur(lily: Case, occur: list[str], wrong: int, tmp_path: Path) -> None:
     """Evidently takes rows with two labels for another kind of question than rows with one or three."""
     predicted = pd.Series(occur * 4)
     frame = pd.DataFrame({drift.PREDICTION: predicted, drift.TARGET: predicted})
     frame.loc[: wrong - 1, drift.TARGET] = occur[-1]
 
-    found = report.measure(iris.reference, frame, labels=True, out=tmp_path)
+    found = report.measure(lily.reference, frame, labels=True, out=tmp_path)
 
     assert found["accuracy"]["current"] == accuracy_score(frame[drift.TARGET], predicted)
     assert "Accuracy" in (tmp_path / "quality.html").read_text()
@@ -260,7 +260,7 @@ def test_a_regression_is_judged_as_well(tmp_path: Path) -> None:
 
     before = rows(300)
     before["target"] = before[drift.PREDICTION] + random.normal(scale=50, size=300)
-    case = make_case(tmp_path, "diabetes", before, {"value": "progression"})
+    case = make_case(tmp_path, "sugar", before, {"value": "progression"})
     window = rows(200)
     case.write(window)
     truth = (window[drift.PREDICTION] + random.normal(scale=50, size=200)).tolist()
@@ -283,21 +283,21 @@ def test_a_regression_is_judged_as_well(tmp_path: Path) -> None:
     assert case.verdict["drifted_columns"] == ["prediction"]
 
 
-def test_prometheus_reads_what_was_found(iris: Case, shifted: pd.DataFrame) -> None:
-    iris.write(shifted)
-    iris.label(shifted[drift.PREDICTION].tolist())
-    iris.run("--environment", "prod", "--app", "iris-api")
+def test_prometheus_reads_what_was_found(lily: Case, shifted: pd.DataFrame) -> None:
+    lily.write(shifted)
+    lily.label(shifted[drift.PREDICTION].tolist())
+    lily.run("--environment", "prod", "--app", "lily-api")
 
     found = {
         (sample.name, sample.labels.get("column"), sample.labels.get("of"), sample.labels.get("metric")): sample
-        for family in text_string_to_metric_families((iris.out / "drift.prom").read_text())
+        for family in text_string_to_metric_families((lily.out / "drift.prom").read_text())
         for sample in family.samples
     }
     one = found["model_drift", None, None, None]
     assert (one.value, one.labels) == (
-        1, {"environment": "prod", "app": "iris-api", "model": "iris", "version": iris.described.version},
+        1, {"environment": "prod", "app": "lily-api", "model": "lily", "version": lily.described.version},
     )  # fmt: skip
-    for check in iris.verdict["checks"]:
+    for check in lily.verdict["checks"]:
         at = (check["column"], check["of"], None)
         assert found["model_drift_p_value", *at].value == check["p_value"]
         assert found["model_drift_detected", *at].value == check["drifted"]
@@ -307,35 +307,35 @@ def test_prometheus_reads_what_was_found(iris: Case, shifted: pd.DataFrame) -> N
 # What is not judged
 
 
-def test_too_few_rows_are_no_verdict(iris: Case, same: pd.DataFrame, capsys: pytest.CaptureFixture[str]) -> None:
-    iris.write(same)
-    assert iris.run() == 0
+def test_too_few_rows_are_no_verdict(lily: Case, same: pd.DataFrame, capsys: pytest.CaptureFixture[str]) -> None:
+    lily.write(same)
+    assert lily.run() == 0
     capsys.readouterr()
 
     # An earlier verdict does not stay.
-    assert iris.run("--min-rows", "201") == 1
-    assert not (iris.out / "verdict.json").exists()
+    assert lily.run("--min-rows", "201") == 1
+    assert not (lily.out / "verdict.json").exists()
     [line] = capsys.readouterr().err.splitlines()
-    assert "200 rows of iris" in line
+    assert "200 rows of lily" in line
     assert "at least 201 are needed: there is no verdict" in line
 
 
 @pytest.mark.parametrize("logged", [False, True], ids=["no log", "only older rows"])
 def test_an_empty_window_is_no_verdict(
-    iris: Case, same: pd.DataFrame, capsys: pytest.CaptureFixture[str], logged: bool
+    lily: Case, same: pd.DataFrame, capsys: pytest.CaptureFixture[str], logged: bool
 ) -> None:
     if logged:
-        iris.write(same, NOW - timedelta(days=3))
+        lily.write(same, NOW - timedelta(days=3))
 
-    assert iris.run() == 1
-    assert ": 0 rows of iris " in capsys.readouterr().err
-    assert [file.name for file in iris.out.iterdir()] == []
+    assert lily.run() == 1
+    assert ": 0 rows of lily " in capsys.readouterr().err
+    assert [file.name for file in lily.out.iterdir()] == []
 
 
 def test_lines_that_are_none_are_named_and_counted(
-    iris: Case, same: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+    lily: Case, same: pd.DataFrame, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = iris.write(same)
+    file = lily.write(same)
     good = file.read_text().splitlines()
     wrong = json.loads(good[5])
     file.write_text(
@@ -348,9 +348,9 @@ def test_lines_that_are_none_are_named_and_counted(
             ]
         )
     )  # fmt: skip
-    iris.label(["setosa", "rose"])
+    lily.label(["setosa", "rose"])
 
-    assert iris.run() == 0
+    assert lily.run() == 0
 
     place = f"left out: {file}: line"
     lines = capsys.readouterr().err.splitlines()
@@ -367,46 +367,46 @@ def test_lines_that_are_none_are_named_and_counted(
     assert lines[2] == f"{place} 203: row 7 of request {0:032x} stands twice"
     assert lines[3] == f"{place} 204: features: sepal_length, but the model takes {', '.join(FEATURES)}"
     assert lines[4] == f"{place} 205: prediction: 'rose' is not one of {', '.join(LABELS)}"
-    assert (iris.verdict["malformed_lines"], iris.verdict["rows"], iris.verdict["quality"]["rows"]) == (7, 200, 1)
+    assert (lily.verdict["malformed_lines"], lily.verdict["rows"], lily.verdict["quality"]["rows"]) == (7, 200, 1)
 
 
-@pytest.mark.parametrize("changed", [{"version": "2026-02-01-000000000000"}, {"model": "diabetes"}])
+@pytest.mark.parametrize("changed", [{"version": "2026-02-01-000000000000"}, {"model": "sugar"}])
 def test_the_log_of_another_version_is_refused(
-    iris: Case, same: pd.DataFrame, capsys: pytest.CaptureFixture[str], changed: dict[str, str]
+    lily: Case, same: pd.DataFrame, capsys: pytest.CaptureFixture[str], changed: dict[str, str]
 ) -> None:
-    iris.write(same)
-    file = iris.write(same, number=1, **changed)
+    lily.write(same)
+    file = lily.write(same, number=1, **changed)
 
-    assert iris.run() == 1
+    assert lily.run() == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {file}: line 1: of ")
-    assert not (iris.out / "verdict.json").exists()
+    assert not (lily.out / "verdict.json").exists()
 
 
 def test_a_reference_that_was_altered_is_refused(
-    iris: Case, same: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+    lily: Case, same: pd.DataFrame, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    iris.write(same)
-    original = (iris.version / reference.FILE).read_bytes()
-    with (iris.version / reference.FILE).open("a") as file:
+    lily.write(same)
+    original = (lily.version / reference.FILE).read_bytes()
+    with (lily.version / reference.FILE).open("a") as file:
         file.write("1,1,1,1,setosa,setosa\n")
 
-    assert iris.run() == 1
+    assert lily.run() == 1
     assert f"{reference.FILE}: size: more than " in capsys.readouterr().err
-    (iris.version / reference.FILE).write_bytes(original.swapcase())
-    assert iris.run() == 1
+    (lily.version / reference.FILE).write_bytes(original.swapcase())
+    assert lily.run() == 1
     assert f"{reference.FILE}: sha256: " in capsys.readouterr().err
 
 
-def test_another_version_than_the_released_one_is_refused(iris: Case) -> None:
+def test_another_version_than_the_released_one_is_refused(lily: Case) -> None:
     with pytest.raises(Refused, match=r"manifest.json: the version's digest is sha256:\w+, but sha256:0"):
-        reference.read(open_place(str(iris.version), "--version", PATIENT), Expected(f"sha256:{'0' * 64}", None))
+        reference.read(open_place(str(lily.version), "--version", PATIENT), Expected(f"sha256:{'0' * 64}", None))
 
 
-def test_numbers_of_a_reference_are_read_to_the_last_bit(iris: Case) -> None:
-    _, read = reference.read(open_place(str(iris.version), "--version", PATIENT), Expected(iris.described.digest, None))
+def test_numbers_of_a_reference_are_read_to_the_last_bit(lily: Case) -> None:
+    _, read = reference.read(open_place(str(lily.version), "--version", PATIENT), Expected(lily.described.digest, None))
 
-    assert read[FEATURES].equals(iris.reference[FEATURES])
+    assert read[FEATURES].equals(lily.reference[FEATURES])
 
 
 @pytest.mark.parametrize(
@@ -418,44 +418,44 @@ def test_numbers_of_a_reference_are_read_to_the_last_bit(iris: Case) -> None:
         ("", "No columns"),
     ],
 )
-def test_what_is_no_reference_is_refused(iris: Case, content: str, said: str) -> None:
+def test_what_is_no_reference_is_refused(lily: Case, content: str, said: str) -> None:
     with pytest.raises(Refused, match=said):
-        reference.parse(content.encode(), iris.described, "reference.csv")
+        reference.parse(content.encode(), lily.described, "reference.csv")
 
 
 @pytest.mark.parametrize(
     "wrong", [["--window", "1w"], ["--window", "24h", "--rows", "5"], ["--rows", "0"], ["--min-rows", "x"]]
 )
-def test_wrong_usage(iris: Case, wrong: list[str]) -> None:
+def test_wrong_usage(lily: Case, wrong: list[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        iris.run(window=wrong)
+        lily.run(window=wrong)
     assert left.value.code == 2
 
 
-def test_a_log_that_is_not_there_is_named(iris: Case, capsys: pytest.CaptureFixture[str]) -> None:
-    iris.log.rmdir()
+def test_a_log_that_is_not_there_is_named(lily: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    lily.log.rmdir()
 
-    assert iris.run() == 1
-    assert capsys.readouterr().err == f"error: --log {iris.log}: no such folder\n"
+    assert lily.run() == 1
+    assert capsys.readouterr().err == f"error: --log {lily.log}: no such folder\n"
 
 
 # Which rows a window has
 
 
-def test_a_window_is_cut_by_time_or_by_rows(iris: Case, same: pd.DataFrame) -> None:
+def test_a_window_is_cut_by_time_or_by_rows(lily: Case, same: pd.DataFrame) -> None:
     """Objects of several hosts and days; those that cannot hold rows of the window are not read."""
     days = [NOW - timedelta(days=day) for day in (0, 1, 2, 5)]
     for number, time in enumerate(days):
-        iris.write(same[:50], time - timedelta(minutes=1), number * 2)
-        iris.write(same[:50], time - timedelta(minutes=1, seconds=1), number * 2 + 1)
-    place = open_place(str(iris.log), "--log", PATIENT)
+        lily.write(same[:50], time - timedelta(minutes=1), number * 2)
+        lily.write(same[:50], time - timedelta(minutes=1, seconds=1), number * 2 + 1)
+    place = open_place(str(lily.log), "--log", PATIENT)
     read: list[str] = []
     original = place.read
     place.read = lambda name: read.append(name) or original(name)  # type: ignore[method-assign,func-returns-value]
 
     def rows(window: log.Window) -> tuple[int, int]:
         read.clear()
-        return len(log.read(place, iris.described, window).frame), len(read)
+        return len(log.read(place, lily.described, window).frame), len(read)
 
     assert rows(log.Window(NOW, since=NOW - timedelta(hours=12))) == (100, 2)
     assert rows(log.Window(NOW, since=NOW - timedelta(days=2, hours=12))) == (300, 6)
@@ -464,7 +464,7 @@ def test_a_window_is_cut_by_time_or_by_rows(iris: Case, same: pd.DataFrame) -> N
     assert rows(log.Window(NOW, rows=30)) == (30, 2)
     assert rows(log.Window(NOW, rows=120)) == (120, 4)
     assert rows(log.Window(NOW, rows=1000)) == (400, 8)
-    frame = log.read(place, iris.described, log.Window(NOW, rows=30)).frame
+    frame = log.read(place, lily.described, log.Window(NOW, rows=30)).frame
     assert frame["time"].is_monotonic_increasing
     assert frame["time"].iloc[-1] == days[0] - timedelta(minutes=1) + timedelta(milliseconds=49)
 
@@ -502,7 +502,7 @@ def test_from_the_service_to_the_verdict(
         {"schema": 1, "id": request, "row": row, "label": label} for row, label in enumerate(drawn["target"].tolist())
     ]
     body = "".join(f"{json.dumps(label)}\n" for label in labels).encode()
-    client.put_object(Bucket="judged", Key="same/iris/labels/today.jsonl", Body=body)
+    client.put_object(Bucket="judged", Key="same/lily/labels/today.jsonl", Body=body)
     ask(drawn.assign(petal_length=drawn["petal_length"] + before["petal_length"].std()), "moved")
 
     same, moved = judge("same"), judge("moved")

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import SOURCE, Repository
+from conftest import Repository
+from project import PROJECT, SOURCE
 
 from contract import digest
 from contract.errors import Refused
@@ -47,11 +48,12 @@ def image(folder: Path) -> Path:
     """Does to `folder` what the COPY lines do to /app."""
     left_out = [line.rstrip("/").rpartition("/")[2] for line in IGNORED if line.startswith(("**/", "models/*/"))]
     for source in COPIED:
+        place = (PROJECT if source == "models/" else SOURCE) / source
         if source.endswith("/"):
-            shutil.copytree(SOURCE / source, folder / source, ignore=shutil.ignore_patterns(*left_out))
+            shutil.copytree(place, folder / source, ignore=shutil.ignore_patterns(*left_out))
         else:
             (folder / source).parent.mkdir(exist_ok=True)
-            shutil.copy(SOURCE / source, folder / source)
+            shutil.copy(place, folder / source)
     return folder
 
 
@@ -77,7 +79,7 @@ class Ran:
 
     def task(self, name: str) -> Path:
         """What a task has written."""
-        [found] = self.out.glob(f"iris-lifecycle-*/{name}")
+        [found] = self.out.glob(f"lily-lifecycle-*/{name}")
         return found
 
     def metadata(self, task: str, artifact: str) -> dict[str, Any]:
@@ -102,8 +104,8 @@ def ran(app: Path, trained: Repository, environment: dict[str, str], tmp_path_fa
         place.mkdir()
     before = [files(place) for place in places]
     done = call(
-        app, environment, "-m", "extras.pipelines", "run", "iris", "--out", str(root / "out"),
-        "--data", str(trained.source / "models/iris/data/raw.csv"), HOME=str(root / "home"), TMPDIR=str(root / "tmp"),
+        app, environment, "-m", "extras.pipelines", "run", "lily", "--out", str(root / "out"),
+        "--data", str(trained.source / "models/lily/data/raw.csv"), HOME=str(root / "home"), TMPDIR=str(root / "tmp"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     new = {name for place, old in zip(places, before, strict=True) for name in files(place) - old}
@@ -124,7 +126,7 @@ def test_a_run_says_its_tasks_and_leaves_nothing_outside_its_folder(ran: Ran) ->
         "importer", "validate", "prepare", "tune", "train", "evaluate-classifier", "package", "report",
     ]  # fmt: skip
     assert not ran.outside
-    [pipeline] = ran.out.glob("iris-lifecycle-*")
+    [pipeline] = ran.out.glob("lily-lifecycle-*")
     assert {one.name for one in ran.out.iterdir()} == {"log.txt", "mlflow.db", pipeline.name}
 
 
@@ -141,16 +143,16 @@ def test_metrics_and_reports_are_what_kubeflow_shows(ran: Ran, trained: Reposito
     assert page.startswith("<!doctype html>")
     assert trained.manifest().digest in page
     assert trained.manifest().data_digest in page
-    assert "# Species of an iris" in (ran.task("report") / "card").read_text()
-    assert "# Data dictionary of iris" in (ran.task("validate") / "dictionary").read_text()
+    assert "# To be written; in the example, the species of a flower" in (ran.task("report") / "card").read_text()
+    assert "# Data dictionary of lily" in (ran.task("validate") / "dictionary").read_text()
 
 
 def test_the_search_is_recorded_where_it_outlives_the_component(ran: Ran, trained: Repository) -> None:
     database = sqlite3.connect(ran.out / "mlflow.db")
-    trials = settings.read(SOURCE / "models/iris/params.yaml", settings.Params).tune.trials
+    trials = settings.read(PROJECT / "models/lily/params.yaml", settings.Params).tune.trials
 
     assert database.execute("select count(*) from tags where key = 'stage' and value = 'trial'").fetchone() == (trials,)
-    [place] = database.execute("select artifact_location from experiments where name = 'iris_rf_experiment'").fetchone()
+    [place] = database.execute("select artifact_location from experiments where name = 'lily_experiment'").fetchone()
     assert place.startswith(str(ran.out))
     database.close()
 
@@ -160,16 +162,16 @@ def test_a_failing_stage_is_named_with_its_own_words(app: Path, environment: dic
     data.write_text("sepal_length,sepal_width,petal_length,petal_width,species\n-4,3,1,0.2,setosa\n")
 
     done = call(
-        app, environment, "-m", "extras.pipelines", "run", "iris", "--data", str(data), "--out", f"{tmp_path}/out"
+        app, environment, "-m", "extras.pipelines", "run", "lily", "--data", str(data), "--out", f"{tmp_path}/out"
     )
 
     assert (done.returncode, done.stdout) == (1, "")
     importer, validate, first, *_, last = done.stderr.splitlines()
     assert (importer, validate) == ("importer", "validate")
-    assert first.startswith("error: models/iris/data/raw.csv: ")
+    assert first.startswith("error: models/lily/data/raw.csv: ")
     assert "sepal_length  from 1 to 15" in done.stderr
-    assert last == "error: iris: validate failed; no later step is run"
-    assert not list(tmp_path.glob("out/iris-lifecycle-*/prepare"))
+    assert last == "error: lily: validate failed; no later step is run"
+    assert not list(tmp_path.glob("out/lily-lifecycle-*/prepare"))
 
 
 def test_a_crash_is_named_with_the_log(environment: dict[str, str], tmp_path: Path) -> None:
@@ -180,30 +182,30 @@ def test_a_crash_is_named_with_the_log(environment: dict[str, str], tmp_path: Pa
     log = tmp_path / "out/log.txt"
 
     done = call(
-        app, environment, "-m", "extras.pipelines", "run", "iris", "--data", "../data.csv", "--out", str(log.parent)
+        app, environment, "-m", "extras.pipelines", "run", "lily", "--data", "../data.csv", "--out", str(log.parent)
     )
 
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == f"error: iris: validate failed; {log} has what it said"
+    assert done.stderr.splitlines()[-1] == f"error: lily: validate failed; {log} has what it said"
     assert "ZeroDivisionError: a defect" in log.read_text()
 
 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["run", "rose"], "'rose': no such model here; there is diabetes, iris"),
-        (["compile", "rose", "--image", IMAGE], "'rose': no such model here; there is diabetes, iris"),
-        (["compile", "iris", "--image", "two words"], "--image 'two words': not a reference to an image"),
+        (["run", "rose"], "'rose': no such model here; there is lily, sugar"),
+        (["compile", "rose", "--image", IMAGE], "'rose': no such model here; there is lily, sugar"),
+        (["compile", "lily", "--image", "two words"], "--image 'two words': not a reference to an image"),
         (
-            ["run", "iris", "--data", "nowhere.csv"],
-            "--data nowhere.csv: no such file; `dvc repro models/iris/dvc",
+            ["run", "lily", "--data", "nowhere.csv"],
+            "--data nowhere.csv: no such file; `dvc repro models/lily/dvc",
         ),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
     args: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(SOURCE)
+    monkeypatch.chdir(PROJECT)
 
     code = pipelines.main([*args, "--out", str(tmp_path / "out")])
 
@@ -215,7 +217,7 @@ def test_what_cannot_be_is_refused_in_one_line(
 def test_a_missing_sdk_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "kfp", None)
 
-    assert pipelines.main(["compile", "iris", "--image", IMAGE]) == 1
+    assert pipelines.main(["compile", "lily", "--image", IMAGE]) == 1
     assert capsys.readouterr().err.startswith("error: kfp: not installed; `pip install --require-hashes")
 
 
@@ -242,11 +244,11 @@ def edges(dag: Mapping[str, Any]) -> dict[str, set[str]]:
 
 @pytest.fixture
 def _in_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(SOURCE)
+    monkeypatch.chdir(PROJECT)
 
 
 @pytest.mark.usefixtures("_in_source")
-@pytest.mark.parametrize("model", ["diabetes", "iris"])
+@pytest.mark.parametrize("model", ["sugar", "lily"])
 def test_the_graph_is_the_lifecycle(model: str, tmp_path: Path) -> None:
     spec = compiled(model, tmp_path)
 
@@ -267,7 +269,7 @@ def test_the_graph_is_the_lifecycle(model: str, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_in_source")
 @pytest.mark.parametrize("loop", [False, True])
 def test_components_run_in_the_image_and_install_nothing(loop: bool, tmp_path: Path) -> None:
-    spec = compiled("iris", tmp_path, loop=loop)
+    spec = compiled("lily", tmp_path, loop=loop)
 
     executors = spec["deploymentSpec"]["executors"]
     containers = [one["container"] for name, one in executors.items() if name != "exec-importer"]
@@ -286,10 +288,10 @@ def test_components_run_in_the_image_and_install_nothing(loop: bool, tmp_path: P
 
 @pytest.mark.usefixtures("_in_source")
 def test_a_loop_over_the_families_takes_the_place_of_the_search(tmp_path: Path) -> None:
-    spec = compiled("iris", tmp_path, loop=True)
+    spec = compiled("lily", tmp_path, loop=True)
 
     [loop] = [name for name in spec["root"]["dag"]["tasks"] if name.startswith("for-loop")]
-    families = settings.read(models.Files("iris").params, settings.Params).families
+    families = settings.read(models.Files("lily").params, settings.Params).families
     task = spec["root"]["dag"]["tasks"][loop]
     assert json.loads(task["parameterIterator"]["items"]["raw"]) == list(families)
     assert list(spec["components"][f"comp-{loop}"]["dag"]["tasks"]) == ["search"]
@@ -298,12 +300,12 @@ def test_a_loop_over_the_families_takes_the_place_of_the_search(tmp_path: Path) 
     assert spec["components"]["comp-choose"]["inputDefinitions"]["artifacts"]["candidates"]["isArtifactList"]
 
 
-def test_the_same_commit_compiles_to_the_same_bytes(environment: dict[str, str], tmp_path: Path) -> None:
+def test_the_same_commit_compiles_to_the_same_bytes(app: Path, environment: dict[str, str], tmp_path: Path) -> None:
     made = []
     for seed in ("1", "2"):
         out = tmp_path / seed / "pipeline.yaml"
         done = call(
-            SOURCE, environment, "-m", "extras.pipelines", "compile", "iris", "--image", IMAGE, "--out", str(out),
+            app, environment, "-m", "extras.pipelines", "compile", "lily", "--image", IMAGE, "--out", str(out),
             PYTHONHASHSEED=seed,
         )  # fmt: skip
         assert (done.returncode, done.stdout, done.stderr) == (0, f"{out}\n", "")
@@ -338,11 +340,11 @@ from kfp.dsl import Dataset
 from lifecycle import settings
 from lifecycle.model import Files
 
-one = {"model": "diabetes"}
+one = {"model": "sugar"}
 validated = call("validate", data=Dataset(uri="raw.csv"), **one)
 prepared = call("prepare", raw=validated["raw"], validation=validated["validation"], **one)
 rows = {"train": prepared["train"]}
-families = settings.read(Files("diabetes").params, settings.Params).families
+families = settings.read(Files("sugar").params, settings.Params).families
 searched = [call("search", f"search-{family}", family=family, **rows, **one)["candidates"] for family in families]
 tuned = call("choose", candidates=searched, mlflow=f"sqlite:///{out}/mlflow.db", **one)["tuned"]
 made = call("train", evaluation=prepared["evaluation"], tuned=tuned, **rows, **one)
@@ -359,11 +361,11 @@ def test_a_regression_goes_through_the_loop(environment: dict[str, str], tmp_pat
     """The SDK's runner of processes cannot collect what a loop made, so its components are called without it."""
     app, out = image(tmp_path / "app"), tmp_path / "out"
     out.mkdir()
-    params = app / "models/diabetes/params.yaml"
+    params = app / "models/sugar/params.yaml"
     edited, edits = re.subn(r"trials: \d+", "trials: 5", params.read_text())
     assert edits == 1
     params.write_text(edited)
-    done = call(app, environment, "-m", "models.diabetes.generate_data", "--out", "raw.csv")
+    done = call(app, environment, "-m", "models.sugar.generate_data", "--out", "raw.csv")
     assert done.returncode == 0, done.stderr
     before = files(app)
 
@@ -384,7 +386,7 @@ def test_a_regression_goes_through_the_loop(environment: dict[str, str], tmp_pat
 
 
 def test_a_family_has_its_share_of_the_budget() -> None:
-    params = settings.read(SOURCE / "models/iris/params.yaml", settings.Params)
+    params = settings.read(PROJECT / "models/lily/params.yaml", settings.Params)
     families = list(params.families)
 
     def shares(trials: int) -> list[int]:

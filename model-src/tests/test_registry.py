@@ -18,7 +18,7 @@ from conftest import SAMPLE, Repository
 from lifecycle import registry
 from lifecycle.registry import Registered, Release, Wanted
 
-MODEL = "IrisRFModel"
+MODEL = "LilyModel"
 ORDER = ("dev", "staging", "prod")
 
 
@@ -163,7 +163,7 @@ def database(trained: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def asked(trained: Repository) -> dict[str, Any]:
     """What the command says when production runs the trained version."""
     made = trained.manifest()
-    release = {"environment": "prod", "app": "iris-api", "canary": None, "mlflow_run": made.mlflow_run}
+    release = {"environment": "prod", "app": "lily-api", "canary": None, "mlflow_run": made.mlflow_run}
     release |= {"version": made.version, "digest": made.digest}
     return {MODEL: {"environments": ORDER, "releases": [release], "ran": []}}
 
@@ -200,7 +200,7 @@ def test_production_is_loaded_by_its_alias(
     assert list(model.predict(np.array([SAMPLE]))) == ["setosa"]
     found = mlflow.MlflowClient().get_model_version_by_alias(MODEL, "production")
     assert found.tags["version"] == trained.manifest().version
-    assert (found.tags["environment.prod"], found.tags["stage"]) == ("iris-api", "Production")
+    assert (found.tags["environment.prod"], found.tags["stage"]) == ("lily-api", "Production")
     assert found.current_stage == "None"  # MLflow's own stages are left alone
 
 
@@ -250,7 +250,7 @@ def test_a_model_that_is_not_registered_has_no_version_that_is_known(
 ) -> None:
     told = json.loads(sync({"NoModel": asked[MODEL]})[1].splitlines()[0])
 
-    assert (told["changes"], [item["app"] for item in told["unknown"]]) == ([], ["iris-api"])
+    assert (told["changes"], [item["app"] for item in told["unknown"]]) == ([], ["lily-api"])
 
 
 @pytest.mark.parametrize(

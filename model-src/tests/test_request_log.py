@@ -70,14 +70,14 @@ def test_each_row_is_logged_and_named_by_its_answer(
     assert service.stop() == 0
 
     assert (one.status_code, two.status_code, wrong.status_code) == (200, 200, 422)
-    [(name, content)] = stored(s3_url, f"dev/iris/{described.version}/").items()
+    [(name, content)] = stored(s3_url, f"dev/lily/{described.version}/").items()
     lines = [Line.model_validate_json(line) for line in content.splitlines()]
     assert NAME.fullmatch(name)
     assert socket.gethostname() in name
     ids = [answer.headers["X-Request-Id"] for answer in (one, two)]
     assert [(line.id, line.row) for line in lines] == [(ids[0], 0), (ids[1], 0), (ids[1], 1)]
     assert "mine" not in ids
-    assert {(line.model, line.version) for line in lines} == {("iris", described.version)}
+    assert {(line.model, line.version) for line in lines} == {("lily", described.version)}
     # As it was sent, and not as the nearest float32.
     assert [*lines[0].features.items()] == [
         ("sepal_length", 5.3), ("sepal_width", 3.5), ("petal_length", 1.4), ("petal_width", 0.2),
@@ -148,7 +148,7 @@ def test_a_service_whose_log_is_away_can_be_stopped(serve: Serve, artifacts: Pat
     service.ready().post("/predict", json={"features": SAMPLE})
 
     assert service.stop() == 0
-    assert f"request log: s3://{BUCKET}/gone/iris/{described.version}/" in service.said
+    assert f"request log: s3://{BUCKET}/gone/lily/{described.version}/" in service.said
     assert "Traceback" not in service.said
 
 
@@ -279,14 +279,14 @@ def test_a_folder_that_cannot_be_written_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(Refused, match=r"file.*: Not a directory"):
-        open_sink(str(tmp_path / "file")).add("iris/v/2026-02-01/120000-host-0.jsonl", b"")
+        open_sink(str(tmp_path / "file")).add("lily/v/2026-02-01/120000-host-0.jsonl", b"")
 
 
 def test_names_say_their_time() -> None:
     time = datetime(2026, 2, 1, 3, 4, 5, 678, tzinfo=UTC)
 
-    assert object_name(time, "iris-api/7b", 12) == "2026-02-01/030405-iris-api_7b-12.jsonl"
-    assert object_time("2026-02-01/030405-iris-api_7b-12.jsonl") == time.replace(microsecond=0)
+    assert object_name(time, "lily-api/7b", 12) == "2026-02-01/030405-lily-api_7b-12.jsonl"
+    assert object_time("2026-02-01/030405-lily-api_7b-12.jsonl") == time.replace(microsecond=0)
     assert [object_time(name) for name in ("2026-02-31/030405-a-1.jsonl", "x.jsonl", "2026-02-01/1-a-1.jsonl")] == [
         None
     ] * 3

@@ -145,7 +145,7 @@ def test_a_ready_service_says_what_it_serves(client: TestClient, state: State) -
     described = state.model.manifest
 
     assert client.get("/readyz").json() == {
-        "status": "ready", "model": "iris", "version": described.version, "digest": described.digest,
+        "status": "ready", "model": "lily", "version": described.version, "digest": described.digest,
     }  # fmt: skip
 
 
@@ -195,10 +195,10 @@ PATIENT = [59.0, 2.0, 32.1, 101.0, 157.0, 93.2, 38.0, 4.0, 4.8598, 87.0]
 
 
 @pytest.fixture(scope="module")
-def regression(trained_diabetes: Repository) -> State:
-    described = trained_diabetes.manifest("diabetes")
+def regression(trained_sugar: Repository) -> State:
+    described = trained_sugar.manifest("sugar")
     state = State()
-    state.model = model.load(wanted(trained_diabetes.source / "artifacts/diabetes/onnx", described.digest))
+    state.model = model.load(wanted(trained_sugar.source / "artifacts/sugar/onnx", described.digest))
     return state
 
 
@@ -221,12 +221,12 @@ def test_a_regression_answers_with_a_number(doctor: TestClient, regression: Stat
     assert 100 < batch["predictions"][1]["prediction"] < batch["predictions"][0]["prediction"] < 300
 
 
-def test_a_regression_answers_as_scikit_learn_does(doctor: TestClient, trained_diabetes: Repository) -> None:
+def test_a_regression_answers_as_scikit_learn_does(doctor: TestClient, trained_sugar: Repository) -> None:
     """The rows of the reference, where cells are missing too: null in the request, NaN in scikit-learn."""
     import joblib
 
-    pipeline = joblib.load(trained_diabetes.source / "artifacts/diabetes/sklearn/model.joblib")
-    with (trained_diabetes.source / "artifacts/diabetes/reference/reference.csv").open() as table:
+    pipeline = joblib.load(trained_sugar.source / "artifacts/sugar/sklearn/model.joblib")
+    with (trained_sugar.source / "artifacts/sugar/reference/reference.csv").open() as table:
         rows = [[float(cell) if cell else None for cell in row[:-2]] for row in list(csv.reader(table))[1:]]
     assert any(None in row for row in rows)
 
@@ -265,7 +265,7 @@ def test_the_metrics_of_a_regression_do_not_count_by_its_numbers(doctor: TestCli
 
     assert 'http_requests_total{route="/predict",status="200"} 1.0' in lines
     (info,) = (line for line in lines if line.startswith("model_info{"))
-    assert f'version="{version(regression)}"' in info and 'model="diabetes"' in info
+    assert f'version="{version(regression)}"' in info and 'model="sugar"' in info
     assert [line for line in lines if line.startswith("model_predictions_total{")] == [
         'model_predictions_total{label="regression"} 2.0'
     ]

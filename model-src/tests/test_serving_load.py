@@ -145,7 +145,7 @@ def test_a_version_under_another_ones_name_is_refused(
     uri = upload(artifacts, "2026-01-01-000000000000", s3_url, "misnamed")
 
     with pytest.raises(
-        Refused, match=f"is of iris {good.version}, but it lies in s3://misnamed/models/iris/2026-01-01-000000000000/"
+        Refused, match=f"is of lily {good.version}, but it lies in s3://misnamed/models/lily/2026-01-01-000000000000/"
     ):
         model.load(wanted(uri, good.digest))
 
@@ -155,8 +155,8 @@ def test_a_version_that_does_not_exist_is_refused(s3_url: str, monkeypatch: pyte
     boto3.client("s3", endpoint_url=s3_url).create_bucket(Bucket="empty")
 
     for bucket, code in (("empty", "NoSuchKey"), ("absent", "NoSuchBucket")):
-        with pytest.raises(Refused, match=rf"s3://{bucket}/models/iris/{NAME}/manifest.json: .*{code}.*check MODEL_"):
-            open_source(f"s3://{bucket}/models/iris/{NAME}/onnx/").read("manifest.json", 10)
+        with pytest.raises(Refused, match=rf"s3://{bucket}/models/lily/{NAME}/manifest.json: .*{code}.*check MODEL_"):
+            open_source(f"s3://{bucket}/models/lily/{NAME}/onnx/").read("manifest.json", 10)
 
 
 def test_missing_credentials_are_refused(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +165,7 @@ def test_missing_credentials_are_refused(s3_url: str, monkeypatch: pytest.Monkey
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
 
     with pytest.raises(Refused, match=r"Unable to locate credentials; check the AWS_ variables"):
-        open_source(f"s3://bucket/models/iris/{NAME}/onnx/").read("manifest.json", 10)
+        open_source(f"s3://bucket/models/lily/{NAME}/onnx/").read("manifest.json", 10)
 
 
 @dataclass
@@ -205,7 +205,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStore]:
 
 @pytest.fixture
 def stored() -> Source:
-    return open_source(f"s3://bucket/models/iris/{NAME}/onnx/")
+    return open_source(f"s3://bucket/models/lily/{NAME}/onnx/")
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_a_store_that_forbids_is_not(store: FaultyStore, stored: Source) -> None
 def test_an_answer_that_is_cut_short_is_asked_for_again(store: FaultyStore, stored: Source) -> None:
     store.body, store.headers = b"half", {"Content-Length": "8"}
 
-    with pytest.raises(Unavailable, match=rf"s3://bucket/models/iris/{NAME}/manifest.json: "):
+    with pytest.raises(Unavailable, match=rf"s3://bucket/models/lily/{NAME}/manifest.json: "):
         stored.read("manifest.json", 10)
 
 
@@ -284,8 +284,8 @@ DIGEST = "sha256:" + "0" * 64
 
 
 def test_the_defaults_are_for_one_machine() -> None:
-    assert settings.read({"MODEL_URI": "artifacts/iris/onnx", "MODEL_DIGEST": DIGEST}) == settings.Settings(
-        wanted("artifacts/iris/onnx", DIGEST), "127.0.0.1", 5001, 5.0, request_log_uri="", request_log_sample=1.0
+    assert settings.read({"MODEL_URI": "artifacts/lily/onnx", "MODEL_DIGEST": DIGEST}) == settings.Settings(
+        wanted("artifacts/lily/onnx", DIGEST), "127.0.0.1", 5001, 5.0, request_log_uri="", request_log_sample=1.0
     )
 
 
@@ -295,8 +295,8 @@ def test_the_defaults_are_for_one_machine() -> None:
         ({"MODEL_URI": ""}, "MODEL_URI: not set; set it to the URI of the ONNX folder of a version, s3://BUCKET/"),
         ({"MODEL_URI": "s3://bucket/onnx/"}, "MODEL_URI: 's3://bucket/onnx/' is not the URI of the ONNX folder"),
         (
-            {"MODEL_URI": "s3://bucket/models/iris/v/onnx/"},
-            "MODEL_URI: 's3://bucket/models/iris/v/onnx/' is not",
+            {"MODEL_URI": "s3://bucket/models/lily/v/onnx/"},
+            "MODEL_URI: 's3://bucket/models/lily/v/onnx/' is not",
         ),
         ({"MODEL_URI": "https://example.org/onnx"}, "MODEL_URI: 'https://example.org/onnx' is not"),
         ({"MODEL_DIGEST": ""}, "MODEL_DIGEST: not set; set it to the version's digest"),

@@ -66,7 +66,7 @@ def test_a_version_is_served_from_s3(
     client = service.ready()
 
     assert client.get("/readyz").json()["version"] == described.version
-    assert f"serving iris {described.version}" in service.said
+    assert f"serving lily {described.version}" in service.said
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_store_that_is_away_is_waited_for(serve: Serve, artifacts: Path, train
 
 
 def test_a_service_that_waits_for_its_store_can_be_stopped(serve: Serve, digest: str) -> None:
-    uri = "s3://bucket/models/iris/2026-02-01-0123456789ab/onnx/"
+    uri = "s3://bucket/models/lily/2026-02-01-0123456789ab/onnx/"
     service = serve(uri, digest, AWS_ENDPOINT_URL_S3=f"http://127.0.0.1:{free_port()}")
     service.listening()
 

@@ -91,7 +91,7 @@ def load(version: Path, pair: Pair, digest: str | None = None) -> model.Model:
 
 
 def test_a_signed_version_is_loaded(signed: Path, pair: Pair) -> None:
-    assert load(signed, pair).manifest.model == "iris"
+    assert load(signed, pair).manifest.model == "lily"
 
 
 @pytest.mark.parametrize("curve", [ec.SECP384R1(), ec.SECP521R1()], ids=lambda curve: curve.name)
@@ -99,7 +99,7 @@ def test_other_curves_that_the_library_signs_with_are_taken(version: Path, tmp_p
     larger = make_pair(tmp_path / "larger", curve)
     sign(version, larger)
 
-    assert load(version, larger).manifest.model == "iris"
+    assert load(version, larger).manifest.model == "lily"
 
 
 def test_a_version_needs_no_signature_where_no_key_is_given(version: Path) -> None:
@@ -284,8 +284,8 @@ def rsa_key() -> bytes:
     ("given", "line"),
     [
         ("/nowhere.pub", "MODEL_PUBLIC_KEY: '/nowhere.pub': No such file or directory; set it to a public key"),
-        ("-----BEGIN PUBLIC KEY-----\nAAAA\n", "MODEL_PUBLIC_KEY: not a public key in PEM form"),
-        (__file__, "MODEL_PUBLIC_KEY: not a public key in PEM form"),
+        ("-----BEGIN PUBLIC KEY-----\nAAAA\n", "MODEL_PUBLIC_KEY: not a public key in PEM form; give"),
+        (__file__, "MODEL_PUBLIC_KEY: not a public key in PEM form; give"),
         ("a\0b", "MODEL_PUBLIC_KEY: not a public key in PEM form, nor the file of one"),
     ],
 )
@@ -391,7 +391,7 @@ def test_a_version_is_compared_with_a_signed_one_only(
     with pytest.raises(Refused, match=r"\.sig: not signed with MODEL_PUBLIC_KEY: "):
         comparing.served(str(version))
     sign(version, pair)
-    assert comparing.served(str(version)).manifest.model == "iris"
+    assert comparing.served(str(version)).manifest.model == "lily"
 
 
 def test_nothing_is_left_of_the_check(
@@ -411,7 +411,7 @@ def test_the_check_needs_no_file_system_but_memory(signed: Path, pair: Pair, mon
     with pytest.raises(FileNotFoundError):
         tempfile.mkdtemp()
 
-    assert load(signed, pair).manifest.model == "iris"
+    assert load(signed, pair).manifest.model == "lily"
 
 
 def test_what_checks_a_signature_is_in_the_serve_lock(

@@ -8,8 +8,8 @@ from contract import uri
 from contract.errors import Refused
 from contract.uri import VersionURI
 
-TEXT = "s3://mlops-prod/models/iris/2026-02-01-3f2a9c1b7d10/"
-VERSION = VersionURI("mlops-prod", "iris", "2026-02-01-3f2a9c1b7d10")
+TEXT = "s3://mlops-prod/models/lily/2026-02-01-3f2a9c1b7d10/"
+VERSION = VersionURI("mlops-prod", "lily", "2026-02-01-3f2a9c1b7d10")
 
 
 @pytest.mark.parametrize("text", [TEXT, TEXT.rstrip("/")])
@@ -26,7 +26,7 @@ def test_the_uri_of_a_flavour_is_read_with_or_without_its_last_slash(text: str) 
 @pytest.mark.parametrize(
     "text",
     [
-        "", "iris", TEXT.replace("s3://", "https://"), TEXT.replace("mlops-prod", "a"), TEXT.replace("iris", "../iris"),
+        "", "lily", TEXT.replace("s3://", "https://"), TEXT.replace("mlops-prod", "a"), TEXT.replace("lily", "../lily"),
         TEXT.replace("2026-02-01", "2026-2-1"), TEXT.replace("7d10", "7D10"), TEXT.replace("models/", "model/"),
         f"{TEXT}/", f"{TEXT}\n", f" {TEXT}", f"{TEXT}onnx//", f"{TEXT}../", f"{TEXT}onnx/model.onnx",
     ],

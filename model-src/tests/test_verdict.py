@@ -12,7 +12,7 @@ from contract.errors import Refused
 from contract.verdict import Verdict
 
 DATA: dict[str, Any] = {
-    "schema": 1, "environment": "prod", "app": "iris-api", "model": "iris", "version": "2026-02-01-0123456789ab",
+    "schema": 1, "environment": "prod", "app": "lily-api", "model": "lily", "version": "2026-02-01-0123456789ab",
     "digest": f"sha256:{'0' * 64}", "since": "2026-03-01T00:00:00Z", "until": "2026-03-02T00:00:00+00:00", "rows": 200,
     "reference_rows": 150, "malformed_lines": 0, "drifted": True, "drifted_columns": ["petal_width"], "columns": 5,
     "checks": [

@@ -54,7 +54,7 @@ def progress(line: str) -> None:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Rows of equal keys as a plain table."""
-    from tabulate import tabulate  # not there where serve_model.py runs
+    from tabulate import tabulate  # slow to import, and not there where serve_model.py runs
 
     return tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True)
 

@@ -24,11 +24,12 @@ from scipy import stats
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 
-from models.iris.generate_data import MILLIMETRE
-from models.iris.schema import SCHEMA, SPECIES
 from monitoring import drift
 
-*FEATURES, _ = SCHEMA.columns
+FEATURES = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
+SPECIES = ["setosa", "versicolor", "virginica"]
+# In centimetres. The original measurements are rounded to it, and none is smaller.
+MILLIMETRE = 0.1
 
 REFERENCE_ROWS, WINDOW_ROWS = 150, 200
 DATA = ("fisher", "fresh")

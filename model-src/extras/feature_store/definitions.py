@@ -8,7 +8,7 @@ from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueT
 from feast.types import Float64
 
 from extras.feature_store.frames import FEATURES, FLOWER, TIME
-from models.iris.schema import SCHEMA
+from skeletons.classification.schema import SCHEMA
 
 flower = Entity(name="flower", join_keys=[FLOWER], value_type=ValueType.INT64, description="One flower.")
 
@@ -27,6 +27,6 @@ measurements = FeatureView(
     online=True,
 )
 
-iris = FeatureService(
-    name="iris", features=[measurements], description="What the model iris is trained on and asked with."
+flowers = FeatureService(
+    name="flowers", features=[measurements], description="What a model of them is trained on and asked with."
 )

@@ -15,10 +15,10 @@ from pandera.errors import SchemaError
 
 from contract.errors import Refused
 from lifecycle.model import Model
-from models.iris.schema import SCHEMA
+from skeletons.classification.schema import SCHEMA
 
-# That of models/iris/model.py without its families, which need scikit-learn.
-MODEL = Model("iris", "classification", "species", SCHEMA, families={}, slices={})
+# The skeleton's model without its families, which need scikit-learn.
+MODEL = Model("flowers", "classification", "species", SCHEMA, families={}, slices={})
 FEATURES, TARGET = MODEL.features, MODEL.target
 FLOWER = "flower_id"
 """The join key: int64, from 1."""
@@ -51,7 +51,9 @@ def corrected(known: pd.DataFrame, flower: int, at: datetime, changes: Mapping[s
             column.validate(pd.DataFrame({name: [value]}))
         except SchemaError:
             rules = ", ".join(str(check.error) for check in column.checks)
-            raise Refused(f"{name}: {value:g} is not {rules} (centimetres), as models/iris/schema.py asks") from None
+            raise Refused(
+                f"{name}: {value:g} is not {rules} (centimetres), as the schema of the flowers asks"
+            ) from None
     rows = known[known[FLOWER] == flower]
     if rows.empty:
         raise Refused(f"flower {flower}: not in the offline store, which has 1 to {known[FLOWER].max()}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -325,8 +326,13 @@ def check_names(repository: Repository) -> Iterator[Finding]:
 def _shape_names(root: Path, folder: str) -> set[str]:
     """The names of the objects in base/ from which an overlay is made."""
     files = (root / name for name in closure.closure(root, folder) if name.startswith("base/"))
-    shapes = [item for file in files if file.suffix == ".yaml" for item in kustomize.objects(file.read_text())]
-    return {name for item in shapes if isinstance(name := at(item, "metadata", "name"), str)}
+    return {name for file in files if file.suffix == ".yaml" for name in _names(file.read_text())}
+
+
+@cache
+def _names(manifests: str) -> tuple[str, ...]:
+    names = (at(item, "metadata", "name") for item in kustomize.objects(manifests))
+    return tuple(name for name in names if isinstance(name, str))
 
 
 def _unnamed(item: Object, shape: set[str]) -> Iterator[str]:

@@ -1,5 +1,8 @@
 """Which files a render reads, and what of them is not in this repository."""
 
+# Thousands of words are looked up in a run, which takes seconds with pathlib.
+# ruff: noqa: PTH110, PTH112, PTH113, PTH118
+
 from __future__ import annotations
 
 import contextlib
@@ -44,44 +47,50 @@ def closure(root: Path, folder: str) -> set[str]:
 def _sources(root: Path, folder: str) -> dict[str, Any]:
     """The files of a closure, each kustomization among them with what it says, the others with None."""
     found: dict[str, Any] = {}
-    _collect(root, (root / folder).resolve(), found)
+    _collect(str(root), os.path.realpath(root / folder), found)
     return found
 
 
-def _collect(root: Path, folder: Path, found: dict[str, Any]) -> None:
-    file = folder / KUSTOMIZATION
+def _collect(root: str, folder: str, found: dict[str, Any]) -> None:
+    file = os.path.join(folder, KUSTOMIZATION)
     name = os.path.relpath(file, root)
-    if name in found or not file.is_file():
+    if name in found or not os.path.isfile(file):
         return
+    text = Path(file).read_bytes()
     try:
-        found[name] = _documents(file.read_bytes())
+        found[name] = _documents(text)
     except yaml.YAMLError as error:
         raise Refused(f"{name}: {fault(error)}") from None
-    _follow(root, folder, found[name], found)
+    _follow(root, folder, _words(text), found)
 
 
-def _follow(root: Path, folder: Path, value: Any, found: dict[str, Any]) -> None:
-    for word in _strings(value):
+def _follow(root: str, folder: str, words: Iterable[str], found: dict[str, Any]) -> None:
+    for word in words:
         if "\n" in word:  # an inline patch, or an inline transformer that names a file
             with contextlib.suppress(yaml.YAMLError):  # kustomize says so, if it is of any matter
-                _follow(root, folder, _documents(word.encode()), found)
+                _follow(root, folder, _words(word.encode()), found)
             continue
         for candidate in {word, word.rpartition("=")[2]} - {"", "."}:
-            path = os.path.normpath(folder / candidate)
-            if not os.path.exists(path):  # noqa: PTH110 - Path.exists() raises for a word that is too long for a name
+            path = os.path.normpath(os.path.join(folder, candidate))
+            if not os.path.exists(path):
                 continue
-            real = Path(path).resolve()
-            if root not in real.parents:
+            real = os.path.realpath(path)
+            if not real.startswith(f"{root}/"):
                 continue
-            if path != str(real):
+            if path != real:
                 found[os.path.relpath(path, root)] = None  # a link is a file of the repository too
-            if real.is_dir():
+            if os.path.isdir(real):
                 _collect(root, real, found)
-            elif (name := os.path.relpath(real, root)) not in found:
+            elif (name := real[len(root) + 1 :]) not in found:
                 found[name] = None
-                if b"builtin" in (text := real.read_bytes()):  # a transformer in a file of its own may name more
+                if b"builtin" in (text := Path(real).read_bytes()):  # a transformer in a file of its own may name more
                     with contextlib.suppress(yaml.YAMLError):
-                        _follow(root, folder, _documents(text), found)
+                        _follow(root, folder, _words(text), found)
+
+
+@cache
+def _words(text: bytes) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_strings(_documents(text))))
 
 
 @cache

@@ -86,7 +86,8 @@ def of(data: Any, file: str, canary: str | None = None) -> Form:
         )
     if kind == "Kustomization":
         return _images(data, file)
-    raise Refused(f"{file}: kind: {kind!r}: a release is written for a Deployment, a CronJob or an InferenceService")
+    shown = f"{kind!r} of {data.get('apiVersion')!r}"
+    raise Refused(f"{file}: kind: {shown}: a release is written for a Deployment, a CronJob or an InferenceService")
 
 
 def _model(spec: Mapping[str, Any], file: str, canary: str | None, annotations: Path) -> Form:
