@@ -142,7 +142,7 @@ importlib.import_module(f"models.{name}.generate_data").main([])
 for stage in stages.STAGES.values():
     stage(name)
 for command in (
-    [sys.executable, "-m", "dvc", "commit", "--quiet", "--force", f"models/{name}/dvc.yaml"],
+    [sys.executable, "-m", "dvc", "commit", "--quiet", "--force", "--with-deps", f"models/{name}/dvc.yaml"],
     ["git", "add", "--all"],
     ["git", "commit", "--quiet", "--message", "Train"],
 ):
