@@ -15,14 +15,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from conftest import SOURCE, Service
+from conftest import Service
+from project import PROJECT, SOURCE
 
 from contract import manifest
 from contract.errors import Refused
 from extras.feature_store import __main__ as commands
 from extras.feature_store import frames
 from lifecycle import tables, validation
-from models.iris import generate_data, model
+from models.lily import generate_data, model
 
 FOLDER = SOURCE / "extras/feature_store"
 FEAST_PYTHON = FOLDER / ".venv/bin/python"
@@ -125,7 +126,7 @@ def test_a_correction_is_one_more_row(data: pd.DataFrame) -> None:
         (151, LATER, {"petal_length": 1.5}, "flower 151: not in the offline store, which has 1 to 150"),
         (1, LATER, {"species": 1.5}, "species: not a measurement; these are: sepal_length, .*, petal_width"),
         (1, LATER, {"petal_length": 0.0},
-         r"petal_length: 0 is not from 0\.1 to 15 \(centimetres\), as models/iris/schema.py asks"),
+         r"petal_length: 0 is not from 0\.1 to 15 \(centimetres\), as models/lily/schema.py asks"),
         (1, LATER, {"petal_length": float("nan")}, "petal_length: nan is not from .*"),
         (1, LATER, {"petal_length": 1.5, "petal_width": float("inf")}, "petal_width: inf is not from .*"),
         (1, frames.FIRST + timedelta(minutes=1), {"petal_length": 1.5},
@@ -228,10 +229,9 @@ class Store:
 def filled(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], fishers: Path) -> Store:
     """A store with Fisher's flowers, online too. Tests must not change it."""
     source = tmp_path_factory.mktemp("store") / "model-src"
-    for folder in ("contract", "extras", "lifecycle", "models", "packing", "storage"):
-        shutil.copytree(
-            SOURCE / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__", "build", "data", ".venv")
-        )
+    shutil.copytree(PROJECT, source)
+    ignored = shutil.ignore_patterns("__pycache__", "data", ".venv")
+    shutil.copytree(SOURCE / "extras", source / "extras", ignore=ignored)
     store = Store(source, environment)
     assert store.ran("load", "--data", fishers) == ""
     assert store.ran("materialize") == ""
@@ -286,7 +286,7 @@ def test_data_that_breaks_the_schema_is_not_loaded(store: Store, fishers: Path, 
 
     assert (refused.returncode, refused.stdout) == (1, "")
     said, _, fault = refused.stderr.splitlines()
-    assert said == f"error: {wrong}: models/iris/schema.py does not hold:"
+    assert said == f"error: {wrong}: models/lily/schema.py does not hold:"
     assert re.fullmatch("error: sepal_length +from 1 to 15 +51 .* line 2", fault)
     assert store.training() == fishers.read_bytes()
 
@@ -363,7 +363,7 @@ def test_what_was_loaded_before_is_gone_after_loading_other_data(store: Store, f
     [
         (
             "data/registry.db",
-            "error: iris: no such feature service is registered; `python -m extras.feature_store load` does it",
+            "error: lily: no such feature service is registered; `python -m extras.feature_store load` does it",
         ),
         ("data/offline", "error: .*/labels.parquet: missing; `python -m extras.feature_store load` makes it"),
     ],

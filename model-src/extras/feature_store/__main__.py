@@ -1,4 +1,6 @@
-"""Train and ask the iris model with features from a feature store: Feast on its local provider.
+"""Train and ask a model of flowers with features from a feature store: Feast on its local provider.
+
+The model is iris, or the one that FEATURE_STORE_MODEL names.
 
 load puts the rows of a CSV into the offline store, and materialize the latest of each flower into the online store.
 training joins the labels with what was measured at their time, or as of another time, and writes the CSV that
@@ -30,6 +32,8 @@ from typing import TYPE_CHECKING
 
 from contract import command
 from contract.errors import Refused
+from extras.feature_store import NAME
+from lifecycle.model import Files
 from storage.files import staged_folder, write_atomically
 
 # What takes seconds to import is imported where it is used, so that --help and a refusal are quick.
@@ -41,7 +45,6 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 OFFLINE = HERE / "data/offline"
-SERVICE = "iris"
 MEASUREMENTS, LABELS = "measurements.parquet", "labels.parquet"
 
 
@@ -64,15 +67,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     load = commands.add_parser("load", help="a CSV's rows into the offline store, in place of what was there")
-    load.add_argument("--data", type=Path, default=Path("models/iris/data/raw.csv"), help="the data (%(default)s)")
+    load.add_argument("--data", type=Path, default=Files(NAME).raw, help="the data (%(default)s)")
     commands.add_parser("materialize", help="the latest measurements of each flower into the online store")
     training = commands.add_parser("training", help="write the CSV that training reads")
-    training.add_argument("--out", type=Path, default=Path("models/iris/data/raw.csv"), help="(%(default)s)")
+    training.add_argument("--out", type=Path, default=Files(NAME).raw, help="(%(default)s)")
     training.add_argument("--as-of", type=_time, metavar="TIME", help="what was known then, not when it was labelled")
     ask = commands.add_parser("ask", help="ask the service about a flower")
     ask.add_argument("flower", type=int)
     ask.add_argument("--url", default="http://127.0.0.1:5001", help="the service (%(default)s)")
-    ask.add_argument("--manifest", type=Path, default=Path("artifacts/iris/manifest.json"),
+    ask.add_argument("--manifest", type=Path, default=Files(NAME).version / "manifest.json",
                      help="of the version that is served (%(default)s)")  # fmt: skip
     correct = commands.add_parser("correct", help="add a later measurement of a flower to the offline store")
     correct.add_argument("flower", type=int)
@@ -121,13 +124,13 @@ def load(data_file: Path) -> str:
 
     data, faults = validation.read(data_file, frames.MODEL)
     if faults:
-        raise Refused(f"{data_file}: models/iris/schema.py does not hold:", *validation.table(faults))
+        raise Refused(f"{data_file}: {Files(NAME).schema} does not hold:", *validation.table(faults))
     # First, so that the online store never answers with what the offline store has no longer.
     store.teardown()
     with staged_folder(OFFLINE) as folder:
         (folder / MEASUREMENTS).write_bytes(_parquet(frames.measurements(data)))
         (folder / LABELS).write_bytes(_parquet(frames.labels(data)))
-    store.apply([definitions.flower, definitions.measurements, definitions.iris])
+    store.apply([definitions.flower, definitions.measurements, definitions.service])
     print(f"loaded {len(data)} flowers of {data_file}", file=sys.stderr)
     return ""
 
@@ -237,10 +240,10 @@ def _service(store: FeatureStore) -> FeatureService:
     from feast.errors import FeastObjectNotFoundException
 
     try:
-        return store.get_feature_service(SERVICE)
+        return store.get_feature_service(NAME)
     except FeastObjectNotFoundException:
         raise Refused(
-            f"{SERVICE}: no such feature service is registered; `python -m extras.feature_store load` does it"
+            f"{NAME}: no such feature service is registered; `python -m extras.feature_store load` does it"
         ) from None
 
 

@@ -6,19 +6,22 @@ FIRST: made up, but the same for the same data.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
 from pandera.errors import SchemaError
+from pandera.pandas import DataFrameSchema
 
 from contract.errors import Refused
-from lifecycle.model import Model
-from models.iris.schema import SCHEMA
+from extras.feature_store import NAME
+from lifecycle.model import ROOM, Files, Model
 
-# That of models/iris/model.py without its families, which need scikit-learn.
-MODEL = Model("iris", "classification", "species", SCHEMA, families={}, slices={})
+SCHEMA: DataFrameSchema = importlib.import_module(f"{ROOM}.{NAME}.schema").SCHEMA
+# That of the model's model.py without its families, which need scikit-learn.
+MODEL = Model(NAME, "classification", "species", SCHEMA, families={}, slices={})
 FEATURES, TARGET = MODEL.features, MODEL.target
 FLOWER = "flower_id"
 """The join key: int64, from 1."""
@@ -51,7 +54,7 @@ def corrected(known: pd.DataFrame, flower: int, at: datetime, changes: Mapping[s
             column.validate(pd.DataFrame({name: [value]}))
         except SchemaError:
             rules = ", ".join(str(check.error) for check in column.checks)
-            raise Refused(f"{name}: {value:g} is not {rules} (centimetres), as models/iris/schema.py asks") from None
+            raise Refused(f"{name}: {value:g} is not {rules} (centimetres), as {Files(NAME).schema} asks") from None
     rows = known[known[FLOWER] == flower]
     if rows.empty:
         raise Refused(f"flower {flower}: not in the offline store, which has 1 to {known[FLOWER].max()}")
