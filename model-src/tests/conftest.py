@@ -24,6 +24,7 @@ from contract.version import Expected
 from serving.settings import Wanted
 
 SAMPLE = [5.3, 3.5, 1.4, 0.2]
+DATE = "2026-02-01T12:00:00+00:00"
 
 
 def isolated(home: Path) -> dict[str, str]:
@@ -63,6 +64,10 @@ def _isolate(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setenv(name, value)
 
 
+def dated(date: str) -> dict[str, str]:
+    return {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
+
+
 def succeeds(done: subprocess.CompletedProcess[str]) -> str:
     """What it has printed."""
     assert done.returncode == 0, done.stdout + done.stderr
@@ -75,15 +80,14 @@ class Repository:
     def __init__(self, root: Path, environment: Mapping[str, str]) -> None:
         self.root, self.source, self.environment = root, root / "model-src", environment
 
-    def git(self, *args: str, date: str = "2026-02-01T12:00:00+00:00") -> str:
-        dates = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
+    def git(self, *args: str, date: str = DATE) -> str:
         done = subprocess.run(
-            ["git", *args], cwd=self.root, env={**self.environment, **dates}, capture_output=True, text=True
+            ["git", *args], cwd=self.root, env={**self.environment, **dated(date)}, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def commit(self, message: str, date: str = "2026-02-01T12:00:00+00:00") -> str:
+    def commit(self, message: str, date: str = DATE) -> str:
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", "--message", message, date=date)
         return self.git("rev-parse", "HEAD")
@@ -127,15 +131,23 @@ def repository(tmp_path: Path, environment: dict[str, str]) -> Repository:
     return make_repository(tmp_path / "repository", environment)
 
 
-# One process for all stages: each would spend most of its time on imports.
-STAGES = """
-import importlib, sys
+# In one process, because each would spend most of its time on imports.
+TRAINING = """
+import importlib, subprocess, sys
 from lifecycle import stages
-stages.same_arithmetic()
+
 name = sys.argv[1]
+stages.same_arithmetic()
 importlib.import_module(f"models.{name}.generate_data").main([])
 for stage in stages.STAGES.values():
     stage(name)
+for command in (
+    [sys.executable, "-m", "dvc", "commit", "--quiet", "--force", "--with-deps", f"models/{name}/dvc.yaml"],
+    ["git", "add", "--all"],
+    ["git", "commit", "--quiet", "--message", "Train"],
+):
+    subprocess.run(command, check=True)
+stages.version(name)
 """
 
 
@@ -149,10 +161,7 @@ def train(root: Path, environment: Mapping[str, str], model: str) -> Repository:
         if (shared / "done").exists():
             return Repository(shared / "repository", environment)
         repository = make_repository(shared / "repository", environment)
-        succeeds(repository.python("-c", STAGES, model, PYTHONHASHSEED="1"))
-        succeeds(repository.run("dvc", "commit", "--force", f"models/{model}/dvc.yaml"))
-        repository.commit("Train")
-        succeeds(repository.run("lifecycle", "version", model))
+        succeeds(repository.python("-c", TRAINING, model, PYTHONHASHSEED="1", **dated(DATE)))
         (shared / "done").touch()
     return repository
 

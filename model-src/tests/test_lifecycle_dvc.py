@@ -16,6 +16,7 @@ import boto3
 import pytest
 from conftest import Repository, succeeds, wait_until
 from moto.server import ThreadedMotoServer
+from project import PROJECT
 
 import lifecycle.__main__ as command
 from lifecycle import stages
@@ -237,7 +238,9 @@ def test_a_store_that_is_away_is_named_and_nothing_is_pulled(trained: Repository
 
 def test_the_data_of_sugar_are_those_that_its_dvc_file_names(trained_sugar: Repository) -> None:
     """`generate_data` wrote raw.csv there: DVC takes it for the tracked file, by its hash."""
-    status = json.loads(succeeds(trained_sugar.run("dvc", "status", "--json", "models/sugar/data/raw.csv.dvc")))
+    file = "models/sugar/data/raw.csv.dvc"
+    assert (trained_sugar.source / file).read_bytes() == (PROJECT / file).read_bytes()
+    status = json.loads(succeeds(trained_sugar.run("dvc", "status", "--json", file)))
 
     assert status == {}
     assert trained_sugar.git("check-ignore", "model-src/models/sugar/data/raw.csv") != ""

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +113,15 @@ def ran(app: Path, trained: Repository, environment: dict[str, str], tmp_path_fa
     return Ran(root / "out", done.stdout, done.stderr, new)
 
 
+@pytest.fixture
+def _in_process(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a run in this process, which is quicker; with MLflow's database of another run, because a new one takes
+    seconds."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{ran.out}/mlflow.db")
+    # Chosen anew, as in a new process.
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+
 def test_the_package_is_the_one_that_dvc_makes(ran: Ran, trained: Repository) -> None:
     folder, said = ran.stdout.split()
     made = {file.path: file.sha256 for file in digest.hash_folder(Path(folder))}
@@ -157,36 +167,40 @@ def test_the_search_is_recorded_where_it_outlives_the_component(ran: Ran, traine
     database.close()
 
 
-def test_a_failing_stage_is_named_with_its_own_words(app: Path, environment: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_in_process")
+def test_a_failing_stage_is_named_with_its_own_words(
+    app: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     data = tmp_path / "bad.csv"
     data.write_text("sepal_length,sepal_width,petal_length,petal_width,species\n-4,3,1,0.2,setosa\n")
+    monkeypatch.chdir(app)
 
-    done = call(
-        app, environment, "-m", "extras.pipelines", "run", "lily", "--data", str(data), "--out", f"{tmp_path}/out"
-    )
+    code = pipelines.main(["run", "lily", "--data", str(data), "--out", f"{tmp_path}/out"])
 
-    assert (done.returncode, done.stdout) == (1, "")
-    importer, validate, first, *_, last = done.stderr.splitlines()
+    out, err = capfd.readouterr()
+    assert (code, out) == (1, "")
+    importer, validate, first, *_, last = err.splitlines()
     assert (importer, validate) == ("importer", "validate")
     assert first.startswith("error: models/lily/data/raw.csv: ")
-    assert "sepal_length  from 1 to 15" in done.stderr
+    assert "sepal_length  from 1 to 15" in err
     assert last == "error: lily: validate failed; no later step is run"
     assert not list(tmp_path.glob("out/lily-lifecycle-*/prepare"))
 
 
-def test_a_crash_is_named_with_the_log(environment: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_in_process")
+def test_a_crash_is_named_with_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     app = image(tmp_path / "app")
     with (app / "lifecycle/validation.py").open("a") as code:
         code.write("\n\ndef validate(*_):\n    raise ZeroDivisionError('a defect')\n")
     (tmp_path / "data.csv").touch()
     log = tmp_path / "out/log.txt"
+    monkeypatch.chdir(app)
 
-    done = call(
-        app, environment, "-m", "extras.pipelines", "run", "lily", "--data", "../data.csv", "--out", str(log.parent)
-    )
+    assert pipelines.main(["run", "lily", "--data", "../data.csv", "--out", str(log.parent)]) == 1
 
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == f"error: lily: validate failed; {log} has what it said"
+    assert capfd.readouterr().err.splitlines()[-1] == f"error: lily: validate failed; {log} has what it said"
     assert "ZeroDivisionError: a defect" in log.read_text()
 
 
