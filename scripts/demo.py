@@ -138,7 +138,7 @@ def lifecycle(root: Path, work: Path, subject: Subject) -> None:
         version = uri.rstrip("/").rpartition("/")[2]
         if answer.get("model_version") != version:
             raise Refused(f"the service answered {answer}; production was released with {version}")
-        print(f"\nTo {json.dumps(row)} {subject.model} answers {answer['prediction']}, says {answer['model_version']}.")
+        print(f"\n{subject.model} {answer['model_version']} answers {json.dumps(row)} with {answer['prediction']}.")
 
         heading(f"A second version, released in {first} while production stays")
         clone("git", "checkout", "-q", "main")
