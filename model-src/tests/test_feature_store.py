@@ -34,7 +34,7 @@ LATER = datetime(2026, 3, 1, 12, tzinfo=UTC)
 @pytest.fixture(scope="session")
 def fishers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("data") / "raw.csv"
-    assert generate_data.main(["--out", str(out)]) == 0
+    assert generate_data.main(["--params", str(PROJECT / "models/lily/params.yaml"), "--out", str(out)]) == 0
     return out
 
 
