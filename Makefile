@@ -2,7 +2,7 @@
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup init demo serve validate cluster bootstrap cluster-ui cluster-down test coverage test-features test-cluster bench bench-cluster lock
+.PHONY: help setup init demo serve validate cluster bootstrap cluster-ui cluster-down test coverage test-models test-features test-cluster bench bench-cluster lock
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -37,6 +37,9 @@ cluster-down: ## stop it; `make cluster` goes on where it was
 
 test: ## everything that CI checks
 	@$(PYTHON) scripts/setup.py test && .venv/bin/python -m pytest -n auto --dist loadfile && cd model-src && .venv/bin/python -m pytest -n auto --dist loadfile
+
+test-models: ## the part of it in model-src/, which is all that a change of models alone needs
+	@$(PYTHON) scripts/setup.py test && cd model-src && .venv/bin/python -m pytest -n auto --dist loadfile
 
 coverage: ## the lines of scripts/ that no test runs in its own process
 	@$(PYTHON) scripts/setup.py test && .venv/bin/python -m pytest -n auto --dist loadfile --cov=scripts --cov-report=term-missing:skip-covered

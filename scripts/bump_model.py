@@ -4,11 +4,12 @@ Everything is verified first: the version's manifest, digest and every stored by
 change in the fields of the release and nowhere else. Without --commit only the file in this checkout is written.
 --commit writes a commit on the branch cicd, whatever is checked out; --push also pushes it.
 
-  python scripts/bump_model.py --app iris-sklearn --env dev --model-uri s3://BUCKET/models/iris/VERSION/
-  python scripts/bump_model.py --app iris-api --env dev --model-uri s3://BUCKET/models/iris/VERSION/ \\
-      --image REGISTRY/iris-api@sha256:DIGEST --commit --push
-  python scripts/bump_model.py --release iris-api:dev=URI,IMAGE --release iris-sklearn:dev=URI --push
-  python scripts/bump_model.py --app iris-sklearn --env dev --canary next --model-uri URI --push
+  python scripts/bump_model.py --app wine-sklearn --env dev --model-uri s3://BUCKET/models/wine/VERSION/
+  python scripts/bump_model.py --app wine-api --env dev --model-uri s3://BUCKET/models/wine/VERSION/ \\
+      --image REGISTRY/wine-api@sha256:DIGEST --commit --push
+  python scripts/bump_model.py --model-uri s3://BUCKET/models/wine/VERSION/ --push
+  python scripts/bump_model.py --release wine-api:dev=URI,IMAGE --release wine-sklearn:dev=URI --push
+  python scripts/bump_model.py --app wine-sklearn --env dev --canary next --model-uri URI --push
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from gitops import cli
 from gitops.models import store
 from gitops.models.s3 import Store
 from gitops.models.signing import Signer
-from gitops.releases import history, hold, release, writing
+from gitops.releases import effect, history, hold, release, release_file, writing
 from gitops.releases.release import Release, Target
 from gitops.releases.writing import Tree
 from gitops.repo import layout, publish
@@ -50,8 +51,13 @@ class Request:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, dry_run=True, as_json=True)
     parser.add_argument("--app", help="the app, a folder of apps/")
-    parser.add_argument("--env", help="the environment: dev, staging or prod")
-    parser.add_argument("--model-uri", metavar="URI", help="the version, as upload_model.py printed it")
+    parser.add_argument("--env", help="the environment")
+    parser.add_argument(
+        "--model-uri",
+        metavar="URI",
+        help="the version, as upload_model.py printed it; alone, for all apps of its model in the first environment"
+        " that need no new image",
+    )
     parser.add_argument("--canary", metavar="NAME", help="the canary of that name instead of what most callers get")
     parser.add_argument("--image", metavar="IMAGE", help="NAME@sha256:DIGEST or NAME:TAG, for apps that have an image")
     parser.add_argument(
@@ -66,8 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     single = [args.app, args.env, args.model_uri]
     more = args.image or args.canary
-    if any(single) == bool(args.release) or (any(single) and not all(single)) or (args.release and more):
-        parser.error("give either --app, --env and --model-uri (and --canary, --image), or one --release or more")
+    alone = single == [None, None, args.model_uri] and not more
+    if any(single) == bool(args.release) or (any(single) and not all(single) and not alone) or (args.release and more):
+        parser.error(
+            "give either --app, --env and --model-uri (and --canary, --image), or --model-uri alone,"
+            " or one --release or more"
+        )
     for text in args.release:
         if not _REQUEST.fullmatch(text):
             parser.error(f"--release {text!r}: write it as APP:ENV=URI or APP:ENV:CANARY=URI,IMAGE")
@@ -77,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def bump(args: argparse.Namespace) -> None:
     git = Git(args.root)
     git.require_full_history()
-    requests = _requests(args)
+    asked = _requests(args)
     committing = args.commit or args.push
     if args.push:
         publish.require_remote(git)
@@ -89,6 +99,7 @@ def bump(args: argparse.Namespace) -> None:
     checked: list[tuple[writing.Change, str]] = []
 
     def wanted(tree: Tree, rev: str) -> list[Release]:
+        requests = asked or _without_new_image(tree, parse_uri(args.model_uri))
         current = {request: tree.release(request.target) for request in requests}
         tree.render(layout.overlay(now.app, now.environment) for now in current.values())  # side by side
         releases = []
@@ -138,6 +149,7 @@ def bump(args: argparse.Namespace) -> None:
 
 
 def _requests(args: argparse.Namespace) -> list[Request]:
+    """Those that name their apps."""
     if args.app:
         return [Request(Target(args.app, args.env, args.canary), parse_uri(args.model_uri), args.image)]
     matches = [m for text in args.release if (m := _REQUEST.fullmatch(text))]
@@ -148,6 +160,23 @@ def _requests(args: argparse.Namespace) -> list[Request]:
     if twice := dict.fromkeys(target for target in targets if targets.count(target) > 1):
         raise Refused(*[f"--release: {target}: given twice; name each app and environment once" for target in twice])
     return requests
+
+
+def _without_new_image(tree: Tree, uri: VersionURI) -> list[Request]:
+    """For each app of the version's model in the first environment, but for those whose first image is to come."""
+    environment = tree.policy.environments[0]
+    found = {
+        app: layout.overlay(app, environment)
+        for app in layout.apps(tree.root)
+        if any(item.image != release.UNRELEASED for item in release_file.read_all(tree.read, app, environment)[:1])
+    }
+    renders = tree.render(found.values())
+    apps = [
+        app for app, folder in found.items() if effect.declared(effect.workload(app, renders[folder]))[0] == uri.model
+    ]
+    if not apps:
+        cli.say(f"no app of {uri.model} in {environment} can do without a new image")
+    return [Request(Target(app, environment), uri, None) for app in apps]
 
 
 def _image(request: Request, now: Release, policy: Policy) -> str | None:

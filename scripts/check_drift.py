@@ -5,8 +5,8 @@ the two, with the Python of model-src/.venv-monitor or model-src/.venv. The repo
 people, verdict.json for check_retrain.py, drift.prom for Prometheus. The exit code is 1 when something has drifted or
 could not be judged; stderr says what.
 
-  python scripts/check_drift.py --app iris-api --env prod
-  python scripts/check_drift.py --app iris-api --env prod --rows 500 --out drift
+  python scripts/check_drift.py --app wine-api --env prod
+  python scripts/check_drift.py --app wine-api --env prod --rows 500 --out drift
   python scripts/check_drift.py --env prod --window 7d --json     every app of the environment that writes a log
 """
 
@@ -39,7 +39,7 @@ VARIABLE = "REQUEST_LOG_URI"
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, as_json=True)
     add = parser.add_argument
-    add("--env", required=True, help="the environment")
+    add("--env", help="the environment (default: the last of the policy, production)")
     add("--app", help="only this app")
     window = parser.add_mutually_exclusive_group()
     window.add_argument(
@@ -67,7 +67,9 @@ def positive(text: str) -> str:
 def check(args: argparse.Namespace) -> int:
     git = Git(args.root)
     tip = publish.tip(git)
-    items = _chosen(history.all_at(git, tip), args)
+    environments = snapshot.at(git, tip).policy.environments
+    args.env = args.env or environments[-1]
+    items = _chosen(history.all_at(git, tip), environments, args)
     logs = {item.app: _address(args.log) for item in items} if args.log else _logs(git, tip, items)
     if args.app and not logs[args.app]:
         raise Refused(
@@ -95,14 +97,14 @@ def check(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _chosen(listed: Sequence[Release], args: argparse.Namespace) -> list[Release]:
+def _chosen(listed: Sequence[Release], environments: Sequence[str], args: argparse.Namespace) -> list[Release]:
     """The released apps that were asked for; of each its own release, not those of canaries."""
-    listed = [item for item in listed if item.canary is None]
-    for option, field, name in (("--env", "environment", args.env), ("--app", "app", args.app)):
-        known = dict.fromkeys(getattr(item, field) for item in listed)
+    listed = [item for item in listed if item.canary is None and item.environment == args.env]
+    apps = [item.app for item in listed]
+    for option, name, known in (("--env", args.env, environments), ("--app", args.app, apps)):
         if name is not None and name not in known:
             raise Refused(f"{option} {name}: nothing of that name on {publish.BRANCH}; there is {', '.join(known)}")
-        listed = [item for item in listed if name in (None, getattr(item, field))]
+    listed = [item for item in listed if args.app in (None, item.app)]
     released = [item for item in listed if item.released]
     if args.app and not released:
         raise Refused(f"{listed[0].file}: {args.app} is not released in {args.env}, so there is nothing to judge")

@@ -4,8 +4,8 @@ Looks at the version that runs in an environment: how long ago it was first rele
 it. Prints `retrain: true` or `retrain: false` and why, and exits with 0 in both cases; where it cannot tell, it prints
 nothing and exits with 1. A rule that needs a verdict is not judged without one.
 
-  python scripts/check_retrain.py --model iris --env prod
-  python scripts/check_retrain.py --model iris --env prod --verdict drift/iris-api/verdict.json
+  python scripts/check_retrain.py --model wine --env prod
+  python scripts/check_retrain.py --model wine --env prod --verdict drift/wine-api/verdict.json
   python scripts/check_retrain.py --env prod --json     every model that runs there
 """
 
@@ -24,7 +24,7 @@ from gitops.manifests.documents import schema_faults
 from gitops.models import s3, store
 from gitops.releases import history
 from gitops.releases.release import Release, Target
-from gitops.repo import layout, publish
+from gitops.repo import layout, publish, snapshot
 from gitops.repo.git import Git
 
 from contract import verdict
@@ -39,7 +39,7 @@ _SCHEMAS = Path(models.__file__).parent
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, as_json=True)
-    parser.add_argument("--env", required=True, help="the environment")
+    parser.add_argument("--env", help="the environment (default: the last of the policy, production)")
     parser.add_argument("--model", help="only this model")
     parser.add_argument(
         "--verdict", type=Path, action="append", metavar="FILE",
@@ -63,7 +63,9 @@ def decide(args: argparse.Namespace) -> None:
     git.require_full_history()
     tip = publish.tip(git)
     everything = history.all_at(git, tip)
-    running = _running(everything, args)
+    environments = snapshot.at(git, tip).policy.environments
+    args.env = args.env or environments[-1]
+    running = _running(everything, environments, args)
     verdicts = _verdicts(args, running)
     rows: list[dict[str, Any]] = []
     for model, items in running.items():
@@ -149,10 +151,12 @@ def read_policy(text: bytes | None, path: str) -> dict[str, Any]:
     return dict(data)
 
 
-def _running(listed: Sequence[Release], args: argparse.Namespace) -> dict[str, list[Release]]:
+def _running(
+    listed: Sequence[Release], environments: Sequence[str], args: argparse.Namespace
+) -> dict[str, list[Release]]:
     """The releases of an environment by the model that they run, those of canaries left out."""
-    if args.env not in (known := dict.fromkeys(item.environment for item in listed)):
-        raise Refused(f"--env {args.env}: nothing of that name on {publish.BRANCH}; there is {', '.join(known)}")
+    if args.env not in environments:
+        raise Refused(f"--env {args.env}: nothing of that name on {publish.BRANCH}; there is {', '.join(environments)}")
     found: dict[str, list[Release]] = {}
     for item in listed:
         if item.environment == args.env and item.released and item.canary is None:

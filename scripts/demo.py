@@ -5,6 +5,7 @@ next run. Every step is a command of this repository or of git, printed as a per
 press the merge button of a pull request, the branch is merged and pushed. Nothing outside .demo/ is written.
 
   make demo
+  python scripts/demo.py --model wine
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -24,27 +26,53 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gitops import cli  # first, as it says which packages are missing
+from gitops.manifests import kustomize
+from gitops.releases import effect, release_file
+from gitops.repo import layout, snapshot
+from gitops.repo.policy import read_policy
 
 from contract.errors import Refused
 
 # isort: split
 import yaml
 
-SAMPLE = {"features": [5.3, 3.5, 1.4, 0.2]}
 IMAGE_DIGEST = hashlib.sha256(b"not built").hexdigest()
-BOTH = ["--app", "iris-sklearn", "--app", "iris-api"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model that is shown, and its apps that answer requests."""
+
+    model: str
+    service: str
+    """The one that is our own service: its image is a part of its release."""
+    stock: tuple[str, ...]
+    """Those that are stock servers."""
+    environments: tuple[str, ...]
+
+    @property
+    def apps(self) -> list[str]:
+        return [word for app in (*self.stock, self.service) for word in ("--app", app)]
+
+    @property
+    def pipeline(self) -> str:
+        return f"models/{self.model}/dvc.yaml"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(demo, cli.parser(__doc__).parse_args(argv))
+    parser = cli.parser(__doc__)
+    parser.add_argument("--model", help="the model to show (default: the first that has a service of its own)")
+    return cli.run(demo, parser.parse_args(argv))
 
 
 def demo(args: argparse.Namespace) -> None:
     began = time.monotonic()
+    subject = choose(args.root, args.model)
     work = args.root / ".demo"
     work.mkdir(exist_ok=True)
     with (work / "lock").open("w") as lock:
@@ -52,14 +80,37 @@ def demo(args: argparse.Namespace) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Refused(f"{work}: another demo is running there; wait for it, or stop it") from None
-        lifecycle(args.root, work)
+        lifecycle(args.root, work, subject)
     print(f"\nDone in {time.monotonic() - began:.0f} s. The clone is {work / 'clone'}: look at `git log cicd` there.")
 
 
-def lifecycle(root: Path, work: Path) -> None:
+def choose(root: Path, model: str | None) -> Subject:
+    """Raises Refused when no model that is asked for has an app which is our own service."""
+    policy, first = read_policy(root), snapshot.Snapshot(root)
+    environment = policy.environments[0]
+    folders = {app: layout.overlay(app, environment) for app in layout.apps(root)}
+    there = {app: folder for app, folder in folders.items() if release_file.find(first.read, app, environment)}
+    renders = kustomize.build_all(root, there.values())
+    apps: dict[str, dict[str, list[str]]] = {}
+    for app, folder in there.items():
+        workload = effect.workload(app, kustomize.objects(renders[folder]))
+        name, _ = effect.declared(workload)
+        apps.setdefault(str(name), {}).setdefault(workload["kind"], []).append(app)
+    for name in layout.models(root):
+        if model in (None, name) and (services := apps.get(name, {}).get("Deployment")):
+            stock = tuple(apps[name].get("InferenceService", []))
+            return Subject(name, services[0], stock, policy.environments)
+    raise Refused(
+        f"{model or 'apps'}: no model with a service of its own; make one with"
+        f" `python scripts/new_model.py {model or 'NAME'} --shape api` and commit it"
+    )
+
+
+def lifecycle(root: Path, work: Path, subject: Subject) -> None:
     heading("A remote whose branches main and cicd start at this commit, and a clone of it")
     clone = Shell(fresh_clone(root, work), root)
-    deployed = container(clone.quiet("kustomize", "build", "overlays/prod/iris-api"))
+    first, last = subject.environments[0], subject.environments[-1]
+    deployed = container(clone.quiet("kustomize", "build", layout.overlay(subject.service, last)))
     policy = yaml.safe_load((clone.folder / "overlays/promotion.yaml").read_text())
     bucket, registry = f"s3://{policy['model_bucket']}", policy["image_registries"][0]
 
@@ -67,43 +118,37 @@ def lifecycle(root: Path, work: Path) -> None:
         clone.env |= variables
 
         heading("main: a data scientist changes a parameter, trains, and uploads what came out")
-        uri = train_and_upload(clone, bucket, "Grow more trees", {"n_estimators: 100": "n_estimators: 120"})
+        uri = train_and_upload(clone, subject, bucket, "Search with another seed")
 
-        heading("cicd: the model code is imported, and the version is released in dev")
+        heading(f"cicd: the model code is imported, and the version is released in {first}")
         clone.script("import_model_code.py", "--push")
         clone.say("# The image's digest is a stand-in: not built, because this machine may have no Docker.")
-        image = f"{registry}/iris-api@sha256:{IMAGE_DIGEST}"
-        clone.script(
-            "bump_model.py",
-            "--release",
-            f"iris-sklearn:dev={uri}",
-            "--release",
-            f"iris-api:dev={uri},{image}",
-            "--push",
-        )
+        image = f"{registry}/{subject.service}@sha256:{IMAGE_DIGEST}"
+        releases = [*(f"{app}:{first}={uri}" for app in subject.stock), f"{subject.service}:{first}={uri},{image}"]
+        clone.script("bump_model.py", *(word for item in releases for word in ("--release", item)), "--push")
 
-        for environment in ("staging", "prod"):
+        for environment in subject.environments[1:]:
             heading(f"A promotion to {environment}: one branch, one pull request, one merge")
-            clone.script("promote_model.py", *BOTH, "--to", environment, "--push")
+            clone.script("promote_model.py", *subject.apps, "--to", environment, "--push")
             merge(clone, environment)
 
         heading("What production runs: command, environment and model as the manifests say")
-        answer = ask(clone)
+        row = question(clone, subject)
+        answer = ask(clone, layout.overlay(subject.service, last), row)
         version = uri.rstrip("/").rpartition("/")[2]
         if answer.get("model_version") != version:
             raise Refused(f"the service answered {answer}; production was released with {version}")
-        print(f"\nThe flower {SAMPLE['features']} is a {answer['prediction']}, says {answer['model_version']}.")
+        print(f"\nTo {json.dumps(row)} {subject.model} answers {answer['prediction']}, says {answer['model_version']}.")
 
-        heading("More data, a second version, released in dev while production stays")
+        heading(f"A second version, released in {first} while production stays")
         clone("git", "checkout", "-q", "main")
-        more = {"seed: null": "seed: 7", "rows: 150": "rows: 600", "noise: 0.0": "noise: 0.15"}
-        second = train_and_upload(clone, bucket, "Learn from 600 flowers", more, production=uri)
-        clone.script("bump_model.py", "--app", "iris-sklearn", "--env", "dev", "--model-uri", second, "--push")
+        second = train_and_upload(clone, subject, bucket, "Search with a third seed", production=uri)
+        clone.script("bump_model.py", "--app", subject.apps[1], "--env", first, "--model-uri", second, "--push")
 
         heading("What runs where, and where it came from")
         clone.script("releases.py")
-        clone.script("list_versions.py", "--model", "iris", "--verify")
-        print("iris-api's image is a stand-in: not built.")
+        clone.script("list_versions.py", "--model", subject.model, "--verify")
+        print(f"{subject.service}'s image is a stand-in: not built.")
 
 
 class Shell:
@@ -220,36 +265,35 @@ def s3_server(clone: Shell, data: Path, region: str) -> Iterator[dict[str, str]]
             process.terminate()
 
 
-def train_and_upload(
-    clone: Shell, bucket: str, message: str, changes: Mapping[str, str], production: str | None = None
-) -> str:
-    """Changes parameters, trains, commits both with their lock, and uploads the version; returns its URI."""
-    change_parameters(clone, changes)
+def train_and_upload(clone: Shell, subject: Subject, bucket: str, message: str, production: str | None = None) -> str:
+    """Changes a parameter, trains, commits both with their lock, and uploads the version; returns its URI."""
+    change_seed(clone, subject)
     model = clone.model()
-    model("dvc", "repro", "models/iris/dvc.yaml")
+    if (model.folder / f"models/{subject.model}/data/raw.csv.dvc").exists():
+        model("python", "-m", f"models.{subject.model}.generate_data")
+    model("dvc", "repro", subject.pipeline)
     model("dvc", "metrics", "diff")
     # The date of the commit is a part of the version's name: the same demo makes the same version tomorrow.
     date = clone.quiet("git", "log", "-1", "--format=%cI").strip()
     clone("git", "commit", "-qam", message, env={"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date})
     clone("git", "push", "-q", "origin", "main")
-    model("dvc", "push", "models/iris/dvc.yaml")
-    model("python", "-m", "lifecycle", "version", "iris")
+    model("dvc", "push", subject.pipeline)
+    model("python", "-m", "lifecycle", "version", subject.model)
     if production:
-        model("python", "-m", "lifecycle", "compare", "iris", "--with", production)
-    artifacts = "model-src/artifacts/iris"
-    shown = clone.script("upload_model.py", "--model", "iris", "--artifacts", artifacts, "--bucket", bucket)
+        model("python", "-m", "lifecycle", "compare", subject.model, "--with", production)
+    artifacts = f"model-src/artifacts/{subject.model}"
+    shown = clone.script("upload_model.py", "--model", subject.model, "--artifacts", artifacts, "--bucket", bucket)
     return shown.splitlines()[-1]
 
 
-def change_parameters(clone: Shell, changes: Mapping[str, str]) -> None:
-    file = clone.folder / "model-src/models/iris/params.yaml"
-    text = file.read_text()
-    for old, new in changes.items():
-        # The first one: families further down have parameters of the same name.
-        if old not in text:
-            raise Refused(f"model-src/models/iris/params.yaml: no `{old}` to change")
-        text = text.replace(old, new, 1)
-    file.write_text(text)
+def change_seed(clone: Shell, subject: Subject) -> None:
+    """Another seed of the search: the same rows are held out, so that both versions are compared on the same."""
+    path = f"model-src/models/{subject.model}/params.yaml"
+    text = (clone.folder / path).read_text()
+    found = re.search(r"^tune:\n(?:[ #].*\n)*?  seed: (\d+)", text, re.M)
+    if found is None:
+        raise Refused(f"{path}: tune.seed: no number to change")
+    (clone.folder / path).write_text(f"{text[: found.start(1)]}{int(found[1]) + 1}{text[found.end(1) :]}")
     clone("git", "diff", "--unified=0", "--", "model-src")
 
 
@@ -271,9 +315,18 @@ def container(render: str) -> dict[str, Any]:
     return {"command": found["command"], "env": {item["name"]: item["value"] for item in found["env"]}}
 
 
-def ask(clone: Shell) -> dict[str, Any]:
-    """Starts the service as production's Deployment says, and asks it for the sample."""
-    command = ("kustomize", "build", "overlays/prod/iris-api")
+def question(clone: Shell, subject: Subject) -> list[float | None]:
+    """The features to ask for: the example of problem.yaml, else the first row that the version was made from."""
+    problem = yaml.safe_load((clone.folder / f"model-src/models/{subject.model}/problem.yaml").read_text())
+    version = clone.folder / f"model-src/artifacts/{subject.model}"
+    inputs = len(json.loads((version / "manifest.json").read_text())["signature"]["inputs"])
+    row = (version / "reference/reference.csv").read_text().splitlines()[1].split(",")[:inputs]
+    return problem.get("example") or [float(cell) if cell else None for cell in row]
+
+
+def ask(clone: Shell, overlay: str, row: Sequence[float | None]) -> dict[str, Any]:
+    """Starts the service as production's Deployment says, and asks it for a row of features."""
+    command = ("kustomize", "build", overlay)
     clone.say(f"$ {shlex.join(command)}")
     deployed = container(clone.quiet(*command))
     print(f"... {json.dumps(deployed)}")
@@ -297,7 +350,7 @@ def ask(clone: Shell) -> dict[str, Any]:
             threading.Thread(target=show, args=(process.stderr,), daemon=True).start()
             if not wait_for(f"{url}/readyz", process):
                 raise Refused("the service did not become ready, see above")
-            body = json.dumps(SAMPLE)
+            body = json.dumps({"features": row})
             clone.say(f"$ curl {url}/predict -H 'Content-Type: application/json' -d '{body}'")
             request = urllib.request.Request(
                 f"{url}/predict", body.encode(), {"Content-Type": "application/json"}, method="POST"

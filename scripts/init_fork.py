@@ -77,7 +77,8 @@ def init(args: argparse.Namespace) -> None:
     if faults:
         raise Refused(*faults)
     wanted.setdefault("registry", f"{args.account}.dkr.ecr.{args.region}.amazonaws.com")
-    current = {name: values.find(snapshot.Snapshot(git.root), name) for name in PATTERNS}
+    here = snapshot.Snapshot(git.root)
+    current = {name: values.find(here, name) for name in PATTERNS}
     files = replaced(git, current, wanted)
     for name, value in wanted.items():
         state = "already" if current[name] == value else f"instead of {current[name]}"
@@ -100,7 +101,7 @@ def init(args: argparse.Namespace) -> None:
         for branch in ("main", publish.BRANCH):
             if commit := git.commit(f"refs/heads/{branch}"):
                 git.push(publish.REMOTE, commit, branch)
-    print(STEPS.format(**wanted), end="")
+    print(STEPS.format(**wanted, roles="".join(f"    {line}\n" for line in roles(here))), end="")
 
 
 def start_cicd(git: Git, push: bool) -> None:
@@ -149,6 +150,17 @@ def _files(git: Git) -> list[str]:
     ]
 
 
+def roles(tree: snapshot.Snapshot) -> list[str]:
+    """What is to be said of each IAM role that an overlay names, one a line."""
+    lines = []
+    for path in tree.files(*(f"overlays/{environment}" for environment in tree.policy.environments)):
+        _, environment, folder, *_ = path.split("/")
+        uses = f"gets below models/ in that bucket, and puts below requests/{environment}/"
+        for role in re.findall(r"arn:aws:iam::[0-9]{12}:role/(\S+)", (tree.read(path) or b"").decode()):
+            lines.append(f"IAM role {role}: {uses if folder == 'shared' else f'that and what {path} says'}.")
+    return lines
+
+
 def check(args: argparse.Namespace) -> None:
     if found := leftovers(Git(args.root)):
         raise Refused(*found, "`python scripts/init_fork.py --help` tells how to put your values there")
@@ -181,15 +193,12 @@ What is left to do by hand:
     Variables: AWS_REGION = {region}, AWS_MODEL_WRITER_ROLE, AWS_MODEL_READER_ROLE and AWS_MONITOR_ROLE = the roles
     below.
   AWS, account {account}
-    An S3 bucket {bucket} in {region}: versioned, private, with a policy that refuses puts without If-None-Match.
+    An S3 bucket {bucket} in {region}: versioned, private, with a policy that refuses puts without If-None-Match,
+    and a rule that ends uploads left incomplete for a day.
     Two IAM roles for the pipeline that GitHub's OIDC may take on for the environment dev: one that puts and gets in
     that bucket, one that only gets.
     One for the environment monitoring: lists that bucket, gets below models/ and requests/.
-    IAM roles ml-dev-model-reader, ml-staging-model-reader, ml-prod-model-reader for the service accounts: gets below
-    models/ in that bucket, and puts below requests/dev/, requests/staging/ and requests/prod/, each its own.
-    IAM roles ml-dev-iris-batch, ml-staging-iris-batch, ml-prod-iris-batch: beside that, lists and gets below
-      batch/ENVIRONMENT/iris/, and puts below its out/; a lifecycle rule that ends uploads left incomplete for a day.
-    Certificates in ACM and a zone in Route 53 for *.{domain}.
+{roles}    Certificates in ACM and a zone in Route 53 for *.{domain}.
     IAM roles aws-load-balancer-controller, external-dns, external-secrets for the add-ons of argocd/platform/aws/.
   The cluster
     Its name instead of mlops in argocd/platform/aws/aws-load-balancer-controller.yaml and external-dns.yaml.

@@ -4,9 +4,9 @@ Where the policy asks for signatures, it also says whether each has one: valid, 
 invalid.
 --verify downloads and hashes every file of every version and says what does not match.
 
-  python scripts/list_versions.py --model iris
-  python scripts/list_versions.py --model iris --verify
-  python scripts/list_versions.py --model iris --json
+  python scripts/list_versions.py --model wine
+  python scripts/list_versions.py --model wine --verify
+  python scripts/list_versions.py --model wine --json
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 The release (model version and image as one unit) is copied as it stands on cicd; its bytes are verified again. What
 will change in the rendered manifests is printed, and the next command. Merging the branch is the promotion.
 
-  python scripts/promote_model.py --app iris-sklearn --to staging
-  python scripts/promote_model.py --app iris-sklearn --app iris-api --to prod --push
-  python scripts/promote_model.py --app iris-sklearn --to prod --canary next --push
+  python scripts/promote_model.py --app wine-sklearn --to staging
+  python scripts/promote_model.py --app wine-sklearn --app wine-api --to prod --push
+  python scripts/promote_model.py --app wine-sklearn --to prod --canary next --push
 """
 
 from __future__ import annotations

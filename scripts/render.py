@@ -1,7 +1,7 @@
 """Print what kustomize makes of the overlays: what Argo CD will apply.
 
 python scripts/render.py                                  every overlay, argocd/ and argocd/platform/
-python scripts/render.py overlays/prod/iris-api           one of them
+python scripts/render.py overlays/prod/wine-api           one of them
 python scripts/render.py --out build/                     one file per overlay
 python scripts/render.py --changed-since origin/cicd      the rendered differences against a commit
 python scripts/render.py --changed-since HEAD~1 --markdown    the same, for a pull request's summary

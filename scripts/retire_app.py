@@ -4,9 +4,9 @@ The branch removes overlays/<env>/<app>/ and records the removal in overlays/<en
 every other disappearance of a service. What will be deleted is printed. Argo CD takes nothing away by itself: after the
 merge the service still runs, until --finish deletes its Application with all that it made.
 
-  python scripts/retire_app.py --app iris-sklearn --env dev --reason "iris-api replaces it"
-  python scripts/retire_app.py --app iris-sklearn --env dev --reason "iris-api replaces it" --push
-  python scripts/retire_app.py --app iris-sklearn --env dev --finish
+  python scripts/retire_app.py --app wine-sklearn --env dev --reason "wine-api replaces it"
+  python scripts/retire_app.py --app wine-sklearn --env dev --reason "wine-api replaces it" --push
+  python scripts/retire_app.py --app wine-sklearn --env dev --finish
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ still verifies. The commit also writes a hold, with the reason and who set it: b
 refuse to change the release until --release-hold removes it. The same command again changes nothing; rolling back a
 rollback, for another reason, brings the later release back.
 
-  python scripts/rollback_model.py --app iris-api --env prod --reason "wrong answers for wide petals" --push
-  python scripts/rollback_model.py --app iris-api --env prod --to 2026-02-01-3f2a9c1b7d10 --reason "..." --push
-  python scripts/rollback_model.py --app iris-api --env prod --release-hold --push
+  python scripts/rollback_model.py --app wine-api --env prod --reason "wrong answers for red wines" --push
+  python scripts/rollback_model.py --app wine-api --env prod --to 2026-02-01-3f2a9c1b7d10 --reason "..." --push
+  python scripts/rollback_model.py --app wine-api --env prod --release-hold --push
 """
 
 from __future__ import annotations

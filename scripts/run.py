@@ -5,7 +5,7 @@ with the same Python, arguments and exit code.
 
   python scripts/run.py
   python scripts/run.py --json
-  python scripts/run.py promote_model --app iris-sklearn --to staging
+  python scripts/run.py promote_model --app wine-sklearn --to staging
   python scripts/run.py promote-model --help
 """
 

@@ -4,7 +4,7 @@ Trains and serves with the Python of model-src/.venv, until it is stopped; HOST 
 
   make serve
   PORT=5002 make serve
-  python scripts/serve_model.py diabetes
+  python scripts/serve_model.py wine
 """
 
 from __future__ import annotations
@@ -18,17 +18,22 @@ from collections.abc import Sequence
 
 from gitops import cli
 from gitops.programs import model_python
+from gitops.repo import layout
+
+from contract.errors import Refused
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
-    parser.add_argument("model", nargs="?", default="iris", help="a folder of model-src/models/ (%(default)s)")
+    parser.add_argument("model", nargs="?", help="a folder of model-src/models/ (default: the first)")
     return cli.run(serve, parser.parse_args(argv))
 
 
 def serve(args: argparse.Namespace) -> int:
     python = model_python.find(args.root, model_python.MLFLOW)
-    model = args.model
+    model = args.model or next(iter(layout.models(args.root)), None)
+    if model is None:
+        raise Refused("model-src/models: no model; make one with `python scripts/new_model.py NAME --only model`")
     # DVC starts `python`: it has to be this one.
     os.environ["PATH"] = f"{python.path.parent}{os.pathsep}{os.environ['PATH']}"
     os.chdir(python.source)

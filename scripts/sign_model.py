@@ -4,7 +4,7 @@ Versions are signed when they are uploaded. This is for those that were there be
 for a new key. A signature says that what the manifest tells is true: look at it first. It is a new object; the
 signatures by other keys stay.
 
-  python scripts/sign_model.py --model-uri s3://BUCKET/models/iris/VERSION/ \\
+  python scripts/sign_model.py --model-uri s3://BUCKET/models/wine/VERSION/ \\
       --sign-key ~/.config/model-gitops/signing.key
 """
 

@@ -30,7 +30,7 @@ DEFAULT = Path("~/.config/model-gitops/signing.key")
 STEPS = """\
 Next:
   sign what runs, and what you may roll back to: python scripts/sign_model.py --model-uri URI --sign-key {private}
-  let iris-api load signed versions only: in apps/iris-api/kustomization.yaml, below `components:`
+  let an app of our own service load signed versions only: in apps/APP/kustomization.yaml, below `components:`
       - ../../base/api/signed
   commit {public}, {policy} and that file
   sign every upload: python scripts/upload_model.py ... --sign-key {private}

@@ -6,7 +6,7 @@ the reason is named, and the exit code is 1.
 
   python scripts/status.py
   python scripts/status.py --env prod --watch
-  python scripts/status.py --app iris-api --refresh --wait 300    for CI: until what was merged is live, or why not
+  python scripts/status.py --app wine-api --refresh --wait 300    for CI: until what was merged is live, or why not
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ All changes are computed before the first is made; running it again changes noth
 registry does not know is named, and the exit code is then 1, after the rest was set.
 
   python scripts/sync_registry.py --dry-run
-  python scripts/sync_registry.py --model iris --json
+  python scripts/sync_registry.py --model wine --json
 """
 
 from __future__ import annotations

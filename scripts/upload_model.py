@@ -9,8 +9,8 @@ standard AWS ones (AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_PROFILE, ...).
 A signature is stored before the manifest: one that is made here with --sign-key or --sign-keyless, or, where the policy
 says whose is asked for, one that lies beside the manifest (manifest.json.sig, manifest.json.sigstore.json).
 
-  python scripts/upload_model.py --model iris --artifacts model-src/artifacts/iris --bucket s3://mlops-prod
-  python scripts/upload_model.py --model iris --artifacts model-src/artifacts/iris \\
+  python scripts/upload_model.py --model wine --artifacts model-src/artifacts/wine --bucket s3://mlops-prod
+  python scripts/upload_model.py --model wine --artifacts model-src/artifacts/wine \\
       --sign-key ~/.config/model-gitops/signing.key
 """
 

@@ -26,11 +26,14 @@ from gitops.programs import tools
 from gitops.releases import release, release_file
 from gitops.repo import layout
 
+import skeletons
 from contract.digest import MANIFEST, version_digest
 from contract.manifest import Manifest
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "tests/sample"
+# Its models, by their kind.
+MODELS = {"classification": "lily", "regression": "diabetes"}
 GUARD = guard.variables(ROOT, layout.FORK_OWNED, layout.ENGINE_IN_FORK)
 guard.install(GUARD)
 BUCKET = "mlops-prod"
@@ -136,6 +139,11 @@ def copy_checkout(target: Path) -> None:
             shutil.copy(ROOT / name, target / name)
     for folder in (file for file in SAMPLE.iterdir() if file.is_dir()):
         shutil.copytree(folder, target / folder.name, dirs_exist_ok=True)
+    for kind, name in MODELS.items():
+        for path, data in skeletons.render(kind, name).items():
+            file = target / "model-src/models" / name / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
 
 
 def write_release(root: Path, target: release.Target, version: Version, flavour: str, image: str | None = None) -> None:

@@ -681,3 +681,34 @@ def test_wrong_usage_is_exit_2(args: list[str]) -> None:
         run("bump_model", *args)
 
     assert ended.value.code == 2
+
+
+def test_a_version_alone_is_released_for_every_app_of_its_model_that_needs_no_new_image(
+    checkout: Checkout, s3: S3, tmp_path: Path
+) -> None:
+    first = package(tmp_path / "first")
+    s3.upload(first)
+
+    done = checkout.run("bump_model", "--model-uri", first.uri, "--push")
+
+    assert done.code == 0, done.err
+    assert done.err.splitlines() == [f"released {first.version} as lily-sklearn in dev"]
+    image = ("--app", "lily-api", "--env", "dev", "--image", IMAGE)
+    assert checkout.run("bump_model", *image, "--model-uri", first.uri, "--push").code == 0
+    second = package(tmp_path / "second", "two")
+    s3.upload(second)
+    done = checkout.run("bump_model", "--model-uri", second.uri, "--push")
+    assert done.code == 0, done.err
+    assert [line.split(" as ")[1] for line in done.err.splitlines()] == ["lily-api in dev", "lily-sklearn in dev"]
+
+
+def test_a_version_alone_of_a_model_without_apps_changes_nothing(checkout: Checkout, s3: S3, tmp_path: Path) -> None:
+    version = package(tmp_path / "prices", model="prices")
+    s3.upload(version)
+    before = checkout.state()
+
+    done = checkout.run("bump_model", "--model-uri", version.uri, "--push")
+
+    assert (done.code, done.out) == (0, ""), done.err
+    assert done.err.startswith("no app of prices in dev can do without a new image\n")
+    assert checkout.state() == before

@@ -96,6 +96,31 @@ def test_an_import_that_was_not_pushed_is_pushed_by_the_same_command_with_push(c
 
 
 @pytest.mark.parametrize("option", [(), ("--push",)])
+def test_a_change_of_the_contract_becomes_a_branch_for_a_pull_request(
+    changed: Checkout, option: tuple[str, ...]
+) -> None:
+    main = on_main(changed, {"model-src/contract/digest.py": "# Another digest.\n"}, "Name versions otherwise")
+    base, branch = changed.tip(), f"import/{main[:12]}"
+    before = changed.state()
+    dry = changed.run("import_model_code", "--dry-run", *option)
+    assert (dry.code, dry.out, dry.err.splitlines()[1]) == (0, "", f"would make the branch {branch}")
+    assert changed.state() == before
+
+    done = changed.run("import_model_code", *option)
+
+    commit = changed.git("rev-parse", branch)
+    assert (done.code, done.out) == (0, f"{commit}\n"), done.err
+    said = f"pushed {branch}" if option else f"made {branch}; next: git push origin {branch}"
+    assert done.err.startswith(f"model-src/ of main at {main[:12]} changes model-src/contract/, on which every command")
+    assert done.err.splitlines()[1].startswith(said)
+    assert changed.tip() == changed.git("rev-parse", "cicd") == changed.git("rev-parse", f"{branch}^") == base
+    assert same_code(changed, branch, "main")
+    assert git(changed.remote, "branch", "--list", branch).strip() == (branch if option else "")
+    again = changed.run("import_model_code", *option)
+    assert (again.code, again.out) == (0, f"{commit}\n"), again.err
+
+
+@pytest.mark.parametrize("option", [(), ("--push",)])
 def test_a_dry_run_imports_nothing(changed: Checkout, option: tuple[str, ...]) -> None:
     before = changed.state()
     main = changed.git("rev-parse", "main")
@@ -104,7 +129,7 @@ def test_a_dry_run_imports_nothing(changed: Checkout, option: tuple[str, ...]) -
     told = json.loads(changed.run("import_model_code", "--dry-run", "--json", *option).out)
 
     assert (done.code, done.out, done.err) == (0, "", f"would import model-src/ of main at {main[:12]}\n")
-    assert told == {"main": main, "commit": None, "dry_run": True}
+    assert told == {"main": main, "commit": None, "branch": None, "dry_run": True}
     assert changed.state() == before
 
 

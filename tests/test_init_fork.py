@@ -50,6 +50,27 @@ def test_from_the_fork_to_the_first_release(fork: Checkout, s3: S3, tmp_path: Pa
     assert f"value: {uri}onnx/" in fork.git("show", "origin/cicd:overlays/dev/lily-api/release.yaml")
 
 
+def test_it_needs_no_app_and_no_certain_environment(fork: Checkout) -> None:
+    fork.git("rm", "-qr", "apps", "overlays/*/lily-*", "overlays/dev", "overlays/staging")
+    fork.git("mv", "overlays/prod", "overlays/live")
+    fork.replace("overlays/promotion.yaml", "  - name: dev\n  - name: staging\n  - name: prod\n", "  - name: live\n")
+    fork.commit("One environment, and nothing in it")
+
+    done = fork.run("init_fork", *ARGS)
+
+    assert done.code == 0, done.err
+    assert "domain    ml.acme.com (instead of ml.example.com)" in done.err
+    roles = [line.strip() for line in done.out.splitlines() if "IAM role " in line]
+    assert roles == ["IAM role ml-prod-model-reader: gets below models/ in that bucket, and puts below requests/live/."]
+
+
+def test_the_roles_that_the_overlays_name_are_left_to_make(fork: Checkout) -> None:
+    steps = fork.run("init_fork", *ARGS).out
+
+    assert "IAM role ml-dev-model-reader: gets below models/ in that bucket, and puts below requests/dev/.\n" in steps
+    assert "IAM role ml-prod-lily-batch: that and what overlays/prod/lily-batch/batch-role.yaml says.\n" in steps
+
+
 def test_only_the_values_change(fork: Checkout) -> None:
     before = fork.git("rev-parse", "HEAD")
     assert fork.run("init_fork", *ARGS).code == 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from gitops.repo import layout
 from gitops.repo.policy import Policy, SigningPolicy, parse_policy, read_policy
@@ -35,6 +37,14 @@ def refusal(call: Callable[[], object]) -> tuple[str, ...]:
     with pytest.raises(Refused) as caught:
         call()
     return caught.value.lines
+
+
+def test_what_a_fork_owns_is_written_for_those_who_update_it() -> None:
+    section = (ROOT / "CONTRIBUTING.md").read_text().partition("\n## Take an update of the template\n")[2]
+    owned, engine = section.partition("\nAll else is the engine")[::2]
+
+    assert re.findall(r"`([^`]+/)`", owned) == list(layout.FORK_OWNED)
+    assert re.findall(r"`([^`]+)`", engine.splitlines()[0]) == list(layout.ENGINE_IN_FORK)
 
 
 # The policy

@@ -226,7 +226,7 @@ def test_when_no_version_can_be_read_the_bucket_is_not_called_empty(
 
     done = checkout.run("list_versions", "--model", "lily")
 
-    assert done.err == f"error: {version.uri}manifest.json: the whole file: [] is not of type 'object'\n"
+    assert done.err == f"error: {version.uri}manifest.json: Input should be an object, not []\n"
     assert (done.code, done.out) == (1, "")
 
 

@@ -312,11 +312,13 @@ def test_the_same_again_changes_nothing(ready: Checkout) -> None:
 
 API = ("--shape", "api")
 TAKEN = "there already, and not as this command makes it; take another name"
-SHAPES = "not committed; the shapes that have one are api, batch, inference-service, and CONTRIBUTING.md tells how to write it"
+SHAPES = (
+    "not committed; the shapes that have one are api, batch, inference-service,"
+    " and CONTRIBUTING.md tells how to write it"
+)
 
 
 REFUSED = [
-    (("lily", *API), f"model-src/models/lily: {TAKEN}"),
     (("wine", *API, "--app", "lily-sklearn"), f"apps/lily-sklearn: {TAKEN}"),
     (("wine", *API, "--app", "shared"), f"overlays/dev/shared: {TAKEN}"),
     (("wine", *API, "--app", "environment"), f"overlays/prod/environment: {TAKEN}"),
@@ -358,6 +360,15 @@ def test_a_name_that_is_no_package_or_no_dns_label_is_refused(pattern: re.Patter
             new_model.require_name(name, pattern, "what it takes")
     for name in ("wine", "w", "wine2", "w" * 52):
         new_model.require_name(name, pattern, "what it takes")
+
+
+def test_a_skeleton_with_uncommitted_changes_is_refused(checkout: Checkout) -> None:
+    checkout.write("base/api/skeleton/overlay/release.yaml", b"mine\n")
+
+    assert checkout.run("new_model", *WINE).errors == [
+        "base/api/skeleton/overlay/release.yaml: uncommitted change; commit it, or put it away with `git stash`"
+    ]
+    assert new(checkout) == ["M base/api/skeleton/overlay/release.yaml"]
 
 
 def test_a_target_with_something_in_it_is_refused(ready: Checkout) -> None:

@@ -28,7 +28,7 @@ for name, versions in json.load(sys.stdin).items():
     client.create_registered_model(name)
     for tags in versions:
         client.create_model_version(name, "s3://models/of-the-run", tags=tags)
-client.set_registered_model_alias("LilyRFModel", "champion", "1")
+client.set_registered_model_alias("LilyModel", "champion", "1")
 """
 
 
@@ -47,7 +47,7 @@ def seeded(versions: dict[str, Version], environment: dict[str, str], tmp_path_f
     by_hand = [{"stage": "my own", "environment.dev": "my own"}]
     subprocess.run(
         [PYTHON, "-c", SEED],
-        input=json.dumps({"LilyRFModel": lily + by_hand, "DiabetesModel": lily[:1]}),
+        input=json.dumps({"LilyModel": lily + by_hand, "DiabetesModel": lily[:1]}),
         env=environment | {"MLFLOW_TRACKING_URI": f"sqlite:///{file}", "MLFLOW_DISABLE_TELEMETRY": "true"},
         cwd=file.parent, text=True, capture_output=True, check=True,
     )  # fmt: skip
@@ -66,10 +66,10 @@ class Registry:
         with closing(sqlite3.connect(self.file)) as database, database:
             database.execute(statement)
 
-    def aliases(self, model: str = "LilyRFModel") -> dict[str, int]:
+    def aliases(self, model: str = "LilyModel") -> dict[str, int]:
         return dict(self.ask("select alias, version from registered_model_aliases where name = ?", model))
 
-    def tags(self, model: str = "LilyRFModel") -> dict[int, dict[str, str]]:
+    def tags(self, model: str = "LilyModel") -> dict[int, dict[str, str]]:
         """The tags of each version, without those that it was registered with."""
         found: dict[int, dict[str, str]] = {}
         for number, key, value in self.ask("select version, key, value from model_version_tags where name = ?", model):
@@ -117,9 +117,9 @@ def test_aliases_and_tags_follow_releases_promotions_and_a_rollback(
     assert done.code == 0, done.err
     assert done.err.startswith("made 9 changes in sqlite:///")
     assert [line.split() for line in done.out.splitlines()[-3:]] == [
-        ["LilyRFModel", "2", versions["two"].version, "alias", "dev", "-", "2"],
-        ["LilyRFModel", "1", versions["one"].version, "alias", "staging", "-", "1"],
-        ["LilyRFModel", "1", versions["one"].version, "alias", "production", "-", "1"],
+        ["LilyModel", "2", versions["two"].version, "alias", "dev", "-", "2"],
+        ["LilyModel", "1", versions["one"].version, "alias", "staging", "-", "1"],
+        ["LilyModel", "1", versions["one"].version, "alias", "production", "-", "1"],
     ]
     assert registry.aliases() == {"champion": 1, "dev": 2, "staging": 1, "production": 1}
     assert registry.tags() == {
@@ -168,7 +168,7 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(
     assert (tried.code, registry.all()) == (0, before), tried.err
     told = json.loads(tried.out)
     assert (told["tip"], told["dry_run"], told["unknown"]) == (checkout.git("rev-parse", "cicd"), True, [])
-    change = {"model": "LilyRFModel", "number": 1, "version": versions["one"].version, "before": None}
+    change = {"model": "LilyModel", "number": 1, "version": versions["one"].version, "before": None}
     assert told["changes"][0] == change | {"kind": "tag", "name": "environment.dev", "after": "lily-api"}
     assert told["changes"][-1] == change | {"kind": "alias", "name": "dev", "after": "1"}
     assert len(told["changes"]) == 5
@@ -177,7 +177,7 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(
 def test_a_released_version_that_is_not_registered_is_named_and_the_rest_is_set(
     checkout: Checkout, registry: Registry, release: Callable[..., None], versions: dict[str, Version]
 ) -> None:
-    registry.change("insert into registered_model_aliases (alias, version, name) values ('dev', 1, 'LilyRFModel')")
+    registry.change("insert into registered_model_aliases (alias, version, name) values ('dev', 1, 'LilyModel')")
     release("one", "lily-api dev", "lily-sklearn dev")
     release("two", "lily-api dev")
     release("stranger", "lily-sklearn dev")
@@ -187,7 +187,7 @@ def test_a_released_version_that_is_not_registered_is_named_and_the_rest_is_set(
     [line] = done.errors
     assert done.code == 1
     assert line.startswith(
-        f"overlays/dev/lily-sklearn/release.yaml: {versions['stranger'].version} runs, and LilyRFModel in sqlite:///"
+        f"overlays/dev/lily-sklearn/release.yaml: {versions['stranger'].version} runs, and LilyModel in sqlite:///"
     )
     assert line.endswith(f"was its run {'f' * 32} recorded in another registry? Name that with MLFLOW_TRACKING_URI")
     # The newest release of dev is not registered: no alias is better than one on what is not the newest.
@@ -215,11 +215,11 @@ def test_each_model_has_the_name_that_its_problem_says(checkout: Checkout, regis
 
 def test_a_name_of_two_models_is_refused(checkout: Checkout) -> None:
     for model in ("diabetes", "lily"):
-        checkout.write(f"model-src/models/{model}/problem.yaml", "registered_as: LilyRFModel\n")
+        checkout.write(f"model-src/models/{model}/problem.yaml", "registered_as: LilyModel\n")
     checkout.commit()
 
     assert checkout.run("sync_registry").errors == [
-        "model-src/models/lily/problem.yaml: registered_as: LilyRFModel is the name of diabetes already"
+        "model-src/models/lily/problem.yaml: registered_as: LilyModel is the name of diabetes already"
     ]
 
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import BUCKET, ROOT, S3, Checkout, Version, package
+from conftest import BUCKET, ROOT, S3, Checkout, Version, package, write_release
+
+from gitops.releases.release import Target
 
 FILES = sorted((ROOT / ".github/workflows").glob("*.yml"))
 WORKFLOWS: dict[str, Any] = {file.stem: yaml.load(file.read_text(), yaml.BaseLoader) for file in FILES}
@@ -122,7 +124,7 @@ def test_whether_training_is_due_is_told_to_the_next_job(checkout: Checkout, ver
         output, summary = tmp_path / "output", tmp_path / "summary"
         output.write_text("")
         done = subprocess.run(
-            ["bash", "-e", "-c", script("retrain", "check", "check_retrain.py").replace("--env prod", "--env dev")],
+            ["bash", "-e", "-c", script("retrain", "check", "check_retrain.py").replace(".py", ".py --env dev")],
             cwd=checkout.root, env=os.environ | {"GITHUB_OUTPUT": str(output), "GITHUB_STEP_SUMMARY": str(summary)},
             capture_output=True, text=True,
         )  # fmt: skip
@@ -157,22 +159,70 @@ def test_the_aggregate_check_waits_for_every_other_job() -> None:
 
 
 def test_tests_are_skipped_for_releases_alone(checkout: Checkout, version: Version, tmp_path: Path) -> None:
-    def answer() -> str:
+    def answer(base: str = "cicd") -> str:
         output = tmp_path / "output"
         output.write_text("")
         subprocess.run(
             ["bash", "-e", "-c", script("ci", "changes", "git diff")],
-            cwd=checkout.root, env=os.environ | {"GITHUB_OUTPUT": str(output)}, check=True,
+            cwd=checkout.root, env=os.environ | {"GITHUB_OUTPUT": str(output), "GITHUB_BASE_REF": base}, check=True,
         )  # fmt: skip
         return output.read_text()
 
     done = checkout.run("bump_model", "--app", "lily-sklearn", "--env", "dev", "--model-uri", version.uri, "--commit")
     assert done.code == 0, done.err
-    assert answer() == ""
+    assert answer() == "tests=test\n"
 
     checkout.replace("README.md", "# Model GitOps\n", "# Ours\n")
     checkout.commit()
-    assert answer() == "code=true\n"
+    assert answer() == "code=true\ntests=test\n"
+    assert answer("main") == "code=true\ntests=test\n"
+
+    checkout.write("model-src/models/lily/notes.md", "Ours\n")
+    checkout.commit()
+    assert answer("main") == "code=true\ntests=test-models\n"
+    assert answer() == "code=true\ntests=test\n"
+
+
+@pytest.mark.parametrize("workflow", ["ci", "mlops-pipeline"])
+def test_every_model_is_trained_that_there_is(checkout: Checkout, tmp_path: Path, workflow: str) -> None:
+    def names() -> str:
+        output = tmp_path / "output"
+        output.write_text("")
+        subprocess.run(
+            ["bash", "-e", "-c", script(workflow, "models", "jq")],
+            cwd=checkout.root, env=os.environ | {"GITHUB_OUTPUT": str(output)}, check=True,
+        )  # fmt: skip
+        return output.read_text()
+
+    assert names() == 'names=["diabetes","lily"]\n'
+    for model in ("diabetes", "lily"):
+        shutil.rmtree(checkout.root / "model-src/models" / model)
+    assert names() == "names=[]\n"
+    assert WORKFLOWS[workflow]["jobs"]["train"]["if"] == "needs.models.outputs.names != '[]'"
+
+
+def test_a_model_is_compared_with_the_version_of_it_that_production_runs(checkout: Checkout, tmp_path: Path) -> None:
+    (checkout.root / ".venv").symlink_to(ROOT / ".venv")
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$*"\n')
+    (tmp_path / "python").chmod(0o755)
+    version = package(tmp_path / "artifacts")
+
+    def compared(model: str) -> str:
+        summary = tmp_path / "summary"
+        summary.write_text("")
+        variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "MODEL": model, "GITHUB_STEP_SUMMARY": str(summary)}
+        subprocess.run(
+            ["bash", "-e", "-c", script("mlops-pipeline", "compare", "releases.py")],
+            cwd=checkout.root, env=os.environ | variables, check=True,
+        )  # fmt: skip
+        return summary.read_text()
+
+    assert compared("lily") == "-m lifecycle compare lily --with s3://unreleased/\n"
+    for environment in ("dev", "prod"):
+        write_release(checkout.root, Target("lily-sklearn", environment), version, "sklearn")
+    checkout.commit()
+    assert compared("lily") == f"-m lifecycle compare lily --with {version.uri}sklearn/\n"
+    assert compared("lil") == "-m lifecycle compare lil --with s3://unreleased/\n"
 
 
 def test_the_pipeline_uploads_and_releases_in_dev(checkout: Checkout, s3: S3, tmp_path: Path) -> None:
@@ -184,7 +234,7 @@ def test_the_pipeline_uploads_and_releases_in_dev(checkout: Checkout, s3: S3, tm
 
     done = subprocess.run(
         ["bash", "-e", "-c", script("mlops-pipeline", "release", "bump_model.py")],
-        cwd=checkout.root, env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        cwd=checkout.root, env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "MODEL": "lily"},
         capture_output=True, text=True,
     )  # fmt: skip
 

@@ -1,18 +1,18 @@
 """One stage in the life of a model; `dvc repro` calls them in order, and only those that something has changed for.
 
-  python -m lifecycle validate iris     is the raw data fit to learn from?
-  python -m lifecycle prepare iris      rows to learn from, rows held out
-  python -m lifecycle tune iris         the search for a family and its parameters
-  python -m lifecycle train iris        the chosen pipeline, fitted
-  python -m lifecycle evaluate iris     what it is worth on the held-out rows
-  python -m lifecycle package iris      its files, once ONNX and scikit-learn answer alike
+  python -m lifecycle validate wine     is the raw data fit to learn from?
+  python -m lifecycle prepare wine      rows to learn from, rows held out
+  python -m lifecycle tune wine         the search for a family and its parameters
+  python -m lifecycle train wine        the chosen pipeline, fitted
+  python -m lifecycle evaluate wine     what it is worth on the held-out rows
+  python -m lifecycle package wine      its files, once ONNX and scikit-learn answer alike
 
 These are called by people and CI, after `dvc repro`:
 
-  python -m lifecycle version iris      record the run in MLflow and write the version to artifacts/iris
-  python -m lifecycle version iris --draft
-  python -m lifecycle compare iris --with s3://BUCKET/models/iris/VERSION/
-  python -m lifecycle accept iris       take the data as it is distributed now for normal
+  python -m lifecycle version wine      record the run in MLflow and write the version to artifacts/wine
+  python -m lifecycle version wine --draft
+  python -m lifecycle compare wine --with s3://BUCKET/models/wine/VERSION/
+  python -m lifecycle accept wine       take the data as it is distributed now for normal
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("stage", choices=COMMANDS)
-    add("model", help="a folder of models/, for example iris")
+    add("model", help="a folder of models/, for example wine")
     add("--draft", action="store_true", help="version: although the code is not committed; it cannot be uploaded")
     add(
         "--with",

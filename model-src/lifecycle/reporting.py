@@ -78,7 +78,8 @@ def model_card(facts: Facts, problem: Problem, evaluated: Facts, dictionary: str
     parts = [
         f"# {problem.title}",
         f"Model `{facts['model']}`, version `{facts['version']}`, owned by {problem.owner}.",
-        f"## What it is for\n\n{problem.objective}\n\nFor: {problem.users}\n\nNot for: {problem.out_of_scope}",
+        f"## What it is for\n\n{problem.objective}\n\nFor: {problem.users}\n\nNot for: {problem.out_of_scope}"
+        + (f"\n\nAn example of what it is asked: {problem.example}" if problem.example else ""),
         "\n".join(["## What it has to keep to", "", *(f"- {line}" for line in problem.constraints)]),
         "## How well it does\n\n"
         f"{problem.metric.name} {metric['value']:.4f} (from {metric['low']:.4f} to {metric['high']:.4f}) on"

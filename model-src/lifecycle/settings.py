@@ -85,6 +85,8 @@ class Problem(_Strict):
     metric: Metric
     experiment: Text
     registered_as: Text
+    example: list[FiniteFloat | None] | None = None
+    """The features of a row, to be asked first."""
 
 
 class Prepare(_Strict):

@@ -6,9 +6,9 @@ fewer rows than --min-rows there is no verdict.
 
 With MODEL_PUBLIC_KEY, the version has to be signed with it, as for the service.
 
-  python -m monitoring --version s3://mlops-prod/models/iris/2026-02-01-3f2a9c1b7d10/ --digest sha256:... \\
-      --log s3://mlops-prod/requests/prod/ --window 24h --out reports/drift/prod/iris-api
-  python -m monitoring --version artifacts/iris --digest sha256:... --log log --rows 500 --out drift
+  python -m monitoring --version s3://mlops-prod/models/wine/2026-02-01-3f2a9c1b7d10/ --digest sha256:... \\
+      --log s3://mlops-prod/requests/prod/ --window 24h --out reports/drift/prod/wine-api
+  python -m monitoring --version artifacts/wine --digest sha256:... --log log --rows 500 --out drift
 """
 
 from __future__ import annotations

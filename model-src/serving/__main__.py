@@ -5,8 +5,8 @@ not exactly that is not served. With MODEL_PUBLIC_KEY, a public key or the path 
 with it is. Others: HOST (127.0.0.1), PORT (5001), DRAIN_SECONDS (5), REQUEST_LOG_URI (where to log predictions, nowhere
 if empty), REQUEST_LOG_SAMPLE (the share of rows to log, 1) and the standard AWS ones.
 
-  MODEL_URI=artifacts/iris/onnx MODEL_DIGEST=sha256:... python -m serving
-  MODEL_URI=s3://mlops-prod/models/iris/2026-02-01-3f2a9c1b7d10/onnx/ MODEL_DIGEST=sha256:... python -m serving
+  MODEL_URI=artifacts/wine/onnx MODEL_DIGEST=sha256:... python -m serving
+  MODEL_URI=s3://mlops-prod/models/wine/2026-02-01-3f2a9c1b7d10/onnx/ MODEL_DIGEST=sha256:... python -m serving
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ is a classification, `sugar` a regression. What a fork has in models/ is no part
 from __future__ import annotations
 
 import atexit
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -53,4 +52,3 @@ atexit.register(shutil.rmtree, PROJECT)
 make(PROJECT)
 # As the lifecycle finds them where it runs in the project.
 models.__path__ = [str(PROJECT / "models")]
-os.environ["FEATURE_STORE_MODEL"] = "lily"

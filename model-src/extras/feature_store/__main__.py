@@ -1,18 +1,16 @@
-"""Train and ask a model of flowers with features from a feature store: Feast on its local provider.
-
-The model is iris, or the one that FEATURE_STORE_MODEL names.
+"""Train and ask a model of the flowers with features from a feature store: Feast on its local provider.
 
 load puts the rows of a CSV into the offline store, and materialize the latest of each flower into the online store.
 training joins the labels with what was measured at their time, or as of another time, and writes the CSV that
 training reads. ask gets a flower's features from the online store and asks the service with them, in the order of the
 version's signature. correct adds a later measurement of a flower.
 
-  python -m extras.feature_store load
-  python -m extras.feature_store training
+  python -m extras.feature_store load --data models/NAME/data/raw.csv
+  python -m extras.feature_store training --out models/NAME/data/raw.csv
   python -m extras.feature_store materialize
-  python -m extras.feature_store ask 1 --url http://127.0.0.1:5001
+  python -m extras.feature_store ask 1 --manifest artifacts/NAME/manifest.json
   python -m extras.feature_store correct 1 --at 2026-03-01T12:00Z petal_length=1.5
-  python -m extras.feature_store training --as-of 2026-02-01T00:00Z
+  python -m extras.feature_store training --out then.csv --as-of 2026-02-01T00:00Z
 """
 
 from __future__ import annotations
@@ -32,8 +30,6 @@ from typing import TYPE_CHECKING
 
 from contract import command
 from contract.errors import Refused
-from extras.feature_store import NAME
-from lifecycle.model import Files
 from storage.files import staged_folder, write_atomically
 
 # What takes seconds to import is imported where it is used, so that --help and a refusal are quick.
@@ -45,6 +41,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 OFFLINE = HERE / "data/offline"
+SERVICE = "flowers"
 MEASUREMENTS, LABELS = "measurements.parquet", "labels.parquet"
 
 
@@ -67,16 +64,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     load = commands.add_parser("load", help="a CSV's rows into the offline store, in place of what was there")
-    load.add_argument("--data", type=Path, default=Files(NAME).raw, help="the data (%(default)s)")
+    load.add_argument("--data", type=Path, required=True, help="the data, with the columns of the skeleton")
     commands.add_parser("materialize", help="the latest measurements of each flower into the online store")
     training = commands.add_parser("training", help="write the CSV that training reads")
-    training.add_argument("--out", type=Path, default=Files(NAME).raw, help="(%(default)s)")
+    training.add_argument("--out", type=Path, required=True, help="for example models/NAME/data/raw.csv")
     training.add_argument("--as-of", type=_time, metavar="TIME", help="what was known then, not when it was labelled")
     ask = commands.add_parser("ask", help="ask the service about a flower")
     ask.add_argument("flower", type=int)
     ask.add_argument("--url", default="http://127.0.0.1:5001", help="the service (%(default)s)")
-    ask.add_argument("--manifest", type=Path, default=Files(NAME).version / "manifest.json",
-                     help="of the version that is served (%(default)s)")  # fmt: skip
+    ask.add_argument("--manifest", type=Path, required=True,
+                     help="of the version that is served, for example artifacts/NAME/manifest.json")  # fmt: skip
     correct = commands.add_parser("correct", help="add a later measurement of a flower to the offline store")
     correct.add_argument("flower", type=int)
     correct.add_argument("--at", type=_time, metavar="TIME", required=True, help="when it became known")
@@ -124,13 +121,13 @@ def load(data_file: Path) -> str:
 
     data, faults = validation.read(data_file, frames.MODEL)
     if faults:
-        raise Refused(f"{data_file}: {Files(NAME).schema} does not hold:", *validation.table(faults))
+        raise Refused(f"{data_file}: the schema of the flowers does not hold:", *validation.table(faults))
     # First, so that the online store never answers with what the offline store has no longer.
     store.teardown()
     with staged_folder(OFFLINE) as folder:
         (folder / MEASUREMENTS).write_bytes(_parquet(frames.measurements(data)))
         (folder / LABELS).write_bytes(_parquet(frames.labels(data)))
-    store.apply([definitions.flower, definitions.measurements, definitions.service])
+    store.apply([definitions.flower, definitions.measurements, definitions.flowers])
     print(f"loaded {len(data)} flowers of {data_file}", file=sys.stderr)
     return ""
 
@@ -240,10 +237,10 @@ def _service(store: FeatureStore) -> FeatureService:
     from feast.errors import FeastObjectNotFoundException
 
     try:
-        return store.get_feature_service(NAME)
+        return store.get_feature_service(SERVICE)
     except FeastObjectNotFoundException:
         raise Refused(
-            f"{NAME}: no such feature service is registered; `python -m extras.feature_store load` does it"
+            f"{SERVICE}: no such feature service is registered; `python -m extras.feature_store load` does it"
         ) from None
 
 

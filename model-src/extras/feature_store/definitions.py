@@ -7,8 +7,8 @@ from datetime import timedelta
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
 from feast.types import Float64
 
-from extras.feature_store import NAME
-from extras.feature_store.frames import FEATURES, FLOWER, SCHEMA, TIME
+from extras.feature_store.frames import FEATURES, FLOWER, TIME
+from skeletons.classification.schema import SCHEMA
 
 flower = Entity(name="flower", join_keys=[FLOWER], value_type=ValueType.INT64, description="One flower.")
 
@@ -27,6 +27,6 @@ measurements = FeatureView(
     online=True,
 )
 
-service = FeatureService(
-    name=NAME, features=[measurements], description=f"What the model {NAME} is trained on and asked with."
+flowers = FeatureService(
+    name="flowers", features=[measurements], description="What a model of them is trained on and asked with."
 )

@@ -6,22 +6,19 @@ FIRST: made up, but the same for the same data.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
 from pandera.errors import SchemaError
-from pandera.pandas import DataFrameSchema
 
 from contract.errors import Refused
-from extras.feature_store import NAME
-from lifecycle.model import ROOM, Files, Model
+from lifecycle.model import Model
+from skeletons.classification.schema import SCHEMA
 
-SCHEMA: DataFrameSchema = importlib.import_module(f"{ROOM}.{NAME}.schema").SCHEMA
-# That of the model's model.py without its families, which need scikit-learn.
-MODEL = Model(NAME, "classification", "species", SCHEMA, families={}, slices={})
+# The skeleton's model without its families, which need scikit-learn.
+MODEL = Model("flowers", "classification", "species", SCHEMA, families={}, slices={})
 FEATURES, TARGET = MODEL.features, MODEL.target
 FLOWER = "flower_id"
 """The join key: int64, from 1."""
@@ -54,7 +51,9 @@ def corrected(known: pd.DataFrame, flower: int, at: datetime, changes: Mapping[s
             column.validate(pd.DataFrame({name: [value]}))
         except SchemaError:
             rules = ", ".join(str(check.error) for check in column.checks)
-            raise Refused(f"{name}: {value:g} is not {rules} (centimetres), as {Files(NAME).schema} asks") from None
+            raise Refused(
+                f"{name}: {value:g} is not {rules} (centimetres), as the schema of the flowers asks"
+            ) from None
     rows = known[known[FLOWER] == flower]
     if rows.empty:
         raise Refused(f"flower {flower}: not in the offline store, which has 1 to {known[FLOWER].max()}")

@@ -1,9 +1,9 @@
 """The lifecycle as a Kubeflow pipeline: compiled for a cluster, or run on this machine without one.
 
-python -m extras.pipelines compile iris --image registry.example.com/train@sha256:...
-python -m extras.pipelines compile iris --image ... --loop --out iris.yaml
-python -m extras.pipelines run iris
-python -m extras.pipelines run iris --data flowers.csv --out /tmp/iris
+python -m extras.pipelines compile wine --image registry.example.com/train@sha256:...
+python -m extras.pipelines compile wine --image ... --loop --out wine.yaml
+python -m extras.pipelines run wine
+python -m extras.pipelines run wine --data flowers.csv --out /tmp/wine
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     compiling = commands.add_parser("compile", help="write the pipeline as Kubeflow takes it, and print its path")
     running = commands.add_parser("run", help="run it here, a process a component; print the package and its digest")
     for each in (compiling, running):
-        each.add_argument("model", help="a folder of models/, for example iris")
+        each.add_argument("model", help="a folder of models/, for example wine")
     add = compiling.add_argument
     add("--image", required=True, help="what extras/pipelines/Dockerfile made, best by its digest: a tag may change")
     add("--loop", action="store_true", help="search each family in a component of its own; see pipeline.py")

@@ -1,1 +1,0 @@
-"""The diabetes model: how far the disease will have progressed a year later, from ten measurements of a patient."""

@@ -1,1 +1,0 @@
-"""The lily model: which species a flower is, from four measurements."""
