@@ -275,7 +275,9 @@ def train_and_upload(clone: Shell, subject: Subject, bucket: str, message: str, 
     model("dvc", "metrics", "diff")
     # The date of the commit is a part of the version's name: the same demo makes the same version tomorrow.
     date = clone.quiet("git", "log", "-1", "--format=%cI").strip()
-    clone("git", "commit", "-qam", message, env={"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date})
+    # Of a model that was never trained, its lock and what is told of it are new.
+    clone("git", "add", f"model-src/models/{subject.model}")
+    clone("git", "commit", "-qm", message, env={"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date})
     clone("git", "push", "-q", "origin", "main")
     model("dvc", "push", subject.pipeline)
     model("python", "-m", "lifecycle", "version", subject.model)
