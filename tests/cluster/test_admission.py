@@ -20,8 +20,9 @@ from contract.errors import Refused
 
 from .conftest import FLAVOURS, World, targets
 
-# What a cluster cannot know, because it does not see the files, and where it fills in an empty name by itself.
-OTHERWISE = ("release-", "inference-service-required")
+# What a cluster cannot know, because it does not see the files, where it fills in an empty name by itself, and what the
+# policies do not look into: they know the predictor alone.
+OTHERWISE = ("release-", "inference-service-required", "image-transformer")
 
 
 @pytest.fixture(scope="module")

@@ -379,8 +379,14 @@ def test_a_closed_window_keeps_production_as_it_is_and_lets_a_person_roll_back(
 
 def test_a_missing_service_account_is_named_by_status(world: World, released: Version) -> None:
     """Argo CD calls it Progressing, for ever."""
-    file = world.plane.clone / "base/api/deployment.yaml"
-    file.write_text(file.read_text().replace("serviceAccountName: api", "serviceAccountName: nobody"))
+    base = world.plane.clone / "base/api"
+    for path, old, new in (
+        ("deployment.yaml", "serviceAccountName: api", "serviceAccountName: nobody"),
+        ("named/kustomization.yaml", "          - spec.template.spec.serviceAccountName\n", ""),
+    ):
+        text = (base / path).read_text()
+        assert old in text
+        (base / path).write_text(text.replace(old, new))
     world.force("An account that there is not")
 
     said = world.status("--app", "lily-api", "--env", "dev", "--refresh", "--wait", "10")

@@ -12,7 +12,7 @@ from typing import Any
 
 import boto3
 import pytest
-from conftest import BUCKET, IMAGE, ROOT, run, wait_until
+from conftest import BUCKET, IMAGE, ROOT, git, run, wait_until
 
 from gitops.programs import tools
 
@@ -31,8 +31,12 @@ def trained(world: World, environment: dict[str, str]) -> str:
     """The URI of a model that was really trained, and that both apps run in dev."""
     folder = world.plane.clone / "model-src"
     env = environment | {"PATH": f"{MODEL_PYTHON.parent}:{environment['PATH']}"}
-    for command in (["dvc", "repro", "models/lily/dvc.yaml"], ["lifecycle", "version", "lily"]):
-        subprocess.run([MODEL_PYTHON, "-m", *command], cwd=folder, env=env, check=True, capture_output=True)
+    # A version is of committed code. That this code was trained is told to nobody else, so no branch is moved.
+    subprocess.run([MODEL_PYTHON, "-m", "dvc", "repro", "models/lily/dvc.yaml"], cwd=folder, env=env, check=True)
+    for args in (["checkout", "-q", "--detach"], ["add", "models/lily"], ["commit", "-qm", "Train"]):
+        git(folder, *args)
+    subprocess.run([MODEL_PYTHON, "-m", "lifecycle", "version", "lily"], cwd=folder, env=env, check=True)
+    git(folder, "checkout", "-q", "-")
     uploaded = run(
         "upload_model", "--model", "lily", "--artifacts", folder / "artifacts/lily", "--bucket", "s3://mlops-prod"
     )  # fmt: skip

@@ -165,6 +165,10 @@ def named(item: Object) -> dict[str, Any]:
         for name in (MODEL_URI, MODEL_DIGEST):
             if (value := container.variable(name)) is not None:
                 found[f"{container.path}.env[{name}].value"] = value
+    for path, spec, _ in _parts(item):
+        for name in FRAMEWORKS:
+            if (uri := at(spec, name, "storageUri")) is not None:
+                found[f"{path}.{name}.storageUri"] = uri
     return found
 
 
