@@ -25,7 +25,7 @@ from contract.manifest import Manifest
 from contract.version import Expected
 from extras.bench.drift_trials import FEATURES, Flowers
 from monitoring import __main__ as monitoring
-from monitoring import drift, log, reference, report
+from monitoring import drift, log, reference
 from serving.request_log import Line, object_name
 from storage.places import open_place
 from storage.s3 import PATIENT
@@ -176,6 +176,9 @@ def test_a_shift_of_one_column_is_drift(lily: Case, shifted: pd.DataFrame, capsy
 
 
 def test_evidently_and_the_statistics_by_themselves_agree(lily: Case, shifted: pd.DataFrame, tmp_path: Path) -> None:
+    # Where it is used, as in the command: it takes seconds to import, and every worker imports every test.
+    from monitoring import report
+
     shifted.loc[:20, "petal_width"] = np.nan
     frames = (lily.reference, shifted, FEATURES)
 
@@ -240,6 +243,8 @@ def test_quality_is_measured_where_labels_are_known(lily: Case, same: pd.DataFra
 @pytest.mark.parametrize("wrong", [0, 1])
 def test_quality_is_measured_whichever_labels_occur(lily: Case, occur: list[str], wrong: int, tmp_path: Path) -> None:
     """Evidently takes rows with two labels for another kind of question than rows with one or three."""
+    from monitoring import report
+
     predicted = pd.Series(occur * 4)
     frame = pd.DataFrame({drift.PREDICTION: predicted, drift.TARGET: predicted})
     frame.loc[: wrong - 1, drift.TARGET] = occur[-1]

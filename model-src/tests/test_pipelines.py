@@ -20,13 +20,12 @@ from typing import Any
 import pytest
 import yaml
 from conftest import Repository
-from kfp.dsl import Dataset
 from project import PROJECT, SOURCE
 
 from contract import digest
 from contract.errors import Refused
 from extras.pipelines import __main__ as pipelines
-from extras.pipelines import components, steps
+from extras.pipelines import steps
 from lifecycle import model as models
 from lifecycle import settings
 from models.sugar import generate_data
@@ -338,6 +337,8 @@ def test_the_same_commit_compiles_to_the_same_bytes(app: Path, environment: dict
 
 def called(out: Path, name: str, place: str = "", **given: Any) -> dict[str, Any]:
     """Calls a component as Kubeflow does: what is not given is an artifact to write. Its artifacts by name."""
+    from extras.pipelines import components
+
     function = getattr(components, name)
     folder = out / (place or name)
     folder.mkdir(parents=True)
@@ -353,6 +354,8 @@ def called(out: Path, name: str, place: str = "", **given: Any) -> dict[str, Any
 def test_a_regression_goes_through_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The SDK's runner of processes cannot collect what a loop made, so its components are called without it, one after
     another."""
+    from kfp.dsl import Dataset
+
     app, raw = image(tmp_path / "app"), tmp_path / "raw.csv"
     params = app / "models/sugar/params.yaml"
     edited, edits = re.subn(r"trials: \d+", "trials: 5", params.read_text())
