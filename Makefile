@@ -18,7 +18,7 @@ demo: ## from training data to a served model in production, by commits, on this
 	@$(PYTHON) scripts/setup.py demo && .venv/bin/python scripts/demo.py
 
 serve: ## train a model and serve it on port 5001, without Git, S3 or Kubernetes
-	@$(PYTHON) scripts/setup.py serve && $(PYTHON) scripts/serve_model.py
+	@$(PYTHON) scripts/setup.py serve && .venv/bin/python scripts/serve_model.py
 
 validate: ## render every overlay and check it
 	@$(PYTHON) scripts/setup.py validate && .venv/bin/python scripts/validate.py

@@ -138,7 +138,7 @@ def lifecycle(root: Path, work: Path, subject: Subject) -> None:
         version = uri.rstrip("/").rpartition("/")[2]
         if answer.get("model_version") != version:
             raise Refused(f"the service answered {answer}; production was released with {version}")
-        print(f"\nTo {json.dumps(row)} {subject.model} answers {answer['prediction']}, says {answer['model_version']}.")
+        print(f"\n{subject.model} {answer['model_version']} answers {json.dumps(row)} with {answer['prediction']}.")
 
         heading(f"A second version, released in {first} while production stays")
         clone("git", "checkout", "-q", "main")
@@ -275,7 +275,9 @@ def train_and_upload(clone: Shell, subject: Subject, bucket: str, message: str, 
     model("dvc", "metrics", "diff")
     # The date of the commit is a part of the version's name: the same demo makes the same version tomorrow.
     date = clone.quiet("git", "log", "-1", "--format=%cI").strip()
-    clone("git", "commit", "-qam", message, env={"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date})
+    # Of a model that was never trained, its lock and what is told of it are new.
+    clone("git", "add", f"model-src/models/{subject.model}")
+    clone("git", "commit", "-qm", message, env={"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date})
     clone("git", "push", "-q", "origin", "main")
     model("dvc", "push", subject.pipeline)
     model("python", "-m", "lifecycle", "version", subject.model)

@@ -112,7 +112,7 @@ class Profile:
 
 PROFILES = {
     "demo": Profile((COMMANDS, MODEL), (tools.KUSTOMIZE, tools.VERSITYGW)),
-    "serve": Profile((MODEL,)),
+    "serve": Profile((COMMANDS, MODEL)),
     "commands": Profile((COMMANDS,), (tools.KUSTOMIZE,)),
     "monitor": Profile((COMMANDS, MONITOR), (tools.KUSTOMIZE,)),
     "validate": Profile((COMMANDS,), (tools.KUSTOMIZE, tools.KUBECONFORM), sources=(tools.SCHEMAS,)),

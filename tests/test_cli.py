@@ -16,8 +16,8 @@ from gitops import cli
 from contract.errors import Refused
 
 COMMANDS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
-# They make environments, need only that of model-src/, or start another command.
-WITHOUT_PACKAGES = ("lock", "run", "serve_model", "setup")
+# They make environments, or start another command.
+WITHOUT_PACKAGES = ("lock", "run", "setup")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -38,11 +38,12 @@ def test_a_fork_with_its_own_model_alone_is_valid_and_the_engines_tests_run_in_i
 
     assert done(checkout, "validate").startswith("8 renders with ")
 
+    for environment in (".venv", "model-src/.venv"):
+        (checkout.root / environment).symlink_to(ROOT / environment)
     for folder, tests in (
         (".", ("tests/test_layout.py", "tests/test_repository.py")),
         ("model-src", ("tests/test_digest.py",)),
     ):
-        (checkout.root / folder / ".venv").symlink_to(ROOT / folder / ".venv")
         ran = subprocess.run(
             [".venv/bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
             cwd=checkout.root / folder, env=os.environ, capture_output=True, text=True,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SAMPLE, copy_checkout
+from conftest import ROOT, SAMPLE, copy_checkout, model_files
 
 import validate
 from gitops.programs import tools
@@ -53,7 +53,7 @@ def test_a_copy_has_the_engines_files_of_this_checkout_and_the_samples_others(tm
     copy_checkout(tmp_path)
 
     found = {file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file()}
-    sample = {file.relative_to(SAMPLE).as_posix() for file in SAMPLE.rglob("*/*") if file.is_file()}
+    sample = {file.relative_to(SAMPLE).as_posix() for file in SAMPLE.rglob("*/*") if file.is_file()} | {*model_files()}
     assert {path for path in found if layout.owned_by_fork(path)} == sample
     assert not [path for path in sample if not layout.owned_by_fork(path)]
     for path in found - sample:

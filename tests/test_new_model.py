@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import IMAGE, ROOT, S3, Checkout, git, make_checkout, package, run, wait_until
+from conftest import IMAGE, ROOT, S3, Checkout, git, little, make_checkout, package, run, wait_until
 from test_interruption import killed
 
 import new_model
@@ -108,6 +108,8 @@ def test_a_new_model_trains_validates_deploys_to_dev_and_answers(ready: Checkout
     assert "  dvc repro models/wine/dvc.yaml\n" in made.out
     assert "python scripts/bump_model.py --app wine-api --env dev --model-uri URI --image IMAGE --push\n" in made.out
     assert new(ready) == FOLDERS
+    params = "model-src/models/wine/params.yaml"
+    ready.write(params, little(ready.read(params)))
     train(ready, "dvc repro models/wine/dvc.yaml")
     ready.commit("Add the model wine")
     train(ready, "python -m lifecycle version wine")

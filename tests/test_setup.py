@@ -363,13 +363,14 @@ def test_a_command_that_fails_is_named_after_its_own_words_with_a_remedy(
 
     done = subprocess.run(command, cwd=ROOT / "scripts", capture_output=True, text=True)
 
-    pip = f"-m pip install --disable-pip-version-check --quiet --no-deps --require-hashes -r {copy.root}/{LOCKS[4]}"
+    lock = copy.root / "requirements.txt"
+    pip = f"-m pip install --disable-pip-version-check --quiet --no-deps --require-hashes -r {lock}"
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-2:] == [
         "unreachable",
-        f"error: `{copy.root}/model-src/.venv/bin/python {pip}` failed, see above; is the package index reachable?",
+        f"error: `{copy.root}/.venv/bin/python {pip}` failed, see above; is the package index reachable?",
     ]
-    assert list((copy.root / "model-src/.venv").glob(".installed-*")) == []
+    assert list((copy.root / ".venv").glob(".installed-*")) == []
 
 
 # The locks

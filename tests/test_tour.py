@@ -74,7 +74,7 @@ def tour(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) 
 def test_the_demo_ends_with_the_species_and_a_second_version_in_dev(tour: Tour) -> None:
     lines = tour.printed.splitlines()
 
-    assert any(re.fullmatch(r"To \[5\.3, 3\.5, 1\.4, 0\.2\] lily answers setosa, says \S+\.", line) for line in lines)
+    assert any(re.fullmatch(r"lily \S+ answers \[5\.3, 3\.5, 1\.4, 0\.2\] with setosa\.", line) for line in lines)
     assert "== What runs where, and where it came from" in lines
     assert re.fullmatch(r"\d{4}-\d\d-\d\d-[0-9a-f]{12}", tour.versions["prod"])
     assert tour.versions["dev"] != tour.versions["prod"]

@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 # A command started with an interpreter that lacks the project's environment says so in one line, whatever it imports
-# first. Only setup.py, which makes the environment, and serve_model.py, which needs that of model-src/, do without.
+# first. Only setup.py, which makes the environment, does without.
 _PACKAGES = ("boto3", "jsonschema", "model_signing", "pydantic", "ruamel", "tabulate", "yaml")
 _missing = [name for name in _PACKAGES if not importlib.util.find_spec(name)]
-if _missing and Path(sys.argv[0]).name not in ("setup.py", "serve_model.py"):
+if _missing and Path(sys.argv[0]).name != "setup.py":
     sys.exit(
         f"error: {sys.executable} lacks {', '.join(_missing)}: run `make setup`, then `source .venv/bin/activate`"
         " or call the command with .venv/bin/python"
