@@ -23,6 +23,9 @@ from contract.signature import Key
 from contract.version import Expected
 from serving.settings import Wanted
 
+# A shell ignores it for what it starts in the background, and so would every process that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 SAMPLE = [5.3, 3.5, 1.4, 0.2]
 DATE = "2026-02-01T12:00:00+00:00"
 
