@@ -23,6 +23,9 @@ from contract.signature import Key
 from contract.version import Expected
 from serving.settings import Wanted
 
+# A shell ignores it for what it starts in the background, and so would every process that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 SAMPLE = [5.3, 3.5, 1.4, 0.2]
 DATE = "2026-02-01T12:00:00+00:00"
 
@@ -132,7 +135,7 @@ def repository(tmp_path: Path, environment: dict[str, str]) -> Repository:
 
 
 # In one process, because each would spend most of its time on imports.
-TRAINING = """
+STAGES = """
 import importlib, subprocess, sys
 from lifecycle import stages
 
@@ -141,6 +144,8 @@ stages.same_arithmetic()
 importlib.import_module(f"models.{name}.generate_data").main([])
 for stage in stages.STAGES.values():
     stage(name)
+"""
+VERSION = """
 for command in (
     [sys.executable, "-m", "dvc", "commit", "--quiet", "--force", "--with-deps", f"models/{name}/dvc.yaml"],
     ["git", "add", "--all"],
@@ -161,7 +166,7 @@ def train(root: Path, environment: Mapping[str, str], model: str) -> Repository:
         if (shared / "done").exists():
             return Repository(shared / "repository", environment)
         repository = make_repository(shared / "repository", environment)
-        succeeds(repository.python("-c", TRAINING, model, PYTHONHASHSEED="1", **dated(DATE)))
+        succeeds(repository.python("-c", STAGES + VERSION, model, PYTHONHASHSEED="1", **dated(DATE)))
         (shared / "done").touch()
     return repository
 

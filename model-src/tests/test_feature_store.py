@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -76,7 +77,8 @@ def test_the_model_is_the_one_that_is_trained() -> None:
     known, trained = frames.MODEL, model.MODEL
 
     assert (known.kind, known.target) == (trained.kind, trained.target)
-    assert [*known.schema.columns] == [*trained.schema.columns]
+    # A schema that has validated rows is not equal to one that has not.
+    assert validation.dictionary(known) == validation.dictionary(replace(trained, name=known.name))
 
 
 def test_the_columns_are_those_of_training(data: pd.DataFrame) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from conftest import STAGES as STAGES_IN_ONE
 from conftest import Repository, succeeds, wait_until
 from moto.server import ThreadedMotoServer
 from project import PROJECT
@@ -35,32 +36,63 @@ def files(folder: Path) -> dict[str, bytes]:
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-@pytest.mark.parametrize("model", ["lily", "sugar"])
-def test_a_clean_clone_makes_the_committed_lock_again(
-    model: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    """With every byte of all outputs, though each stage is a process of its own now, and in another folder; what else a
-    run leaves, Git ignores."""
-    trained: Repository = request.getfixturevalue("trained" if model == "lily" else "trained_sugar")
+def same_as(made: Repository, trained: Repository, model: str) -> bool:
+    """Whether every byte of what the stages make is the same, and Git sees nothing new."""
+    folder = f"models/{model}"
+    assert made.git("status", "--porcelain") == ""
+    assert not [file for file in (made.source / folder / "build").iterdir() if file.name.startswith(".")]
+    found, expected = files(made.source / folder), files(trained.source / folder)
+    assert {"dvc.lock", "metrics.json", "plots/trials.csv", "data_dictionary.md", "build/package/onnx/model.onnx"} <= {
+        *found
+    }
+    return found == expected
+
+
+def test_a_clean_clone_makes_the_committed_lock_again(trained: Repository, tmp_path: Path) -> None:
+    """With every byte of all outputs, though each stage is a process of its own and in another folder. First it runs
+    with another split, after which everything runs again, and is interrupted: that leaves nothing that the next run
+    takes for done."""
     clone = trained.clone(tmp_path / "another folder")
-    if model == "sugar":
-        shutil.copytree(trained.source / "models/sugar/data", clone.source / "models/sugar/data", dirs_exist_ok=True)
+    params = clone.source / "models/lily/params.yaml"
+    committed = params.read_text()
+    split = "test_size: 0.3  # the share of rows held out for evaluation\n  seed: "
+    # A search that is certainly not done when it is interrupted.
+    another = committed.replace("trials: 4 ", "trials: 3000 ").replace(f"{split}42", f"{split}7")
+    assert "trials: 3000 " in another and f"{split}7" in another
+    params.write_text(another)
+    log = tmp_path / "log"
+    with log.open("w") as stream:
+        # A session of its own, to be interrupted as Ctrl-C does it: the stage and DVC at once.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dvc", "repro", LILY],
+            cwd=clone.source, env={**clone.environment, "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"},
+            stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    wait_until(lambda: "trial 1 of 3000" in log.read_text() or process.poll() is not None, "the search has begun")
+    refused = clone.run("dvc", "repro", LILY)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) != 0
 
+    assert stages_run(log.read_text()) == STAGES[:4]
+    # The one that came second: what the first one writes is busy.
+    assert refused.returncode != 0
+    assert "busy" in refused.stderr or "lock" in refused.stderr
+    assert not (clone.source / "models/lily/build/tuned.json").exists()
+
+    params.write_text(committed)
     # With 1 and 6 a set of the ONNX converter's has its two members in different orders.
-    said = succeeds(clone.run("dvc", "repro", f"models/{model}/dvc.yaml", PYTHONHASHSEED="6"))
+    said = succeeds(clone.run("dvc", "repro", LILY, PYTHONHASHSEED="6"))
 
-    assert stages_run(said) == (STAGES if model == "lily" else STAGES[1:])
-    assert clone.git("status", "--porcelain") == ""
-    made, expected = (files(one.source / "models" / model) for one in (clone, trained))
-    assert made == expected
-    assert {
-        "dvc.lock",
-        "metrics.json",
-        "plots/trials.csv",
-        "data_dictionary.md",
-        "build/package/onnx/model.onnx",
-    } < set(made)
-    assert not [file for file in (clone.source / "models" / model / "build").iterdir() if file.name.startswith(".")]
+    assert stages_run(said) == STAGES[2:]
+    assert same_as(clone, trained, "lily")
+
+
+def test_a_regression_is_the_same_again(trained_sugar: Repository, tmp_path: Path) -> None:
+    clone = trained_sugar.clone(tmp_path / "another folder")
+
+    succeeds(clone.python("-c", STAGES_IN_ONE, "sugar", PYTHONHASHSEED="6"))
+
+    assert same_as(clone, trained_sugar, "sugar")
 
 
 def test_a_second_run_does_nothing(trained: Repository) -> None:
@@ -133,45 +165,6 @@ def test_what_is_not_up_to_date_or_not_committed_makes_no_version(
         f"error: {LILY}: not up to date: evaluate, package; run `dvc repro {LILY}` and commit its lock\n",
     )
     assert files(changed.source / "artifacts/lily") == before
-
-
-def test_another_split_runs_everything_after_it(trained: Repository, tmp_path: Path) -> None:
-    """And a stage that was interrupted leaves nothing that the next run takes for done."""
-    repository = trained.copy(tmp_path / "repository")
-    params = repository.source / "models/lily/params.yaml"
-    text = params.read_text()
-    another = text.replace("test_size: 0.3  # the share of rows held out for evaluation\n  seed: 42",
-                           "test_size: 0.3\n  seed: 7")  # fmt: skip
-    assert another != text
-    # A search that is certainly not done when it is interrupted.
-    params.write_text(another.replace("trials: 4 ", "trials: 3000 "))
-    assert params.read_text() != another
-    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
-    log = tmp_path / "log"
-    with log.open("w") as stream:
-        # A session of its own, to be interrupted as Ctrl-C does it: the stage and DVC at once.
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dvc", "repro", LILY],
-            cwd=repository.source, env={**repository.environment, "PATH": path},
-            stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-    wait_until(lambda: "trial 1 of 3000" in log.read_text() or process.poll() is not None, "the search has begun")
-    refused = repository.run("dvc", "repro", LILY)
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(60) != 0
-
-    assert stages_run(log.read_text()) == ["prepare", "tune"]
-    # The one that came second: what the first one writes is busy.
-    assert refused.returncode != 0
-    assert "busy" in refused.stderr or "lock" in refused.stderr
-    assert not (repository.source / "models/lily/build/tuned.json").exists()
-
-    params.write_text(another)
-    said = succeeds(repository.run("dvc", "repro", LILY))
-
-    assert stages_run(said) == ["tune", "train", "evaluate", "package"]
-    lock = repository.git("diff", "--name-only").splitlines()
-    assert "model-src/models/lily/dvc.lock" in lock and "model-src/models/lily/data_dictionary.md" not in lock
 
 
 @pytest.fixture(scope="module")

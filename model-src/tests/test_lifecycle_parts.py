@@ -314,7 +314,8 @@ for name in model.names():
     found = model.load(name)
     rows = tables.read(model.Files(name).raw)
     for family in found.families:
-        pipeline = tuning.build(found, family, {}, seed=1)
+        small = {"n_estimators": 5} if "n_estimators" in found.families[family](1)[-1].get_params() else {}
+        pipeline = tuning.build(found, family, small, seed=1)
         pipeline.fit(rows[found.features].to_numpy(), rows[found.target].to_numpy())
         written = io.BytesIO()
         joblib.dump(pipeline, written)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import re
 import shutil
@@ -9,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +28,7 @@ from extras.pipelines import __main__ as pipelines
 from extras.pipelines import steps
 from lifecycle import model as models
 from lifecycle import settings
+from models.sugar import generate_data
 
 IMAGE = "registry.example.com/train@sha256:" + "0" * 64
 DOCKERFILE = (SOURCE / "extras/pipelines/Dockerfile").read_text().replace("\\\n", " ")
@@ -314,35 +318,30 @@ def test_a_loop_over_the_families_takes_the_place_of_the_search(tmp_path: Path) 
     assert spec["components"]["comp-choose"]["inputDefinitions"]["artifacts"]["candidates"]["isArtifactList"]
 
 
+@pytest.mark.usefixtures("_in_source")
 def test_the_same_commit_compiles_to_the_same_bytes(app: Path, environment: dict[str, str], tmp_path: Path) -> None:
-    made = []
-    for seed in ("1", "2"):
-        out = tmp_path / seed / "pipeline.yaml"
-        done = call(
-            app, environment, "-m", "extras.pipelines", "compile", "lily", "--image", IMAGE, "--out", str(out),
-            PYTHONHASHSEED=seed,
-        )  # fmt: skip
-        assert (done.returncode, done.stdout, done.stderr) == (0, f"{out}\n", "")
-        made.append(out.read_bytes())
+    """In another process, whose hashes of strings are others."""
+    out = tmp_path / "there/pipeline.yaml"
+    done = call(
+        app, environment, "-m", "extras.pipelines", "compile", "lily", "--image", IMAGE, "--out", str(out),
+        PYTHONHASHSEED="1",
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{out}\n", "")
+    here = pipelines.compile_to(tmp_path / "here.yaml", "lily", IMAGE, loop=False)
 
-    assert made[0] == made[1]
+    assert out.read_bytes() == here.read_bytes()
     pinned = re.search(r"^kfp==(\S+)", (SOURCE / "requirements-kubeflow.txt").read_text(), re.MULTILINE)
     assert pinned
-    assert yaml.safe_load(made[0])["sdkVersion"] == f"kfp-{pinned[1]}"
+    assert yaml.safe_load(out.read_text())["sdkVersion"] == f"kfp-{pinned[1]}"
 
 
-# Calls the components as Kubeflow does, one after another: what is not given is an artifact to write.
-LOOP = """
-import inspect, json, sys, typing
-from pathlib import Path
-from extras.pipelines import components
+def called(out: Path, name: str, place: str = "", **given: Any) -> dict[str, Any]:
+    """Calls a component as Kubeflow does: what is not given is an artifact to write. Its artifacts by name."""
+    from extras.pipelines import components
 
-out = Path(sys.argv[1])
-
-def call(name, place=None, **given):
     function = getattr(components, name)
     folder = out / (place or name)
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for parameter in inspect.signature(function).parameters.values():
         if parameter.name not in given:
             kind = typing.get_args(parameter.annotation)[0]
@@ -350,52 +349,48 @@ def call(name, place=None, **given):
     given["Output"] = function(**given)
     return given
 
-from kfp.dsl import Dataset
-from lifecycle import settings
-from lifecycle.model import Files
 
-one = {"model": "sugar"}
-validated = call("validate", data=Dataset(uri="raw.csv"), **one)
-prepared = call("prepare", raw=validated["raw"], validation=validated["validation"], **one)
-rows = {"train": prepared["train"]}
-families = settings.read(Files("sugar").params, settings.Params).families
-searched = [call("search", f"search-{family}", family=family, **rows, **one)["candidates"] for family in families]
-tuned = call("choose", candidates=searched, mlflow=f"sqlite:///{out}/mlflow.db", **one)["tuned"]
-made = call("train", evaluation=prepared["evaluation"], tuned=tuned, **rows, **one)
-made = {name: made[name] for name in ("fitted", "predictions")}
-evaluated = call("evaluate", **made, **one)
-packaged = call("package", evaluated=evaluated["evaluated"], **made, **one)
-call("report", digest=packaged["Output"], validation=validated["validation"], evaluation=prepared["evaluation"],
-     tuned=tuned, predictions=made["predictions"], evaluated=evaluated["evaluated"], **one)
-print(json.dumps(evaluated["metrics"].metadata))
-"""
+@pytest.mark.usefixtures("_in_process")
+def test_a_regression_goes_through_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK's runner of processes cannot collect what a loop made, so its components are called without it, one after
+    another."""
+    from kfp.dsl import Dataset
 
-
-def test_a_regression_goes_through_the_loop(environment: dict[str, str], tmp_path: Path) -> None:
-    """The SDK's runner of processes cannot collect what a loop made, so its components are called without it."""
-    app, out = image(tmp_path / "app"), tmp_path / "out"
-    out.mkdir()
+    app, raw = image(tmp_path / "app"), tmp_path / "raw.csv"
     params = app / "models/sugar/params.yaml"
     edited, edits = re.subn(r"trials: \d+", "trials: 5", params.read_text())
     assert edits == 1
     params.write_text(edited)
-    done = call(app, environment, "-m", "models.sugar.generate_data", "--out", "raw.csv")
-    assert done.returncode == 0, done.stderr
+    generate_data.generate(raw)
     before = files(app)
-
-    done = call(app, environment, "-c", LOOP, str(out), PYTHONPATH=str(app))
-
-    assert done.returncode == 0, done.stderr
-    tuned = json.loads((out / "choose/tuned").read_text())
+    monkeypatch.setattr(steps, "SOURCE", app)
+    monkeypatch.chdir(app)
+    call = functools.partial(called, tmp_path / "out", model="sugar")
     families = list(settings.read(params, settings.Params).families)
-    trials = [line.split(",")[1] for line in (out / "choose/trials").read_text().splitlines()[1:]]
-    assert tuned["trials"] == len(trials) == 5
+
+    validated = call("validate", data=Dataset(uri=str(raw)))
+    prepared = call("prepare", raw=validated["raw"], validation=validated["validation"])
+    rows = {"train": prepared["train"]}
+    searched = [call("search", f"search-{family}", family=family, **rows)["candidates"] for family in families]
+    tuned = call("choose", candidates=searched, mlflow="")["tuned"]
+    trained = call("train", evaluation=prepared["evaluation"], tuned=tuned, **rows)
+    made = {name: trained[name] for name in ("fitted", "predictions")}
+    evaluated = call("evaluate", **made)
+    packaged = call("package", evaluated=evaluated["evaluated"], **made)
+    reported = call(
+        "report", digest=packaged["Output"], validation=validated["validation"], evaluation=prepared["evaluation"],
+        tuned=tuned, predictions=made["predictions"], evaluated=evaluated["evaluated"],
+    )  # fmt: skip
+
+    chosen = json.loads(Path(tuned.path).read_text())
+    trials = [line.split(",")[1] for line in (tmp_path / "out/choose/trials").read_text().splitlines()[1:]]
+    assert chosen["trials"] == len(trials) == 5
     # In the order of preference, the first ones with what is left over.
     assert [trials.count(name) for name in families] == [2, 2, 1]
-    assert tuned["family"] in families
-    assert json.loads(done.stdout)["mae"] > 0
-    assert (out / "package/package/onnx/model.onnx").is_file()
-    assert "<h2>Predicted and true</h2>" in (out / "report/page").read_text()
+    assert chosen["family"] in families
+    assert evaluated["metrics"].metadata["mae"] > 0
+    assert (Path(packaged["package"].path) / "onnx/model.onnx").is_file()
+    assert "<h2>Predicted and true</h2>" in Path(reported["page"].path).read_text()
     assert files(app) == before
 
 
