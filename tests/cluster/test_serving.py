@@ -37,9 +37,7 @@ def trained(world: World, environment: dict[str, str]) -> str:
         git(folder, *args)
     subprocess.run([MODEL_PYTHON, "-m", "lifecycle", "version", "lily"], cwd=folder, env=env, check=True)
     git(folder, "checkout", "-q", "-")
-    uploaded = run(
-        "upload_model", "--model", "lily", "--artifacts", folder / "artifacts/lily", "--bucket", "s3://mlops-prod"
-    )  # fmt: skip
+    uploaded = run("upload_model", "--root", folder.parent, "--model", "lily", "--artifacts", folder / "artifacts/lily")
     assert uploaded.code == 0, uploaded.err
     uri = uploaded.out.strip()
     world.done(
