@@ -1,8 +1,9 @@
 """Make this template your team's own: put your values in the place of the template's, commit, and start cicd.
 
-Every file that names the repository, the bucket, the account, the region, the domain or the registry is changed, tests
-and README included; in model-src/ only .dvc/config names any. Running it again with the same values changes nothing,
-with others it changes them. --check lists what is still the template's.
+Every file of the fork's own that names the repository, the bucket, the account, the region, the domain or the registry
+is changed, and where DVC stores data. What the template brings stays as it is, so that its updates never conflict with
+your values. Running it again with the same values changes nothing, with others it changes them. --check lists what is
+still the template's.
 
   python scripts/init_fork.py --repo https://github.com/acme/models.git --bucket acme-models \\
       --account 444455556666 --region eu-central-1 --domain ml.acme.com --push
@@ -16,7 +17,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from gitops import cli
-from gitops.repo import publish, snapshot, values
+from gitops.repo import layout, publish, snapshot, values
 from gitops.repo.git import Git
 
 from contract.errors import Refused
@@ -40,9 +41,7 @@ PATTERNS = {
         "a registry without a scheme",
     ),
 }
-# The two files that have to know the template's values, and the model code, which is changed on main alone.
-LEFT_ALONE = ("scripts/init_fork.py", "tests/test_init_fork.py", "model-src/")
-# Where the data is stored.
+# Where the data is stored. Other model code is changed on main alone, and names no value.
 DATA_STORE = "model-src/.dvc/config"
 
 
@@ -146,7 +145,7 @@ def _files(git: Git) -> list[str]:
     return [
         path
         for path in git.files("HEAD")
-        if (path == DATA_STORE or not path.startswith(LEFT_ALONE)) and (git.root / path).is_file()
+        if (path == DATA_STORE or layout.owned_by_fork(path)) and (git.root / path).is_file()
     ]
 
 

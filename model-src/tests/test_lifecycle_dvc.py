@@ -17,13 +17,15 @@ import pytest
 from conftest import STAGES as STAGES_IN_ONE
 from conftest import Repository, succeeds, wait_until
 from moto.server import ThreadedMotoServer
-from project import PROJECT
+from project import PROJECT, SOURCE
 
 import lifecycle.__main__ as command
 from lifecycle import stages
 from packing import lineage
 
 LILY = "models/lily/dvc.yaml"
+# Where the project's own configuration keeps data.
+BUCKET = re.findall(r"s3://([^/]+)/", (SOURCE / ".dvc/config").read_text())[0]
 STAGES = ["generate", "validate", "prepare", "tune", "train", "evaluate", "package"]
 
 
@@ -177,7 +179,7 @@ def store(environment: dict[str, str]) -> Iterator[str]:
     client = boto3.client(
         "s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
     )
-    client.create_bucket(Bucket="mlops-prod")
+    client.create_bucket(Bucket=BUCKET)
     yield url
     server.stop()
 
@@ -224,7 +226,7 @@ def test_a_store_that_is_away_is_named_and_nothing_is_pulled(trained: Repository
     done = other.run("dvc", "pull", LILY, AWS_ENDPOINT_URL_S3="http://127.0.0.1:9", AWS_MAX_ATTEMPTS="1")
 
     assert done.returncode != 0
-    assert "http://127.0.0.1:9/mlops-prod/dvc/" in done.stderr
+    assert f"http://127.0.0.1:9/{BUCKET}/dvc/" in done.stderr
     assert not (other.source / "models/lily/build/model.joblib").exists()
     assert other.git("status", "--porcelain") == ""
 
