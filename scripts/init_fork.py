@@ -1,7 +1,7 @@
 """Make this template your team's own: put your values in the place of the template's, commit, and start cicd.
 
 Every file of the fork's own that names the repository, the bucket, the account, the region, the domain or the registry
-is changed, and where DVC stores data. What the template brings stays as it is, so that its updates never conflict with
+is changed. What the template brings stays as it is, so that its updates never conflict with
 your values. Running it again with the same values changes nothing, with others it changes them. --check lists what is
 still the template's.
 
@@ -41,8 +41,6 @@ PATTERNS = {
         "a registry without a scheme",
     ),
 }
-# Where the data is stored. Other model code is changed on main alone, and names no value.
-DATA_STORE = "model-src/.dvc/config"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -142,11 +140,7 @@ def _pattern(name: str, value: str) -> str:
 
 
 def _files(git: Git) -> list[str]:
-    return [
-        path
-        for path in git.files("HEAD")
-        if (path == DATA_STORE or layout.owned_by_fork(path)) and (git.root / path).is_file()
-    ]
+    return [path for path in git.files("HEAD") if layout.owned_by_fork(path) and (git.root / path).is_file()]
 
 
 def roles(tree: snapshot.Snapshot) -> list[str]:

@@ -12,7 +12,7 @@ from contract.errors import Refused
 ARGOCD, PLATFORM = "argocd", "argocd/platform"
 DEPLOYED = ("base", "apps", "overlays", ARGOCD)
 # What a fork owns. All else is the engine, which the template brings and updates, and so is what it ships in there.
-FORK_OWNED = ("base/", "apps/", "overlays/", "argocd/", "model-src/models/")
+FORK_OWNED = ("base/", "apps/", "overlays/", "argocd/", "model-src/models/", "model-src/.dvc/config")
 ENGINE_IN_FORK = (
     "argocd/platform/admission/images.yaml",
     "argocd/platform/admission/releases.yaml",
