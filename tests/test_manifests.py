@@ -16,7 +16,7 @@ from conftest import SAMPLE
 
 from gitops.checks import generators
 from gitops.manifests import closure, kustomize
-from gitops.manifests.objects import differences, identity, leaves
+from gitops.manifests.objects import differences, identity, leaves, matches
 from gitops.repo import layout
 from gitops.repo.policy import POLICY_FILE, read_policy
 
@@ -711,7 +711,7 @@ def generated(renders: Objects, root: Path) -> Iterator[str]:
         expressions, [pattern] = generator["selector"]["matchExpressions"], generator["git"]["files"]
         for file in sorted(root.glob(pattern["path"])):
             values = generators.parameters(file.read_bytes())
-            if all(generators.matches(expression, values) for expression in expressions):
+            if all(matches(expression, values) for expression in expressions):
                 yield file.parent.relative_to(root).as_posix()
 
 

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
-from gitops.checks.generators import matches, matching, parameters
-from gitops.manifests.objects import Object, at, identity, leaves, listed, mapping, mappings
+from gitops.checks.generators import matching, parameters
+from gitops.manifests.objects import Object, at, identity, leaves, listed, mapping, mappings, matches
 from gitops.releases import release
 from gitops.repo import layout, publish
 from gitops.repo.layout import ARGOCD, PLATFORM

@@ -57,10 +57,6 @@ def check_namespace(repository: Repository) -> Iterator[Finding]:
                 yield framework.finding("namespace", folder, item, message)
 
 
-# The kinds for which a release is written.
-_RELEASED = (("apps", "Deployment"), ("batch", "CronJob"), ("serving.kserve.io", "InferenceService"))
-
-
 def check_workloads(repository: Repository) -> Iterator[Finding]:
     """Whatever runs containers or names a model is of a kind that the rules look into, and a model is served only by
     a kind for which there are releases."""
@@ -74,7 +70,7 @@ def check_workloads(repository: Repository) -> Iterator[Finding]:
                 yield framework.finding("workloads", folder, item, message)
     for folder, _, _, items in repository.overlays():
         for item in items:
-            for path in workloads.models(item) if workloads.kind_of(item) not in _RELEASED else ():
+            for path in workloads.models(item) if workloads.kind_of(item) not in workloads.RELEASED else ():
                 message = f"{path}: no release says what it is; a Deployment, a CronJob or an InferenceService has one"
                 yield framework.finding("workloads", folder, item, message)
 
@@ -108,7 +104,7 @@ def check_release(repository: Repository) -> Iterator[Finding]:
         faults = [
             framework.finding("release", folder, item, f"{field}: {message}")
             for item in items
-            if workloads.kind_of(item) in _RELEASED
+            if workloads.kind_of(item) in workloads.RELEASED
             for field, message in _release_faults(item, repository.policy)
         ]
         yield from faults

@@ -18,7 +18,7 @@ import yaml
 from gitops.checks import framework
 from gitops.checks.framework import Finding, Repository
 from gitops.manifests import closure
-from gitops.manifests.objects import KUSTOMIZATION, Object, at, identity, listed
+from gitops.manifests.objects import KUSTOMIZATION, Object, at, identity, listed, matches
 from gitops.releases import release
 from gitops.repo.layout import ARGOCD, PLATFORM
 from gitops.repo.policy import POLICY_FILE
@@ -129,17 +129,6 @@ def parameters(text: bytes) -> Mapping[str, str]:
     except yaml.YAMLError:
         return MappingProxyType({})  # kustomize says so
     return MappingProxyType(found)
-
-
-def matches(expression: Any, labels: Mapping[str, Any]) -> bool:
-    """Whether labels satisfy one of a selector's matchExpressions, as Kubernetes defines them."""
-    key, values = str(at(expression, "key")), listed(at(expression, "values"))
-    return {
-        "In": labels.get(key) in values,
-        "NotIn": labels.get(key) not in values,
-        "Exists": key in labels,
-        "DoesNotExist": key not in labels,
-    }.get(str(at(expression, "operator")), False)
 
 
 def matching(root: Path, pattern: Any) -> list[Path]:

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
-from gitops.checks.generators import matches
 from gitops.manifests import closure, kustomize, workloads
-from gitops.manifests.objects import KUSTOMIZATION, Object, at, leaves, listed, mapping, mappings
+from gitops.manifests.objects import KUSTOMIZATION, Object, at, leaves, listed, mapping, mappings, matches
 from gitops.manifests.workloads import Container, Pod
 from gitops.releases import release
 from gitops.repo.layout import PLATFORM

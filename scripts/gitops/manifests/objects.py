@@ -1,8 +1,9 @@
-"""The objects of a render: what makes one this object, its values by path, and what differs between two renders."""
+"""The objects of a render: what makes one this object, its values by path, what differs between two renders, and what
+a selector selects."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,3 +108,14 @@ def mappings(value: Any) -> list[dict[str, Any]]:
 
 def mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def matches(expression: Any, labels: Mapping[str, Any]) -> bool:
+    """Whether labels satisfy one of a selector's matchExpressions, as Kubernetes defines them."""
+    key, values = str(at(expression, "key")), listed(at(expression, "values"))
+    return {
+        "In": labels.get(key) in values,
+        "NotIn": labels.get(key) not in values,
+        "Exists": key in labels,
+        "DoesNotExist": key not in labels,
+    }.get(str(at(expression, "operator")), False)

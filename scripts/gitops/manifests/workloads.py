@@ -28,6 +28,8 @@ _PODS: dict[tuple[str, str], tuple[str, ...]] = {
     ("batch", "Job"): _TEMPLATE,
 }
 _KSERVE = "serving.kserve.io"
+RELEASED = (("apps", "Deployment"), ("batch", "CronJob"), (_KSERVE, "InferenceService"))
+"""The kinds for which there are releases, by group and kind."""
 _COMPONENTS = ("predictor", "transformer", "explainer")
 _RUNTIMES = ("ServingRuntime", "ClusterServingRuntime")
 # The fields of a predictor that KServe has for single frameworks.

@@ -75,7 +75,7 @@ def of(data: Any, file: str, canary: str | None = None) -> Form:
         return _model(spec, file, canary, annotations)
     if canary:
         raise Refused(f"{file}: kind: {kind!r}: no canary {canary!r}; only an InferenceService has canaries")
-    if kind in ("Deployment", "CronJob") and (pod := workloads.pod_keys(data)):
+    if workloads.kind_of(data) in workloads.RELEASED and (pod := workloads.pod_keys(data)):
         container: Path = (*pod, "containers", Named(_container(data, pod, file)))
         variables = (*container, "env")
         return Form(
