@@ -19,7 +19,7 @@ def run(work: Callable[[], int | None], interrupted: str) -> int:
         print(end="", flush=True)
         return code
     except Refused as refused:
-        say(*refused.lines)
+        print_errors(*refused.lines)
         return 1
     except BrokenPipeError:
         # Whoever read the output needs no more of it, as `head`; nor does the interpreter's own end.
@@ -27,14 +27,14 @@ def run(work: Callable[[], int | None], interrupted: str) -> int:
         return 1
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        say(f"{place}{error.strerror or error}")
+        print_errors(f"{place}{error.strerror or error}")
         return 1
     except KeyboardInterrupt:
         if interrupted:
-            say(interrupted)
+            print_errors(interrupted)
         return 130
 
 
-def say(*lines: str) -> None:
+def print_errors(*lines: str) -> None:
     for line in lines:
         print(f"error: {line}", file=sys.stderr)

@@ -137,7 +137,7 @@ def _folder(step: str, model: str, reads: Mapping[str, str], writes: Mapping[str
     """A folder as the stages expect model-src/ to be, and the current one within the block."""
     files = Files(model)
     if not (SOURCE / files.problem).exists():
-        command.say(f"{model}: no such model in this image")
+        command.print_errors(f"{model}: no such model in this image")
         _stop(step, model)
     given = {getattr(files, name): SOURCE / getattr(files, name) for name in COMMITTED}
     # Absolute, because the current folder changes.
@@ -161,7 +161,7 @@ def _refusals(step: str, model: str) -> Iterator[None]:
     try:
         yield
     except Refused as refused:
-        command.say(*refused.lines)
+        command.print_errors(*refused.lines)
         _stop(step, model)
 
 
