@@ -138,8 +138,8 @@ def expected(git: Git, tip: str, args: argparse.Namespace) -> list[Expected]:
         ]
         for folder, text in kustomize.build_all(tree, folders).items():
             _, environment, app = folder.split("/")
-            workloads = [item for item in kustomize.objects(text) if all(effect.declared(item))]
-            found += [Expected(app, environment, item, closure.closure(tree, folder)) for item in workloads[:1]]
+            serving = [item for item in kustomize.objects(text) if all(effect.declared(item))]
+            found += [Expected(app, environment, item, closure.closure(tree, folder)) for item in serving[:1]]
         known = ", ".join(layout.apps(tree))
     if not found:
         raise Refused(f"no app of that name on {publish.BRANCH}; the apps are {known}")
