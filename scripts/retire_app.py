@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gitops import cli
-from gitops.cluster.kube import Cluster
 from gitops.manifests import kustomize
 from gitops.manifests.objects import at, identity
 from gitops.releases import release, release_file, retired
@@ -102,7 +101,7 @@ def retire(args: argparse.Namespace) -> None:
 
 def finish(args: argparse.Namespace) -> None:
     """Deletes what Argo CD made of an app whose retirement is merged."""
-    pass  # the rest of this command needs no cluster
+    from gitops.cluster.kube import Cluster  # the rest of this command needs no Kubernetes client
 
     git = Git(args.root)
     if git.has_remote(publish.REMOTE):

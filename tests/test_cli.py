@@ -45,6 +45,20 @@ def test_an_interpreter_without_the_packages_is_told_so_in_one_line(command: str
     )
 
 
+def test_only_what_asks_a_cluster_needs_the_kubernetes_client() -> None:
+    code = (
+        "import importlib, sys\n"
+        "sys.modules['kubernetes'] = None\n"
+        "for command in sys.argv[1:]:\n"
+        "    try: importlib.import_module(command)\n"
+        "    except SystemExit: print(command)\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code, *COMMANDS], cwd=ROOT / "scripts", capture_output=True, text=True)
+
+    assert (done.stdout.split(), done.stderr) == (["bootstrap", "local_cluster", "status"], "")
+
+
 def test_output_that_nobody_reads_to_its_end_is_no_traceback(
     checkout: Checkout, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,6 +103,3 @@ def _services(items: Sequence[Object]) -> set[Identity]:
 def _finding(rule: str, refused: Refused) -> Finding:
     where, _, message = refused.lines[0].partition(": ")
     return Finding(rule, where, message)
-
-
-# The record of retirements: a list in each environment, newest last, only ever added to.

@@ -19,16 +19,6 @@ from gitops.manifests.objects import KUSTOMIZATION
 from contract.errors import Refused
 
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-def fault(error: yaml.YAMLError) -> str:
-    mark, what = (
-        getattr(error, "problem_mark", None),
-        getattr(error, "problem", None) or getattr(error, "reason", ""),
-    )
-    return f"{f'line {mark.line + 1}: ' if mark else ''}not YAML: {what}"
-
-
 _PLUGINS = ("generators", "transformers", "validators")
 _FILES = ("bases", "components", "configurations", "crds", "patchesStrategicMerge", "resources", *_PLUGINS)
 _WITH_PATH = ("openapi", "patches", "patchesJson6902", "replacements")
@@ -153,3 +143,10 @@ def readers(root: Path, folders: Iterable[str], files: Iterable[str]) -> list[st
         if read & changed or {str(Path(file).parent) for file in read} & gone:
             found.append(folder)
     return found
+
+
+def fault(error: yaml.YAMLError) -> str:
+    """The line, if it is known, and what is wrong there."""
+    mark = getattr(error, "problem_mark", None)
+    what = getattr(error, "problem", None) or getattr(error, "reason", "")
+    return f"{f'line {mark.line + 1}: ' if mark else ''}not YAML: {what}"

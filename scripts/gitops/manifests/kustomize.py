@@ -89,9 +89,3 @@ def build_all(root: Path, folders: Iterable[str]) -> dict[str, str]:
 def objects(render: str) -> list[Object]:
     """The objects of a render."""
     return [document for document in yaml.load_all(render, _RENDERED) if document]
-
-
-# Which files a render reads
-
-
-# Comparing

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from gitops.manifests import yamledit
 from gitops.repo import layout
 
 from contract.errors import Refused
@@ -43,10 +44,7 @@ def read(root: Path, app: str, environment: str) -> Hold | None:
 
 
 def parse(text: bytes, file: str) -> Hold:
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise Refused(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+    data = yamledit.load(text, file)
     if not isinstance(data, dict) or set(data) != set(_FIELDS) or not all(isinstance(v, str) for v in data.values()):
         raise Refused(f"{file}: write the texts {', '.join(_FIELDS)} and nothing else, or remove the file")
     return Hold(**data)

@@ -49,7 +49,7 @@ class Release:
     image: str | None
     canary: str | None = None
     file: str = field(default="", compare=False)
-    """Where it says so."""
+    """Its path in the repository."""
 
     @property
     def target(self) -> Target:
@@ -80,9 +80,6 @@ class Release:
 def unreleased(value: Any) -> bool:
     """Whether a field still says so; in the place of an image's tag or digest as well."""
     return value == UNRELEASED or (isinstance(value, str) and value.endswith((f":{UNRELEASED}", f"@{UNRELEASED}")))
-
-
-# Reading and writing
 
 
 def make(now: Release, uri: str, manifest: Manifest, image: str | None) -> Release:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import yaml
 
+from gitops.manifests import yamledit
+
 from contract.errors import Refused
 
 
@@ -18,10 +20,7 @@ def read(text: bytes | None, path: str) -> Counter[str]:
     """How often each app was retired from an environment."""
     if text is None:
         return Counter()
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise Refused(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    data = yamledit.load(text, path)
     if not isinstance(data, list) or not all(isinstance(item, dict) and "app" in item for item in data):
         raise Refused(f"{path}: not a list of retirements with an `app` each; only retire_app.py writes it")
     return Counter(str(item["app"]) for item in data)
