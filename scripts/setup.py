@@ -65,7 +65,9 @@ class Environment:
         self._stamp(self.lock).touch()
 
     def _install_with_uv(self, python: str, uv: Path, clear: list[str]) -> bool:
-        command = [str(uv), "pip", "install", *_quiet(), "--python", self._python, *self._exactly]
+        # As pip always does: where Python may not write bytecode itself, each process would compile what it imports.
+        compiled = ["--compile-bytecode"] if sys.dont_write_bytecode else []
+        command = [str(uv), "pip", "install", *compiled, *_quiet(), "--python", self._python, *self._exactly]
         try:
             _call([python, "-m", "venv", "--without-pip", *clear, str(self.folder)], "pip is tried")
             _call(command, "pip is tried", _uv_variables(python))

@@ -117,11 +117,17 @@ def test_a_record_of_an_earlier_retirement_does_not_count(released: Checkout) ->
     assert [line.rpartition("[")[2] for line in errors(released)] == ["removal]"]
 
 
-@pytest.mark.parametrize("text", ["app: lily-api\n", "- lily-api\n", "a: [\n"])
-def test_a_record_that_is_none_is_refused(released: Checkout, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("app: lily-api\n", "not a list of retirements with an `app` each; only retire_app.py writes it"),
+        ("- lily-api\n", "not a list of retirements with an `app` each; only retire_app.py writes it"),
+        ("a: [\n", "line 2: not YAML: expected the node content, but found '<stream end>'"),
+        ("- app: lily-api\n  since: 2026-13-01\n", "not YAML: month must be in 1..12"),
+    ],
+)
+def test_a_record_that_is_none_is_refused(released: Checkout, text: str, fault: str) -> None:
     released.git("rm", "-rq", "overlays/dev/lily-api")
     released.write("overlays/dev/retired.yaml", text)
 
-    [line] = errors(released)
-
-    assert line.startswith("overlays/dev/retired.yaml: not ")
+    assert errors(released) == [f"overlays/dev/retired.yaml: {fault}"]

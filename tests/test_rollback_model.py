@@ -166,14 +166,21 @@ def test_a_hold_that_is_not_there_cannot_be_released(checkout: Checkout) -> None
     assert done.errors == [f"{HOLD}: no such hold; lily-api in dev can be released"]
 
 
-def test_a_file_that_is_no_hold_holds_all_the_same(checkout: Checkout, version: Version) -> None:
-    checkout.write(HOLD, "reason: because\n")
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("reason: because\n", "write the texts reason, by, since and nothing else, or remove the file"),
+        ("reason: because\nby: me\nsince: 2026-13-01\n", "not YAML: month must be in 1..12"),
+    ],
+)
+def test_a_file_that_is_no_hold_holds_all_the_same(checkout: Checkout, version: Version, text: str, fault: str) -> None:
+    checkout.write(HOLD, text)
     checkout.commit()
 
     done = checkout.run("bump_model", *APP, "--model-uri", version.uri, "--image", IMAGE, "--commit")
 
     assert done.code == 1
-    assert done.errors == [f"{HOLD}: write the texts reason, by, since and nothing else, or remove the file"]
+    assert done.errors == [f"{HOLD}: {fault}"]
 
 
 def test_a_dry_run_changes_nothing(checkout: Checkout, versions: list[Version]) -> None:

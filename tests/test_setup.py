@@ -239,6 +239,17 @@ def test_pip_installs_in_an_environment_of_its_own_what_uv_does_not(failure: Bas
     assert copy.set_up("commands") == Result(0, "", "")
 
 
+@pytest.mark.parametrize(("forbidden", "asked"), [(True, ["--compile-bytecode"]), (False, [])])
+def test_uv_compiles_what_python_may_not(
+    forbidden: bool, asked: list[str], copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", forbidden)
+
+    copy.set_up("commands")
+
+    assert copy.calls[1][:4] == [str(tools.UV.path), "pip", "install", (asked or ["--quiet"])[0]]
+
+
 def test_pip_installs_where_uv_cannot_be_had(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     def build(programs: list[Program], sources: Sequence[tools.Sources] = ()) -> None:
         if tools.UV in programs:
