@@ -1,9 +1,8 @@
 """Make this template your team's own: put your values in the place of the template's, commit, and start cicd.
 
 Every file of the fork's own that names the repository, the bucket, the account, the region, the domain or the registry
-is changed. What the template brings stays as it is, so that its updates never conflict with
-your values. Running it again with the same values changes nothing, with others it changes them. --check lists what is
-still the template's.
+is changed. What the template brings stays as it is, so that its updates never conflict with your values. Running it
+again with the same values changes nothing, with others it changes them. --check lists what is still the template's.
 
   python scripts/init_fork.py --repo https://github.com/acme/models.git --bucket acme-models \\
       --account 444455556666 --region eu-central-1 --domain ml.acme.com --push
@@ -63,8 +62,7 @@ def init(args: argparse.Namespace) -> None:
     git = Git(args.root)
     if args.push:
         publish.require_remote(git)
-    if changed := git.dirty():
-        raise Refused(*[f"{path}: uncommitted change; commit it, or put it away with `git stash`" for path in changed])
+    git.require_clean()
     wanted = {name: getattr(args, name) for name in PATTERNS if getattr(args, name)}
     faults = [
         f"--{name} {value}: not {PATTERNS[name][1]}"

@@ -95,7 +95,7 @@ def new_model(args: argparse.Namespace) -> None:
     if args.only != "model":
         app = args.app or f"{args.model}-{args.shape}"
         require_name(app, APP_NAME, "a-z, digits and -, a letter first and no - last, at most 52 of them")
-        require_committed(git, f"base/{args.shape}")
+        git.require_clean(f"base/{args.shape}")
         plan.folders |= app_folders(tree, args.shape, app, args.model)
     missing = require_free(git, plan)
     if not args.dry_run:
@@ -150,11 +150,6 @@ def app_folders(tree: Snapshot, shape: str, app: str, model: str) -> dict[str, F
         files = files | parts["last"] if environment == environments[-1] else files
         folders[layout.overlay(app, environment)] = filled(files, environment)
     return folders
-
-
-def require_committed(git: Git, folder: str) -> None:
-    if changed := git.dirty(folder):
-        raise Refused(*[f"{path}: uncommitted change; commit it, or put it away with `git stash`" for path in changed])
 
 
 def require_skeleton(tree: Snapshot, shape: str) -> None:

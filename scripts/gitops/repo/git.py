@@ -105,6 +105,12 @@ class Git:
         listed = self.raw("status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames", "--", *paths)
         return [line[3:] for line in listed.decode(errors="surrogateescape").split("\0") if line]
 
+    def require_clean(self, *paths: str) -> None:
+        """Raises Refused while there are uncommitted changes under `paths`: what is made now would be without them."""
+        if changed := self.dirty(*paths):
+            remedy = "commit it, or put it away with `git stash`"
+            raise Refused(*[f"{path}: uncommitted change; {remedy}" for path in changed[:10]])
+
     def author(self) -> tuple[str, str]:
         """Who a commit made now would be by, as `Name <mail>`, and its time in UTC, as in ISO 8601."""
         who, seconds, _ = self.text("var", "GIT_AUTHOR_IDENT").rsplit(" ", 2)

@@ -43,10 +43,7 @@ def tip(git: Git, branch: str = BRANCH) -> str:
 
 def require_clean(git: Git, *folders: str) -> None:
     """Refuses when what is deployed has uncommitted changes: they would not be in the commit that is written."""
-    if changed := git.dirty(*DEPLOYED, *folders):
-        raise Refused(
-            *[f"{path}: uncommitted change; commit it, or put it away with `git stash`" for path in changed[:10]]
-        )
+    git.require_clean(*DEPLOYED, *folders)
 
 
 def require_remote(git: Git) -> None:
