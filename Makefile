@@ -29,7 +29,7 @@ cluster: ## Kubernetes, KServe and Argo CD on this machine, without Docker; the 
 bootstrap: ## hand the cluster that your kubeconfig names over to Git: make bootstrap ARGS="--context NAME"
 	@$(PYTHON) scripts/setup.py status && .venv/bin/python scripts/bootstrap.py $(ARGS)
 
-cluster-ui: ## what its Argo CD says of its Applications, in the browser
+cluster-ui: ## the Applications in its Argo CD, in the browser
 	@.venv/bin/python scripts/local_cluster.py ui
 
 cluster-down: ## stop it; `make cluster` goes on where it was

@@ -63,7 +63,7 @@ def _install(root: Path) -> str:
 
 
 def _unsettled(cluster: Cluster) -> list[str]:
-    """What Argo CD says of the Applications that keep the others, and of the add-ons, as long as it is not what it
+    """What Argo CD has of the Applications that keep the others, and of the add-ons, as long as it is not what it
     should be."""
     found = [item for item in cluster.list(*APPLICATION, "argocd") if at(item, "spec", "project") in PROJECTS]
     lines = {} if any(at(item, "metadata", "name") == "root" for item in found) else {"root": "not there"}

@@ -3,7 +3,7 @@
 Finds in Git which version an app runs and where its service logs its predictions, and has model-src/monitoring compare
 the two, with the Python of model-src/.venv-monitor or model-src/.venv. The reports go to --out/APP/: report.html for
 people, verdict.json for check_retrain.py, drift.prom for Prometheus. The exit code is 1 when something has drifted or
-could not be judged; stderr says what.
+could not be judged; stderr has what.
 
   python scripts/check_drift.py --app wine-api --env prod
   python scripts/check_drift.py --app wine-api --env prod --rows 500 --out drift

@@ -1,6 +1,6 @@
 """Whether a model is due to be trained again, by the rules of model-src/models/MODEL/retraining.yaml on cicd.
 
-Looks at the version that runs in an environment: how long ago it was first released, and what check_drift.py said of
+Looks at the version that runs in an environment: how long ago it was first released, and what check_drift.py found of
 it. Prints `retrain: true` or `retrain: false` and why, and exits with 0 in both cases; where it cannot tell, it prints
 nothing and exits with 1. A rule that needs a verdict is not judged without one.
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @dataclass(frozen=True)
 class Reason:
-    """What one rule says. `due` is None where it cannot be judged."""
+    """What one rule finds. `due` is None where it cannot be judged."""
 
     rule: str
     due: bool | None
@@ -70,7 +70,7 @@ def decide(args: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     for model, items in running.items():
         policy = read_policy(git.show(tip, path := f"model-src/models/{model}/{POLICY_FILE}"), path)
-        # Where apps run several versions, the newest says how old the model is.
+        # Where apps run several versions, the newest gives the model's age.
         born = {item: _first_released(git, tip, everything, item) for item in items}
         newest = max(items, key=lambda item: born[item])
         trained = _manifest(newest).metrics
@@ -90,14 +90,14 @@ def decide(args: argparse.Namespace) -> None:
     print(f"retrain: {str(retrain).lower()}")
     for row in rows:
         for reason in row["reasons"]:
-            says = {True: "due", False: "not due", None: "not judged"}[reason["due"]]
-            print(f"- {row['model']} {row['version']}: {reason['rule']}: {says}: {reason['why']}")
+            found = {True: "due", False: "not due", None: "not judged"}[reason["due"]]
+            print(f"- {row['model']} {row['version']}: {reason['rule']}: {found}: {reason['why']}")
 
 
 def judge(
     policy: Mapping[str, Any], age: int, verdicts: Sequence[Verdict], trained: Mapping[str, float]
 ) -> Iterator[Reason]:
-    """What each rule of a policy says of a version that was first released `age` days ago. `verdicts` are those of the
+    """What each rule of a policy finds of a version that was first released `age` days ago. `verdicts` are those of the
     apps that run the model, `trained` the metrics of the version's manifest."""
     if rule := policy.get("schedule"):
         most = rule["max_age_days"]
@@ -144,7 +144,7 @@ def _drift(rule: Mapping[str, Any], found: Verdict) -> Reason:
 def read_policy(text: bytes | None, path: str) -> dict[str, Any]:
     """Raises Refused, one line a fault, unless the file is a policy."""
     if text is None:
-        raise Refused(f"{path}: missing on {publish.BRANCH}; it says when the model is to be trained again")
+        raise Refused(f"{path}: missing on {publish.BRANCH}; it has the rules for training the model again")
     data = yamledit.load(text, path)
     if faults := schema_faults(data, _SCHEMAS / "retraining.schema.json"):
         raise Refused(*[f"{path}: {fault}" for fault in faults])

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gitops import cli  # first, as it says which packages are missing
+from gitops import cli  # first, as it names the packages that are missing
 from gitops.manifests import kustomize
 from gitops.releases import effect, release_file
 from gitops.repo import layout, snapshot
@@ -132,7 +132,7 @@ def lifecycle(root: Path, work: Path, subject: Subject) -> None:
             clone.script("promote_model.py", *subject.apps, "--to", environment, "--push")
             merge(clone, environment)
 
-        heading("What production runs: command, environment and model as the manifests say")
+        heading("What production runs: command, environment and model of the manifests")
         row = question(clone, subject)
         answer = ask(clone, layout.overlay(subject.service, last), row)
         version = uri.rstrip("/").rpartition("/")[2]
@@ -327,7 +327,7 @@ def question(clone: Shell, subject: Subject) -> list[float | None]:
 
 
 def ask(clone: Shell, overlay: str, row: Sequence[float | None]) -> dict[str, Any]:
-    """Starts the service as production's Deployment says, and asks it for a row of features."""
+    """Starts the service as production's Deployment would, and asks it for a row of features."""
     command = ("kustomize", "build", overlay)
     clone.say(f"$ {shlex.join(command)}")
     deployed = container(clone.quiet(*command))

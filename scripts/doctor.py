@@ -1,4 +1,4 @@
-"""Say what is missing on this machine or in this fork, with the command that mends it.
+"""List what is missing on this machine or in this fork, with the command that mends it.
 
 Exit code 0 means that everything is there that bump, promote and validate need; --s3 also asks for the model bucket.
 

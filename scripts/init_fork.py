@@ -142,7 +142,7 @@ def _files(git: Git) -> list[str]:
 
 
 def roles(tree: snapshot.Snapshot) -> list[str]:
-    """What is to be said of each IAM role that an overlay names, one a line."""
+    """What each IAM role needs that an overlay names, one a line."""
     lines = []
     for path in tree.files(*(f"overlays/{environment}" for environment in tree.policy.environments)):
         _, environment, folder, *_ = path.split("/")

@@ -1,8 +1,8 @@
 """List the versions of a model in the bucket, with their metrics, their lineage and where each runs.
 
-Where the policy asks for signatures, it also says whether each has one: valid, by another (key or identity), no, or
+Where the policy asks for signatures, it also shows whether each has one: valid, by another (key or identity), no, or
 invalid.
---verify downloads and hashes every file of every version and says what does not match.
+--verify downloads and hashes every file of every version and names what does not match.
 
   python scripts/list_versions.py --model wine
   python scripts/list_versions.py --model wine --verify
@@ -71,7 +71,7 @@ def show(args: argparse.Namespace) -> None:
     if faults:
         raise Refused(*faults)
     if args.verify:
-        cli.say(f"{len(rows)} versions verified, every stored byte as its manifest says")
+        cli.say(f"{len(rows)} versions verified, every stored byte as in its manifest")
 
 
 def _running(git: Git) -> dict[str, list[str]]:
@@ -83,7 +83,7 @@ def _running(git: Git) -> dict[str, list[str]]:
 
 
 def _signed(source: Store, uri: VersionURI, manifest: Manifest, signer: Signer, faults: list[str]) -> str:
-    """What the table says of a version's signature; one that does not verify is a fault too."""
+    """What the table has of a version's signature; one that does not verify is a fault too."""
     try:
         store.require_signature(source, uri, manifest, signer)
     except signing.Unsigned as unsigned:

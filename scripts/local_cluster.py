@@ -6,7 +6,7 @@ played by kwok: they become ready and run nothing. All state is in .cluster/, an
   python scripts/local_cluster.py up        start what does not run, and wait until it is ready
   python scripts/local_cluster.py status    what runs, and whether it does its work
   python scripts/local_cluster.py logs kserve
-  python scripts/local_cluster.py ui        open what Argo CD's API says of its Applications
+  python scripts/local_cluster.py ui        open the Applications in Argo CD's API
   python scripts/local_cluster.py down      stop everything; `up` goes on where it was
   python scripts/local_cluster.py reset     stop everything and remove it
 """

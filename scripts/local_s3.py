@@ -52,7 +52,7 @@ def serve(args: argparse.Namespace) -> None:
     for name, value in variables.items():
         print(f"export {name}={value}", flush=True)
     cli.say(f"s3://{bucket} in {data}; stop it with Ctrl-C")
-    # What the server says of itself is not for whoever evaluates the lines above.
+    # The server's own lines are not for whoever evaluates the lines above.
     os.dup2(2, 1)
     # In place of this process, so that whatever stops it stops the server.
     os.execv(program, [

@@ -147,7 +147,7 @@ def release_hold(args: argparse.Namespace) -> None:
 
 
 def _reason(args: argparse.Namespace) -> str:
-    """One line; it tells whether a rollback was done already, so that of a canary says which."""
+    """One line; by it a rollback that was done already is found, so that of a canary names it."""
     return " ".join([*([f"canary {args.canary}:"] if args.canary else []), *args.reason.split()])
 
 

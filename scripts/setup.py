@@ -56,7 +56,7 @@ class Environment:
         return stamped and Path(self._python).exists()
 
     def install(self, python: str, uv: Path | None) -> None:
-        # From here on the environment is neither what an earlier lock said nor what this one says.
+        # From here on the environment is neither that of an earlier lock nor that of this one.
         for stamp in self.folder.glob(".installed-*"):
             stamp.unlink()
         clear = [] if _version(self._python) == _version(python) else ["--clear"]

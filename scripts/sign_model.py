@@ -1,7 +1,7 @@
 """Sign a model version that is in the bucket, after its every byte was verified.
 
 Versions are signed when they are uploaded. This is for those that were there before signatures were asked for, and
-for a new key. A signature says that what the manifest tells is true: look at it first. It is a new object; the
+for a new key. A signature vouches for what is in the manifest: look at it first. It is a new object; the
 signatures by other keys stay.
 
   python scripts/sign_model.py --model-uri s3://BUCKET/models/wine/VERSION/ \\

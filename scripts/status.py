@@ -1,4 +1,4 @@
-"""Say what runs: what Argo CD and the cluster say of every release on cicd, and whether all agree.
+"""Show what runs: every release on cicd, with its state in Argo CD and in the cluster, and whether all agree.
 
 An app is fine when Argo CD has seen the commit, is Synced and Healthy, the live object names the model and the image
 that Git names, and every pod that is ready was started with them; of a batch, when its last run succeeded. Otherwise
@@ -183,7 +183,7 @@ class Seen:
 
 
 def row(app: str, environment: str, wanted: Object, seen: Seen, behind: bool) -> Row:
-    """What is to be said of an app: `wanted` is its workload as Git has it, `behind` whether Argo CD has yet to look at
+    """What is wrong with an app: `wanted` is its workload as Git has it, `behind` whether Argo CD has yet to look at
     a commit that changes it."""
     version = _version(wanted)
     application = seen.application
@@ -197,7 +197,7 @@ def row(app: str, environment: str, wanted: Object, seen: Seen, behind: bool) ->
 
 def _leftovers(seen: Seen) -> list[str]:
     """What has no release has nothing in the cluster."""
-    return ["Git says unreleased, and there is an Application"] if seen.application else []
+    return ["unreleased in Git, and there is an Application"] if seen.application else []
 
 
 def _faults(version: str, wanted: Object, seen: Seen, behind: bool) -> Iterator[str]:
@@ -211,9 +211,9 @@ def _faults(version: str, wanted: Object, seen: Seen, behind: bool) -> Iterator[
     named, live = workloads.named(wanted), workloads.named(seen.live)
     for path in sorted(named.keys() | live.keys()):
         if named.get(path) != live.get(path):
-            yield f"{path}: the cluster has {live.get(path)}, Git says {named.get(path)}"
+            yield f"{path}: the cluster has {live.get(path)}, Git has {named.get(path)}"
     if wanted["kind"] == "CronJob":
-        # A run of the version before may end its work: what it writes says which version that is.
+        # A run of the version before may end its work: what it writes names that version.
         yield from _run_faults(seen, seen.live)
         return
     for pod in seen.pods:

@@ -1,4 +1,4 @@
-"""Keep MLflow's model registry in step with what Git says runs where.
+"""Keep MLflow's model registry in step with what runs where by Git.
 
 For every model that an app serves, the registered versions get an alias for each environment (`production` for prod),
 tags that name the apps that run them, and the tag `stage`: Production, Staging, Archived or None. MLflow's own stages
@@ -80,8 +80,8 @@ def model_of(item: Release) -> str:
 def registered_names(
     git: Git, tip: str, running: Sequence[Release], chosen: str | None
 ) -> tuple[dict[str, str], list[str]]:
-    """By model, its name in the registry, for those that say one and, if given, for the chosen one; and a fault for
-    each that runs and says none. Raises Refused where two models say the same, and when nothing is known of `chosen`.
+    """By model, its name in the registry, for those that have one and, if given, for the chosen one; and a fault for
+    each that runs and has none. Raises Refused where two models have the same, and when nothing is known of `chosen`.
     """
     files = git.files(tip, "model-src/models")
     said = {path.split("/")[2]: _registered_as(git, tip, path) for path in files if PROBLEM.fullmatch(path)}
@@ -127,12 +127,12 @@ def wanted(
 
 
 def ask(python: ModelPython, asked: Mapping[str, Any], args: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    """What the registry says has to change, shown before it is changed, and how many changes were made."""
+    """What has to change in the registry, shown before it is changed, and how many changes were made."""
     env = {"MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI") or LOCAL.format(args.root)}
     options = ["--dry-run"] if args.dry_run else []
     with python.start("lifecycle.registry", *options, stdin=subprocess.PIPE, env=env) as process:
         assert process.stdin and process.stdout
-        with contextlib.suppress(BrokenPipeError):  # it ended at once, and what it said tells why
+        with contextlib.suppress(BrokenPipeError):  # it ended at once, and its errors have why
             json.dump(asked, process.stdin)
             process.stdin.close()
         first = process.stdout.readline()

@@ -7,7 +7,7 @@ a version already, trained in another run or from another commit, stay that vers
 standard AWS ones (AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_PROFILE, ...).
 
 A signature is stored before the manifest: one that is made here with --sign-key or --sign-keyless, or, where the policy
-says whose is asked for, one that lies beside the manifest (manifest.json.sig, manifest.json.sigstore.json).
+names whose is asked for, one that lies beside the manifest (manifest.json.sig, manifest.json.sigstore.json).
 
   python scripts/upload_model.py --model wine --artifacts model-src/artifacts/wine --bucket s3://mlops-prod
   python scripts/upload_model.py --model wine --artifacts model-src/artifacts/wine \\
@@ -80,7 +80,7 @@ def read_artifacts(folder: Path, model: str) -> Manifest:
         if path not in found:
             faults.append(f"{folder / path}: missing, {MANIFEST} lists it; train again")
         elif (found[path].sha256, found[path].size) != (file.sha256, file.size):
-            faults.append(f"{folder / path}: sha256 {found[path].sha256}, {MANIFEST} says {file.sha256}; train again")
+            faults.append(f"{folder / path}: sha256 {found[path].sha256}, {MANIFEST} has {file.sha256}; train again")
     if faults:
         raise Refused(*faults)
     return manifest

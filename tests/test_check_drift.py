@@ -119,7 +119,7 @@ def test_a_version_whose_reference_was_altered_is_not_judged_by_it(monitored: tu
     done = checkout.run("check_drift", "--app", "lily-api", "--env", "dev")
 
     assert done.code == 1
-    assert "reference/reference.csv: size: 43 bytes, but manifest.json says " in done.errors[0]
+    assert "reference/reference.csv: size: 43 bytes, but manifest.json has " in done.errors[0]
 
 
 @pytest.mark.parametrize(

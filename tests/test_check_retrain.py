@@ -225,7 +225,7 @@ def test_a_verdict_of_another_environment_is_refused(released: tuple[Checkout, V
         ("drift: {columns: 1, share: 0.5}\n", "drift: "),
         ("{}\n", "the whole file: "),
         ("drift: [\n", "line"),
-        (None, "missing on cicd; it says when the model is to be trained again"),
+        (None, "missing on cicd; it has the rules for training the model again"),
     ],
 )
 def test_a_policy_that_is_none_is_refused(released: tuple[Checkout, Version], policy: str | None, said: str) -> None:

@@ -169,7 +169,7 @@ def test_a_clone_without_the_deployed_branch_is_told_how_to_get_it(checkout: Che
 def test_verification_says_how_much_was_verified(two: tuple[Version, Version], checkout: Checkout) -> None:
     done = checkout.run("list_versions", "--model", "lily", "--verify")
 
-    assert (done.code, done.err) == (0, "2 versions verified, every stored byte as its manifest says\n")
+    assert (done.code, done.err) == (0, "2 versions verified, every stored byte as in its manifest\n")
     assert two[0].version in done.out
 
 
@@ -190,7 +190,7 @@ def test_verification_finds_what_was_altered_removed_and_added_and_still_lists(
     assert done.code == 1
     assert done.errors == [
         f"{one.uri}onnx/model.onnx: sha256 e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 of 0 bytes,"
-        f" the manifest says {was['sha256']} of {was['size']};"
+        f" the manifest has {was['sha256']} of {was['size']};"
         " versions are never overwritten: find out who wrote that object, do not release it",
         f"{one.uri}sklearn/model.joblib: missing; the version is incomplete, do not release it",
         f"{other.uri}onnx/model.onnx: the stored bytes do not match the checksum they were stored with;"

@@ -152,7 +152,7 @@ def a_rollout_under_way(seen: Seen) -> None:
         (comparison_error, ["Argo CD: ComparisonError: no such folder"]),
         (
             another_model,
-            [f"spec.template.spec.containers[api].env[MODEL_URI].value: the cluster has {OTHER}, Git says {URI}"],
+            [f"spec.template.spec.containers[api].env[MODEL_URI].value: the cluster has {OTHER}, Git has {URI}"],
         ),
         (an_old_pod, [f"pod lily-api-1 still runs {OTHER}"]),
         (an_old_pod_on_its_way_out, []),
@@ -225,7 +225,7 @@ def test_a_batch_with_another_model_is_named() -> None:
     row = status.row("lily-batch", "dev", CRON_JOB, Seen(copy.deepcopy(APPLICATION), live, None, [], []), False)
 
     path = "spec.jobTemplate.spec.template.spec.containers[api].env[MODEL_URI].value"
-    assert row.faults == [f"{path}: the cluster has {OTHER}, Git says {URI}"]
+    assert row.faults == [f"{path}: the cluster has {OTHER}, Git has {URI}"]
 
 
 def test_what_is_not_released_has_no_application() -> None:
@@ -234,7 +234,7 @@ def test_what_is_not_released_has_no_application() -> None:
 
     assert status.row("lily-api", "dev", blank, Seen(None, None, None, [], []), False).faults == []
     assert status.row("lily-api", "dev", blank, fine(), False).faults == [
-        "Git says unreleased, and there is an Application"
+        "unreleased in Git, and there is an Application"
     ]
 
 

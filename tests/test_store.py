@@ -78,7 +78,7 @@ def test_an_object_that_was_replaced_together_with_its_checksum_is_found(version
     was, sha256 = listed(version)[0], hashlib.sha256(b"replaced").hexdigest()
 
     assert refusal(lambda: verify(version.uri)) == (
-        f"{version.uri}onnx/model.onnx: sha256 {sha256} of 8 bytes, the manifest says {was.sha256} of {was.size};"
+        f"{version.uri}onnx/model.onnx: sha256 {sha256} of 8 bytes, the manifest has {was.sha256} of {was.size};"
         " versions are never overwritten: find out who wrote that object, do not release it",
     )
 

@@ -225,7 +225,7 @@ def test_an_object_with_other_bytes_is_refused_and_stays(packaged: Version, s3: 
     refuses(
         done,
         f"{packaged.uri}{FILES[0]}: sha256 e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 of 0 bytes,"
-        f" the manifest says {listed['sha256']} of {listed['size']};"
+        f" the manifest has {listed['sha256']} of {listed['size']};"
         " versions are never overwritten: find out who wrote that object, do not release it",
     )
     assert stored(s3)[f"{prefix(packaged)}{FILES[0]}"] == b""
@@ -287,7 +287,7 @@ def test_missing_foreign_and_altered_files_are_each_named(packaged: Version, s3:
         upload(packaged),
         f"{packaged.folder}/onnx/notes.txt: not in manifest.json; remove it",
         f"{packaged.folder}/{FILES[0]}: missing, manifest.json lists it; train again",
-        f"{packaged.folder}/{FILES[1]}: sha256 {altered}, manifest.json says {packaged.data['files'][1]['sha256']};"
+        f"{packaged.folder}/{FILES[1]}: sha256 {altered}, manifest.json has {packaged.data['files'][1]['sha256']};"
         " train again",
     )
     assert keys(s3) == []

@@ -11,8 +11,8 @@ from contract.errors import Refused
 
 
 def run(work: Callable[[], int | None], interrupted: str) -> int:
-    """The exit code: what `work` returns, nothing being 0, unless it is refused or interrupted. `interrupted` says what
-    was left then; empty if the caller says so."""
+    """The exit code: what `work` returns, nothing being 0, unless it is refused or interrupted. `interrupted` is what
+    was left then; empty if the caller prints it."""
     try:
         code = work() or 0
         # What is still to be written fails here and not after the end, where nobody would catch it.

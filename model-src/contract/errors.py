@@ -1,4 +1,4 @@
-"""How a program says no."""
+"""How a program refuses."""
 
 from __future__ import annotations
 

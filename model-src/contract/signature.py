@@ -132,7 +132,7 @@ def verify(manifest: bytes, signature: bytes, key: Key, where: str) -> None:
 
 
 def claims(manifest: bytes, signature: bytes, where: str) -> str | None:
-    """The identifier of the key that a signature of exactly this manifest says it was made with; None without a key.
+    """The identifier of the key in a signature of exactly this manifest; None without a key.
 
     Nothing is proven by it yet. Raises Refused, naming `where`, for what is no signature, or one of something else.
     """
@@ -140,7 +140,7 @@ def claims(manifest: bytes, signature: bytes, where: str) -> str | None:
         key, signed = _read(signature)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error):
         raise Refused(f"{where}: not a signature of Model Signing; {_REMEDY}") from None
-    # A signature can say that it ignores everything, and then fits every file.
+    # A signature can exclude everything, and then fits every file.
     if signed != [{"name": ".", "algorithm": "sha256", "digest": hashlib.sha256(manifest).hexdigest()}]:
         raise Refused(
             f"{where}: signs something else than this {MANIFEST}, which was altered after signing, or the signature is"

@@ -58,7 +58,7 @@ def read_manifest(read: Read, wanted: Expected, uri: VersionURI | None = None) -
 
 
 def read_file(read: Read, described: Manifest, path: str) -> bytes:
-    """A file of a version, once its bytes have the size and the SHA-256 that the manifest says. Raises Refused when
+    """A file of a version, once its bytes have the size and the SHA-256 of the manifest. Raises Refused when
     they do not, or when it lists no such file, and what `read` raises."""
     listed = described.file(path)
     if not listed:
@@ -66,8 +66,8 @@ def read_file(read: Read, described: Manifest, path: str) -> bytes:
     content = read(path, listed.size)
     if len(content) != listed.size:
         found = f"more than {listed.size}" if len(content) > listed.size else str(len(content))
-        raise Refused(f"{path}: size: {found} bytes, but {MANIFEST} says {listed.size}; it was altered or cut short")
+        raise Refused(f"{path}: size: {found} bytes, but {MANIFEST} has {listed.size}; it was altered or cut short")
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != listed.sha256:
-        raise Refused(f"{path}: sha256: {sha256}, but {MANIFEST} says {listed.sha256}; it was altered")
+        raise Refused(f"{path}: sha256: {sha256}, but {MANIFEST} has {listed.sha256}; it was altered")
     return content

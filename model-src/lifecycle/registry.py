@@ -1,6 +1,6 @@
 """Keep MLflow's model registry in step with what runs where.
 
-`python scripts/sync_registry.py` calls this with what Git says, as one JSON object on stdin: by registered model
+`python scripts/sync_registry.py` calls this with what Git has, as one JSON object on stdin: by registered model
 
   environments   names, in the order of promotion
   releases       what runs, newest release first: environment, app, canary (or null), version, digest, mlflow_run
@@ -58,7 +58,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What Git says of one registered model; see the top of this file."""
+    """What Git has of one registered model; see the top of this file."""
 
     environments: tuple[str, ...]
     releases: tuple[Release, ...]
@@ -192,7 +192,7 @@ def write(client: MlflowClient, change: Change) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dry-run", action="store_true", help="say what would change, and change nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print what would change, and change nothing")
     args = parser.parse_args(argv)
     out = sys.stdout
 
@@ -201,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with server.quiet():
             _sync(wanted, args.dry_run, out)
 
-    # Whoever called says what an interruption left.
+    # The caller prints what an interruption left.
     return command.run(work, "")
 
 

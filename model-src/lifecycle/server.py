@@ -23,7 +23,7 @@ def shown(text: str) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps stdout for results, and what MLflow says about itself off the terminal; failures are exceptions."""
+    """Keeps stdout for results, and MLflow's remarks about itself off the terminal; failures are exceptions."""
     # Read on import. Nobody who trains a model has agreed to be counted.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # A server that is away is reported within seconds instead of minutes.

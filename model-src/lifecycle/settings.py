@@ -154,7 +154,7 @@ Space = dict[Text, Values]
 
 
 class Params(_Strict):
-    """What may be varied without changing code; params.yaml says what each is for."""
+    """What may be varied without changing code; params.yaml has what each is for."""
 
     data: dict[str, Any] = {}
     """The data stage's own."""

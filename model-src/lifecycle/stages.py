@@ -61,7 +61,7 @@ def prepare(name: str) -> None:
     found, paths, params = model.load(name), model.Files(name), _params(name)
     frame, faults = validation.read(paths.raw, found)
     if faults:
-        raise Refused(f"{paths.raw}: {paths.schema} does not hold; `dvc repro` says where")
+        raise Refused(f"{paths.raw}: {paths.schema} does not hold; `dvc repro` shows where")
     train, held_out = preparing.split(frame, found, params.prepare)
     tables.write(paths.train, train)
     tables.write(paths.evaluation, held_out)

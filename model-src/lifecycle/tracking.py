@@ -1,7 +1,7 @@
 """MLflow: what was tried, what came out, and the model registry.
 
 Runs go to the server of MLFLOW_TRACKING_URI, or to mlflow.db in model-src/. MLflow no longer wants stages: which
-version is in staging or production is said by aliases, that `scripts/sync_registry.py` sets from what Git says.
+version is in staging or production stands in aliases, which `scripts/sync_registry.py` sets from Git.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def make(
 
 
 def refuse_outdated(paths: Files) -> None:
-    """Raises Refused unless everything that the pipeline makes is what its lock says."""
+    """Raises Refused unless everything that the pipeline makes is what its lock has."""
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "status", "--json", str(paths.pipeline)], capture_output=True, text=True
     )

@@ -1,7 +1,7 @@
 """Judge a window of the request log of one model version against the version's reference.
 
 Writes report.html, quality.html (where labels are known), drift.prom for Prometheus' textfile collector and, last,
-verdict.json into --out. The exit code is 0 without drift, and 1 with drift or without a verdict; stderr says why. With
+verdict.json into --out. The exit code is 0 without drift, and 1 with drift or without a verdict; stderr has why. With
 fewer rows than --min-rows there is no verdict.
 
 With MODEL_PUBLIC_KEY, the version has to be signed with it, as for the service.
@@ -102,7 +102,7 @@ def judge(args: argparse.Namespace) -> int:
     inputs = [column.name for column in described.signature.inputs]
     labels = described.kind == "classification"
     known = current[current[drift.TARGET].notna()]
-    # What libraries say to their programmers is no reason of ours.
+    # What libraries print for their programmers is no reason of ours.
     with warnings.catch_warnings(action="ignore"):
         # Only now: it takes seconds to import.
         from monitoring import report

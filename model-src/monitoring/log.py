@@ -73,7 +73,7 @@ def read(place: Place, described: Manifest, window: Window) -> Found:
 
 def _objects(place: Place, base: str, window: Window, lines: dict[Key, Line]) -> Iterator[str]:
     """The objects that can hold rows of the window, the newest first; `lines` are the rows read meanwhile."""
-    # A name says the first row's time, to the second.
+    # A name has the first row's time, to the second.
     slack = SPAN + timedelta(seconds=1)
     for day in sorted(place.folders(base), reverse=True):
         dated = [(object_time(found.name.removeprefix(base)), found.name) for found in place.objects(f"{base}{day}/")]

@@ -1,4 +1,4 @@
-"""What Evidently says of a window: the scores that are judged, and the HTML for people."""
+"""What Evidently makes of a window: the scores that are judged, and the HTML for people."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def judge(
     ]
     for name in inputs:
         metrics.append(MissingValueCount(column=name))
-        # Evidently refuses a column without any value; that it has none is what the check of missing values says.
+        # Evidently refuses a column without any value; that it has none is found by the check of missing values.
         if drift.has_values(current, name) and drift.has_values(reference, name):
             least, greatest = float(reference[name].min()), float(reference[name].max())
             metrics += [

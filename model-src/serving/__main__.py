@@ -99,7 +99,7 @@ def serve(given: settings.Settings) -> int:
         elif state.failure:
             server.finish()
 
-    # Beside the server and not before it: while S3 is away the pod is alive, and says why it is not ready.
+    # Beside the server and not before it: while S3 is away the pod is alive, and shows why it is not ready.
     threading.Thread(target=load, daemon=True).start()
     try:
         server.run([listening])

@@ -94,7 +94,7 @@ class Metrics:
         self._state = state
 
     def exposition(self) -> bytes:
-        # Registered late, because without a model it would say that there is one without a name.
+        # Registered late, because without a model it would show one without a name.
         if self._state.model and not self._info:
             self._info = Info("model", "The model version that is served.", registry=self.registry)
             self._info.info(_identity(self._state.model))

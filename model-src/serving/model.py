@@ -27,7 +27,7 @@ class Prediction:
 
 
 class _Misshapen(ValueError):
-    """What the model gives is not what its signature says."""
+    """What the model gives is not what its signature has."""
 
 
 class Model:
@@ -71,7 +71,7 @@ def load(wanted: Wanted) -> Model:
 
     Nothing is believed before it is checked: the manifest must be signed with the key, if there is one, its list of
     files must give the digest, its version must be the one that the place names, and the model's bytes must have the
-    size and the SHA-256 that the list says. Raises Refused when they do not, and Unavailable, from the source, when it
+    size and the SHA-256 of the list. Raises Refused when they do not, and Unavailable, from the source, when it
     is worth trying again.
     """
     source = open_source(wanted.uri)

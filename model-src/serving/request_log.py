@@ -5,7 +5,7 @@ This module is the one place that knows its format. Below the folder or the pref
   <model>/<version>/<YYYY-MM-DD>/<HHMMSS>-<host>-<n>.jsonl    one `Line` a predicted row, in UTC
   <model>/labels/<any name>.jsonl                             one `Label` a row whose true answer became known
 
-The name of an object says when the first of its rows was predicted; all others follow within SPAN. Objects are added
+The name of an object has when the first of its rows was predicted; all others follow within SPAN. Objects are added
 whole and never changed. The service writes lines, whoever learns of the truth writes labels: a row is named by the
 `X-Request-Id` of the answer and its number in the request, and of two labels for it the one that was stored later
 counts.
@@ -57,7 +57,7 @@ class _Strict(BaseModel):
 
     format: Literal[1] = Field(alias="schema")
     id: Id
-    """Of the request, as its answer says in `X-Request-Id`."""
+    """Of the request, as in `X-Request-Id` of its answer."""
     row: Annotated[int, Field(ge=0)]
     """Number of the row in the request, from 0."""
 

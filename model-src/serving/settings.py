@@ -28,7 +28,7 @@ class Settings:
     host: str
     port: int
     drain_seconds: float
-    """How long the service goes on answering after SIGTERM while /readyz already says that it is going away: load
+    """How long the service goes on answering after SIGTERM while /readyz already shows that it is going away: load
     balancers learn of a stopping pod later than the pod does."""
     request_log_uri: str
     """Where predictions are logged; empty: nowhere."""
@@ -69,7 +69,7 @@ def read(environment: Mapping[str, str]) -> Settings:
     with given.gathering():
         model = read_model(environment)
     host = given.text("HOST", "127.0.0.1", ".+", "an address to listen on")
-    # 0 lets the system choose; the line printed on start says which.
+    # 0 lets the system choose; the line printed on start has it.
     port = given.text("PORT", "5001", r"[0-9]{1,5}", "a port, 0 to 65535")
     drain = given.text("DRAIN_SECONDS", "5", r"[0-9]{1,3}(\.[0-9]+)?", "a number of seconds below 1000")
     log_uri = given.text(
@@ -84,7 +84,7 @@ def read(environment: Mapping[str, str]) -> Settings:
 
 
 def read_model(environment: Mapping[str, str]) -> Wanted:
-    """The part of it that says which model to load: MODEL_URI, MODEL_DIGEST and MODEL_PUBLIC_KEY. Raises Refused, one
+    """The part of it that names the model to load: MODEL_URI, MODEL_DIGEST and MODEL_PUBLIC_KEY. Raises Refused, one
     line a variable that is missing or wrong."""
     given = _Variables(environment)
     uri = given.text(

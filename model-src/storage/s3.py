@@ -20,8 +20,8 @@ class Policy:
 
 
 ONE_TRY = Policy(connect_timeout=2, read_timeout=10, tries=1)
-"""For the service: it tries again by itself, because it says meanwhile why it is not ready and counts what it could not
-log, and it has to stop in time."""
+"""For the service: it tries again by itself, because it shows meanwhile why it is not ready and counts what it could
+not log, and it has to stop in time."""
 PATIENT = Policy(connect_timeout=5, read_timeout=60, tries=3)
 """For jobs and commands, which have nothing to do while they wait."""
 

@@ -543,7 +543,7 @@ def test_a_version_is_compared_with_one_in_a_folder(repository: Repository, caps
 def test_before_the_first_release_there_is_nothing_to_compare_with(
     repository: Repository, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What a release file says then."""
+    """What a release file has then."""
     assert command.main(["compare", "lily", "--with", "s3://unreleased/"]) == 0
     assert capsys.readouterr() == ("", "nothing to compare with: no version is released there yet\n")
 

@@ -62,9 +62,9 @@ def relist(version: Path) -> None:
 
 FAULTS: list[tuple[Callable[[Path], None], str]] = [
     (forge, r"the version's digest is sha256:\w+, but sha256:\w+ is asked for; the release and the stored version"),
-    (flip, r"onnx/model.onnx: sha256: \w+, but manifest.json says \w+; it was altered"),
-    (truncate, r"onnx/model.onnx: size: \d+ bytes, but manifest.json says \d+; it was altered or cut short"),
-    (lengthen, r"onnx/model.onnx: size: more than \d+ bytes, but manifest.json says \d+"),
+    (flip, r"onnx/model.onnx: sha256: \w+, but manifest.json has \w+; it was altered"),
+    (truncate, r"onnx/model.onnx: size: \d+ bytes, but manifest.json has \d+; it was altered or cut short"),
+    (lengthen, r"onnx/model.onnx: size: more than \d+ bytes, but manifest.json has \d+"),
     (relist, r"manifest.json: digest: sha256:\w+, but the listed files give sha256:\w+"),
     (lambda version: (version / "manifest.json").unlink(), "manifest.json"),
     (lambda version: (version / "onnx/model.onnx").unlink(), "model.onnx"),

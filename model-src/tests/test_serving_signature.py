@@ -123,7 +123,7 @@ def by_another_key_that_says_it_is_ours(version: Path, pair: Pair, foreign: Pair
 
 
 def of_another_manifest(version: Path, pair: Pair, foreign: Pair) -> None:
-    """The digest is still right, and what the manifest says of the model is not: its labels are swapped."""
+    """The digest is still right, and what the manifest has of the model is not: its labels are swapped."""
     old = place(version, pair)
     data = json.loads((version / "manifest.json").read_text())
     data["signature"]["outputs"]["labels"].reverse()

@@ -4,7 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-# A command started with an interpreter that lacks the project's environment says so in one line, whatever it imports
+# A command started with an interpreter that lacks the project's environment ends with one line, whatever it imports
 # first. Only setup.py, which makes the environment, does without.
 _PACKAGES = ("boto3", "jsonschema", "model_signing", "pydantic", "ruamel", "tabulate", "yaml")
 _missing = [name for name in _PACKAGES if not importlib.util.find_spec(name)]

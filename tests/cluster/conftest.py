@@ -100,7 +100,7 @@ class World:
         return self.run("status", "--kubeconfig", self.plane.kubeconfig, *args)
 
     def live(self, app: str, environment: str, seconds: int = 60) -> dict[str, Any]:
-        """Waits until what Git says of an app is live, and returns its row."""
+        """Waits until what Git has of an app is live, and returns its row."""
         done = self.status("--app", app, "--env", environment, "--refresh", "--wait", str(seconds), "--json")
         assert done.code == 0, done.err
         [row] = json.loads(done.out)["apps"]
@@ -217,7 +217,7 @@ def released(world: World, versions: Callable[[str], Version]) -> Version:
 
 
 def runs_everywhere(world: World, version: Version) -> bool:
-    """Whether Git says so, as it does after the first test of a run."""
+    """Whether Git has it, as it does after the first test of a run."""
     rows = json.loads(world.done("releases", "--json").out)["releases"]
     held = list(world.plane.clone.glob("overlays/*/*/hold.yaml"))
     return not held and all(row["version"] == version.version for row in rows)

@@ -121,7 +121,7 @@ def test_a_change_by_hand_is_undone(world: World, released: Version) -> None:
 def test_a_model_in_the_form_of_a_framework_that_does_not_change_is_reported(
     world: World, released: Version, versions: Callable[[str], Version]
 ) -> None:
-    """KServe moves the field when an object is created, so that what Git says and what runs have other names."""
+    """KServe moves the field when an object is created, so that what Git has and what runs have other names."""
     tree = world.plane.clone
     file = tree / "overlays/staging/lily-sklearn/release.yaml"
     for path, old, new in (
@@ -145,7 +145,7 @@ def test_a_model_in_the_form_of_a_framework_that_does_not_change_is_reported(
 
     assert said.code == 1
     assert world.served("lily-sklearn", "staging") == uri(released, "lily-sklearn")
-    assert f"predictor.sklearn.storageUri: the cluster has None, Git says {uri(second, 'lily-sklearn')}" in said.err
+    assert f"predictor.sklearn.storageUri: the cluster has None, Git has {uri(second, 'lily-sklearn')}" in said.err
 
 
 def test_a_faulty_manifest_leaves_the_old_version_running_and_status_says_what_is_wrong(

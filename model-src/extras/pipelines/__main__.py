@@ -79,7 +79,7 @@ def compile_to(out: Path, model: str, image: str, *, loop: bool) -> Path:
 
 def run(model: str, data: Path, out: Path) -> tuple[Path, str]:
     """Runs every component in a process of this environment and returns the folder of the package and its digest.
-    Everything is written below `out`; the search is recorded where MLFLOW_TRACKING_URI says, or there too.
+    Everything is written below `out`; the search is recorded at MLFLOW_TRACKING_URI, or there too.
 
     Raises Refused when there is no such model or no such data, when MLflow is away, and when a stage refuses."""
     from kfp import local

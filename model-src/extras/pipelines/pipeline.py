@@ -28,7 +28,7 @@ class Outcome(NamedTuple):
 def build(name: str, image: str, *, loop: bool = False) -> Any:
     """The pipeline of the model `name`, whose components run in `image`, where nothing is installed later. Its
     parameters: `data`, the address of the raw data, and `mlflow`, that of the tracking server (empty: what
-    MLFLOW_TRACKING_URI in the pods says, if anything). Raises Refused when there is no such model."""
+    MLFLOW_TRACKING_URI in the pods is, if set). Raises Refused when there is no such model."""
     model, files = models.load(name), models.Files(name)
     problem = settings.read(files.problem, settings.Problem)
     families = list(settings.read(files.params, settings.Params).families)

@@ -139,7 +139,7 @@ _VERSIONS = [f"{place}.{release.ANNOTATION}version" for place in ("metadata.anno
 
 
 def _unreleased(repository: Repository, item: Object) -> Iterator[Finding]:
-    """Every generator that finds a release file leaves out those that say `unreleased`."""
+    """Every generator that finds a release file leaves out those at `unreleased`."""
     for generator in mappings(at(item, "spec", "generators")):
         expressions = mappings(at(generator, "selector", "matchExpressions"))
         for file in mappings(at(generator, "git", "files")):

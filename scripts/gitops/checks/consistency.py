@@ -71,7 +71,7 @@ def check_workloads(repository: Repository) -> Iterator[Finding]:
     for folder, _, _, items in repository.overlays():
         for item in items:
             for path in workloads.models(item) if workloads.kind_of(item) not in workloads.RELEASED else ():
-                message = f"{path}: no release says what it is; a Deployment, a CronJob or an InferenceService has one"
+                message = f"{path}: has no release; write a Deployment, a CronJob or an InferenceService"
                 yield framework.finding("workloads", folder, item, message)
 
 
@@ -97,8 +97,8 @@ def check_model_form(repository: Repository) -> Iterator[Finding]:
 
 
 def check_release(repository: Repository) -> Iterator[Finding]:
-    """A workload names an immutable version in the model bucket, and says the same thing in all its fields, which is
-    what the one release file of its overlay says."""
+    """A workload names an immutable version in the model bucket, the same one in all its fields, which is
+    that of the one release file of its overlay."""
     formless = {folder for found in check_model_form(repository) for folder in found.folders}
     for folder, environment, app, items in repository.overlays():
         faults = [
@@ -118,7 +118,7 @@ _SHA256 = re.compile("sha256:[0-9a-f]{64}")
 
 
 def _release_faults(item: Object, policy: Policy) -> Iterator[tuple[str, str]]:
-    """Faults of what most callers get, and of each canary, which says in its predictor's annotations what it is."""
+    """Faults of what most callers get, and of each canary, whose release is in its predictor's annotations."""
     model = at(item, "metadata", "labels", release.MODEL_LABEL)
     flavour = at(item, "metadata", "annotations", release.FLAVOUR_ANNOTATION)
     stable = {path: value for path, value in leaves(item).items() if not path.startswith("spec.canary[")}
@@ -130,7 +130,7 @@ def _release_faults(item: Object, policy: Policy) -> Iterator[tuple[str, str]]:
     for path, fields in parts.items():
         for name in ("version", "digest"):
             field = f"{path}.annotations.{release.ANNOTATION}{name}"
-            declared[field] = fields.get(field), "the release file says what the app runs"
+            declared[field] = fields.get(field), "a release file has this field"
     missing = {field: why for field, (value, why) in declared.items() if not value}
     yield from ((field, f"missing; {why}") for field, why in missing.items())
     if missing:
@@ -186,7 +186,7 @@ def _part_faults(
 
 
 def _file_faults(root: Path, app: str, environment: str, items: list[Object]) -> Iterator[tuple[str, str]]:
-    """No other patch, and no `images:` of a kustomization beside the release file, has a say in what runs."""
+    """No other patch, and no `images:` of a kustomization beside the release file, changes what runs."""
     show = Snapshot(root).read
     own, kustomization = layout.release_paths(app, environment)
     try:

@@ -127,7 +127,7 @@ def parameters(text: bytes) -> Mapping[str, str]:
     try:
         add(yaml.load(text, closure.LOADER), "")
     except yaml.YAMLError:
-        return MappingProxyType({})  # kustomize says so
+        return MappingProxyType({})  # kustomize refuses it
     return MappingProxyType(found)
 
 

@@ -21,7 +21,7 @@ from contract.errors import Refused
 
 
 def check(renders: Mapping[str, Sequence[Object]], closed: Path | None = None) -> list[Finding]:
-    """What kubeconform says against the objects of these folders, one finding a fault; `closed` is the folder of the
+    """What kubeconform finds in the objects of these folders, one finding a fault; `closed` is the folder of the
     schemas, those of this repository if it is not given.
 
     Raises Refused when kubeconform did not look at every object: a check that was skipped is a failure.

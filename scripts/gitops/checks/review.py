@@ -55,7 +55,7 @@ def check_images(repository: Repository) -> Iterator[Finding]:
 
 
 def check_probes(repository: Repository) -> Iterator[Finding]:
-    """A Deployment's containers say when they can answer and when they are beyond help, by different questions."""
+    """A Deployment's containers have a probe for being ready and another one for being beyond help."""
     for folder, _, _, items in repository.overlays():
         for item, pod in _pods(items):
             if item.get("kind") not in ("Deployment", "StatefulSet"):
@@ -82,7 +82,7 @@ _RANGE = re.compile(r"(\*|(?P<first>\w+)(-(?P<last>\w+))?)(/(?P<step>[0-9]+))?")
 
 
 def check_jobs(repository: Repository) -> Iterator[Finding]:
-    """A CronJob runs at times that there are, never twice at once, for no longer than it says, and its pods end."""
+    """A CronJob runs at times that there are, never twice at once, for no longer than its limit, and its pods end."""
     for folder, _, _, items in repository.overlays():
         for item, pod in _pods(items):
             if item.get("kind") != "CronJob":
@@ -223,7 +223,7 @@ def _dangling(item: Object, items: Sequence[Object]) -> Iterator[str]:
         yield f"spec.scaleTargetRef: {' '.join(scaled)}: not in this render; name the workload"
     if kind == "PodDisruptionBudget" and not any(_selects(spec.get("selector"), labels) for labels, _ in pods):
         yield "spec.selector: selects no pod of this render; use the labels of the workload"
-    # An empty selector means every pod, and says so on purpose.
+    # An empty selector means every pod, on purpose.
     if kind == "NetworkPolicy" and (chosen := spec.get("podSelector")):  # noqa: SIM102
         if not any(_selects(chosen, labels) for labels, _ in pods):
             yield "spec.podSelector: selects no pod of this render; use the labels of the workload"
@@ -311,7 +311,7 @@ _OWN_NAME = re.compile(
 def check_names(repository: Repository) -> Iterator[Finding]:
     """An app gives its shape's objects, and all that refers to them, a name of its own, and leaves nothing unset.
 
-    A reference that nobody renames keeps the shape's name: some of them find nothing then, and nothing says so.
+    A reference that nobody renames keeps the shape's name: some of them find nothing then, without an error.
     """
     for folder, _, app, items in repository.overlays():
         if app == "environment":
@@ -343,7 +343,7 @@ def _unnamed(item: Object, shape: set[str]) -> Iterator[str]:
 
 
 def _unlabelled(item: Object, app: str, shape: set[str]) -> Iterator[str]:
-    """A workload and its pods say which app and which model they are; what selects them counts on it."""
+    """A workload and its pods have labels with their app and their model; what selects them counts on it."""
     wanted = {NAME_LABEL: app, release.MODEL_LABEL: at(item, "metadata", "labels", release.MODEL_LABEL)}
     places = dict.fromkeys(keys for pod in workloads.pods(item) if pod.whole for keys in (("metadata",), pod.metadata))
     for keys in places:
@@ -362,7 +362,7 @@ _DEVICE = re.compile(r"(?<![\w:/.-])/dev/(?=[a-z])")
 def check_environment(repository: Repository) -> Iterator[Finding]:
     """Nothing in an environment's render names another environment: its namespace, roles or hosts."""
     policy = repository.policy
-    # One bucket and one registry serve every environment, whatever their names say.
+    # One bucket and one registry serve every environment, whatever their names are.
     shared = _words((policy.model_bucket, *policy.image_registries), "A-Za-z0-9.-")
     # One name may be a part of another: `pre-prod` is not `prod`.
     names = _words(policy.environments, "a-z0-9")
@@ -393,7 +393,7 @@ _KNATIVE_ONLY = {
 
 
 def check_deployment_mode(repository: Repository) -> Iterator[Finding]:
-    """A service says in which of KServe's modes it is, asks for nothing that its mode ignores, and is in the mode
+    """A service names its mode of KServe, asks for nothing that its mode ignores, and is in the mode
     Knative only where the platform has Knative."""
     rule = "deployment-mode"
     knative = any(item.get("kind") == "KnativeServing" for item in repository.renders.get(PLATFORM, []))

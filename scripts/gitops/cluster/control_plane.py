@@ -184,7 +184,7 @@ class ControlPlane:
             (home / name).mkdir(parents=True, exist_ok=True)
         (home / "gpg/keys").chmod(0o700)
         _link(home / "bin/kustomize", tools.KUSTOMIZE.require())
-        # It is called before every render, to say whose signature a commit has. None is asked for here.
+        # It is called before every render, to find whose signature a commit has. None is asked for here.
         wrapper = home / "bin/git-verify-wrapper.sh"
         wrapper.write_text("#!/bin/sh\n")
         wrapper.chmod(0o755)
@@ -332,7 +332,7 @@ class ControlPlane:
     # What runs on it
 
     def _install(self) -> None:
-        """KServe, Argo CD and a node, as their own manifests say, applied again whenever the cluster is started."""
+        """KServe, Argo CD and a node, as in their own manifests, applied again whenever the cluster is started."""
         authority = (self.folder / "certificates/ca.crt").read_bytes()
         progress("installing KServe and Argo CD")
         webhooks = f"https://{self.address('kserve-webhook')}"
@@ -400,7 +400,7 @@ def _listens(port: int) -> bool:
 
 
 def _answers(url: str, authority: Path | None = None) -> bool:
-    """Whether a server answers with a status that says that all is well."""
+    """Whether a server answers with a status of success."""
     context = ssl.create_default_context(cafile=str(authority)) if authority else None
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     try:

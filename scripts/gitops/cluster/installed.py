@@ -1,4 +1,4 @@
-"""What is installed on a control plane of this machine: KServe and Argo CD as their own manifests say, what stands in
+"""What is installed on a control plane of this machine: KServe and Argo CD as in their own manifests, what stands in
 for what is not there, and the repository that Argo CD watches."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _STANDINS = Path(__file__).parent / "standins"
 
 
 def kserve(address: str, authority: bytes) -> list[Object]:
-    """KServe as its manifests say, with a controller that is a process, and webhooks that are called at `address`,
+    """KServe as in its manifests, with a controller that is a process, and webhooks that are called at `address`,
     whose certificate is by this authority. Nothing here routes requests, so it makes no Ingress."""
     files = tools.KSERVE.files
     objects = []

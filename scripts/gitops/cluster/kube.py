@@ -48,7 +48,7 @@ class Cluster:
         return self._found
 
     def ready(self) -> bool:
-        """Whether the server answers and says that it is ready."""
+        """Whether the server answers that it is ready."""
         try:
             asked = self.api.param_serialize("GET", "/readyz", auth_settings=["BearerToken"])
             return bool(self.api.call_api(*asked, _request_timeout=5).status == 200)
@@ -86,7 +86,7 @@ class Cluster:
         """The objects of a kind, in a namespace or in all."""
         with self._translated(kind):
             found = self._kind(api_version, kind).get(namespace=namespace, label_selector=selector)
-            # A server leaves out of the items what the list as a whole says.
+            # A server leaves out of the items what the list as a whole has.
             return [{"apiVersion": api_version, "kind": kind} | item for item in _plain(found)["items"]]
 
     def patch(self, api_version: str, kind: str, name: str, namespace: str | None, change: Object) -> Object:
@@ -153,7 +153,7 @@ def _plain(answer: Any) -> Object:
 
 
 def _words(error: ApiException) -> str:
-    """What the server says, which is in the body, as JSON."""
+    """The server's message, which is in the body, as JSON."""
     try:
         said = yaml.safe_load(error.body or "")["message"]
     except (yaml.YAMLError, TypeError, KeyError):

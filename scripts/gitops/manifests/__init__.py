@@ -1,1 +1,1 @@
-"""Manifests: edited, rendered, compared, and what their objects say."""
+"""Manifests: edited, rendered, compared, and what their objects hold."""

@@ -35,7 +35,7 @@ def closure(root: Path, folder: str) -> set[str]:
 
 
 def _sources(root: Path, folder: str) -> dict[str, Any]:
-    """The files of a closure, each kustomization among them with what it says, the others with None."""
+    """The files of a closure, each kustomization among them with its documents, the others with None."""
     found: dict[str, Any] = {}
     _collect(str(root), os.path.realpath(root / folder), found)
     return found
@@ -57,7 +57,7 @@ def _collect(root: str, folder: str, found: dict[str, Any]) -> None:
 def _follow(root: str, folder: str, words: Iterable[str], found: dict[str, Any]) -> None:
     for word in words:
         if "\n" in word:  # an inline patch, or an inline transformer that names a file
-            with contextlib.suppress(yaml.YAMLError):  # kustomize says so, if it is of any matter
+            with contextlib.suppress(yaml.YAMLError):  # kustomize refuses it, if it is of any matter
                 _follow(root, folder, _words(word.encode()), found)
             continue
         for candidate in {word, word.rpartition("=")[2]} - {"", "."}:

@@ -41,7 +41,7 @@ def build(root: Path, folder: str) -> str:
     env = os.environ | {"GOGC": "400"}
     done = subprocess.run([program, "build", folder], cwd=root, env=env, capture_output=True, text=True)
     if done.returncode:
-        # Of files that are not YAML kustomize does not say where.
+        # Of files that are not YAML kustomize does not name the place.
         raise Refused(*(_not_yaml(root, folder) or [f"{folder}: {line}" for line in _said(done.stderr, root)]))
     return done.stdout
 

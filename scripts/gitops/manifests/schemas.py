@@ -27,7 +27,7 @@ Schema = dict[str, Any]
 LOCATION = "{{.Group}}/{{.ResourceKind}}_{{.ResourceAPIVersion}}.json"
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 _QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
-# Only the schemas of custom kinds say what a quantity looks like.
+# Only the schemas of custom kinds define what a quantity looks like.
 _AMOUNT = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$"
 _REF = "#/components/schemas/"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -111,7 +111,7 @@ def _closed(definitions: dict[str, Schema]) -> dict[str, Schema]:
 
 
 def _inlined(schema: Any, definitions: dict[str, Schema], inside: tuple[str, ...] = ()) -> Any:
-    """The schema with what its references refer to in their place: kubeconform does not say what is wrong behind one.
+    """The schema with what its references refer to in their place: kubeconform reports nothing behind one.
 
     A reference that leads back into itself stays.
     """

@@ -39,7 +39,7 @@ FRAMEWORKS = (
 _LISTS = ("initContainers", "containers", "ephemeralContainers")
 # What only a field of a container, or the name of a model, is called.
 _TELLING = (*_LISTS, "image", "storageUri")
-# Text that nothing runs as it stands, and the schemas of kinds: what a field is called says nothing there.
+# Text that nothing runs as it stands, and the schemas of kinds: the names of fields mean nothing there.
 _TEXT = (("", "ConfigMap"), ("", "Secret"), ("apiextensions.k8s.io", "CustomResourceDefinition"))
 
 

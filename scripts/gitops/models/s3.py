@@ -24,7 +24,7 @@ from contract.errors import Refused
 from contract.uri import BUCKET
 
 _CHUNK = 1 << 20
-# What AWS and versitygw say about credentials without the status Forbidden.
+# What AWS and versitygw answer to credentials without the status Forbidden.
 _NOT_KNOWN = ("ExpiredToken", "InvalidToken", "XAdminUserNotFound")
 
 

@@ -57,7 +57,7 @@ def file_faults(store: Store, uri: VersionURI, manifest: Manifest) -> list[str]:
             found.append(f"{uri}{file.path}: missing; the version is incomplete, do not release it")
         elif stored != (file.sha256, file.size):
             found.append(
-                f"{uri}{file.path}: sha256 {stored[0]} of {stored[1]} bytes, the manifest says {file.sha256} of"
+                f"{uri}{file.path}: sha256 {stored[0]} of {stored[1]} bytes, the manifest has {file.sha256} of"
                 f" {file.size}; versions are never overwritten: find out who wrote that object, do not release it"
             )
     cli.progress("")

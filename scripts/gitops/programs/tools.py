@@ -18,7 +18,7 @@ TOOLS = Path(__file__).resolve().parents[3] / "tools"
 
 
 class ToolError(Exception):
-    """A pinned program could not be had; the message says why and what to do."""
+    """A pinned program could not be had; the message has why and what to do."""
 
 
 def cache() -> Path:

@@ -28,7 +28,7 @@ class Effect:
 
     def overridden(self, objects: Sequence[Object]) -> Iterator[tuple[str, str]]:
         """(path, fault) of every field that the render has otherwise, because something else sets it too. In which
-        namespace the object is does not count: that is not for a release to say."""
+        namespace the object is does not count: no release sets that."""
         named = {replace(identity(item), namespace=self.identity.namespace): item for item in objects}
         if self.identity not in named:
             yield "metadata.name", f"{self.identity.name!r}: rendered under another name; no namePrefix, no nameSuffix"
@@ -43,7 +43,7 @@ class Effect:
 def of(item: Release, text: bytes, objects: Sequence[Object]) -> Effect:
     """The effect of a release whose file has these bytes, in an overlay that renders these objects.
 
-    A patch says itself which object it is for; what a kustomization says is for the workload that serves the model.
+    A patch names the object that it is for; the images of a kustomization are for the workload that serves the model.
     """
     data = yamledit.load(text, item.file)
     everywhere: tuple[str, ...] = ()
@@ -59,18 +59,18 @@ def of(item: Release, text: bytes, objects: Sequence[Object]) -> Effect:
 
 
 def workload(app: str, objects: Sequence[Object]) -> Object:
-    """The object that serves the app's model. Raises Refused when none says which model that is."""
+    """The object that serves the app's model. Raises Refused when none names that model."""
     for item in objects:
         if all(declared(item)):
             return item
     raise Refused(
         f"apps/{app}: no workload with the label {MODEL_LABEL} and the annotation {FLAVOUR_ANNOTATION};"
-        " they say which model and which folder of a version the app serves"
+        " they name the model, and the folder of a version, that the app serves"
     )
 
 
 def declared(item: Object) -> tuple[str | None, str | None]:
-    """The model and the flavour that an object says it serves."""
+    """The model and the flavour that an object declares."""
     metadata = item.get("metadata") or {}
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
     return labels.get(MODEL_LABEL), annotations.get(FLAVOUR_ANNOTATION)

@@ -2,7 +2,7 @@
 
 A release file is a patch of a Deployment, of a CronJob or of an InferenceService. An InferenceService may have
 canaries, and each of them is a release of its own in the same file. An overlay without that file can keep its release
-in what its kustomization says of images; the model is then in annotations, which `replacements` carry to the
+in the images of its kustomization; the model is then in annotations, which `replacements` carry to the
 environment of the container.
 """
 

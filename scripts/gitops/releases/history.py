@@ -30,7 +30,7 @@ def history(git: Git, rev: str, target: Target) -> Iterator[tuple[str, Release]]
 
 
 def ever(git: Git, rev: str) -> set[Release]:
-    """What any target ever ran up to `rev`, canaries and apps that are gone included, without where it said so."""
+    """What any target ever ran up to `rev`, canaries and apps that are gone included, without the file."""
     listed = git.text("log", "--first-parent", "-m", "--name-only", "--no-renames", "--format=", rev, "--", "overlays")
     overlays = {tuple(path.split("/")[1:3]) for path in listed.splitlines() if path.count("/") == 3}
     found: set[Release] = set()

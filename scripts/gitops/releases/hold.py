@@ -1,4 +1,4 @@
-"""Holds: a file beside a release that says that nobody may change it, since when, by whom and why.
+"""Holds: a file beside a release that nobody may change, with who holds it, since when and why.
 
 A rollback sets one, so that the next run of a pipeline does not bring back what was just taken away.
 """

@@ -78,7 +78,7 @@ class Release:
 
 
 def unreleased(value: Any) -> bool:
-    """Whether a field still says so; in the place of an image's tag or digest as well."""
+    """Whether a field is still at `unreleased`; in the place of an image's tag or digest as well."""
     return value == UNRELEASED or (isinstance(value, str) and value.endswith((f":{UNRELEASED}", f"@{UNRELEASED}")))
 
 

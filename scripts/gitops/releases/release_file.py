@@ -1,4 +1,4 @@
-"""The file that says what an app runs in an environment: found, read and written."""
+"""The file with what an app runs in an environment: found, read and written."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ Wanted = Callable[[Tree, str], Sequence[Release]]
 
 @dataclass(frozen=True)
 class Change:
-    """Releases that are new against a commit, the files that say so, and every file that the checks of it read."""
+    """Releases that are new against a commit, the files that change, and every file that the checks of it read."""
 
     releases: list[Release]
     files: dict[str, bytes]

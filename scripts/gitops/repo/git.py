@@ -217,7 +217,7 @@ class Git:
 
 
 def _words(done: subprocess.CompletedProcess[bytes]) -> list[str]:
-    """What a git that failed said, without blank lines."""
+    """The words of a git that failed, without blank lines."""
     lines = [line.strip() for line in done.stderr.decode(errors="replace").splitlines()]
     return [line for line in lines if line] or ["no message"]
 

@@ -40,8 +40,8 @@ def overlay(app: str, environment: str) -> str:
 
 
 def release_paths(app: str, environment: str) -> tuple[str, str]:
-    """Where an app's release can be: in a file of its own or, if there is none, in what the overlay's kustomization
-    says of images."""
+    """Where an app's release can be: in a file of its own or, if there is none, in the images of the
+    overlay's kustomization."""
     folder = overlay(app, environment)
     return f"{folder}/{RELEASE_FILE}", f"{folder}/{KUSTOMIZATION}"
 
@@ -67,7 +67,7 @@ def overlays(root: Path, policy: Policy) -> list[str]:
 
 
 def require_app(root: Path, policy: Policy, app: str, environment: str) -> None:
-    """Refuses names that are not in the repository, and says which are."""
+    """Raises Refused, with the known names, for those that are not in the repository."""
     if environment not in policy.environments:
         known = ", ".join(policy.environments)
         raise Refused(f"{POLICY_FILE}: environments: no {environment!r}; the environments are {known}")

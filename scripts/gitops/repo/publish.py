@@ -17,7 +17,7 @@ BRANCH = "cicd"
 REMOTE = "origin"
 # Somebody lands in every round, so a writer among twenty waits some twenty rounds, now and then several times that.
 ATTEMPTS = 100
-# What servers say of a ref that another push holds locked at this moment.
+# What servers answer of a ref that another push holds locked at this moment.
 _LOCKED = ("cannot lock ref", "failed to lock", "failed to update ref", "incorrect old value")
 
 
@@ -108,7 +108,7 @@ def publish(git: Git, build: Callable[[str], str | None], *, push: bool) -> str 
 
 
 def _locked(error: GitError) -> bool:
-    """Whether the server says that another push was at it; a hook's own words, which may be any, do not count."""
+    """Whether the server answers that another push was at it; a hook's own words, which may be any, do not count."""
     verdicts = [line for line in error.lines if "! [remote rejected]" in line]
     return any(words in line for line in verdicts for words in _LOCKED)
 
