@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import io
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.loaders
 import guard
 import pytest
 
@@ -36,6 +38,8 @@ SAMPLE = ROOT / "tests/sample"
 MODELS = {"classification": "lily", "regression": "diabetes"}
 GUARD = guard.variables(ROOT, layout.FORK_OWNED, layout.ENGINE_IN_FORK)
 guard.install(GUARD)
+# Each test makes clients of its own; what boto3 knows of S3 is read once.
+botocore.loaders.create_loader = functools.cache(botocore.loaders.create_loader)
 BUCKET = "mlops-prod"
 REGISTRY = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
 IMAGE = f"{REGISTRY}/lily-api@sha256:{'1' * 64}"
@@ -179,16 +183,35 @@ def write_release(root: Path, target: release.Target, version: Version, flavour:
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Path:
+def whole_template(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Path:
     """A bare repository whose branches main and cicd are one commit: engine and sample. Tests must not change it."""
+    folder = tmp_path_factory.mktemp("whole")
+    copy_checkout(folder / "work")
+    return commit_template(folder, environment)
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Path:
+    """The same without the folders of code, of which the commands under test run those of this checkout: every clone
+    would write four times as many files."""
     folder = tmp_path_factory.mktemp("template")
     copy_checkout(folder / "work")
+    models = folder / "work/model-src"
+    for code in (*(folder / "work" / name for name in ("scripts", "tests", "tools")), *models.iterdir()):
+        if code.is_dir() and code.name not in ("models", ".dvc"):
+            shutil.rmtree(code)
+    return commit_template(folder, environment)
+
+
+def commit_template(folder: Path, environment: Mapping[str, str]) -> Path:
     dates = {"GIT_AUTHOR_DATE": f"{DATE}T12:00:00+00:00", "GIT_COMMITTER_DATE": f"{DATE}T12:00:00+00:00"}
     for args in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "The template"], ["branch", "cicd"]):
-        subprocess.run(["git", *args], cwd=folder / "work", env=environment | dates, check=True)
+        subprocess.run(["git", *args], cwd=folder / "work", env={**environment, **dates}, check=True)
     subprocess.run(
-        ["git", "clone", "-q", "--bare", folder / "work", folder / "template.git"], env=environment, check=True
-    )
+        ["git", "clone", "-q", "--bare", folder / "work", folder / "template.git"], env=environment, check=True,
+    )  # fmt: skip
+    # A pack is copied to the clones as one file.
+    subprocess.run(["git", "repack", "-adq"], cwd=folder / "template.git", env=environment, check=True)
     return folder / "template.git"
 
 
@@ -250,8 +273,14 @@ class Checkout:
 
 @pytest.fixture
 def checkout(template: Path, tmp_path: Path) -> Checkout:
-    """A clone on branch cicd."""
+    """A clone on branch cicd, without code."""
     return make_checkout(template, tmp_path)
+
+
+@pytest.fixture
+def whole_checkout(whole_template: Path, tmp_path: Path) -> Checkout:
+    """A clone on branch cicd."""
+    return make_checkout(whole_template, tmp_path)
 
 
 def make_checkout(template: Path, folder: Path) -> Checkout:

@@ -22,6 +22,12 @@ def flower(row: int, wider: float = 0.0) -> tuple[list[float], str]:
 
 
 @pytest.fixture
+def checkout(whole_checkout: Checkout) -> Checkout:
+    """With the code, which is run there."""
+    return whole_checkout
+
+
+@pytest.fixture
 def monitored(checkout: Checkout, s3: S3, tmp_path: Path) -> tuple[Checkout, Version]:
     """A clone whose dev runs a version with a reference in both apps."""
     text = io.StringIO()

@@ -32,6 +32,12 @@ FOLDERS = [
 
 
 @pytest.fixture
+def checkout(whole_checkout: Checkout) -> Checkout:
+    """With the code, which is run there."""
+    return whole_checkout
+
+
+@pytest.fixture
 def ready(checkout: Checkout) -> Checkout:
     """A clone whose environment for models is installed: the one in which the tests run."""
     (checkout.root / "model-src/.venv").symlink_to(MODEL_BIN.parent)
@@ -399,8 +405,10 @@ def test_wrong_usage_is_exit_2() -> None:
 # Killed
 
 
-def test_killed_anywhere_it_leaves_whole_folders_and_the_next_run_completes_it(template: Path, tmp_path: Path) -> None:
-    checkout = make_checkout(template, tmp_path)
+def test_killed_anywhere_it_leaves_whole_folders_and_the_next_run_completes_it(
+    whole_template: Path, tmp_path: Path
+) -> None:
+    checkout = make_checkout(whole_template, tmp_path)
     status, points = killed(checkout, "new_model", WINE, None)
     assert status == 0
     whole = contents(checkout)

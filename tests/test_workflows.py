@@ -116,6 +116,12 @@ def test_training_starts_when_it_is_due_even_if_the_check_of_drift_has_failed() 
     assert "workflow_dispatch" in WORKFLOWS["mlops-pipeline"]["on"]
 
 
+@pytest.fixture
+def checkout(whole_checkout: Checkout) -> Checkout:
+    """With the code, which is run there."""
+    return whole_checkout
+
+
 def test_whether_training_is_due_is_told_to_the_next_job(checkout: Checkout, version: Version, tmp_path: Path) -> None:
     """The step as it stands, on an environment where nothing runs and on one where a version is too old."""
     (checkout.root / ".venv").symlink_to(ROOT / ".venv")
