@@ -60,8 +60,7 @@ def machine() -> Iterator[Check]:
     yield Check(f"Python {version}", None if supported else "install Python 3.11, 3.12 or 3.13, then run `make setup`")
     for program in ("git", "make"):
         yield Check(program, None if shutil.which(program) else f"install {program}")
-    for pinned in (tools.KUSTOMIZE, tools.KUBECONFORM):
-        yield Check(f"{pinned.name} {pinned.version}", None if pinned.path.is_file() else "run `make setup`")
+    yield Check("kustomize and kubeconform", None if tools.MANIFESTS.built else "run `make setup`")
     yield Check("schemas", None if tools.SCHEMAS.path.is_dir() else "run `make setup`")
 
 

@@ -113,20 +113,20 @@ class Profile:
 
 
 PROFILES = {
-    "demo": Profile((COMMANDS, MODEL), (tools.KUSTOMIZE, tools.VERSITYGW)),
+    "demo": Profile((COMMANDS, MODEL), (tools.MANIFESTS, tools.VERSITYGW)),
     "serve": Profile((COMMANDS, MODEL)),
-    "commands": Profile((COMMANDS,), (tools.KUSTOMIZE,)),
-    "monitor": Profile((COMMANDS, MONITOR), (tools.KUSTOMIZE,)),
-    "validate": Profile((COMMANDS,), (tools.KUSTOMIZE, tools.KUBECONFORM), sources=(tools.SCHEMAS,)),
+    "commands": Profile((COMMANDS,), (tools.MANIFESTS,)),
+    "monitor": Profile((COMMANDS, MONITOR), (tools.MANIFESTS,)),
+    "validate": Profile((COMMANDS,), (tools.MANIFESTS, tools.KUSTOMIZE), sources=(tools.SCHEMAS,)),
     "test": Profile(
         (COMMANDS_TEST, MODEL_TEST),
-        (tools.KUSTOMIZE, tools.KUBECONFORM, tools.ACTIONLINT, tools.VERSITYGW),
+        (tools.MANIFESTS, tools.KUSTOMIZE, tools.KUBECONFORM, tools.ACTIONLINT, tools.VERSITYGW),
         sources=(tools.SCHEMAS,),
     ),
-    "status": Profile((COMMANDS_CLUSTER,), (tools.KUSTOMIZE,)),
+    "status": Profile((COMMANDS_CLUSTER,), (tools.MANIFESTS,)),
     "cluster": Profile(
         (COMMANDS_CLUSTER,),
-        (tools.KUSTOMIZE, tools.KUBECONFORM, tools.VERSITYGW, *tools.CLUSTER),
+        (tools.MANIFESTS, tools.KUSTOMIZE, tools.VERSITYGW, *tools.CLUSTER),
         sources=(tools.SCHEMAS,),
     ),
     "test-cluster": Profile(
@@ -134,7 +134,9 @@ PROFILES = {
     ),
     "test-features": Profile((FEATURES,)),
     "bench": Profile(
-        (COMMANDS_TEST,), (tools.KUSTOMIZE, tools.KUBECONFORM, tools.VERSITYGW, tools.YQ), sources=(tools.SCHEMAS,)
+        (COMMANDS_TEST,),
+        (tools.MANIFESTS, tools.KUSTOMIZE, tools.KUBECONFORM, tools.VERSITYGW, tools.YQ),
+        sources=(tools.SCHEMAS,),
     ),
 }
 

@@ -33,7 +33,7 @@ def test_what_is_missing_is_named_with_what_mends_it(
     out = checkout.run("doctor", "--s3").out.splitlines()
 
     for name, remedy in {
-        "kustomize v5.8.2": "run `make setup`",
+        "kustomize and kubeconform": "run `make setup`",
         "schemas": "run `make setup`",
         "remote origin": "run `git remote add origin URL`",
         "nothing uncommitted in what is deployed": "overlays/dev/notes.yaml: uncommitted change; commit it,"

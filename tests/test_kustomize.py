@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from conftest import SAMPLE
@@ -394,3 +397,62 @@ def test_yaml_of_a_render_is_what_the_objects_say(manifests: Path) -> None:
     text = kustomize.build(manifests, "overlays/prod/lily-api")
 
     assert kustomize.objects(text) == list(yaml.safe_load_all(text))
+
+
+# The program that renders and stays
+
+
+def test_what_was_asked_before_changes_no_render(manifests: Path, tmp_path: Path) -> None:
+    """Kustomize's library keeps the schema of a build for the process; a faulty build and one with a schema of its own
+    come in between."""
+    write(tmp_path, {
+        "own/kustomization.yaml": "resources: [a.yaml]\nopenapi: {path: schema.json}\n",
+        "own/schema.json": '{"definitions": {}}',
+        "own/a.yaml": "apiVersion: example.com/v1\nkind: A\nmetadata: {name: a}\n",
+        "faulty/kustomization.yaml": "resources: [b.yaml]\n",
+        "faulty/b.yaml": "kind: [\n",
+    })  # fmt: skip
+    before = {folder: kustomize.build(manifests, folder) for folder in FOLDERS}
+    assert kustomize.build(tmp_path, "own")
+    with pytest.raises(Refused):
+        kustomize.build(tmp_path, "faulty")
+
+    assert {folder: kustomize.build(manifests, folder) for folder in reversed(FOLDERS)} == before
+
+
+def test_a_program_that_was_stopped_is_started_again(manifests: Path) -> None:
+    before = kustomize.build(manifests, FOLDERS[0])
+    for process in psutil.Process().children():
+        if process.name().startswith("manifests"):
+            process.kill()
+            process.wait()
+
+    assert kustomize.build(manifests, FOLDERS[0]) == before
+
+
+def test_a_fork_asks_a_program_of_its_own(manifests: Path) -> None:
+    kustomize.build(manifests, FOLDERS[0])
+    mine = [process.pid for process in psutil.Process().children()]
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            kustomize.build(manifests, FOLDERS[1])
+            started = [process.pid for process in psutil.Process().children()]
+            code = 0 if started and not set(started) & set(mine) else 2
+        finally:
+            os._exit(code)
+
+    assert os.waitpid(child, 0)[1] == 0
+    assert kustomize.build(manifests, FOLDERS[0])
+
+
+def test_the_program_has_the_versions_of_those_it_stands_for() -> None:
+    def pins(name: str) -> dict[str, str]:
+        text = (tools.TOOLS / name / "go.mod").read_text()
+        return dict(re.findall(r"^\s*(?:require )?(\S+) (v\S+)", text, re.M))
+
+    both = pins("manifests")
+    for library in ("sigs.k8s.io/kustomize/api", "sigs.k8s.io/kustomize/kyaml"):
+        assert both[library] == pins("kustomize")[library]
+    assert both["github.com/yannh/kubeconform"] == pins("kubeconform")["github.com/yannh/kubeconform"]

@@ -16,7 +16,7 @@ from conftest import IMAGE, SAMPLE, Checkout, package, run, write_release
 from corpus import DEPLOYED, FIXTURES, Fixture, Verdict
 
 import validate
-from gitops.checks import consistency, review
+from gitops.checks import consistency, kubeconform, review
 from gitops.checks.framework import Repository
 from gitops.manifests import kustomize, schemas, workloads
 from gitops.programs import tools
@@ -24,6 +24,8 @@ from gitops.releases.release import Target
 from gitops.repo import layout
 from gitops.repo.layout import ARGOCD
 from gitops.repo.policy import Policy, read_policy
+
+from contract.errors import Refused
 
 FLAVOURS = (("lily-api", "onnx", IMAGE), ("lily-batch", "onnx", IMAGE), ("lily-sklearn", "sklearn", None))
 FOLDERS = layout.folders(SAMPLE, read_policy(SAMPLE))
@@ -354,7 +356,7 @@ class Cache:
             (self.folder / name).symlink_to(self.real / name)
 
 
-KUSTOMIZE, KUBECONFORM = (f"bin/{program.path.name}" for program in (tools.KUSTOMIZE, tools.KUBECONFORM))
+PROGRAM = f"bin/{tools.MANIFESTS.path.name}"
 SOURCES = tools.SCHEMAS.path.name
 
 
@@ -368,20 +370,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
 
 def test_a_missing_tool_or_schema_is_a_failure(root: Path, cache: Cache) -> None:
     errors = [run("validate", "--root", root).errors]
-    cache.install(KUSTOMIZE)
-    errors.append(run("validate", "--root", root).errors)
-    cache.install(KUBECONFORM)
+    cache.install(PROGRAM)
     errors.append(run("validate", "--root", root).errors)
 
     assert errors == [
-        [f"kustomize {tools.KUSTOMIZE.version} is not built yet: run `make setup`"],
-        [f"kubeconform {tools.KUBECONFORM.version} is not built yet: run `make setup`"],
+        ["manifests devel is not built yet: run `make setup`"],
         ["the schemas are not unpacked yet: run `make setup`"],
     ]
 
 
 def test_a_kind_whose_schema_is_missing_is_a_failure(root: Path, cache: Cache) -> None:
-    cache.install(KUSTOMIZE, KUBECONFORM, SOURCES)
+    cache.install(PROGRAM, SOURCES)
     shutil.copytree(cache.real / cache.schemas, cache.folder / cache.schemas)
     (cache.folder / cache.schemas / "networking.k8s.io/ingress_v1.json").unlink()
 
@@ -398,17 +397,21 @@ def test_a_kind_whose_schema_is_missing_is_a_failure(root: Path, cache: Cache) -
 @pytest.mark.parametrize(
     ("script", "error"),
     [
-        ("echo '{\"resources\": []}'", "kubeconform: {} objects were given, 0 answered or some were skipped"),
-        ("echo 'out of memory' >&2; exit 2", "kubeconform: out of memory"),
-        ("exit 0", "kubeconform: no result"),
+        ("read question; echo '{\"results\": [], \"failed\": false, \"words\": \"\"}'",
+         "kubeconform: 1 objects were given, 0 answered"),
+        ("read question; echo '{\"results\": null, \"failed\": true, \"words\": \"no such folder\"}'",
+         "kubeconform: no such folder"),
+        ("read question; echo 'out of memory' >&2; exit 2", "manifests: out of memory"),
+        ("exit 0", "manifests: no answer: ''"),
     ],
-)
-def test_a_check_that_answers_for_fewer_objects_is_a_failure(root: Path, cache: Cache, script: str, error: str) -> None:
-    cache.install(KUSTOMIZE, SOURCES, cache.schemas)
-    tools.KUBECONFORM.path.write_text(f"#!/bin/sh\n{script}\n")
-    tools.KUBECONFORM.path.chmod(0o755)
+)  # fmt: skip
+def test_a_check_that_answers_for_fewer_objects_is_a_failure(cache: Cache, script: str, error: str) -> None:
+    cache.install(SOURCES, cache.schemas)
+    (cache.folder / "bin").mkdir()
+    tools.MANIFESTS.path.write_text(f"#!/bin/sh\n{script}\n")
+    tools.MANIFESTS.path.chmod(0o755)
 
-    done = run("validate", "--root", root)
+    with pytest.raises(Refused) as refused:
+        kubeconform.check({"overlays/dev/lily-api": [{"apiVersion": "v1", "kind": "Service"}]})
 
-    objects = count(root)
-    assert (done.code, done.out, done.errors) == (1, "", [error.format(objects)])
+    assert refused.value.lines == (error,)

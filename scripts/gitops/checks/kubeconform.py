@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import jsonschema
 from gitops.checks.framework import Finding
 from gitops.manifests import schemas
 from gitops.manifests.objects import Object, identity
-from gitops.programs import tools
+from gitops.programs import manifests
 
 from contract.errors import Refused
 
@@ -26,34 +24,19 @@ def check(renders: Mapping[str, Sequence[Object]], closed: Path | None = None) -
 
     Raises Refused when kubeconform did not look at every object: a check that was skipped is a failure.
     """
-    try:
-        program = tools.KUBECONFORM.require()
-    except tools.ToolError as error:
-        raise Refused(str(error)) from None
     closed = closed or schemas.folder()
     items = [(folder, item) for folder, listed in renders.items() for item in listed]
-    with tempfile.TemporaryDirectory(prefix="gitops-kubeconform-") as work:
-        for number, (_, item) in enumerate(items):
-            (Path(work) / f"{number}.json").write_text(json.dumps(item))
-        # One after the other: most of the time goes into compiling schemas, and each worker would compile its own.
-        done = subprocess.run(
-            [program, "-n", "1", "-strict", "-verbose", "-output", "json", "-schema-location",
-             f"{closed}/{schemas.LOCATION}", work],
-            capture_output=True, text=True,
-        )  # fmt: skip
-    try:
-        results = json.loads(done.stdout)["resources"] or []
-    except (ValueError, KeyError):
-        words = done.stderr.strip().splitlines()[-5:] or ["no result"]
-        raise Refused(*[f"kubeconform: {line}" for line in words]) from None
-    if len(results) != len(items) or any(result["status"] == "statusSkipped" for result in results):
-        raise Refused(f"kubeconform: {len(items)} objects were given, {len(results)} answered or some were skipped")
+    answer = manifests.ask(
+        {"schemas": f"{closed}/{schemas.LOCATION}", "objects": [json.dumps(item) for _, item in items]}
+    )
+    results = answer["results"] or []
+    if answer["failed"] or len(results) != len(items):
+        raise Refused(f"kubeconform: {answer['words'] or f'{len(items)} objects were given, {len(results)} answered'}")
     found = []
-    for result in results:
-        if result["status"] != "statusValid":
-            folder, item = items[int(Path(result["filename"]).stem)]
+    for (folder, item), result in zip(items, results, strict=True):
+        if not result["valid"]:
             where = f"{folder}: {identity(item)}"
-            for fault in _faults(item, closed) or [result["msg"]]:
+            for fault in _faults(item, closed) or [result["words"]]:
                 found.append(Finding("schema", where, " ".join(fault.split()), (folder,)))
     return sorted(found)
 

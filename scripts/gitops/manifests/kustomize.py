@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +14,7 @@ import yaml
 from gitops.manifests import closure
 from gitops.manifests.closure import LOADER
 from gitops.manifests.objects import Object
-from gitops.programs import tools
+from gitops.programs import manifests
 
 from contract.errors import Refused
 
@@ -30,20 +29,14 @@ _RENDERED: Any = type("Rendered", (LOADER,), {
 
 def build(root: Path, folder: str) -> str:
     """What plain `kustomize build FOLDER` prints, run from `root`. Raises Refused with kustomize's words."""
-    try:
-        program = tools.KUSTOMIZE.require()
-    except tools.ToolError as error:
-        raise Refused(str(error)) from None
     root = root.resolve()
     if faults := closure.foreign(root, folder):
         raise Refused(*faults)
-    # It lives for a moment: a fifth of its work would be to collect garbage.
-    env = os.environ | {"GOGC": "400"}
-    done = subprocess.run([program, "build", folder], cwd=root, env=env, capture_output=True, text=True)
-    if done.returncode:
+    done = manifests.ask({"root": str(root), "folder": folder})
+    if done["failed"]:
         # Of files that are not YAML kustomize does not name the place.
-        raise Refused(*(_not_yaml(root, folder) or [f"{folder}: {line}" for line in _said(done.stderr, root)]))
-    return done.stdout
+        raise Refused(*(_not_yaml(root, folder) or [f"{folder}: {line}" for line in _said(done["words"], root)]))
+    return str(done["output"])
 
 
 _FROM = re.compile(
@@ -75,7 +68,9 @@ def build_all(root: Path, folders: Iterable[str]) -> dict[str, str]:
     listed = list(folders)
     faults: list[str] = []
     renders: dict[str, str] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    # Where there are few, one process has rendered them before a second one is there.
+    processes = os.cpu_count() if len(listed) > 6 else 1
+    with ThreadPoolExecutor(processes) as pool:
         for folder, future in [(folder, pool.submit(build, root, folder)) for folder in listed]:
             try:
                 renders[folder] = future.result()

@@ -30,7 +30,8 @@ def cache() -> Path:
 
 @dataclass(frozen=True)
 class Program:
-    """A Go program of `tools/<name>/go.mod`. `fetch_mb` and `minutes` were measured on two cores, nothing cached."""
+    """A Go program of `tools/<name>/go.mod`, or the one that is written there itself. `fetch_mb` and `minutes` were
+    measured on two cores, nothing cached."""
 
     name: str
     fetch_mb: int
@@ -47,7 +48,14 @@ class Program:
         return TOOLS / (self.shared or self.name)
 
     @property
+    def sources(self) -> list[Path]:
+        """The program's code, if it is this repository's own."""
+        return sorted(self.folder.glob("*.go"))
+
+    @property
     def package(self) -> str:
+        if self.sources:
+            return "."
         name = re.escape(self.name) if self.shared else ""
         return _find(rf"^(?:tool |\t)(\S+{name})$", self.folder / "go.mod")
 
@@ -62,12 +70,13 @@ class Program:
 
     @property
     def version(self) -> str:
-        return self.module[1]
+        return "devel" if self.sources else self.module[1]
 
     @property
     def path(self) -> Path:
         also = repr((self.keep, self.variable)) if self.keep or self.variable else ""
-        key = _key(self.folder / "go.mod", self.folder / "go.sum", TOOLS / "requirements.txt", also=also)
+        pins = (self.folder / "go.mod", self.folder / "go.sum", TOOLS / "requirements.txt")
+        key = _key(*pins, *self.sources, also=also)
         return cache() / "bin" / f"{self.name}-{self.version}-{key}"
 
     @property
@@ -127,6 +136,8 @@ def _require(program: Program | Wheel) -> Path:
     return program.path
 
 
+# What the commands ask; the next two are the programs whose libraries it has.
+MANIFESTS = Program("manifests", fetch_mb=28, minutes=0.8)
 KUSTOMIZE = Program("kustomize", fetch_mb=25, minutes=0.7)
 KUBECONFORM = Program("kubeconform", fetch_mb=5, minutes=0.2)
 ACTIONLINT = Program("actionlint", fetch_mb=5, minutes=0.3)

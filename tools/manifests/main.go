@@ -1,0 +1,147 @@
+// Renders overlays with kustomize's library and checks objects against schemas with kubeconform's, as their programs
+// do, one request after the other. Starting either program takes ten times as long as what it is asked.
+//
+// A request and its answer are a line of JSON each, on standard input and output. Kustomize's library has data races,
+// so that nothing here runs side by side; who wants more starts a second process.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"os"
+
+	"github.com/yannh/kubeconform/pkg/resource"
+	"github.com/yannh/kubeconform/pkg/validator"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+)
+
+type request struct {
+	// To render: the working directory and the folder as `kustomize build` takes them.
+	Root   string `json:"root"`
+	Folder string `json:"folder"`
+	// To check: kubeconform's -schema-location, and each object as JSON.
+	Schemas string   `json:"schemas"`
+	Objects []string `json:"objects"`
+}
+
+type answer struct {
+	// The render, and what else the program would have printed.
+	Output string `json:"output"`
+	Words  string `json:"words"`
+	Failed bool   `json:"failed"`
+	// One for each object.
+	Results []result `json:"results"`
+}
+
+type result struct {
+	Valid bool   `json:"valid"`
+	Words string `json:"words"`
+}
+
+func main() {
+	in := bufio.NewReader(os.Stdin)
+	out := json.NewEncoder(os.Stdout)
+	out.SetEscapeHTML(false)
+	said, err := os.CreateTemp("", "manifests-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	_ = os.Remove(said.Name())
+	for {
+		line, err := in.ReadBytes('\n')
+		if err == io.EOF {
+			return
+		}
+		var asked request
+		if err == nil {
+			err = json.Unmarshal(line, &asked)
+		}
+		if err != nil {
+			log.Fatal(err)
+		}
+		if err := out.Encode(reply(asked, said)); err != nil {
+			log.Fatal(err)
+		}
+	}
+}
+
+func reply(asked request, said *os.File) answer {
+	if asked.Schemas != "" {
+		return check(asked)
+	}
+	// The libraries write warnings wherever they are.
+	own := os.Stderr
+	os.Stderr = said
+	log.SetOutput(said)
+	defer func() {
+		os.Stderr = own
+		log.SetOutput(own)
+	}()
+	output, err := render(asked)
+	if err != nil {
+		fmt.Fprintf(said, "Error: %v\n", err)
+	}
+	return answer{Output: output, Words: taken(said), Failed: err != nil}
+}
+
+func render(asked request) (string, error) {
+	if err := os.Chdir(asked.Root); err != nil {
+		return "", err
+	}
+	defer os.Chdir("/") //nolint:errcheck // it is always there
+	options := krusty.MakeDefaultOptions()
+	options.Reorder = krusty.ReorderOptionLegacy // the program's default
+	objects, err := krusty.MakeKustomizer(options).Run(filesys.MakeFsOnDisk(), asked.Folder)
+	if err != nil {
+		return "", err
+	}
+	text, err := objects.AsYaml()
+	return string(text), err
+}
+
+// taken empties the file and gives what was in it.
+func taken(said *os.File) string {
+	if _, err := said.Seek(0, io.SeekStart); err != nil {
+		log.Fatal(err)
+	}
+	words, err := io.ReadAll(said)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := said.Truncate(0); err != nil {
+		log.Fatal(err)
+	}
+	if _, err := said.Seek(0, io.SeekStart); err != nil {
+		log.Fatal(err)
+	}
+	return string(words)
+}
+
+// validators has the compiled schemas of each location: compiling takes nearly all of a check's time.
+var validators = map[string]validator.Validator{}
+
+func check(asked request) answer {
+	known, err := validators[asked.Schemas], error(nil)
+	if known == nil {
+		known, err = validator.New([]string{asked.Schemas}, validator.Opts{Strict: true})
+		if err != nil {
+			return answer{Words: err.Error(), Failed: true}
+		}
+		validators[asked.Schemas] = known
+	}
+	results := make([]result, len(asked.Objects))
+	for number, object := range asked.Objects {
+		found := known.ValidateResource(resource.Resource{Bytes: []byte(object)})
+		results[number] = result{Valid: found.Status == validator.Valid}
+		if found.Err != nil {
+			results[number].Words = found.Err.Error()
+		} else if !results[number].Valid {
+			results[number].Words = "was skipped"
+		}
+	}
+	return answer{Results: results}
+}
