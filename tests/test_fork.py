@@ -46,7 +46,8 @@ def test_a_fork_with_its_own_model_alone_is_valid_and_the_engines_tests_run_in_i
     ):
         ran = subprocess.run(
             [".venv/bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
-            cwd=checkout.root / folder, env=os.environ, capture_output=True, text=True,
+            cwd=checkout.root / folder, env=os.environ | {"MYPY_CACHE_DIR": str(ROOT / "model-src/.mypy_cache")},
+            capture_output=True, text=True,
         )  # fmt: skip
         assert ran.returncode == 0, ran.stdout + ran.stderr
 
