@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BUCKET, IMAGE, ROOT, S3, Checkout, Version, package
+from conftest import BUCKET, IMAGE, ROOT, S3, Checkout, Version, make_checkout, package, write_release
+
+from gitops.releases.release import Target
 
 INPUTS = ["sepal_length", "sepal_width"]
 LABELS = ["setosa", "versicolor"]
@@ -21,33 +23,36 @@ def flower(row: int, wider: float = 0.0) -> tuple[list[float], str]:
     return [4.0 + row % 10 / 10, round(2.0 + row % 9 / 10 + wider, 1)], LABELS[row % 2]
 
 
-@pytest.fixture
-def checkout(whole_checkout: Checkout) -> Checkout:
-    """With the code, which is run there."""
-    return whole_checkout
-
-
-@pytest.fixture
-def monitored(checkout: Checkout, s3: S3, tmp_path: Path) -> tuple[Checkout, Version]:
-    """A clone whose dev runs a version with a reference in both apps."""
+@pytest.fixture(scope="module")
+def kept(whole_template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, Version]:
+    """A clone whose dev runs a version with a reference in both apps, and the version, which is in no bucket yet."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*INPUTS, "prediction", "target"])
     for row in range(150):
         values, label = flower(row)
         writer.writerow([*values, label, label])
+    checkout = make_checkout(whole_template, tmp_path_factory.mktemp("monitored"))
     inputs = [{"name": name, "type": "float32"} for name in INPUTS]
     made = package(
-        tmp_path / "artifacts",
+        checkout.root.parent / "artifacts",
         signature={"inputs": inputs, "outputs": {"labels": LABELS}},
         more={"reference/reference.csv": text.getvalue()},
     )
-    assert s3.upload(made) == made.uri
+    write_release(checkout.root, Target("lily-sklearn", "dev"), made, "sklearn")
+    write_release(checkout.root, Target("lily-api", "dev"), made, "onnx", IMAGE)
+    checkout.commit("Release in dev")
+    return checkout, made
+
+
+@pytest.fixture
+def monitored(kept: tuple[Checkout, Version], s3: S3) -> tuple[Checkout, Version]:
+    """For each test as if it were new: no test here commits anything."""
+    checkout, made = kept
+    checkout.git("clean", "-fdqx")
     # The packages are those of this checkout; a clone of a user has its own.
     (checkout.root / "model-src/.venv").symlink_to(ROOT / "model-src/.venv")
-    both = ("--release", f"lily-sklearn:dev={made.uri}", "--release", f"lily-api:dev={made.uri},{IMAGE}")
-    done = checkout.run("bump_model", *both, "--commit")
-    assert done.code == 0, done.err
+    assert s3.upload(made) == made.uri
     return checkout, made
 
 
@@ -105,15 +110,19 @@ def test_drift_is_told_and_asks_for_training(monitored: tuple[Checkout, Version]
     assert f"- lily {version.version}: drift: not due: 1 of 3 columns until " in asked.out
 
 
-def test_a_window_without_enough_rows_is_no_verdict(monitored: tuple[Checkout, Version], s3: S3) -> None:
+def test_a_window_without_enough_rows_is_no_verdict_and_leaves_no_old_one(
+    monitored: tuple[Checkout, Version], s3: S3
+) -> None:
     checkout, version = monitored
     log(s3, version, rows=20)
+    checkout.write(old := "model-src/reports/drift/dev/lily-api/verdict.json", "{}")
 
     done = checkout.run("check_drift", "--app", "lily-api", "--env", "dev", "--json")
 
     assert done.code == 1
     assert done.errors[0].startswith(f"lily-api in dev: --log s3://{BUCKET}/requests/dev/: 20 rows of lily ")
     assert json.loads(done.out)["apps"][0]["verdict"] is None
+    assert not (checkout.root / old).exists()
 
 
 def test_a_version_whose_reference_was_altered_is_not_judged_by_it(monitored: tuple[Checkout, Version], s3: S3) -> None:
@@ -173,18 +182,11 @@ def test_the_named_command_names_a_lock_that_has_evidently() -> None:
     assert "\nevidently==" in lock
 
 
-def test_what_cannot_be_judged_leaves_no_old_verdict(monitored: tuple[Checkout, Version], s3: S3) -> None:
-    checkout, _ = monitored
-    checkout.write(verdict := "model-src/reports/drift/dev/lily-api/verdict.json", "{}")
-
-    assert checkout.run("check_drift", "--app", "lily-api", "--env", "dev").code == 1
-    assert not (checkout.root / verdict).exists()
-
-
 def test_another_log_can_be_named_from_anywhere(monitored: tuple[Checkout, Version], s3: S3, tmp_path: Path) -> None:
-    """As a process, with a local log named relative to where it is called, of an app that writes none itself."""
+    """As a process, with a local log named relative to where it is called, of an app that writes none itself. It is
+    too short for a verdict, which is judged above."""
     checkout, version = monitored
-    log(s3, version)
+    log(s3, version, rows=20)
     shutil.copytree(s3.files / "requests/dev", tmp_path / "here/log")
 
     done: Any = subprocess.run(
@@ -193,5 +195,6 @@ def test_another_log_can_be_named_from_anywhere(monitored: tuple[Checkout, Versi
         cwd=tmp_path / "here", capture_output=True, text=True,
     )  # fmt: skip
 
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "here/drift/lily-sklearn/verdict.json").is_file()
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: lily-sklearn in dev: --log {tmp_path / 'here/log'}: 20 rows of lily ")
+    assert (tmp_path / "here/drift/lily-sklearn").is_dir()

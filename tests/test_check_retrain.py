@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import IMAGE, S3, Checkout, Version, package
+from conftest import IMAGE, S3, Checkout, Version, make_checkout, package, write_release
 
 import check_retrain
+from gitops.releases.release import Target
 from gitops.repo import layout
 
 from contract import verdict
@@ -36,14 +37,23 @@ def measured(metric: str, value: float, rows: int = 60) -> dict[str, Any]:
     return {"rows": rows, "metrics": {metric: {"current": value, "reference": value}}}
 
 
+@pytest.fixture(scope="module")
+def kept(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A clone whose dev runs the version of the fixture `version`."""
+    made = make_checkout(template, tmp_path_factory.mktemp("released"))
+    version = package(made.root.parent / "artifacts")
+    write_release(made.root, Target("lily-api", "dev"), version, "onnx", IMAGE)
+    made.commit("Release in dev")
+    made.git("tag", "released")
+    return made
+
+
 @pytest.fixture
-def released(checkout: Checkout, version: Version) -> tuple[Checkout, Version]:
-    """A clone whose dev runs the version, released today."""
-    done = checkout.run(
-        "bump_model", "--app", "lily-api", "--env", "dev", "--model-uri", version.uri, "--image", IMAGE, "--commit"
-    )
-    assert done.code == 0, done.err
-    return checkout, version
+def released(kept: Checkout, version: Version) -> tuple[Checkout, Version]:
+    """For each test as if it were new; released today."""
+    kept.git("checkout", "-q", "-f", "-B", "cicd", "released")
+    kept.git("clean", "-fdqx")
+    return kept, version
 
 
 def file_of(checkout: Checkout, content: Any, app: str = "lily-api") -> Path:

@@ -8,13 +8,12 @@ import re
 import shutil
 import signal
 import subprocess
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import IMAGE, ROOT, S3, Checkout, git, little, make_checkout, package, run, wait_until
+from conftest import ROOT, S3, Checkout, git, make_checkout, package, run, type_checked
 from test_interruption import killed
 
 import new_model
@@ -22,7 +21,6 @@ import new_model
 from contract.errors import Refused
 
 MODEL_BIN = ROOT / "model-src/.venv/bin"
-SAMPLE = {"features": [5.3, 3.5, 1.4, 0.2]}
 WINE = ("wine", "--shape", "api")
 FOLDERS = [
     "apps/wine-api",
@@ -72,68 +70,7 @@ def workload(checkout: Checkout, overlay: str) -> dict[str, Any]:
     return dict(found)
 
 
-def ask(checkout: Checkout, deployment: dict[str, Any], s3: S3, log: Path) -> dict[str, Any]:
-    """Starts the service as the Deployment says, and asks it for the sample."""
-    [container] = deployment["spec"]["template"]["spec"]["containers"]
-    # What differs from a pod: where it listens, and which S3 it reads with which credentials.
-    env = os.environ | {item["name"]: item["value"] for item in container["env"]} | s3.variables
-    env |= {"HOST": "127.0.0.1", "PORT": "0", "DRAIN_SECONDS": "0"}
-    command = [MODEL_BIN / "python", *container["command"][1:]]
-    with (
-        log.open("w") as out,
-        subprocess.Popen(command, cwd=checkout.root / "model-src", env=env, stderr=out) as process,
-    ):
-        try:
-            wait_until(lambda: "listening on " in log.read_text() or process.poll() is not None, "the service listens")
-            url = log.read_text().partition("listening on ")[2].split()[0]
-            wait_until(lambda: answers(f"{url}/readyz"), "the service is ready")
-            asked = urllib.request.Request(
-                f"{url}/predict", json.dumps(SAMPLE).encode(), {"Content-Type": "application/json"}
-            )
-            with urllib.request.urlopen(asked, timeout=10) as answer:
-                return dict(json.load(answer))
-        finally:
-            process.terminate()
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5):
-            return True
-    except OSError:
-        return False
-
-
-# From nothing to an answer
-
-
-def test_a_new_model_trains_validates_deploys_to_dev_and_answers(ready: Checkout, s3: S3, tmp_path: Path) -> None:
-    made = ready.run("new_model", *WINE)
-
-    assert made.code == 0, made.err
-    assert "  dvc repro models/wine/dvc.yaml\n" in made.out
-    assert "python scripts/bump_model.py --app wine-api --env dev --model-uri URI --image IMAGE --push\n" in made.out
-    assert new(ready) == FOLDERS
-    params = "model-src/models/wine/params.yaml"
-    ready.write(params, little(ready.read(params)))
-    train(ready, "dvc repro models/wine/dvc.yaml")
-    ready.commit("Add the model wine")
-    train(ready, "python -m lifecycle version wine")
-    artifacts = ready.root / "model-src/artifacts/wine"
-    uri = done(ready, "upload_model", "--model", "wine", "--artifacts", artifacts).strip()
-    assert uri.startswith("s3://mlops-prod/models/wine/")
-    done(ready, "validate")
-    done(ready, "bump_model", "--app", "wine-api", "--env", "dev", "--model-uri", uri, "--image", IMAGE, "--commit")
-
-    deployment = workload(ready, "overlays/dev/wine-api")
-
-    assert deployment["metadata"]["name"] == "wine-api"
-    [container] = deployment["spec"]["template"]["spec"]["containers"]
-    assert {"name": "MODEL_URI", "value": f"{uri}onnx/"} in container["env"]
-    assert ready.git("status", "--porcelain") == ""
-    said = ask(ready, deployment, s3, tmp_path / "log")
-    assert (said["prediction"], said["model_version"]) == ("setosa", uri.rstrip("/").rpartition("/")[2])
-    done(ready, "validate", "--changed-since", "HEAD^")
+# What goes on from it
 
 
 def test_a_regression_of_the_other_shape_trains_and_deploys(ready: Checkout, s3: S3, tmp_path: Path) -> None:
@@ -172,12 +109,14 @@ def test_what_is_made_passes_the_linter_and_is_type_checked(ready: Checkout) -> 
         done(ready, "new_model", name, "--kind", kind, "--only", "model")
         ready.commit(f"Add the model {name}")
 
-    for command in ("ruff check models", "ruff format --check models", "mypy --verbose"):
+    for command in ("ruff check models", "ruff format --check models"):
         program, *args = command.split()
         ran = subprocess.run(
             [MODEL_BIN / program, *args], cwd=ready.root / "model-src", capture_output=True, text=True
         )  # fmt: skip
         assert ran.returncode == 0, ran.stdout
+    ran = type_checked(ready.root, "--verbose")
+    assert ran.returncode == 0, ran.stdout
     assert {"models.optuna.model", "models.packing.schema"} <= {*re.findall(r"models\.\w+\.\w+", ran.stderr)}
 
 
@@ -309,6 +248,7 @@ def test_the_same_again_changes_nothing(ready: Checkout) -> None:
     done(ready, "new_model", *WINE)
     before = ready.state()
 
+    assert new(ready) == FOLDERS
     again = ready.run("new_model", *WINE)
 
     assert (again.code, ready.state()) == (0, before)

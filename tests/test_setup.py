@@ -83,8 +83,15 @@ class Copy:
         return locks
 
 
+@pytest.fixture(scope="module")
+def index() -> dict[str, str]:
+    """Where this machine's pip looks for packages, as uv is told. Asking takes as long as all else that the tests do;
+    the one about it asks again."""
+    return setup._uv_variables(sys.executable)
+
+
 @pytest.fixture
-def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copy:
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: dict[str, str]) -> Copy:
     for name in ["scripts/setup.py", *LOCKS]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
@@ -96,6 +103,7 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copy:
     spec.loader.exec_module(module)
     made = Copy(tmp_path, module)
     monkeypatch.setattr(module, "_call", made.call)
+    monkeypatch.setattr(module, "_uv_variables", lambda python: index)
     monkeypatch.setattr(building, "build", made.build)
     return made
 
@@ -267,7 +275,7 @@ def test_pip_installs_where_uv_cannot_be_had(copy: Copy, monkeypatch: pytest.Mon
     assert [call[1:3] for call in copy.calls] == [["-m", "venv"], ["-m", "pip"]]
 
 
-def test_uv_looks_for_packages_where_pip_would(copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uv_looks_for_packages_where_pip_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the configuration that a real pip tells: of a file, and of variables, which come first."""
     for name in [name for name in os.environ if name.startswith(("PIP_", "UV_", "SSL_"))]:
         monkeypatch.delenv(name)
@@ -281,9 +289,9 @@ def test_uv_looks_for_packages_where_pip_would(copy: Copy, tmp_path: Path, monke
     monkeypatch.setenv("PIP_INDEX_URL", "https://of.the.variable/simple")
     monkeypatch.setenv("PYTHONPATH", "must not reach uv")
 
-    found = copy.module._uv_variables(sys.executable)
+    found = setup._uv_variables(sys.executable)
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://of.uv/simple")
-    own = copy.module._uv_variables(sys.executable)
+    own = setup._uv_variables(sys.executable)
 
     assert {name: value for name, value in found.items() if name.startswith(("UV_", "SSL_"))} == {
         "UV_DEFAULT_INDEX": "https://of.the.variable/simple",

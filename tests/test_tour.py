@@ -1,4 +1,5 @@
-"""The demo as a new user runs it, and README.md, held to what it says by the demo's clone."""
+"""The demo as a new user runs it, on a model that the command has just made, and README.md, held to what it says by
+the demo's clone."""
 
 from __future__ import annotations
 
@@ -10,10 +11,14 @@ from pathlib import Path
 
 import boto3
 import pytest
-from conftest import BUCKET, ROOT, copy_checkout, s3_running
+import yaml
+from conftest import BUCKET, IMAGE, ROOT, copy_checkout, little, make_checkout, s3_running
 
+import demo
 import setup
 from gitops.programs import tools
+
+from contract.errors import Refused
 
 
 def of_the_sample(text: str) -> str:
@@ -31,10 +36,11 @@ BLOCK = re.compile(r"^<!-- (?P<mark>.+?) -->\n```(?P<language>\w*)\n(?P<text>.*?
 
 @dataclass(frozen=True)
 class Tour:
-    """A repository in which `make demo` was run, and what it printed."""
+    """A repository in which a model was made and `make demo` was run, and what both printed."""
 
     root: Path
     env: dict[str, str]
+    told: str
     printed: str
 
     @property
@@ -59,8 +65,7 @@ def tour(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) 
     root = tmp_path_factory.mktemp("tour") / "model-gitops"
     root.mkdir()
     copy_checkout(root)
-    for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "The template"]):
-        subprocess.run(["git", *command], cwd=root, env=environment, check=True)
+    told = make_the_model_anew(root, environment)
     # What `make demo` would install is installed already: the very environments in which the tests run.
     for folder in (".venv", "model-src/.venv"):
         (root / folder).symlink_to(ROOT / folder)
@@ -68,7 +73,28 @@ def tour(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) 
     env = environment | {"AWS_SESSION_TOKEN": "foreign", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
     done = make("demo", root, env)
     assert done.returncode == 0, done.stdout
-    return Tour(root, environment | {"PATH": f"{ROOT / '.venv/bin'}:{environment['PATH']}"}, done.stdout)
+    return Tour(root, environment | {"PATH": f"{ROOT / '.venv/bin'}:{environment['PATH']}"}, told, done.stdout)
+
+
+def make_the_model_anew(root: Path, environment: dict[str, str]) -> str:
+    """Makes a repository of a folder whose model and its service come from the command, which printed this."""
+    for path in ("model-src/models/lily", "apps/lily-api", *root.glob("overlays/*/lily-api")):
+        shutil.rmtree(root / path)
+
+    def call(*command: str | Path) -> str:
+        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    call("git", "init", "-q", "-b", "main")
+    call("git", "add", "-A")
+    call("git", "commit", "-qm", "The template")
+    told = call(ROOT / ".venv/bin/python", "scripts/new_model.py", "lily", "--shape", "api")
+    params = root / "model-src/models/lily/params.yaml"
+    params.write_bytes(little(params.read_bytes()))
+    call("git", "add", "-A")
+    call("git", "commit", "-qm", "Add the model lily")
+    return told
 
 
 def test_the_demo_ends_with_the_species_and_a_second_version_in_dev(tour: Tour) -> None:
@@ -89,34 +115,65 @@ def test_the_demo_writes_nothing_outside_its_folder(tour: Tour) -> None:
     assert status.stdout == ""
 
 
-def test_the_demo_fails_when_a_stored_model_was_altered(
-    tour: Tour, tmp_path: Path, environment: dict[str, str]
+def test_a_new_model_goes_the_way_that_its_command_prints_and_is_valid_then(
+    tour: Tour, tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = Path(shutil.copytree(tour.root, tmp_path / "copy", symlinks=True))
-    [file] = root.glob(f".demo/s3/buckets/{BUCKET}/models/lily/{tour.versions['prod']}/onnx/model.onnx")
+    """The demo has trained it, uploaded it and asked it by the same commands; the release in dev is run as printed."""
+    for command in ("dvc repro models/lily/dvc.yaml", "python -m lifecycle version lily"):
+        assert f"  {command}\n" in tour.told
+        assert f"$ {command}\n" in tour.printed
+    upload = "python scripts/upload_model.py --model lily --artifacts model-src/artifacts/lily"
+    assert f"  {upload}\n" in tour.told
+    assert f"$ {upload} " in tour.printed
+    [release] = re.findall(r"^  python scripts/bump_model\.py (.* --push)$", tour.told, re.M)
+    assert release == "--app lily-api --env dev --model-uri URI --image IMAGE --push"
+    uri = f"s3://{BUCKET}/models/lily/{tour.versions['dev']}/"
+    checkout = make_checkout(tour.root / ".demo/remote.git", tmp_path)
+    with s3_running(tour.root / ".demo/s3", environment) as s3:
+        for name, value in s3.variables.items():
+            monkeypatch.setenv(name, value)
+        released = checkout.run("bump_model", *release.replace("URI", uri).replace("IMAGE", IMAGE).split())
+    assert released.code == 0, released.err
+    checkout.git("pull", "-q")
+
+    for changed in ((), ("--changed-since", "HEAD^")):
+        checked = checkout.run("validate", *changed)
+        assert checked.code == 0, checked.err
+    [deployment] = [
+        item
+        for item in yaml.safe_load_all(checkout.run("render", "overlays/dev/lily-api").out)
+        if item["kind"] == "Deployment"
+    ]
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    assert {"name": "MODEL_URI", "value": f"{uri}onnx/"} in container["env"]
+
+
+def test_the_demo_ends_where_a_stored_model_was_altered(
+    tour: Tour, tmp_path: Path, environment: dict[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its own step that uploads, which every run of it takes: a command that fails ends the demo."""
+    data = Path(shutil.copytree(tour.root / ".demo/s3", tmp_path / "s3"))
+    [file] = data.glob(f"buckets/{BUCKET}/models/lily/{tour.versions['dev']}/onnx/model.onnx")
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
+    with s3_running(data, environment) as s3:
 
-    done = make("demo", root, tour.env)
+        def ended() -> str:
+            shell = demo.Shell(tour.clone, tour.root, tour.env | s3.variables)
+            command = ("upload_model.py", "--model", "lily", "--artifacts", "model-src/artifacts/lily")
+            with pytest.raises(Refused, match=r"^the demo ends here: `.*` failed with exit code 1$"):
+                shell.script(*command)
+            return capfd.readouterr().out
 
-    assert done.returncode != 0
-    assert "the stored bytes do not match the checksum they were stored with; the object is damaged" in done.stdout
-    assert "setosa" not in done.stdout
-    # The step that failed, once more: the object and its checksum are altered at once, as a writer of the bucket can.
-    with s3_running(root / ".demo/s3", environment) as s3:
+        assert "the stored bytes do not match the checksum they were stored with; the object is damaged" in ended()
+        # The object and its checksum are altered at once, as a writer of the bucket can.
         client = boto3.client(
             "s3", endpoint_url=s3.url, aws_access_key_id="local", aws_secret_access_key="local-secret"
         )
         key = file.relative_to(s3.files).as_posix()
         client.put_object(Bucket=BUCKET, Key=key, Body=b"another model", ChecksumAlgorithm="SHA256")
-        done = subprocess.run(
-            ["python", "scripts/upload_model.py", "--model", "lily", "--artifacts", "model-src/artifacts/lily"],
-            cwd=root / ".demo/clone", env=tour.env | s3.variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True,
-        )  # fmt: skip
-    assert done.returncode == 1
-    assert "versions are never overwritten: find out who wrote that object" in done.stdout
+        assert "versions are never overwritten: find out who wrote that object" in ended()
 
 
 def test_the_readme_is_true(tour: Tour, environment: dict[str, str]) -> None:
