@@ -49,9 +49,9 @@ class Process:
     ) -> None:
         _start_server()
         self.stderr = stderr
-        self._process = _FORKS.Process(
-            target=_python, args=([*arguments], folder, {**variables}, os.fspath(stdout), os.fspath(stderr))
-        )
+        given = ([*arguments], folder, {**variables}, os.fspath(stdout), os.fspath(stderr))
+        # A daemon is ended with the tests; they would wait for any other one.
+        self._process = _FORKS.Process(target=_python, args=given, daemon=True)
         self._process.start()
 
     @property
