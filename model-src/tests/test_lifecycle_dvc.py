@@ -72,10 +72,15 @@ def test_a_clean_clone_makes_the_committed_lock_again(trained: Repository, tmp_p
     out, err = tmp_path / "out", tmp_path / "err"
     err.touch()
     process = warm.Process(["-m", "dvc", "repro", LILY], clone.source, variables, out, err)
-    wait_until(lambda: "trial 1 of 3000" in err.read_text() or process.poll() is not None, "the search has begun")
-    refused = clone.run("dvc", "repro", LILY)
-    # As Ctrl-C does it: the stage and DVC at once.
-    os.killpg(process.pid, signal.SIGINT)
+    try:
+        # Three stages come before it, each a process that imports for itself.
+        wait_until(
+            lambda: "trial 1 of 3000" in err.read_text() or process.poll() is not None, "the search has begun", 120
+        )
+        refused = clone.run("dvc", "repro", LILY)
+    finally:
+        # As Ctrl-C does it: the stage and DVC at once.
+        os.killpg(process.pid, signal.SIGINT)
     assert process.wait(60) != 0
 
     assert stages_run(out.read_text()) == STAGES[:4]
