@@ -6,10 +6,7 @@ that names it, is added here.
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,13 +106,16 @@ def make(
 
 def refuse_outdated(paths: Files) -> None:
     """Raises Refused unless everything that the pipeline makes is what its lock has."""
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "status", "--json", str(paths.pipeline)], capture_output=True, text=True
-    )
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
     command = f"dvc repro {paths.pipeline}"
-    if done.returncode:
-        raise Refused(f"{paths.pipeline}: {' '.join(done.stderr.split())}; run `{command}`")
-    if changed := json.loads(done.stdout):
+    try:
+        with Repo() as repo:
+            changed = repo.status([str(paths.pipeline)])
+    except DvcException as error:
+        raise Refused(f"{paths.pipeline}: {' '.join(str(error).split())}; run `{command}`") from None
+    if changed:
         stages = ", ".join(name.rpartition(":")[2] for name in changed)
         raise Refused(f"{paths.pipeline}: not up to date: {stages}; run `{command}` and commit its lock")
 

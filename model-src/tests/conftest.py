@@ -14,6 +14,7 @@ from pathlib import Path
 import boto3
 import httpx
 import pytest
+import warm
 from moto.server import ThreadedMotoServer
 from project import PROJECT, SOURCE
 
@@ -96,16 +97,19 @@ class Repository:
         return self.git("rev-parse", "HEAD")
 
     def run(self, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """`python -m ...` in model-src/."""
-        return self.python("-m", *args, **variables)
+        """`python -m ...` in model-src/, with the libraries imported already."""
+        return warm.run(["-m", *args], self.source, {**self.variables, **variables})
 
     def python(self, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        # The stages that DVC starts find `python` on PATH.
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         return subprocess.run(
             [sys.executable, *args],
-            cwd=self.source, env={**self.environment, "PATH": path, **variables}, capture_output=True, text=True,
+            cwd=self.source, env={**self.variables, **variables}, capture_output=True, text=True,
         )  # fmt: skip
+
+    @property
+    def variables(self) -> dict[str, str]:
+        # The stages that DVC starts find `python` on PATH.
+        return {**self.environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
     def clone(self, root: Path) -> Repository:
         subprocess.run(["git", "clone", "--quiet", self.root, root], check=True)
@@ -146,12 +150,11 @@ for stage in stages.STAGES.values():
     stage(name)
 """
 VERSION = """
-for command in (
-    [sys.executable, "-m", "dvc", "commit", "--quiet", "--force", "--with-deps", f"models/{name}/dvc.yaml"],
-    ["git", "add", "--all"],
-    ["git", "commit", "--quiet", "--message", "Train"],
-):
-    subprocess.run(command, check=True)
+from dvc.cli import main
+
+assert main(["commit", "--quiet", "--force", "--with-deps", f"models/{name}/dvc.yaml"]) == 0
+for command in (["add", "--all"], ["commit", "--quiet", "--message", "Train"]):
+    subprocess.run(["git", *command], check=True)
 stages.version(name)
 """
 
@@ -166,7 +169,7 @@ def train(root: Path, environment: Mapping[str, str], model: str) -> Repository:
         if (shared / "done").exists():
             return Repository(shared / "repository", environment)
         repository = make_repository(shared / "repository", environment)
-        succeeds(repository.python("-c", STAGES + VERSION, model, PYTHONHASHSEED="1", **dated(DATE)))
+        succeeds(warm.run(["-c", STAGES + VERSION, model], repository.source, {**repository.variables, **dated(DATE)}))
         (shared / "done").touch()
     return repository
 
@@ -237,10 +240,15 @@ class Service:
 
     def __init__(self, folder: Path, variables: Mapping[str, str], options: tuple[str, ...], log: Path) -> None:
         self._log = log
-        with log.open("w") as stream:
-            self.process = subprocess.Popen(
-                [sys.executable, *options, "-m", "serving"], cwd=folder, env=variables, stderr=stream
-            )
+        log.touch()
+        self.process: warm.Process | subprocess.Popen[bytes]
+        if options or folder != SOURCE:
+            with log.open("w") as stream:
+                self.process = subprocess.Popen(
+                    [sys.executable, *options, "-m", "serving"], cwd=folder, env=variables, stderr=stream
+                )
+        else:
+            self.process = warm.Process(["-m", "serving"], folder, variables, Path(os.devnull), log)
 
     @property
     def said(self) -> str:

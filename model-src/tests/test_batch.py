@@ -17,6 +17,7 @@ import boto3
 import numpy as np
 import onnx
 import pytest
+import warm
 from conftest import SOURCE, Repository, Service, upload, wait_until
 
 from contract import manifest
@@ -52,20 +53,38 @@ def bucket(request: pytest.FixtureRequest, s3_url: str, monkeypatch: pytest.Monk
     """A bucket of the test's own, to which every S3 client is led."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_url)
     monkeypatch.setattr(streams, "_S3", S3(PATIENT))
+    monkeypatch.setattr(streams, "PART", PART)
     name = "batch-" + hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
     boto3.client("s3").create_bucket(Bucket=name)
     return name
 
 
-def start(*options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "serving.batch", *options], cwd=SOURCE, stderr=subprocess.PIPE, text=True
-    )
+PART = 5 << 20
+"""Bytes of a part of an upload, of which S3 takes no smaller ones."""
+BATCH = f"""
+import sys
+from serving import batch
+from storage import streams
+
+streams.PART = {PART}
+sys.exit(batch.main())
+"""
+Start = Callable[..., warm.Process]
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    said = process.communicate(timeout=60)[1]
-    return process.returncode, said
+@pytest.fixture
+def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
+    """Begins a process of its own."""
+
+    def begin(*options: str) -> warm.Process:
+        said = tmp_path_factory.mktemp("batch")
+        return warm.Process(["-c", BATCH, *options], SOURCE, os.environ, said / "out", said / "err")
+
+    return begin
+
+
+def ended(process: warm.Process) -> tuple[int, str]:
+    return process.wait(60), process.stderr.read_text()
 
 
 def put(uri: str, text: str) -> None:
@@ -124,8 +143,9 @@ def _number(text: str) -> float | str:
 
 @pytest.mark.parametrize("format", ["csv", "jsonl"])
 def test_a_batch_gives_the_answers_of_the_service(
-    model: str, trained: Repository, artifacts: Path, serve: Callable[..., Service], tmp_path: Path, format: str
-) -> None:
+    model: str, trained: Repository, artifacts: Path, serve: Callable[..., Service], start: Start, tmp_path: Path,
+    format: str,
+) -> None:  # fmt: skip
     with (artifacts / "reference/reference.csv").open() as stream:
         # In another order than the signature's, and without the column that the output adds.
         rows = [dict(reversed(row.items())) for row in csv.DictReader(stream)]
@@ -390,7 +410,7 @@ def pipe(file: Path) -> None:
 
 @pytest.mark.parametrize("same", [True, False], ids=["same", "different"])
 def test_of_two_at_once_one_writes_and_the_other_agrees_or_is_refused(
-    model: str, place: str, tmp_path: Path, same: bool
+    model: str, place: str, start: Start, tmp_path: Path, same: bool
 ) -> None:
     started = []
     for name in ("one", "two"):
@@ -412,13 +432,13 @@ def test_of_two_at_once_one_writes_and_the_other_agrees_or_is_refused(
     assert get(f"{place}/out.csv").count(f"setosa,1.0,0.0,0.0,{model}\n") in ((1,) if same else (1, 2))
 
 
-WIDE = f"{HEADER.strip()},note\n" + f"5.3,3.5,1.4,0.2,{'x' * 20_000}\n" * 1000
+WIDE = f"{HEADER.strip()},note\n" + f"5.3,3.5,1.4,0.2,{'x' * 6_000}\n" * 1000
 """One chunk of rows, large enough for a part of an upload."""
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_what_is_stopped_midway_leaves_no_output_and_is_done_the_next_time(
-    model: str, place: str, tmp_path: Path, number: signal.Signals
+    model: str, place: str, start: Start, tmp_path: Path, number: signal.Signals
 ) -> None:
     pipe(tmp_path / "in.csv")
     process = start("--input", f"{tmp_path}/in.csv", "--output", f"{place}/out.csv")
@@ -457,7 +477,7 @@ def test_what_is_too_large_for_a_part_is_uploaded_in_parts_as_one(
     assert boto3.client("s3").head_object(Bucket=bucket, Key="out.csv")["ETag"].endswith('-2"')
     rows = list(csv.DictReader(get(output).splitlines()))
     assert len(rows) == 1000
-    assert {(row["note"], row["prediction"]) for row in rows} == {("x" * 20_000, "setosa")}
+    assert {(row["note"], row["prediction"]) for row in rows} == {("x" * 6_000, "setosa")}
     said = capsys.readouterr().err.splitlines()
     assert "(as before)" in said[1]
     assert "is never overwritten" in said[2]
@@ -596,7 +616,7 @@ def test_what_is_not_there_is_refused(
 
 
 def test_a_version_in_s3_is_verified_before_anything_is_read(
-    artifacts: Path, trained: Repository, bucket: str, s3_url: str, monkeypatch: pytest.MonkeyPatch
+    artifacts: Path, trained: Repository, bucket: str, s3_url: str, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     described = trained.manifest()
     monkeypatch.setenv("MODEL_URI", upload(artifacts, described.version, s3_url, f"{bucket}-models"))
@@ -646,7 +666,7 @@ def test_a_batch_needs_no_library_of_training(model: str, tmp_path: Path) -> Non
 
 
 def test_a_stream_that_breaks_off_is_worth_trying_again(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: str, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that promises more bytes than it sends."""
     listening = socket.create_server(("127.0.0.1", 0))

@@ -3,7 +3,9 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import itertools
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import warm
 from conftest import SAMPLE, Repository, wait_until
 from project import PROJECT
 
@@ -222,35 +225,30 @@ import sys
 for blocked in ("skl2onnx", "onnx", "mlflow", "models", "contract", "lifecycle", "packing"):
     sys.modules[blocked] = None
 import joblib
-model = joblib.load(sys.argv[1])
-print(model.predict(eval(sys.argv[2])).tolist())
+for file, rows in zip(sys.argv[1::2], sys.argv[2::2]):
+    print(joblib.load(file).predict(eval(rows)).tolist())
 """
 
 
-@pytest.mark.parametrize(
-    ("name", "rows"),
-    [
-        ("lily", "[[5.3, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]]"),
-        ("sugar", "[[59, 2, 32.1, 101, 157, 93.2, 38, 4, 4.8598, 87], [30, 1, float('nan')] + [float('nan')] * 7]"),
-    ],
-)
-def test_a_stock_scikit_learn_server_loads_the_joblib(
-    name: str, rows: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    """Without any code of ours, as KServe's does it, from the plain lists of a request."""
-    file = of(name, request).source / "artifacts" / name / "sklearn/model.joblib"
+def test_a_stock_scikit_learn_server_loads_the_joblib(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Of a classifier and of a regression, without any code of ours, as KServe's does it, from the plain lists of a
+    request."""
+    asked = {
+        "lily": "[[5.3, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]]",
+        "sugar": "[[59, 2, 32.1, 101, 157, 93.2, 38, 4, 4.8598, 87], [30, 1, float('nan')] + [float('nan')] * 7]",
+    }
+    given = [(of(name, request).source / "artifacts" / name / "sklearn/model.joblib", asked[name]) for name in KINDS]
     done = subprocess.run(
-        [sys.executable, "-I", "-W", "error", "-c", STOCK_SERVER, file, rows],
+        [sys.executable, "-I", "-W", "error", "-c", STOCK_SERVER, *itertools.chain(*given)],
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
 
     assert done.stderr == ""
-    if name == "lily":
-        assert done.stdout == "['setosa', 'virginica']\n"
-    else:
-        first, second = json.loads(done.stdout)
-        assert 150 < first < 250
-        assert 50 < second < 200
+    flowers, patients = done.stdout.splitlines()
+    assert flowers == "['setosa', 'virginica']"
+    first, second = json.loads(patients)
+    assert 150 < first < 250
+    assert 50 < second < 200
 
 
 # What is refused, and what it leaves
@@ -491,11 +489,10 @@ def test_a_search_that_is_stopped_leaves_the_old_outcome(
     params.write_text(params.read_text().replace("trials: 4 ", "trials: 3000 "))
     before = contents(repository.source / "models/lily")
     log = tmp_path / "log"
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lifecycle", "tune", "lily"],
-            cwd=repository.source, env=repository.environment, stderr=stream,
-        )  # fmt: skip
+    log.touch()
+    process = warm.Process(
+        ["-m", "lifecycle", "tune", "lily"], repository.source, repository.environment, Path(os.devnull), log
+    )
     wait_until(lambda: "trial 2 of 3000" in log.read_text() or process.poll() is not None, "the search has begun")
     process.send_signal(sig)
 
@@ -506,23 +503,24 @@ def test_a_search_that_is_stopped_leaves_the_old_outcome(
     assert contents(repository.source / "models/lily") == before
 
 
-def test_two_at_once_leave_one_whole_package(repository: Repository) -> None:
+def test_two_at_once_leave_one_whole_package(repository: Repository, tmp_path: Path) -> None:
     package = repository.source / "models/lily/build/package"
     before = contents(package)
     shutil.rmtree(package)
 
     both = [
-        subprocess.Popen(
-            [sys.executable, "-m", "lifecycle", "package", "lily"],
-            cwd=repository.source, env=repository.environment, stderr=subprocess.PIPE, text=True,
+        warm.Process(
+            ["-m", "lifecycle", "package", "lily"],
+            repository.source, repository.environment, Path(os.devnull), tmp_path / name,
         )
-        for _ in range(2)
+        for name in ("one", "two")
     ]  # fmt: skip
-    said = [process.communicate()[1] for process in both]
+    codes = [process.wait(60) for process in both]
 
-    assert 0 in [process.returncode for process in both], said
-    for process, lines in zip(both, said, strict=True):
-        assert process.returncode == 0 or (process.returncode == 1 and lines.count("error: ") == 1), lines
+    assert 0 in codes
+    for process, code in zip(both, codes, strict=True):
+        lines = process.stderr.read_text()
+        assert code == 0 or (code == 1 and lines.count("error: ") == 1), lines
     assert contents(package) == before
     assert sorted(file.name for file in package.parent.iterdir() if file.name.startswith(".")) == []
 

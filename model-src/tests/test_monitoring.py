@@ -508,16 +508,19 @@ def test_from_the_service_to_the_verdict(
     client.put_object(Bucket="judged", Key="same/lily/labels/today.jsonl", Body=body)
     ask(drawn.assign(petal_length=drawn["petal_length"] + before["petal_length"].std()), "moved")
 
-    same = subprocess.run(
-        [sys.executable, "-m", "monitoring", *judging("same")],
-        cwd=SOURCE, env=os.environ | {"AWS_ENDPOINT_URL_S3": s3_url}, capture_output=True, text=True,
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_url)
+    refused = subprocess.run(
+        [sys.executable, "-m", "monitoring", *judging("same"), "--min-rows", "201"],
+        cwd=SOURCE, env=os.environ, capture_output=True, text=True,
     )  # fmt: skip
 
-    assert same.returncode == 0, same.stderr
-    verdict = json.loads(same.stdout)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("error: --log s3://judged/same: 200 rows of lily ")
+    # From here on in this process, which has imported what judges: it takes seconds.
+    assert monitoring.main(judging("same")) == 0
+    verdict = json.loads(capsys.readouterr().out)
     assert (verdict["rows"], verdict["drifted"], verdict["quality"]["rows"]) == (200, False, 200)
     assert verdict["quality"]["metrics"]["accuracy"]["current"] > 0.9
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_url)
     assert monitoring.main(judging("moved")) == 1
     out, err = capsys.readouterr()
     assert "petal_length: its values differ from the reference (ks " in err

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 import yaml
 from conftest import Repository
 from project import PROJECT, SOURCE
@@ -108,9 +109,10 @@ def ran(app: Path, trained: Repository, environment: dict[str, str], tmp_path_fa
     for place in places[1:]:
         place.mkdir()
     before = [files(place) for place in places]
-    done = call(
-        app, environment, "-m", "extras.pipelines", "run", "lily", "--out", str(root / "out"),
-        "--data", str(trained.source / "models/lily/data/raw.csv"), HOME=str(root / "home"), TMPDIR=str(root / "tmp"),
+    done = warm.run(
+        ["-m", "extras.pipelines", "run", "lily", "--out", str(root / "out"),
+         "--data", str(trained.source / "models/lily/data/raw.csv")],
+        app, {**environment, "HOME": str(root / "home"), "TMPDIR": str(root / "tmp")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     new = {name for place, old in zip(places, before, strict=True) for name in files(place) - old}

@@ -18,6 +18,7 @@ from typing import Any
 
 import boto3
 import pytest
+import warm
 from conftest import SOURCE, Service, upload, wanted
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -336,10 +337,9 @@ def score(uri: str, digest: str, key: str, bucket: str) -> tuple[int, str, list[
     client = boto3.client("s3")
     client.create_bucket(Bucket=bucket)
     client.put_object(Bucket=bucket, Key="in/a.csv", Body=FLOWERS.encode())
-    done = subprocess.run(
-        [sys.executable, "-m", "serving.batch", "--input", f"s3://{bucket}/in/", "--output", f"s3://{bucket}/out/"],
-        cwd=SOURCE, env=os.environ | {"MODEL_URI": uri, "MODEL_DIGEST": digest, "MODEL_PUBLIC_KEY": key},
-        capture_output=True, text=True,
+    done = warm.run(
+        ["-m", "serving.batch", "--input", f"s3://{bucket}/in/", "--output", f"s3://{bucket}/out/"],
+        SOURCE, os.environ | {"MODEL_URI": uri, "MODEL_DIGEST": digest, "MODEL_PUBLIC_KEY": key},
     )  # fmt: skip
     found = [item["Key"] for item in client.list_objects_v2(Bucket=bucket)["Contents"]]
     return done.returncode, done.stderr.splitlines()[-1], found
