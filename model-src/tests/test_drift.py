@@ -8,7 +8,7 @@ from scipy import stats
 from extras.bench.drift_trials import DATA, WINDOW_ROWS, Flowers, ours, rates
 from monitoring import drift
 
-TRIALS = 100
+TRIALS = 200
 
 
 @pytest.fixture(scope="module")
