@@ -13,13 +13,11 @@ from typing import Any
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.manifests import closure, kustomize, workloads
-from gitops.manifests.objects import KUSTOMIZATION, Object, at, leaves, listed, mapping, mappings, matches
+from gitops.manifests.objects import KUSTOMIZATION, Object, at, leaves, listed, mapping, mappings, selects
 from gitops.manifests.workloads import Container, Pod
 from gitops.releases import release
 from gitops.repo.layout import PLATFORM
 from gitops.repo.policy import POLICY_FILE
-
-KSERVE_PORTS = (8080,)  # where KServe's stock servers listen
 
 
 def _pods(items: Sequence[Object]) -> Iterator[tuple[Object, Pod]]:
@@ -203,14 +201,14 @@ def _dangling(item: Object, items: Sequence[Object]) -> Iterator[str]:
         yield from _missing_sources(pod, names)
     if kind == "Deployment":
         labels = mapping(at(spec, "template", "metadata", "labels"))
-        if not _selects(at(spec, "selector"), labels):
+        if not selects(at(spec, "selector"), labels):
             yield "spec.selector: does not select the pods of its own template; make the labels equal"
         target = ("Deployment", str(at(item, "metadata", "name")))
-        if "replicas" in spec and any(_scaled(other) == target for other in items):
+        if "replicas" in spec and any(workloads.scaled(other) == target for other in items):
             yield "spec.replicas: a HorizontalPodAutoscaler owns the number; remove it"
     pods = list(_labels_and_ports(items))
     if kind == "Service" and spec.get("selector"):
-        selected = [ports for labels, ports in pods if _selects({"matchLabels": spec["selector"]}, labels)]
+        selected = [ports for labels, ports in pods if selects({"matchLabels": spec["selector"]}, labels)]
         if not selected:
             yield "spec.selector: selects no pod of this render; use the labels of the workload"
         for port in mappings(spec.get("ports")) if selected else []:
@@ -219,43 +217,20 @@ def _dangling(item: Object, items: Sequence[Object]) -> Iterator[str]:
                 yield f"spec.ports[{port.get('name')}].targetPort: {to!r}: no container of its pods has this port"
     if kind == "Ingress":
         yield from _missing_backends(spec, items)
-    if (scaled := _scaled(item)) and scaled not in names:
+    if (scaled := workloads.scaled(item)) and scaled not in names:
         yield f"spec.scaleTargetRef: {' '.join(scaled)}: not in this render; name the workload"
-    if kind == "PodDisruptionBudget" and not any(_selects(spec.get("selector"), labels) for labels, _ in pods):
+    if kind == "PodDisruptionBudget" and not any(selects(spec.get("selector"), labels) for labels, _ in pods):
         yield "spec.selector: selects no pod of this render; use the labels of the workload"
     # An empty selector means every pod, on purpose.
     if kind == "NetworkPolicy" and (chosen := spec.get("podSelector")):  # noqa: SIM102
-        if not any(_selects(chosen, labels) for labels, _ in pods):
+        if not any(selects(chosen, labels) for labels, _ in pods):
             yield "spec.podSelector: selects no pod of this render; use the labels of the workload"
 
 
-def _scaled(item: Object) -> tuple[str, str] | None:
-    target = at(item, "spec", "scaleTargetRef")
-    if item.get("kind") != "HorizontalPodAutoscaler":
-        return None
-    return str(at(target, "kind")), str(at(target, "name"))
-
-
-def _labels_and_ports(items: Sequence[Object]) -> Iterator[tuple[Mapping[str, Any], list[Any]]]:
+def _labels_and_ports(items: Sequence[Object]) -> Iterator[tuple[Mapping[str, Any], list[str | int]]]:
     """Labels and ports (names and numbers) of the pods of each workload."""
     for item, pod in _pods(items):
-        ports = [
-            value
-            for container in pod.containers
-            for port in mappings(container.fields.get("ports"))
-            for value in (port.get("name"), port.get("containerPort"))
-        ]
-        yield pod.labels, [*ports, *(KSERVE_PORTS if workloads.is_inference_service(item) else ())]
-
-
-def _selects(selector: Any, labels: Mapping[str, Any]) -> bool:
-    """Whether a label selector selects these labels; an empty one would select everything, and counts as none."""
-    wanted, expressions = mapping(at(selector, "matchLabels")), listed(at(selector, "matchExpressions"))
-    if not wanted and not expressions:
-        return False
-    if any(labels.get(key) != value for key, value in wanted.items()):
-        return False
-    return all(matches(expression, labels) for expression in expressions)
+        yield pod.labels, [port for port, _ in workloads.ports(item, pod)]
 
 
 def _missing_sources(pod: Pod, names: set[tuple[str, str]]) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gitops.manifests import yamledit
@@ -25,6 +26,16 @@ class SigningPolicy:
 
 
 @dataclass(frozen=True)
+class Exposure:
+    """Whom an environment lets in, and by which names."""
+
+    hosts: tuple[str, ...] = ()
+    """Domains: each of the environment's hosts is one of them or below one."""
+    internet_facing: bool = False
+    """Whether its load balancers may have public addresses."""
+
+
+@dataclass(frozen=True)
 class Policy:
     """`overlays/promotion.yaml`: the owner's values that checks need, and the order of environments."""
 
@@ -32,11 +43,22 @@ class Policy:
     image_registries: tuple[str, ...]
     environments: tuple[str, ...]
     signing: SigningPolicy | None = None
+    exposure: Mapping[str, Exposure] = field(default_factory=dict)
+    """By environment."""
+    ingress_classes: tuple[str, ...] = ("alb",)
+    annotations: tuple[str, ...] = ()
+    """Names that the owner allows on what lets callers in, beyond those that the rules know."""
 
     def before(self, environment: str) -> str | None:
         """The environment that a release passes through before this one; None for the first."""
         position = self.environments.index(environment)
         return self.environments[position - 1] if position else None
+
+    def environment_of(self, host: str) -> str | None:
+        """The environment whose host this is: that of the longest domain that the host is or is below."""
+        owners = {domain: name for name, each in self.exposure.items() for domain in each.hosts}
+        fitting = [domain for domain in owners if f".{host}".endswith(f".{domain}")]
+        return owners[max(fitting, key=len)] if fitting else None
 
 
 def read_policy(root: Path) -> Policy:
@@ -58,4 +80,17 @@ def parse_policy(text: bytes | None) -> Policy:
     asked = (
         SigningPolicy(*(signing.get(field, "") for field in ("public_key", "identity", "issuer"))) if signing else None
     )
-    return Policy(data["model_bucket"], tuple(data["image_registries"]), names, asked)
+    domains = [domain for environment in data["environments"] for domain in environment.get("hosts", ())]
+    if twice := sorted({domain for domain in domains if domains.count(domain) > 1}):
+        raise Refused(f"{POLICY_FILE}: environments: hosts: {', '.join(twice)}: listed twice; a domain is of one")
+    exposure = {
+        each["name"]: Exposure(tuple(each.get("hosts", ())), each.get("internet_facing", False))
+        for each in data["environments"]
+    }
+    ingress = data.get("ingress", {})
+    classes, annotations = (
+        tuple(ingress.get(name, given)) for name, given in (("classes", ["alb"]), ("annotations", []))
+    )
+    return Policy(
+        data["model_bucket"], tuple(data["image_registries"]), names, asked, exposure, classes, annotations
+    )  # fmt: skip

@@ -1,0 +1,344 @@
+"""Whom an environment lets in, and that no environment reaches into another: hosts, load balancers, ports, policies."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from gitops.checks.framework import Finding, Repository, Rule, finding
+from gitops.checks.metadata import CONTROLLERS
+from gitops.checks.serving import INGRESS, NETWORK_POLICY, SERVICE
+from gitops.manifests import closure, kustomize, workloads
+from gitops.manifests.objects import Object, at, differences, identity, listed, mapping, mappings, walk
+from gitops.repo import layout
+from gitops.repo.policy import POLICY_FILE, Policy
+
+from contract.errors import Refused
+
+Faults = Iterator[tuple[str, str]]
+"""(path, what is wrong there)."""
+ENVIRONMENT = "environment"
+"""What the folder of an environment's own resources is called, in base/ and in each environment."""
+
+# Hosts
+
+_HOST = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+")
+
+
+def check_hosts(repository: Repository) -> Iterator[Finding]:
+    """Every host is written out and of its own environment, as the policy gives them, and one path of it leads to one
+    place."""
+    seen: dict[tuple[str, str], str] = {}
+    for folder, environment, _, items in repository.overlays():
+        for item in (item for item in items if workloads.kind_of(item) == INGRESS):
+            for path, host in _hosts(item):
+                if fault := _host_fault(repository.policy, environment, host):
+                    yield finding("hosts", folder, item, f"{path}: {fault}")
+            for address in _addresses(item):
+                mine = f"{folder}: {identity(item)}"
+                if (first := seen.setdefault(address, mine)) != mine:
+                    yield finding("hosts", folder, item, f"spec.rules: {''.join(address)}: {first} has the same; give"
+                                  " one of them another host or path", first.partition(":")[0])  # fmt: skip
+
+
+def _hosts(item: Object) -> Iterator[tuple[str, Any]]:
+    for number, rule in enumerate(mappings(at(item, "spec", "rules"))):
+        yield f"spec.rules[{number}].host", rule.get("host")
+    for number, entry in enumerate(mappings(at(item, "spec", "tls"))):
+        yield from ((f"spec.tls[{number}].hosts", host) for host in listed(entry.get("hosts")))
+
+
+def _addresses(item: Object) -> set[tuple[str, str]]:
+    return {
+        (str(rule.get("host")), str(path.get("path")))
+        for rule in mappings(at(item, "spec", "rules"))
+        for path in mappings(at(rule, "http", "paths"))
+    }
+
+
+def _host_fault(policy: Policy, environment: str, host: Any) -> str:
+    own = policy.exposure[environment].hosts if environment in policy.exposure else ()
+    below = f"one below {' or '.join(own)}" if own else "one whole name"
+    if not host:
+        return f"missing; it would answer for every host of its load balancer; write {below}"
+    if not isinstance(host, str) or not _HOST.fullmatch(host):
+        return f"{host!r}: not the name of one host; write {below}"
+    if not own:
+        domain = host.partition(".")[2]
+        return f"{host!r}: {POLICY_FILE} gives {environment} no hosts; write `hosts: [{domain}]` there, its domain"
+    owner = policy.environment_of(host)
+    if owner != environment:
+        whose = f"of {owner}" if owner else "of no environment"
+        return f"{host!r}: {whose} by {POLICY_FILE}; write {below}"
+    return ""
+
+
+# What lets callers in
+
+# Annotations by which the load balancer shapes the listener and the targets of this one Ingress.
+_OWN_LISTENER = re.compile(
+    r"alb\.ingress\.kubernetes\.io/(backend-protocol(-version)?|certificate-arn|healthcheck-[a-z-]+|inbound-cidrs"
+    r"|ip-address-type|listen-ports|load-balancer-attributes|manage-backend-security-group-rules|security-groups"
+    r"|ssl-policy|ssl-redirect|subnets|success-codes|tags|target-group-attributes|target-type|wafv2-acl-arn"
+    r"|group\.order)"
+)
+_SCHEME = "alb.ingress.kubernetes.io/scheme"
+# What several Ingresses, and so several environments, can have in common.
+_COMMON = ("alb.ingress.kubernetes.io/group.name", "alb.ingress.kubernetes.io/load-balancer-name")
+# Marks of this repository, and figures for Prometheus.
+_MARKS = re.compile(r"[^/]*|(model\.mlops|app\.kubernetes\.io|prometheus\.io)/.*")
+# What a kind that nobody knows is called, or its fields, if it lets callers in.
+_GROUP = re.compile(r"gateway|network|rout|ingress|mesh|dns|multicluster|elbv2|traefik|contour|ambassador|cilium|calico"
+                    r"|istio|kong|nginx|haproxy|appmesh|serving\.knative|discovery")  # fmt: skip
+_FIELDS = {
+    "addresses", "dnsName", "dnsNames", "domain", "domains", "entryPoints", "externalIPs", "externalName", "fqdn",
+    "gateways", "host", "hostname", "hostnames", "hosts", "ingressClassName", "parentRefs", "subsets",
+    "targetGroupARN", "virtualhost",
+}  # fmt: skip
+
+
+def check_exposure(repository: Repository) -> Iterator[Finding]:
+    """Callers come in by an Ingress of a class that the policy names, on a load balancer of the environment's own, and
+    pods take nothing of the node's and no precedence over others."""
+    policy = repository.policy
+    for folder, environment, _, items in repository.overlays():
+        for item in items:
+            for path, fault in _exposure_faults(item, environment, policy):
+                yield finding("exposure", folder, item, f"{path}: {fault}")
+
+
+def _exposure_faults(item: Object, environment: str, policy: Policy) -> Faults:
+    kind = workloads.kind_of(item)
+    if kind in _LET_IN:
+        yield from _LET_IN[kind](item, policy)
+    elif not workloads.pods(item):
+        yield from _unknown(item)
+    if kind in (*_LET_IN, ("serving.kserve.io", "InferenceService")):
+        yield from _annotation_faults(item, environment, policy)
+    yield from _pod_faults(item)
+
+
+def _service_faults(item: Object, policy: Policy) -> Faults:
+    spec = mapping(at(item, "spec"))
+    if (found := spec.get("type") or "ClusterIP") != "ClusterIP":
+        yield "spec.type", f"{found!r}: leads past the Ingress, in or out; write ClusterIP"
+    for field in ("externalIPs", "externalName", "loadBalancerIP", "loadBalancerClass"):
+        if value := spec.get(field):
+            yield f"spec.{field}", f"{value!r}: takes an address that is not this Service's; remove it"
+
+
+def _ingress_faults(item: Object, policy: Policy) -> Faults:
+    spec = mapping(at(item, "spec"))
+    classes = policy.ingress_classes
+    if (found := spec.get("ingressClassName")) not in classes:
+        shown = "missing" if found is None else repr(found)
+        yield "spec.ingressClassName", f"{shown}; {POLICY_FILE} allows {', '.join(classes)} (ingress.classes)"
+    if spec.get("defaultBackend"):
+        yield "spec.defaultBackend", "answers for every host of its load balancer; write rules with hosts"
+    for path, value in walk(spec, "spec"):
+        if path.endswith("backend.resource") and value:
+            yield path, "leads to what no rule looks into; name a Service"
+
+
+_LET_IN: dict[tuple[str, str], Callable[[Object, Policy], Faults]] = {
+    SERVICE: _service_faults,
+    INGRESS: _ingress_faults,
+    NETWORK_POLICY: lambda item, policy: iter(()),  # a rule of its own
+}
+
+
+def _unknown(item: Object) -> Faults:
+    group, kind = workloads.kind_of(item)
+    if (group, kind) in workloads.TEXT:
+        return
+    remedy = "no rule knows whom it lets in; use an Ingress, or write a rule in scripts/gitops/checks/exposure.py"
+    if _GROUP.search(group):
+        yield "kind", f"{kind} of {group}: {remedy}"
+        return
+    for path, _ in walk(at(item, "spec"), "spec"):
+        if re.split(r"[.\[]", path.rstrip("]"))[-1] in _FIELDS:
+            yield path, f"{kind} of {group or 'the core'}: {remedy}"
+            return
+
+
+def _annotation_faults(item: Object, environment: str, policy: Policy) -> Faults:
+    """KServe copies the annotations of an InferenceService to the Services and Ingresses that it makes."""
+    for path, value in walk(item):
+        if path.rpartition(".")[2] == "annotations":
+            for name, text in mapping(value).items():
+                if fault := _annotation_fault(str(name), text, environment, policy):
+                    yield f"{path}.{name}", fault
+
+
+def _annotation_fault(name: str, text: Any, environment: str, policy: Policy) -> str:
+    if name == _SCHEME:
+        open_ = environment in policy.exposure and policy.exposure[environment].internet_facing
+        if text != "internal" and not (open_ and text == "internet-facing"):
+            return (f"{text!r}: write internal; only where {POLICY_FILE} gives the environment `internet_facing: true`"
+                    " it may be internet-facing")  # fmt: skip
+    elif name in _COMMON:
+        if not re.search(rf"(?<![a-z0-9]){re.escape(environment)}(?![a-z0-9])", str(text)):
+            return f"{text!r}: other environments could have it too; put {environment} into the name"
+    elif CONTROLLERS.match(name):
+        pass  # a matter of the rule of metadata
+    elif not _OWN_LISTENER.fullmatch(name) and not _MARKS.fullmatch(name) and name not in policy.annotations:
+        return (f"{text!r}: may take over other hosts or open other ways in; remove it, or list it in {POLICY_FILE}"
+                " (ingress.annotations)")  # fmt: skip
+    return ""
+
+
+def _pod_faults(item: Object) -> Faults:
+    for pod in workloads.pods(item):
+        if str(pod.spec.get("priorityClassName", "")).startswith("system-"):
+            yield f"{pod.path}.priorityClassName", "the pod would drive out those of other environments; remove it"
+        for container in pod.containers:
+            for port in mappings(container.fields.get("ports")):
+                for field in ("hostPort", "hostIP"):
+                    if port.get(field):
+                        where = f"{container.path}.ports[{port.get('name')}].{field}"
+                        yield where, f"{port[field]!r}: opens the node, past every policy; remove it"
+
+
+# What separates environments
+
+# What an environment may have in other sizes than base/environment.
+_SIZES = {
+    ("", "ResourceQuota"): re.compile(r"spec\.hard\.(?!services\b).*"),
+    ("", "LimitRange"): re.compile(r"spec\.limits\b.*"),
+}
+
+
+def check_isolation(repository: Repository) -> Iterator[Finding]:
+    """An environment is what base/environment gives, in its own sizes; it denies all that no policy of an app lets
+    through, and such a policy is about the app's own pods and names who may reach them and what they may reach."""
+    expected = _base(repository.root)
+    found = {folder: items for folder, items in repository.renders.items() if folder.endswith(f"/{ENVIRONMENT}")}
+    for environment in dict.fromkeys(name for _, name, _, _ in repository.overlays()):
+        folder = layout.overlay(ENVIRONMENT, environment)
+        if isinstance(expected, str):
+            yield Finding("isolation", folder, expected, (folder,))
+        elif folder not in found:
+            yield Finding("isolation", folder, "missing; without it nothing separates the environment; list"
+                          f" base/{ENVIRONMENT} there", (folder,))  # fmt: skip
+        else:
+            yield from _deviations(folder, environment, expected, found[folder])
+    for folder, environment, app, items in repository.overlays():
+        for item in items:
+            if app != ENVIRONMENT and workloads.kind_of(item) == NETWORK_POLICY:
+                for path, fault in _policy_faults(item, app, environment, repository):
+                    yield finding("isolation", folder, item, f"{path}: {fault}")
+
+
+def _base(root: Path) -> list[Object] | str:
+    """What base/environment renders, or why it does not."""
+    folder = f"base/{ENVIRONMENT}"
+    try:
+        files = sorted(closure.closure(root, folder))
+        return _render(root, folder, tuple((root / file).read_bytes() for file in files))
+    except (Refused, OSError) as error:
+        return f"base/{ENVIRONMENT}, which every environment is compared with, does not render: {error}"
+
+
+@cache
+def _render(root: Path, folder: str, sources: tuple[bytes, ...]) -> list[Object]:
+    """`sources` are the bytes that the render reads: with other bytes it is another one."""
+    return kustomize.objects(kustomize.build(root, folder))
+
+
+def _deviations(folder: str, environment: str, base: Sequence[Object], items: Sequence[Object]) -> Iterator[Finding]:
+    namespace = layout.namespace(environment)
+    expected = [_placed(item, namespace) for item in base]
+    if not any(_denies_all(item) for item in items):
+        yield Finding("isolation", folder, "no NetworkPolicy for all pods (podSelector: {}) denies both directions;"
+                      f" keep the one of base/{ENVIRONMENT}", (folder,))  # fmt: skip
+    kinds = {workloads.kind_of(item) for item in base}
+    told = set()
+    for each in differences(expected, items):
+        kind = (each.identity.group, each.identity.kind)
+        extra = each.identity not in {identity(item) for item in expected}
+        sized = kind in _SIZES and _SIZES[kind].fullmatch(each.path)
+        if each.identity in told or sized or (extra and kind not in kinds):
+            continue
+        told.add(each.identity)
+        what = "not there" if extra else f"{each.path}: {each.after!r}; base/{ENVIRONMENT} gives {each.before!r}"
+        yield Finding("isolation", f"{folder}: {each.identity}", f"{what}; what separates environments is changed"
+                      " there, for all of them", (folder,))  # fmt: skip
+
+
+def _placed(item: Object, namespace: str) -> Object:
+    """An object of base/environment as an overlay with this namespace has it."""
+    placed = copy.deepcopy(item)
+    metadata = placed.setdefault("metadata", {})
+    metadata["name" if placed.get("kind") == "Namespace" else "namespace"] = namespace
+    return placed
+
+
+def _denies_all(item: Object) -> bool:
+    spec = mapping(at(item, "spec"))
+    types = {"Ingress", "Egress"}
+    return (
+        workloads.kind_of(item) == NETWORK_POLICY
+        and not any(spec.get(field) for field in ("podSelector", "ingress", "egress"))
+        and types <= set(map(str, listed(spec.get("policyTypes"))))
+    )
+
+
+_NAME_LABEL, _NAMESPACE_LABEL = "app.kubernetes.io/name", "kubernetes.io/metadata.name"
+
+
+def _policy_faults(item: Object, app: str, environment: str, repository: Repository) -> Faults:
+    spec = mapping(at(item, "spec"))
+    if at(spec, "podSelector", "matchLabels", _NAME_LABEL) != app:
+        yield "spec.podSelector", f"not the app's own pods alone; write matchLabels: {{{_NAME_LABEL}: {app}}}"
+    for direction, peers in (("ingress", "from"), ("egress", "to")):
+        for number, rule in enumerate(mappings(spec.get(direction))):
+            path = f"spec.{direction}[{number}]"
+            if not listed(rule.get(peers)):
+                yield f"{path}.{peers}", "missing, so it is everyone; name whom"
+            for peer in mappings(rule.get(peers)):
+                yield from _peer_faults(f"{path}.{peers}", peer)
+                if direction == "ingress" and str(at(peer, "ipBlock", "cidr")).endswith("/0"):
+                    exposure = repository.policy.exposure.get(environment)
+                    if not (exposure and exposure.internet_facing):
+                        yield f"{path}.from", f"ipBlock {at(peer, 'ipBlock', 'cidr')!r}: every address; name a range"
+                if direction == "egress" and at(peer, "ipBlock"):
+                    yield from _outward_faults(path, rule, _listening(repository, environment))
+
+
+def _peer_faults(path: str, peer: Mapping[str, Any]) -> Faults:
+    selector = peer.get("namespaceSelector")
+    if selector is not None and not at(selector, "matchLabels", _NAMESPACE_LABEL):
+        yield path, f"namespaceSelector {selector!r}: another environment's may have it too; name one namespace by" \
+                    f" {_NAMESPACE_LABEL}"  # fmt: skip
+
+
+def _outward_faults(path: str, rule: Mapping[str, Any], listening: Mapping[int, str]) -> Faults:
+    """A range of addresses has the pods of other environments too, where their own policies let in the whole range."""
+    ports = mappings(rule.get("ports"))
+    if not ports:
+        yield f"{path}.ports", "missing, so it is every port, those of other environments' pods too; list them"
+    for port in ports:
+        first, last = port.get("port"), port.get("endPort")
+        for number, where in listening.items():
+            if first == number or (isinstance(first, int) and isinstance(last, int) and first <= number <= last):
+                yield f"{path}.ports", f"{number}: pods of {where} listen there, and the range has them; leave it out"
+
+
+def _listening(repository: Repository, environment: str) -> dict[int, str]:
+    """The ports of other environments' pods."""
+    return {
+        port: other
+        for _, other, _, items in repository.overlays()
+        if other != environment
+        for item in items
+        for pod in workloads.pods(item)
+        for port, _ in workloads.ports(item, pod)
+        if isinstance(port, int)
+    }
+
+
+RULES: dict[str, Rule] = {"hosts": check_hosts, "exposure": check_exposure, "isolation": check_isolation}
