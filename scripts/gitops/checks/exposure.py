@@ -13,7 +13,7 @@ from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.checks.metadata import CONTROLLERS
 from gitops.checks.serving import INGRESS, NETWORK_POLICY, SERVICE
 from gitops.manifests import closure, kustomize, workloads
-from gitops.manifests.objects import Object, at, differences, identity, listed, mapping, mappings, walk
+from gitops.manifests.objects import Object, at, differences, identity, listed, mapping, mappings, selects, walk
 from gitops.repo import layout
 from gitops.repo.policy import POLICY_FILE, Policy
 
@@ -32,7 +32,7 @@ _HOST = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9]
 def check_hosts(repository: Repository) -> Iterator[Finding]:
     """Every host is written out and of its own environment, as the policy gives them, and one path of it leads to one
     place."""
-    seen: dict[tuple[str, str], str] = {}
+    seen: dict[tuple[str, str, str], str] = {}
     for folder, environment, _, items in repository.overlays():
         for item in (item for item in items if workloads.kind_of(item) == INGRESS):
             for path, host in _hosts(item):
@@ -40,7 +40,7 @@ def check_hosts(repository: Repository) -> Iterator[Finding]:
                     yield finding("hosts", folder, item, f"{path}: {fault}")
             for address in _addresses(item):
                 mine = f"{folder}: {identity(item)}"
-                if (first := seen.setdefault(address, mine)) != mine:
+                if (first := seen.setdefault((environment, *address), mine)) != mine:
                     yield finding("hosts", folder, item, f"spec.rules: {''.join(address)}: {first} has the same; give"
                                   " one of them another host or path", first.partition(":")[0])  # fmt: skip
 
@@ -193,8 +193,8 @@ def _annotation_fault(name: str, text: Any, environment: str, policy: Policy) ->
 
 def _pod_faults(item: Object) -> Faults:
     for pod in workloads.pods(item):
-        if str(pod.spec.get("priorityClassName", "")).startswith("system-"):
-            yield f"{pod.path}.priorityClassName", "the pod would drive out those of other environments; remove it"
+        if (found := str(pod.spec.get("priorityClassName", ""))).startswith("system-"):
+            yield f"{pod.path}.priorityClassName", f"{found!r}: would drive out pods of other environments; remove it"
         for container in pod.containers:
             for port in mappings(container.fields.get("ports")):
                 for field in ("hostPort", "hostIP"):
@@ -256,7 +256,7 @@ def _deviations(folder: str, environment: str, base: Sequence[Object], items: Se
         yield Finding("isolation", folder, "no NetworkPolicy for all pods (podSelector: {}) denies both directions;"
                       f" keep the one of base/{ENVIRONMENT}", (folder,))  # fmt: skip
     kinds = {workloads.kind_of(item) for item in base}
-    told = set()
+    told, rendered = set(), {identity(item) for item in items}
     for each in differences(expected, items):
         kind = (each.identity.group, each.identity.kind)
         extra = each.identity not in {identity(item) for item in expected}
@@ -264,9 +264,10 @@ def _deviations(folder: str, environment: str, base: Sequence[Object], items: Se
         if each.identity in told or sized or (extra and kind not in kinds):
             continue
         told.add(each.identity)
-        what = "not there" if extra else f"{each.path}: {each.after!r}; base/{ENVIRONMENT} gives {each.before!r}"
-        yield Finding("isolation", f"{folder}: {each.identity}", f"{what}; what separates environments is changed"
-                      " there, for all of them", (folder,))  # fmt: skip
+        there = f"{each.path}: {each.after!r}; base/{ENVIRONMENT} gives {each.before!r}"
+        what = f"not of base/{ENVIRONMENT}" if extra else there if each.identity in rendered else "not rendered"
+        yield Finding("isolation", f"{folder}: {each.identity}", f"{what}; change base/{ENVIRONMENT}, for all"
+                      " environments", (folder,))  # fmt: skip
 
 
 def _placed(item: Object, namespace: str) -> Object:
@@ -287,13 +288,18 @@ def _denies_all(item: Object) -> bool:
     )
 
 
-_NAME_LABEL, _NAMESPACE_LABEL = "app.kubernetes.io/name", "kubernetes.io/metadata.name"
+_NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 
 
 def _policy_faults(item: Object, app: str, environment: str, repository: Repository) -> Faults:
     spec = mapping(at(item, "spec"))
-    if at(spec, "podSelector", "matchLabels", _NAME_LABEL) != app:
-        yield "spec.podSelector", f"not the app's own pods alone; write matchLabels: {{{_NAME_LABEL}: {app}}}"
+    chosen = spec.get("podSelector")
+    for folder, other, _, items in repository.overlays():
+        pods = [pod for each in items for pod in workloads.pods(each)] if other == environment else []
+        if folder != layout.overlay(app, environment) and any(
+            not chosen or selects(chosen, pod.labels) for pod in pods
+        ):
+            yield "spec.podSelector", f"selects pods of {folder} too; a policy of an app is about its own pods"
     for direction, peers in (("ingress", "from"), ("egress", "to")):
         for number, rule in enumerate(mappings(spec.get(direction))):
             path = f"spec.{direction}[{number}]"

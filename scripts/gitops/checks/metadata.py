@@ -30,9 +30,12 @@ _HARMLESS = {
     "autoscaling.knative.dev/metric": re.compile("concurrency|rps|cpu|memory"),
     "autoscaling.knative.dev/target": re.compile("[1-9][0-9]*"),
 }
-# What an object is called and marked with; all else of the metadata is for the API server and controllers to write. An
-# owner that is not there, for example, has the garbage collector delete the object.
-_METADATA = ("name", "namespace", "labels", "annotations")
+# What only the API server and controllers write: with an owner that is not there, for example, the garbage collector
+# deletes an object. Misspelled fields are a matter of the schema.
+_CLUSTERS_OWN = (
+    "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers", "generateName", "generation",
+    "managedFields", "ownerReferences", "resourceVersion", "selfLink", "uid",
+)  # fmt: skip
 
 
 def check_metadata(repository: Repository) -> Iterator[Finding]:
@@ -48,8 +51,8 @@ def _faults(item: Object) -> Iterator[tuple[str, str]]:
     for path, value in walk(item):
         field = path.rpartition(".")[2]
         for name, text in mapping(value).items():
-            if field == "metadata" and name not in _METADATA:
-                yield f"{path}.{name}", f"only the cluster writes it; remove it, and leave {', '.join(_METADATA)}"
+            if field == "metadata" and name in _CLUSTERS_OWN:
+                yield f"{path}.{name}", "only the cluster writes it, and may delete the object by it; remove it"
             elif field in ("annotations", "labels") and (fault := _order(str(name), text)):
                 yield f"{path}.{name}", f"{text!r}: {fault}"
 
