@@ -17,10 +17,10 @@ from pathlib import Path
 from gitops import cli
 from gitops.manifests import kustomize
 from gitops.manifests.objects import KUSTOMIZATION
-from gitops.repo import layout
+from gitops.repo import layout, snapshot
 from gitops.repo.diff import reached, rendered_diffs
 from gitops.repo.git import Git
-from gitops.repo.policy import Policy, read_policy
+from gitops.repo.policy import read_policy
 
 from contract.errors import Refused
 
@@ -50,10 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def render(args: argparse.Namespace) -> None:
-    policy = read_policy(args.root)
-    known = layout.folders(args.root, policy)
+    known = layout.folders(args.root, read_policy(args.root))
     if args.changed_since:
-        _differences(args, known, policy)
+        _differences(args, known)
         return
     chosen = _chosen(args, known)
     renders = kustomize.build_all(args.root, chosen)
@@ -78,13 +77,14 @@ def _chosen(args: argparse.Namespace, known: Sequence[str]) -> list[str]:
     return chosen
 
 
-def _differences(args: argparse.Namespace, known: Sequence[str], policy: Policy) -> None:
+def _differences(args: argparse.Namespace, known: Sequence[str]) -> None:
     git = Git(args.root)
     base = git.require_commit(args.changed_since, "--changed-since")
     # What a change takes away is of the most interest.
     gone = [folder for folder in _overlays_at(git, base) if folder not in known]
     found = rendered_diffs(git, base, None, _chosen(args, [*known, *gone]))
-    reaches = reached(found, policy.environments)
+    # Which one is the highest is not for the change itself to say.
+    reaches = reached(found, snapshot.at(git, base).policy.environments)
     if args.reach:
         _print_reach(reaches, args.json)
     elif args.json:

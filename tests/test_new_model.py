@@ -207,11 +207,7 @@ def test_the_environments_are_those_of_the_policy(checkout: Checkout) -> None:
     checkout.git("rm", "-qr", "overlays/*/lily-*", "apps", "overlays/staging")
     for old, name in (("dev", "lab"), ("prod", "live")):
         checkout.git("mv", f"overlays/{old}", f"overlays/{name}")
-    checkout.replace(
-        "overlays/promotion.yaml",
-        "  - name: dev\n  - name: staging\n  - name: prod\n",
-        "  - name: lab\n  - name: live\n",
-    )
+    checkout.name_environments("lab", "live")
     checkout.commit("Two environments")
 
     made = checkout.run("new_model", "wine", "--shape", "batch")
@@ -251,13 +247,12 @@ def test_a_shape_of_the_teams_own_brings_its_skeleton(checkout: Checkout) -> Non
     assert workload(checkout, "overlays/prod/wine-other")["metadata"]["labels"]["model.mlops/model"] == "wine"
 
 
-def test_a_value_that_the_manifests_do_not_have_is_named(checkout: Checkout) -> None:
-    checkout.git("rm", "-q", "argocd/platform/aws/external-dns.yaml")
-    checkout.commit("No names in Route 53")
+def test_a_value_that_nothing_has_is_named(checkout: Checkout) -> None:
+    checkout.replace("overlays/promotion.yaml", "    hosts: [staging.ml.example.com]\n", "")
+    checkout.commit("No hosts in staging")
 
     assert checkout.run("new_model", *WINE).errors == [
-        "argocd/platform/aws/external-dns.yaml: nothing there looks like `domainFilters: \\[([^],\\s]+)`; the domain"
-        " has to be put there by hand"
+        "overlays/promotion.yaml: environments: staging: no hosts; list the domain that its hosts are below"
     ]
     done(checkout, "new_model", "wine", "--shape", "inference-service")
 

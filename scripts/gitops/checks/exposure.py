@@ -205,7 +205,8 @@ def _pod_faults(item: Object) -> Faults:
 
 # What separates environments
 
-# What an environment may have in other sizes than base/environment.
+# What an environment may have in other sizes than base/environment; without any, no pod could start or all could.
+_SIZE = re.compile(r"(?=.*[1-9])[0-9.]+[A-Za-z]*")
 _SIZES = {
     ("", "ResourceQuota"): re.compile(r"spec\.hard\.(?!services\b).*"),
     ("", "LimitRange"): re.compile(r"spec\.limits\b.*"),
@@ -260,7 +261,7 @@ def _deviations(folder: str, environment: str, base: Sequence[Object], items: Se
     for each in differences(expected, items):
         kind = (each.identity.group, each.identity.kind)
         extra = each.identity not in {identity(item) for item in expected}
-        sized = kind in _SIZES and _SIZES[kind].fullmatch(each.path)
+        sized = kind in _SIZES and _SIZES[kind].fullmatch(each.path) and _SIZE.fullmatch(str(each.after))
         if each.identity in told or sized or (extra and kind not in kinds):
             continue
         told.add(each.identity)
@@ -337,13 +338,13 @@ def _outward_faults(path: str, rule: Mapping[str, Any], listening: Mapping[int, 
 def _listening(repository: Repository, environment: str) -> dict[int, str]:
     """The ports of other environments' pods."""
     return {
-        port: other
+        port.number: other
         for _, other, _, items in repository.overlays()
         if other != environment
         for item in items
         for pod in workloads.pods(item)
-        for port, _ in workloads.ports(item, pod)
-        if isinstance(port, int)
+        for port in workloads.ports(item, pod)
+        if isinstance(port.number, int)
     }
 
 

@@ -6,6 +6,7 @@ Rules like those of `consistency`: one function a rule, one finding a fault. The
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -105,26 +106,39 @@ def check_jobs(repository: Repository) -> Iterator[Finding]:
 
 
 def _is_schedule(text: str) -> bool:
-    """Whether Kubernetes takes this for a CronJob's schedule.
+    """Whether Kubernetes takes this for a CronJob's schedule, and a time of it comes.
 
     Source: https://pkg.go.dev/github.com/robfig/cron/v3#hdr-CRON_Expression_Format
     """
     if text in ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"):
         return True
     fields = text.split()
-    return len(fields) == len(_TIMES) and all(
-        _is_range(part, *times) for field, times in zip(fields, _TIMES, strict=True) for part in field.split(",")
-    )
+    if len(fields) != len(_TIMES):
+        return False
+    minutes, hours, days, months, weekdays = (_numbers(*pair) for pair in zip(fields, _TIMES, strict=True))
+    # Where both kinds of day are given, one of them is enough.
+    dated = fields[4] not in ("*", "?") or any(day <= monthrange(2024, month)[1] for month in months for day in days)
+    return bool(minutes and hours and days and months and weekdays and dated)
 
 
-def _is_range(part: str, smallest: int, largest: int, names: str) -> bool:
+def _numbers(field: str, times: tuple[int, int, str]) -> set[int]:
+    """What a field of a schedule stands for; none where a part of it is no range."""
+    parts = [_range(part, *times) for part in field.split(",")]
+    return set().union(*parts) if all(parts) else set()
+
+
+def _range(part: str, smallest: int, largest: int, names: str) -> range:
     match = _RANGE.fullmatch(part.replace("?", "*"))
     if not match or match["step"] == "0":
-        return False
+        return range(0)
     known = {name: number for number, name in enumerate(names.split(), smallest)}
     ends = [word.upper() for word in (match["first"], match["last"]) if word]
     numbers = [int(end) if end.isdecimal() else known.get(end, -1) for end in ends]
-    return all(smallest <= number <= largest for number in numbers) and numbers == sorted(numbers)
+    if not all(smallest <= number <= largest for number in numbers):
+        return range(0)
+    first = numbers[0] if numbers else smallest
+    last = numbers[-1] if match["last"] or (numbers and not match["step"]) else largest
+    return range(first, last + 1, int(match["step"] or 1))
 
 
 def check_resources(repository: Repository) -> Iterator[Finding]:
@@ -227,10 +241,10 @@ def _dangling(item: Object, items: Sequence[Object]) -> Iterator[str]:
             yield "spec.podSelector: selects no pod of this render; use the labels of the workload"
 
 
-def _labels_and_ports(items: Sequence[Object]) -> Iterator[tuple[Mapping[str, Any], list[str | int]]]:
+def _labels_and_ports(items: Sequence[Object]) -> Iterator[tuple[Mapping[str, Any], list[Any]]]:
     """Labels and ports (names and numbers) of the pods of each workload."""
     for item, pod in _pods(items):
-        yield pod.labels, [port for port, _ in workloads.ports(item, pod)]
+        yield pod.labels, [value for port in workloads.ports(item, pod) for value in (port.name, port.number)]
 
 
 def _missing_sources(pod: Pod, names: set[tuple[str, str]]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from gitops.manifests import workloads
 from gitops.manifests.objects import Identity, Object, at, identity, leaves, listed, mapping, mappings, selects
-from gitops.manifests.workloads import Pod
+from gitops.manifests.workloads import Pod, Port
 from gitops.releases import release
 
 Renders = Mapping[str, Sequence[Object]]
@@ -22,8 +22,6 @@ SERVICE, INGRESS = ("", "Service"), ("networking.k8s.io", "Ingress")
 NETWORK_POLICY = ("networking.k8s.io", "NetworkPolicy")
 STOP, MODE = "serving.kserve.io/stop", "serving.kserve.io/deploymentMode"
 """KServe's annotations that decide whether an InferenceService has pods, and when."""
-Port = tuple[str | int, str]
-"""Name or number, and protocol."""
 
 
 @dataclass(frozen=True, order=True)
@@ -182,12 +180,14 @@ def _unanswered(service: Object, environment: _Environment, running: Sequence[tu
     if not chosen:
         return f"spec.selector: {spec.get('selector')!r}: selects no pod that runs"
     for port in mappings(spec.get("ports")) or [{}]:
-        wanted: Any = (port.get("targetPort", port.get("port")), port.get("protocol", "TCP"))
-        there = [(pod, found) for item, pod in chosen for found in workloads.ports(item, pod) if found == wanted]
+        wanted, protocol = port.get("targetPort", port.get("port")), port.get("protocol", "TCP")
+        path = f"spec.ports[{port.get('name')}].targetPort: {wanted!r} ({protocol})"
+        open_ports = [(pod, each) for item, pod in chosen for each in workloads.ports(item, pod)]
+        there = [(pod, each) for pod, each in open_ports if each.called(wanted) and each.protocol == protocol]
         if not there:
-            return f"spec.ports[{port.get('name')}].targetPort: {wanted[0]!r} ({wanted[1]}): no container has this port"
-        if not any(_lets(environment, pod, "Ingress", found) for pod, found in there):
-            return f"spec.ports[{port.get('name')}]: no NetworkPolicy lets callers in at {wanted[0]!r}"
+            return f"{path}: no container has this port"
+        if not any(_lets(environment, pod, "Ingress", each) for pod, each in there):
+            return f"{path}: no NetworkPolicy lets callers in there"
     return ""
 
 
@@ -240,11 +240,11 @@ def _covers(ports: Sequence[Any], port: Port | None) -> bool:
 
 def _covers_port(entry: Mapping[str, Any], port: Port) -> bool:
     first, last = entry.get("port"), entry.get("endPort")
-    if entry.get("protocol", "TCP") != port[1]:
+    if entry.get("protocol", "TCP") != port.protocol:
         return False
-    if isinstance(first, int) and isinstance(last, int) and isinstance(port[0], int):
-        return first <= port[0] <= last
-    return first in (None, port[0])
+    if isinstance(first, int) and isinstance(last, int) and isinstance(port.number, int):
+        return first <= port.number <= last
+    return first is None or port.called(first)
 
 
 # What a change takes away

@@ -67,6 +67,19 @@ class Container:
 
 
 @dataclass(frozen=True)
+class Port:
+    """A port at which a container listens."""
+
+    name: Any
+    number: Any
+    protocol: Any = "TCP"
+
+    def called(self, name: Any) -> bool:
+        """Whether this is its name or its number."""
+        return name is not None and name in (self.name, self.number)
+
+
+@dataclass(frozen=True)
 class Pod:
     """The pods that an object makes, or one kind of them where it makes several."""
 
@@ -143,14 +156,11 @@ def _pod(item: Object, path: str, spec: Any, metadata: tuple[str, ...], whole: b
     return [Pod(path, spec, metadata, mapping(at(item, *metadata, "labels")), tuple(found), whole)]
 
 
-def ports(item: Object, pod: Pod) -> set[tuple[str | int, str]]:
-    """(name or number, protocol) of each port that the containers of a pod declare, or that KServe opens for them."""
-    found: set[tuple[str | int, str]] = set()
-    for container in pod.containers:
-        for port in mappings(container.fields.get("ports")):
-            known = (port.get("name"), port.get("containerPort"))
-            found |= {(each, str(port.get("protocol", "TCP"))) for each in known if isinstance(each, str | int)}
-    return found | ({(number, "TCP") for number in KSERVE_PORTS} if is_inference_service(item) else set())
+def ports(item: Object, pod: Pod) -> list[Port]:
+    """The ports that the containers of a pod declare, or that KServe opens for them."""
+    listed = [port for container in pod.containers for port in mappings(container.fields.get("ports"))]
+    found = [Port(each.get("name"), each.get("containerPort"), each.get("protocol", "TCP")) for each in listed]
+    return [*found, *(Port(None, number) for number in KSERVE_PORTS if is_inference_service(item))]
 
 
 def scaled(item: Object) -> tuple[str, str] | None:

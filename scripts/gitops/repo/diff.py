@@ -37,13 +37,12 @@ def rendered_diffs(git: Git, old: str, new: str | None, folders: Iterable[str]) 
 
 
 def reached(folders: Iterable[str], environments: Sequence[str]) -> list[str]:
-    """The environments, in their order, that a change of these renders reaches; one that the policy does not have any
-    more comes first. What keeps the cluster and the projects reaches all of them."""
+    """The environments that a change of these renders reaches, in the order given, and after them those that it lacks.
+    What keeps the cluster and the projects reaches all."""
     listed = set(folders)
-    if listed & {ARGOCD, PLATFORM}:
-        return list(environments)
-    found = {folder.split("/")[1] for folder in listed}
-    return [*sorted(found - set(environments)), *(name for name in environments if name in found)]
+    found = {folder.split("/")[1] for folder in listed if folder.startswith("overlays/")}
+    known = [name for name in environments if name in found or listed & {ARGOCD, PLATFORM}]
+    return [*known, *sorted(found - set(environments))]
 
 
 def _sources(tree: Path, folder: str) -> dict[str, bytes]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gitops.manifests import yamledit
 from gitops.manifests.documents import schema_faults
@@ -80,17 +81,21 @@ def parse_policy(text: bytes | None) -> Policy:
     asked = (
         SigningPolicy(*(signing.get(field, "") for field in ("public_key", "identity", "issuer"))) if signing else None
     )
-    domains = [domain for environment in data["environments"] for domain in environment.get("hosts", ())]
-    if twice := sorted({domain for domain in domains if domains.count(domain) > 1}):
-        raise Refused(f"{POLICY_FILE}: environments: hosts: {', '.join(twice)}: listed twice; a domain is of one")
-    exposure = {
-        each["name"]: Exposure(tuple(each.get("hosts", ())), each.get("internet_facing", False))
-        for each in data["environments"]
-    }
     ingress = data.get("ingress", {})
-    classes, annotations = (
-        tuple(ingress.get(name, given)) for name, given in (("classes", ["alb"]), ("annotations", []))
-    )
     return Policy(
-        data["model_bucket"], tuple(data["image_registries"]), names, asked, exposure, classes, annotations
+        data["model_bucket"], tuple(data["image_registries"]), names, asked, _exposure(data["environments"]),
+        tuple(ingress.get("classes", Policy.ingress_classes)), tuple(ingress.get("annotations", ())),
     )  # fmt: skip
+
+
+def _exposure(environments: Sequence[Mapping[str, Any]]) -> dict[str, Exposure]:
+    domains = [domain for each in environments for domain in each.get("hosts", ())]
+    if twice := sorted({domain for domain in domains if domains.count(domain) > 1}):
+        raise Refused(
+            f"{POLICY_FILE}: environments: hosts: {', '.join(twice)} stands twice; a domain is of one of them"
+        )
+    return {
+        each["name"]: Exposure(tuple(each.get("hosts", ())), each.get("internet_facing", False))
+        for each in environments
+        if each.keys() & {"hosts", "internet_facing"}
+    }
