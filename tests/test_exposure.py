@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gitops.checks import exposure, metadata
+from gitops.checks import exposure, isolation, metadata
 from gitops.checks.framework import Repository
+from gitops.manifests import kustomize
 from gitops.manifests.objects import Object
-from gitops.repo.policy import Exposure, Policy
+from gitops.repo import layout
+from gitops.repo.policy import Exposure, Policy, read_policy
 
 POLICY = Policy(
     "models",
@@ -117,6 +121,7 @@ def test_what_lets_in_no_one_else_is_allowed(item: Object) -> None:
         (of("discovery.k8s.io/v1 EndpointSlice"), "kind"),
         (of("elbv2.k8s.aws/v1beta1 TargetGroupBinding"), "kind"),
         (of("externaldns.k8s.io/v1alpha1 DNSEndpoint"), "kind"),
+        ({**of("v1 Endpoints"), "subsets": [{"addresses": [{"ip": "10.0.0.1"}]}]}, "subsets"),
         (of("example.com/v1 Site", {"rules": [{"host": "a.ml.com"}]}), "spec.rules[0].host"),
         (of("example.com/v1 Site", {"front": {"hostnames": ["a.ml.com"]}}), "spec.front.hostnames"),
         (of("traefik.io/v1alpha1 IngressRoute", {"routes": []}), "kind"),
@@ -168,3 +173,104 @@ def test_metadata_has_nothing_by_which_an_object_goes(metadata_of: dict[str, Any
 
     assert [place in message for message in found if place] == [True] * (place is not None)
     assert place or not found
+
+
+# Isolation, on the sample's own renders
+
+DEV = "overlays/dev/environment"
+
+
+@pytest.fixture(scope="module")
+def sample(manifests: Path) -> Repository:
+    policy = read_policy(manifests)
+    folders = [folder for folder in layout.overlays(manifests, policy) if "/staging/" not in folder]
+    built = kustomize.build_all(manifests, folders)
+    return Repository(manifests, policy, {folder: kustomize.objects(text) for folder, text in built.items()})
+
+
+def isolated(sample: Repository, folder: str, kind: str, change: Callable[[Object], Any], **policy: Any) -> list[str]:
+    """What the rule says once the first object of a kind is changed."""
+    renders = copy.deepcopy(sample.renders)
+    change(next(item for item in renders[folder] if item["kind"] == kind))
+    changed = replace(sample, renders=renders, policy=replace(sample.policy, **policy))
+    return [finding.message for finding in isolation.check_isolation(changed)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("ResourceQuota", lambda item: item["spec"]["hard"].update({"pods": "9", "requests.cpu": "500m"})),
+        ("ResourceQuota", lambda item: item["spec"]["hard"].update({"count/jobs.batch": "10"})),
+        ("LimitRange", lambda item: item["spec"]["limits"][0]["max"].update(memory="16Gi")),
+        ("LimitRange", lambda item: item["spec"]["limits"][0]["max"].update(cpu="4")),
+    ],
+)
+def test_an_environment_has_its_own_sizes(sample: Repository, kind: str, change: Callable[[Object], Any]) -> None:
+    assert isolated(sample, DEV, kind, change) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("ResourceQuota", lambda item: item["spec"]["hard"].update(pods="0")),
+        ("ResourceQuota", lambda item: item["spec"]["hard"].pop("pods")),
+        ("ResourceQuota", lambda item: item["spec"]["hard"].update({"services.nodeports": "5"})),
+        ("ResourceQuota", lambda item: item["spec"].update(scopes=["BestEffort"])),
+        ("LimitRange", lambda item: item["spec"].update(limits=[])),
+        ("Namespace", lambda item: item["metadata"].update(labels={})),
+        ("Namespace", lambda item: item["metadata"].update(annotations={"scheduler.alpha.kubernetes.io/x": "y"})),
+        ("NetworkPolicy", lambda item: item["spec"].update(ingress=[{"from": [{"podSelector": {}}]}])),
+    ],
+)
+def test_an_environment_differs_in_nothing_else(sample: Repository, kind: str, change: Callable[[Object], Any]) -> None:
+    assert all("base/environment" in message for message in isolated(sample, DEV, kind, change))
+    assert isolated(sample, DEV, kind, change)
+
+
+def test_an_environment_without_its_own_folder_is_named(sample: Repository) -> None:
+    renders = {folder: items for folder, items in sample.renders.items() if folder != DEV}
+
+    assert [str(found) for found in isolation.check_isolation(replace(sample, renders=renders))] == [
+        f"{DEV}: missing; nothing separates the environment; list base/environment there [isolation]"
+    ]
+
+
+ANYWHERE = {"ipBlock": {"cidr": "0.0.0.0/0"}}
+
+
+@pytest.mark.parametrize(
+    ("direction", "rule", "fault"),
+    [
+        ("ingress", {"from": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]}, None),
+        ("ingress", {"from": [{"podSelector": {}}]}, None),
+        ("ingress", {"from": [{"ipBlock": {"cidr": "0.0.0.0/1"}}, {"ipBlock": {"cidr": "128.0.0.0/1"}}]}, "most"),
+        ("ingress", {"from": [{"ipBlock": {"cidr": "::/0"}}]}, "most addresses"),
+        ("ingress", {"from": []}, "from: missing"),
+        ("ingress", {"from": [{"namespaceSelector": {"matchLabels": {"team": "a"}}}]}, "another environment's"),
+        ("egress", {"to": [ANYWHERE], "ports": [{"port": 443}, {"port": 9000, "endPort": 9100}]}, None),
+        ("egress", {"to": [ANYWHERE], "ports": [{"protocol": "TCP"}]}, "ports: missing"),
+        ("egress", {"to": [ANYWHERE], "ports": [{"port": 8080}]}, "pods of overlays/prod/"),
+        ("egress", {"to": [ANYWHERE], "ports": [{"port": 1, "endPort": 65535}]}, "pods of overlays/prod/"),
+        ("egress", {"ports": [{"port": 443}]}, "to: missing"),
+        ("egress", {"to": [{"namespaceSelector": {}, "podSelector": {}}]}, "another environment's"),
+    ],
+)
+def test_a_policy_names_whom_it_lets_through(
+    sample: Repository, direction: str, rule: Object, fault: str | None
+) -> None:
+    found = isolated(
+        sample, "overlays/dev/lily-api", "NetworkPolicy", lambda item: item["spec"].update({direction: [rule]})
+    )
+
+    assert bool(found) == bool(fault)
+    assert all(message.startswith(f"spec.{direction}[0].") and str(fault) in message for message in found)
+
+
+def test_where_the_policy_opens_an_environment_every_address_may_come_in(sample: Repository) -> None:
+    exposed = {**sample.policy.exposure, "dev": Exposure(("dev.ml.example.com",), internet_facing=True)}
+
+    def opened(item: Object) -> None:
+        item["spec"]["ingress"] = [{"from": [ANYWHERE]}]
+
+    assert isolated(sample, "overlays/dev/lily-api", "NetworkPolicy", opened, exposure=exposed) == []
+    assert isolated(sample, "overlays/prod/lily-api", "NetworkPolicy", opened, exposure=exposed) != []

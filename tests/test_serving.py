@@ -144,6 +144,8 @@ GONE = [
     (patch(MODEL, "NetworkPolicy", set_to("/spec/ingress/0/ports/0/port", "8081")), f"{ISVC} open to callers"),
     (patch(MODEL, "NetworkPolicy", set_to("/spec/policyTypes", "[Egress]")), f"{ISVC} open to callers"),
     (patch(BATCH, "NetworkPolicy", set_to("/spec/egress", "[]")), f"{CRON} able to call out"),
+    ({"base/environment/networkpolicy-dns.yaml": ("protocol: UDP", "protocol: SCTP")},
+     f"{DEPLOYMENT} able to look up names"),
     (patch(BATCH, "NetworkPolicy", set_to("/spec/egress/0/ports", "[{port: 53}]")), f"{CRON} able to call out"),
 ]  # fmt: skip
 

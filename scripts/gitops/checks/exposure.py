@@ -1,28 +1,20 @@
-"""Whom an environment lets in, and that no environment reaches into another: hosts, load balancers, ports, policies."""
+"""Whom an environment lets in, and by which names: hosts, load balancers, Services, ports of nodes."""
 
 from __future__ import annotations
 
-import copy
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.checks.metadata import CONTROLLERS
 from gitops.checks.serving import INGRESS, NETWORK_POLICY, SERVICE
-from gitops.manifests import closure, kustomize, workloads
-from gitops.manifests.objects import Object, at, differences, identity, listed, mapping, mappings, selects, walk
-from gitops.repo import layout
+from gitops.manifests import workloads
+from gitops.manifests.objects import Object, at, identity, listed, mapping, mappings, walk
 from gitops.repo.policy import POLICY_FILE, Policy
-
-from contract.errors import Refused
 
 Faults = Iterator[tuple[str, str]]
 """(path, what is wrong there)."""
-ENVIRONMENT = "environment"
-"""What the folder of an environment's own resources is called, in base/ and in each environment."""
 
 # Hosts
 
@@ -83,7 +75,7 @@ def _host_fault(policy: Policy, environment: str, host: Any) -> str:
 _OWN_LISTENER = re.compile(
     r"alb\.ingress\.kubernetes\.io/(backend-protocol(-version)?|certificate-arn|healthcheck-[a-z-]+|inbound-cidrs"
     r"|ip-address-type|listen-ports|load-balancer-attributes|manage-backend-security-group-rules|security-groups"
-    r"|ssl-policy|ssl-redirect|subnets|success-codes|tags|target-group-attributes|target-type|wafv2-acl-arn"
+    r"|ssl-policy|ssl-redirect|subnets|success-codes|target-group-attributes|target-type|wafv2-acl-arn"
     r"|group\.order)"
 )
 _SCHEME = "alb.ingress.kubernetes.io/scheme"
@@ -159,8 +151,8 @@ def _unknown(item: Object) -> Faults:
     if _GROUP.search(group):
         yield "kind", f"{kind} of {group}: {remedy}"
         return
-    for path, _ in walk(at(item, "spec"), "spec"):
-        if re.split(r"[.\[]", path.rstrip("]"))[-1] in _FIELDS:
+    for path, _ in walk({field: value for field, value in item.items() if field != "metadata"}):
+        if path.rpartition(".")[2] in _FIELDS:
             yield path, f"{kind} of {group or 'the core'}: {remedy}"
             return
 
@@ -203,149 +195,4 @@ def _pod_faults(item: Object) -> Faults:
                         yield where, f"{port[field]!r}: opens the node, past every policy; remove it"
 
 
-# What separates environments
-
-# What an environment may have in other sizes than base/environment; without any, no pod could start or all could.
-_SIZE = re.compile(r"(?=.*[1-9])[0-9.]+[A-Za-z]*")
-_SIZES = {
-    ("", "ResourceQuota"): re.compile(r"spec\.hard\.(?!services\b).*"),
-    ("", "LimitRange"): re.compile(r"spec\.limits\b.*"),
-}
-
-
-def check_isolation(repository: Repository) -> Iterator[Finding]:
-    """An environment is what base/environment gives, in its own sizes; it denies all that no policy of an app lets
-    through, and such a policy is about the app's own pods and names who may reach them and what they may reach."""
-    expected = _base(repository.root)
-    found = {folder: items for folder, items in repository.renders.items() if folder.endswith(f"/{ENVIRONMENT}")}
-    for environment in dict.fromkeys(name for _, name, _, _ in repository.overlays()):
-        folder = layout.overlay(ENVIRONMENT, environment)
-        if isinstance(expected, str):
-            yield Finding("isolation", folder, expected, (folder,))
-        elif folder not in found:
-            yield Finding("isolation", folder, "missing; without it nothing separates the environment; list"
-                          f" base/{ENVIRONMENT} there", (folder,))  # fmt: skip
-        else:
-            yield from _deviations(folder, environment, expected, found[folder])
-    for folder, environment, app, items in repository.overlays():
-        for item in items:
-            if app != ENVIRONMENT and workloads.kind_of(item) == NETWORK_POLICY:
-                for path, fault in _policy_faults(item, app, environment, repository):
-                    yield finding("isolation", folder, item, f"{path}: {fault}")
-
-
-def _base(root: Path) -> list[Object] | str:
-    """What base/environment renders, or why it does not."""
-    folder = f"base/{ENVIRONMENT}"
-    try:
-        files = sorted(closure.closure(root, folder))
-        return _render(root, folder, tuple((root / file).read_bytes() for file in files))
-    except (Refused, OSError) as error:
-        return f"base/{ENVIRONMENT}, which every environment is compared with, does not render: {error}"
-
-
-@cache
-def _render(root: Path, folder: str, sources: tuple[bytes, ...]) -> list[Object]:
-    """`sources` are the bytes that the render reads: with other bytes it is another one."""
-    return kustomize.objects(kustomize.build(root, folder))
-
-
-def _deviations(folder: str, environment: str, base: Sequence[Object], items: Sequence[Object]) -> Iterator[Finding]:
-    namespace = layout.namespace(environment)
-    expected = [_placed(item, namespace) for item in base]
-    if not any(_denies_all(item) for item in items):
-        yield Finding("isolation", folder, "no NetworkPolicy for all pods (podSelector: {}) denies both directions;"
-                      f" keep the one of base/{ENVIRONMENT}", (folder,))  # fmt: skip
-    kinds = {workloads.kind_of(item) for item in base}
-    told, rendered = set(), {identity(item) for item in items}
-    for each in differences(expected, items):
-        kind = (each.identity.group, each.identity.kind)
-        extra = each.identity not in {identity(item) for item in expected}
-        sized = kind in _SIZES and _SIZES[kind].fullmatch(each.path) and _SIZE.fullmatch(str(each.after))
-        if each.identity in told or sized or (extra and kind not in kinds):
-            continue
-        told.add(each.identity)
-        there = f"{each.path}: {each.after!r}; base/{ENVIRONMENT} gives {each.before!r}"
-        what = f"not of base/{ENVIRONMENT}" if extra else there if each.identity in rendered else "not rendered"
-        yield Finding("isolation", f"{folder}: {each.identity}", f"{what}; change base/{ENVIRONMENT}, for all"
-                      " environments", (folder,))  # fmt: skip
-
-
-def _placed(item: Object, namespace: str) -> Object:
-    """An object of base/environment as an overlay with this namespace has it."""
-    placed = copy.deepcopy(item)
-    metadata = placed.setdefault("metadata", {})
-    metadata["name" if placed.get("kind") == "Namespace" else "namespace"] = namespace
-    return placed
-
-
-def _denies_all(item: Object) -> bool:
-    spec = mapping(at(item, "spec"))
-    types = {"Ingress", "Egress"}
-    return (
-        workloads.kind_of(item) == NETWORK_POLICY
-        and not any(spec.get(field) for field in ("podSelector", "ingress", "egress"))
-        and types <= set(map(str, listed(spec.get("policyTypes"))))
-    )
-
-
-_NAMESPACE_LABEL = "kubernetes.io/metadata.name"
-
-
-def _policy_faults(item: Object, app: str, environment: str, repository: Repository) -> Faults:
-    spec = mapping(at(item, "spec"))
-    chosen = spec.get("podSelector")
-    for folder, other, _, items in repository.overlays():
-        pods = [pod for each in items for pod in workloads.pods(each)] if other == environment else []
-        if folder != layout.overlay(app, environment) and any(
-            not chosen or selects(chosen, pod.labels) for pod in pods
-        ):
-            yield "spec.podSelector", f"selects pods of {folder} too; a policy of an app is about its own pods"
-    for direction, peers in (("ingress", "from"), ("egress", "to")):
-        for number, rule in enumerate(mappings(spec.get(direction))):
-            path = f"spec.{direction}[{number}]"
-            if not listed(rule.get(peers)):
-                yield f"{path}.{peers}", "missing, so it is everyone; name whom"
-            for peer in mappings(rule.get(peers)):
-                yield from _peer_faults(f"{path}.{peers}", peer)
-                if direction == "ingress" and str(at(peer, "ipBlock", "cidr")).endswith("/0"):
-                    exposure = repository.policy.exposure.get(environment)
-                    if not (exposure and exposure.internet_facing):
-                        yield f"{path}.from", f"ipBlock {at(peer, 'ipBlock', 'cidr')!r}: every address; name a range"
-                if direction == "egress" and at(peer, "ipBlock"):
-                    yield from _outward_faults(path, rule, _listening(repository, environment))
-
-
-def _peer_faults(path: str, peer: Mapping[str, Any]) -> Faults:
-    selector = peer.get("namespaceSelector")
-    if selector is not None and not at(selector, "matchLabels", _NAMESPACE_LABEL):
-        yield path, f"namespaceSelector {selector!r}: another environment's may have it too; name one namespace by" \
-                    f" {_NAMESPACE_LABEL}"  # fmt: skip
-
-
-def _outward_faults(path: str, rule: Mapping[str, Any], listening: Mapping[int, str]) -> Faults:
-    """A range of addresses has the pods of other environments too, where their own policies let in the whole range."""
-    ports = mappings(rule.get("ports"))
-    if not ports:
-        yield f"{path}.ports", "missing, so it is every port, those of other environments' pods too; list them"
-    for port in ports:
-        first, last = port.get("port"), port.get("endPort")
-        for number, where in listening.items():
-            if first == number or (isinstance(first, int) and isinstance(last, int) and first <= number <= last):
-                yield f"{path}.ports", f"{number}: pods of {where} listen there, and the range has them; leave it out"
-
-
-def _listening(repository: Repository, environment: str) -> dict[int, str]:
-    """The ports of other environments' pods."""
-    return {
-        port.number: other
-        for _, other, _, items in repository.overlays()
-        if other != environment
-        for item in items
-        for pod in workloads.pods(item)
-        for port in workloads.ports(item, pod)
-        if isinstance(port.number, int)
-    }
-
-
-RULES: dict[str, Rule] = {"hosts": check_hosts, "exposure": check_exposure, "isolation": check_isolation}
+RULES: dict[str, Rule] = {"hosts": check_hosts, "exposure": check_exposure}

@@ -83,6 +83,7 @@ def _workload_states(
         "reached by an Ingress": any(_selected(service, pods) for service in exposed),
         "open to callers": let_in,
         "able to call out": any(_lets(environment, pod, "Egress") for pod in pods),
+        "able to look up names": any(_lets(environment, pod, "Egress", _DNS) for pod in pods),
     }
     for what, holds in reached.items():
         yield State(mine, what, "" if holds else idle or _WHY[what])
@@ -92,8 +93,10 @@ _WHY = {
     "reached by a Service": "none that answers selects its pods",
     "reached by an Ingress": "none leads to a Service of its pods",
     "open to callers": "no NetworkPolicy lets them in at its ports",
-    "able to call out": "no NetworkPolicy lets it out to more than names",
+    "able to call out": "no NetworkPolicy lets it out at more than port 53",
+    "able to look up names": "no NetworkPolicy lets it out at port 53",
 }
+_DNS = Port("dns", 53, "UDP")
 
 
 # What runs
@@ -214,7 +217,7 @@ def _leads_nowhere(ingress: Object, answering: Mapping[str, Object]) -> str:
 
 
 def _lets(environment: _Environment, pod: Pod, direction: str, port: Port | None = None) -> bool:
-    """Whether callers get in at this port, or the pod gets out to more than names (port 53)."""
+    """Whether callers get in, or the pod gets out, at this port; without one, at any but that of the DNS."""
     chosen = [each for each in environment.of(NETWORK_POLICY) if _is_about(mapping(at(each, "spec")), pod, direction)]
     rules = [rule for each in chosen for rule in mappings(at(each, "spec", direction.lower()))]
     return not chosen or any(_covers(listed(rule.get("ports")), port) for rule in rules)
@@ -234,7 +237,7 @@ def _covers(ports: Sequence[Any], port: Port | None) -> bool:
     if not ports:
         return True
     if port is None:
-        return any(at(each, "port") != 53 for each in ports)
+        return any(at(each, "port") != _DNS.number for each in ports)
     return any(_covers_port(mapping(each), port) for each in ports)
 
 

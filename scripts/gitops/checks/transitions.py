@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from gitops.checks import framework, serving
+from gitops.checks import serving
 from gitops.checks.framework import Finding
-from gitops.manifests.objects import Object
+from gitops.manifests.objects import Object, identity
 from gitops.releases import history, hold, release_file, retired
 from gitops.releases.release import Release
 from gitops.repo import layout, snapshot
@@ -95,7 +95,7 @@ def _immutable(before: serving.Renders, after: serving.Renders) -> Iterator[Find
             f"{path}: changed, which the API server refuses once the object is there; give the object another name, or"
             " retire the app and add it anew"
         )
-        yield framework.finding("immutable", folder, item, message)
+        yield Finding("immutable", f"{folder}: {identity(item)}", message)
 
 
 def _finding(rule: str, refused: Refused) -> Finding:
