@@ -109,6 +109,16 @@ def test_whom_an_environment_lets_in_is_for_the_owner_to_say() -> None:
     )
 
 
+def test_what_contributing_shows_of_the_policy_is_one() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text().partition("<!-- exposure -->\n```yaml\n")[2].partition("```")[0]
+    start = GOOD.partition("environments:")[0]
+
+    policy = parse_policy(f"{start}{text}".encode())
+
+    assert policy.exposure == {"prod": Exposure(("ml.example.com",), internet_facing=True)}
+    assert (policy.ingress_classes, len(policy.annotations)) == (("nginx",), 1)
+
+
 def test_a_missing_policy_is_refused(tmp_path: Path) -> None:
     assert refusal(lambda: read_policy(tmp_path)) == (
         "overlays/promotion.yaml: missing; it names the model bucket, the image registries and the environments",
