@@ -6,13 +6,14 @@ import copy
 from typing import Any
 
 import pytest
+from conftest import wait_until
 
 from gitops.checks import serving
-from gitops.manifests.objects import Object
+from gitops.manifests.objects import Object, at
 
 from contract.errors import Refused
 
-from .conftest import World
+from .conftest import SERVICE, World
 
 NAMESPACE = "default"
 LABELS = {"app": "immutable"}
@@ -76,6 +77,12 @@ def test_the_server_refuses_what_the_rule_refuses(world: World, name: str) -> No
     item["metadata"]["name"] = name
     after = changed(item, changes)
     world.cluster.apply(item)
+    if item["kind"] == SERVICE[1]:
+        # KServe compares with what its controller has noted.
+        wait_until(
+            lambda: at(world.cluster.get(*SERVICE, name, NAMESPACE), "status", "deploymentMode") is not None,
+            f"KServe looks at {name}",
+        )
 
     refused = False
     try:
