@@ -247,7 +247,17 @@ def test_a_shape_of_the_teams_own_brings_its_skeleton(checkout: Checkout) -> Non
     assert workload(checkout, "overlays/prod/wine-other")["metadata"]["labels"]["model.mlops/model"] == "wine"
 
 
-def test_a_value_that_nothing_has_is_named(checkout: Checkout) -> None:
+def test_a_value_that_the_manifests_do_not_have_is_named(checkout: Checkout) -> None:
+    checkout.replace("overlays/prod/shared/model-reader.yaml", "arn:aws:iam::111122223333:", "arn:aws:iam::")
+    checkout.commit("No account")
+
+    assert checkout.run("new_model", "wine", "--shape", "batch").errors == [
+        "overlays/prod/shared/model-reader.yaml: nothing there looks like `arn:aws:iam::([0-9]{12}):`; the account has"
+        " to be put there by hand"
+    ]
+
+
+def test_an_environment_without_hosts_has_no_app_with_one(checkout: Checkout) -> None:
     checkout.replace("overlays/promotion.yaml", "    hosts: [staging.ml.example.com]\n", "")
     checkout.commit("No hosts in staging")
 
