@@ -5,6 +5,7 @@ python scripts/render.py overlays/prod/wine-api           one of them
 python scripts/render.py --out build/                     one file per overlay
 python scripts/render.py --changed-since origin/cicd      the rendered differences against a commit
 python scripts/render.py --changed-since HEAD~1 --markdown    the same, for a pull request's summary
+python scripts/render.py --changed-since HEAD~1 --reach --json    only the environments that they reach, in their order
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from pathlib import Path
 from gitops import cli
 from gitops.manifests import kustomize
 from gitops.manifests.objects import KUSTOMIZATION
-from gitops.repo import layout
-from gitops.repo.diff import rendered_diffs
+from gitops.repo import layout, snapshot
+from gitops.repo.diff import reached, rendered_diffs
 from gitops.repo.git import Git
 from gitops.repo.policy import read_policy
 
@@ -33,13 +34,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="DIR", help="write one file per overlay instead of printing")
     parser.add_argument("--changed-since", metavar="REF", help="print rendered differences against a commit")
     parser.add_argument("--markdown", action="store_true", help="with --changed-since: print Markdown")
+    parser.add_argument("--reach", action="store_true", help="with --changed-since: print the environments reached")
     args = parser.parse_args(argv)
+    if args.reach and not args.changed_since:
+        parser.error("--reach goes with --changed-since")
     if args.markdown and not args.changed_since:
         parser.error("--markdown goes with --changed-since")
     if args.out and args.changed_since:
         parser.error("--out does not go with --changed-since")
     if args.json and (args.markdown or args.out):
         parser.error("--json goes with neither --markdown nor --out")
+    if args.reach and args.markdown:
+        parser.error("--reach does not go with --markdown, which has it")
     return cli.run(render, args)
 
 
@@ -77,10 +83,21 @@ def _differences(args: argparse.Namespace, known: Sequence[str]) -> None:
     # What a change takes away is of the most interest.
     gone = [folder for folder in _overlays_at(git, base) if folder not in known]
     found = rendered_diffs(git, base, None, _chosen(args, [*known, *gone]))
-    if args.json:
+    # Which one is the highest is not for the change itself to say.
+    reaches = reached(found, snapshot.at(git, base).policy.environments)
+    if args.reach:
+        _print_reach(reaches, args.json)
+    elif args.json:
         cli.print_json(found)
     else:
-        print(markdown(found) if args.markdown else "".join(found.values()), end="")
+        print(markdown(found, reaches) if args.markdown else "".join(found.values()), end="")
+
+
+def _print_reach(reaches: Sequence[str], as_json: bool) -> None:
+    if as_json:
+        cli.print_json({"reaches": reaches, "highest": reaches[-1] if reaches else None})
+    else:
+        print(f"reaches: {', '.join(reaches) or 'no environment'}")
 
 
 def _overlays_at(git: Git, commit: str) -> list[str]:
@@ -88,13 +105,15 @@ def _overlays_at(git: Git, commit: str) -> list[str]:
     return ["/".join(p[:3]) for p in parts if len(p) == 4 and p[3] == KUSTOMIZATION and p[2] != "shared"]
 
 
-def markdown(diffs: Mapping[str, str]) -> str:
-    """Diffs by overlay as a pull request's summary, cut to what GitHub shows."""
+def markdown(diffs: Mapping[str, str], reaches: Sequence[str] = ()) -> str:
+    """Diffs by overlay as a pull request's summary, cut to what GitHub shows, after the environments reached."""
     if not diffs:
         return "No rendered manifest changes.\n"
     # Each part has some words around it.
     room = max(0, min(PART, SUMMARY // len(diffs) - 200))
     parts = [f"{len(diffs)} rendered overlay{'s change' if len(diffs) > 1 else ' changes'}.\n"]
+    if reaches:
+        parts.append(f"\nReaches: {', '.join(reaches)}. The owners of **{reaches[-1]}** have to approve it.\n")
     parts += [f"\n### {folder}\n\n```diff\n{_cut(diff, room)}```\n" for folder, diff in diffs.items()]
     return "".join(parts)
 

@@ -255,6 +255,12 @@ class Checkout:
         assert text.count(old) == 1, f"{path}: {old!r} stands {text.count(old)} times"
         self.write(path, text.replace(old, new))
 
+    def name_environments(self, *names: str) -> None:
+        """Puts these environments, which have no hosts, in the place of the policy's."""
+        path = "overlays/promotion.yaml"
+        start = self.read(path).decode().partition("environments:\n")[0]
+        self.write(path, f"{start}environments:\n" + "".join(f"  - name: {name}\n" for name in names))
+
     def commit(self, message: str = "A change", *, push: bool = False) -> str:
         """Commits everything to the branch that is checked out."""
         self.git("add", "-A")

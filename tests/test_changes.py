@@ -104,9 +104,40 @@ def test_a_service_may_not_disappear_unrecorded(released: Checkout) -> None:
     lines = errors(released)
 
     assert (
-        "overlays/dev/lily-api: Deployment.apps ml-dev/lily-api is no longer rendered, and Argo CD would delete it;"
-        " to remove it on purpose, run `python scripts/retire_app.py --app lily-api --env dev` [removal]"
+        "overlays/dev/lily-api: Deployment.apps ml-dev/lily-api is no longer rendered; to remove it on purpose, run"
+        " `python scripts/retire_app.py --app lily-api --env dev`, or where the app stays, add an entry for it to"
+        " overlays/dev/retired.yaml [removal]"
     ) in lines
+
+
+# tests/test_serving.py has all that takes a service away; these two show that it is asked of a change.
+OVERLAY = "overlays/dev/lily-api/kustomization.yaml"
+NO_INGRESS = "  - path: release.yaml\n  - patch: |-\n      $patch: delete\n      apiVersion: networking.k8s.io/v1\n"
+NO_INGRESS += "      kind: Ingress\n      metadata: {name: lily-api}\n"
+
+
+def test_what_no_caller_reaches_any_more_needs_a_record(released: Checkout) -> None:
+    released.write(OVERLAY, released.read(OVERLAY).decode().partition("  - target:\n")[0])
+    released.replace(OVERLAY, "  - path: release.yaml\n", NO_INGRESS)
+
+    [line] = errors(released)
+    released.write("overlays/dev/retired.yaml", "- app: lily-api\n")
+
+    assert line.startswith(
+        "overlays/dev/lily-api: Deployment.apps ml-dev/lily-api is no longer reached by an Ingress (none leads to a"
+        " Service of its pods); to remove it on purpose, run"
+    )
+    assert errors(released) == []
+
+
+def test_what_the_api_server_would_refuse_to_change_is_refused(released: Checkout) -> None:
+    patch = "  - target: {kind: Service}\n    patch: '- {op: add, path: /spec/clusterIP, value: None}'\n"
+    released.replace(OVERLAY, "  - path: release.yaml\n", f"  - path: release.yaml\n{patch}")
+
+    assert errors(released) == [
+        "overlays/dev/lily-api: Service ml-dev/lily-api: spec.clusterIP: changed, which the API server refuses once the"
+        " object is there; give the object another name, or retire the app and add it anew [immutable]"
+    ]
 
 
 def test_a_record_of_an_earlier_retirement_does_not_count(released: Checkout) -> None:

@@ -53,7 +53,7 @@ def test_from_the_fork_to_the_first_release(fork: Checkout, s3: S3, tmp_path: Pa
 def test_it_needs_no_app_and_no_certain_environment(fork: Checkout) -> None:
     fork.git("rm", "-qr", "apps", "overlays/*/lily-*", "overlays/dev", "overlays/staging")
     fork.git("mv", "overlays/prod", "overlays/live")
-    fork.replace("overlays/promotion.yaml", "  - name: dev\n  - name: staging\n  - name: prod\n", "  - name: live\n")
+    fork.name_environments("live")
     fork.commit("One environment, and nothing in it")
 
     done = fork.run("init_fork", *ARGS)

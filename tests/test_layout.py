@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 from gitops.repo import layout
-from gitops.repo.policy import Policy, SigningPolicy, parse_policy, read_policy
+from gitops.repo.policy import Exposure, Policy, SigningPolicy, parse_policy, read_policy
 
 from contract.errors import Refused
 
@@ -74,6 +74,51 @@ def test_a_policy_is_read_in_its_order() -> None:
     assert [POLICY.before(environment) for environment in POLICY.environments] == [None, "dev", "staging"]
 
 
+EXPOSED = GOOD.replace("name: dev\n", "name: dev\n    hosts: [dev.ml.com, dev.example.com]\n").replace(
+    "name: prod\n", "name: prod\n    hosts: [ml.com]\n    internet_facing: true\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("host", "owner"),
+    [
+        ("a.ml.com", "prod"),
+        ("ml.com", "prod"),
+        ("a.b.ml.com", "prod"),
+        ("a.dev.ml.com", "dev"),
+        ("dev.ml.com", "dev"),
+        ("a.dev.example.com", "dev"),
+        ("mydev.ml.com", "prod"),
+        ("xml.com", None),
+        ("a.staging.example.com", None),
+        ("com", None),
+    ],
+)
+def test_a_host_is_of_the_environment_with_the_longest_domain_above_it(host: str, owner: str | None) -> None:
+    assert parse_policy(EXPOSED.encode()).environment_of(host) == owner
+
+
+def test_whom_an_environment_lets_in_is_for_the_owner_to_say() -> None:
+    text = f"{EXPOSED}ingress: {{classes: [nginx], annotations: [nginx.ingress.kubernetes.io/proxy-body-size]}}\n"
+
+    assert parse_policy(text.encode()) == replace(
+        POLICY,
+        exposure={"dev": Exposure(("dev.ml.com", "dev.example.com")), "prod": Exposure(("ml.com",), True)},
+        ingress_classes=("nginx",),
+        annotations=("nginx.ingress.kubernetes.io/proxy-body-size",),
+    )
+
+
+def test_what_contributing_shows_of_the_policy_is_one() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text().partition("<!-- exposure -->\n```yaml\n")[2].partition("```")[0]
+    start = GOOD.partition("environments:")[0]
+
+    policy = parse_policy(f"{start}{text}".encode())
+
+    assert policy.exposure == {"prod": Exposure(("ml.example.com",), internet_facing=True)}
+    assert (policy.ingress_classes, len(policy.annotations)) == (("nginx",), 1)
+
+
 def test_a_missing_policy_is_refused(tmp_path: Path) -> None:
     assert refusal(lambda: read_policy(tmp_path)) == (
         "overlays/promotion.yaml: missing; it names the model bucket, the image registries and the environments",
@@ -98,6 +143,21 @@ def test_a_missing_policy_is_refused(tmp_path: Path) -> None:
             "model_bucket:",
             "signing: {public_key: key.pub, identity: me, issuer: 'https://c'}\nmodel_bucket:",
             ["signing: a public_key and an identity; a version is signed by one of them"],
+        ),
+        (
+            "- name: dev\n  - name: staging",
+            "- name: dev\n    hosts: [a.com, b.com]\n  - name: staging\n    hosts: [b.com]",
+            ["environments: hosts: b.com stands twice; a domain is of one of them"],
+        ),
+        (
+            "- name: dev",
+            "- name: dev\n    hosts: []",
+            ["environments.0.hosts: [] should be non-empty"],
+        ),
+        (
+            "model_bucket:",
+            "ingress: {class: [nginx]}\nmodel_bucket:",
+            ["ingress: Additional properties are not allowed ('class' was unexpected)"],
         ),
         ("- name: dev", "- {}", ["environments.0: 'name' is a required property"]),
         ("- name: dev", "- dev", ["environments.0: 'dev' is not of type 'object'"]),

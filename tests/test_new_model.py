@@ -152,11 +152,7 @@ def test_the_environments_are_those_of_the_policy(checkout: Checkout) -> None:
     checkout.git("rm", "-qr", "overlays/*/lily-*", "apps", "overlays/staging")
     for old, name in (("dev", "lab"), ("prod", "live")):
         checkout.git("mv", f"overlays/{old}", f"overlays/{name}")
-    checkout.replace(
-        "overlays/promotion.yaml",
-        "  - name: dev\n  - name: staging\n  - name: prod\n",
-        "  - name: lab\n  - name: live\n",
-    )
+    checkout.name_environments("lab", "live")
     checkout.commit("Two environments")
 
     made = checkout.run("new_model", "wine", "--shape", "batch")
@@ -197,12 +193,21 @@ def test_a_shape_of_the_teams_own_brings_its_skeleton(checkout: Checkout) -> Non
 
 
 def test_a_value_that_the_manifests_do_not_have_is_named(checkout: Checkout) -> None:
-    checkout.git("rm", "-q", "argocd/platform/aws/external-dns.yaml")
-    checkout.commit("No names in Route 53")
+    checkout.replace("overlays/prod/shared/model-reader.yaml", "arn:aws:iam::111122223333:", "arn:aws:iam::")
+    checkout.commit("No account")
+
+    assert checkout.run("new_model", "wine", "--shape", "batch").errors == [
+        "overlays/prod/shared/model-reader.yaml: nothing there looks like `arn:aws:iam::([0-9]{12}):`; the account has"
+        " to be put there by hand"
+    ]
+
+
+def test_an_environment_without_hosts_has_no_app_with_one(checkout: Checkout) -> None:
+    checkout.replace("overlays/promotion.yaml", "    hosts: [staging.ml.example.com]\n", "")
+    checkout.commit("No hosts in staging")
 
     assert checkout.run("new_model", *WINE).errors == [
-        "argocd/platform/aws/external-dns.yaml: nothing there looks like `domainFilters: \\[([^],\\s]+)`; the domain"
-        " has to be put there by hand"
+        "overlays/promotion.yaml: environments: staging: no hosts; list the domain that its hosts are below"
     ]
     done(checkout, "new_model", "wine", "--shape", "inference-service")
 

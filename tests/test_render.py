@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import SAMPLE, Checkout, run
+from conftest import SAMPLE, Checkout, make_checkout, run
 
 import render
 from gitops.manifests import kustomize
 from gitops.repo import layout
-from gitops.repo.policy import read_policy
+from gitops.repo.diff import reached
+from gitops.repo.policy import POLICY_FILE, read_policy
 
 FOLDERS = layout.folders(SAMPLE, read_policy(SAMPLE))
 HOST = "overlays/prod/lily-api/kustomization.yaml"
@@ -28,6 +29,12 @@ HOST_DIFF = """\
      http:
        paths:
 """
+
+
+@pytest.fixture(scope="module")
+def readonly(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A clone that a test leaves as it found it."""
+    return make_checkout(template, tmp_path_factory.mktemp("readonly"))
 
 
 def change_host(checkout: Checkout) -> str:
@@ -96,6 +103,8 @@ def test_folders_that_render_nothing_are_refused(manifests: Path) -> None:
         ["--out", "a", "--json"],
         ["--out", "a", "--changed-since", "b"],
         ["--json", "--changed-since", "b", "--markdown"],
+        ["--reach"],
+        ["--reach", "--changed-since", "b", "--markdown"],
     ],
 )
 def test_options_that_exclude_each_other_are_wrong_usage(args: list[str]) -> None:
@@ -120,13 +129,54 @@ def test_a_change_is_shown_where_it_is_rendered(checkout: Checkout) -> None:
     diff = change_host(checkout)
 
     assert checkout.run("render", "--changed-since", "HEAD").out == diff
+    assert checkout.run("render", "--changed-since", "HEAD", "--reach").out == "reaches: prod\n"
     assert checkout.run("render", "--changed-since", "HEAD", "overlays/dev/lily-api").out == ""
     assert json.loads(checkout.run("render", "--changed-since", "HEAD", "--json").out) == {
         HOST.rpartition("/")[0]: diff
     }
     assert checkout.run("render", "--changed-since", "HEAD", "--markdown").out == (
-        f"1 rendered overlay changes.\n\n### overlays/prod/lily-api\n\n```diff\n{diff}```\n"
+        "1 rendered overlay changes.\n\nReaches: prod. The owners of **prod** have to approve it.\n"
+        f"\n### overlays/prod/lily-api\n\n```diff\n{diff}```\n"
     )
+
+
+ALL = ["dev", "staging", "prod"]
+HOST_IN_DEV = "overlays/dev/lily-api/kustomization.yaml"
+
+
+@pytest.mark.parametrize(
+    ("edits", "reaches"),
+    [
+        ([("README.md", "# ", "## ")], []),
+        ([("scripts/render.py", "Print what", "Show what")], []),
+        ([("base/api/service.yaml", "spec:\n", "# A remark.\nspec:\n")], []),
+        ([(HOST_IN_DEV, "lily-api.dev", "lily.dev")], ["dev"]),
+        ([(HOST, "lily-api.ml", "lily.ml"), (HOST_IN_DEV, "lily-api.dev", "lily.dev")], ["dev", "prod"]),
+        ([("overlays/staging/shared/model-reader.yaml", '"true"', '"false"')], ["staging"]),
+        ([("base/api/service.yaml", "port: 80\n", "port: 81\n")], ALL),
+        ([("apps/lily-sklearn/runtime.yaml", "protocolVersion: v2", "protocolVersion: v1")], ALL),
+        ([("argocd/project-dev.yaml", "kind: LimitRange", "kind: Secret")], ALL),
+        ([("argocd/platform/addons/argo-cd.yaml", "targetRevision: ", "targetRevision: 1")], ALL),
+        ([(HOST, "lily-api.ml", "lily.ml"), (POLICY_FILE, "name: prod\n", "name: zero\n")], ["prod"]),
+    ],
+)  # fmt: skip
+def test_what_a_change_reaches_is_computed_from_renders(
+    readonly: Checkout, edits: list[tuple[str, str, str]], reaches: list[str]
+) -> None:
+    try:
+        for path, old, new in edits:
+            text = readonly.read(path).decode()
+            assert old in text
+            readonly.write(path, text.replace(old, new, 1))
+        done = readonly.run("render", "--changed-since", "HEAD", "--reach", "--json")
+    finally:
+        readonly.git("checkout", "-q", "--", ".")
+
+    assert json.loads(done.out) == {"reaches": reaches, "highest": reaches[-1] if reaches else None}
+
+
+def test_an_environment_that_is_new_is_the_highest() -> None:
+    assert reached(["overlays/new/a", "overlays/prod/a"], ("dev", "prod")) == ["prod", "new"]
 
 
 def test_a_committed_change_of_a_base_is_shown_in_all_its_overlays(checkout: Checkout) -> None:

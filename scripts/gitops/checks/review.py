@@ -6,6 +6,7 @@ Rules like those of `consistency`: one function a rule, one finding a fault. The
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -13,13 +14,11 @@ from typing import Any
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.manifests import closure, kustomize, workloads
-from gitops.manifests.objects import KUSTOMIZATION, Object, at, leaves, listed, mapping, mappings, matches
+from gitops.manifests.objects import KUSTOMIZATION, Object, at, leaves, listed, mapping, mappings, selects
 from gitops.manifests.workloads import Container, Pod
 from gitops.releases import release
 from gitops.repo.layout import PLATFORM
 from gitops.repo.policy import POLICY_FILE
-
-KSERVE_PORTS = (8080,)  # where KServe's stock servers listen
 
 
 def _pods(items: Sequence[Object]) -> Iterator[tuple[Object, Pod]]:
@@ -107,26 +106,39 @@ def check_jobs(repository: Repository) -> Iterator[Finding]:
 
 
 def _is_schedule(text: str) -> bool:
-    """Whether Kubernetes takes this for a CronJob's schedule.
+    """Whether Kubernetes takes this for a CronJob's schedule, and a time of it comes.
 
     Source: https://pkg.go.dev/github.com/robfig/cron/v3#hdr-CRON_Expression_Format
     """
     if text in ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"):
         return True
     fields = text.split()
-    return len(fields) == len(_TIMES) and all(
-        _is_range(part, *times) for field, times in zip(fields, _TIMES, strict=True) for part in field.split(",")
-    )
+    if len(fields) != len(_TIMES):
+        return False
+    minutes, hours, days, months, weekdays = (_numbers(*pair) for pair in zip(fields, _TIMES, strict=True))
+    # Where both kinds of day are given, one of them is enough.
+    dated = fields[4] not in ("*", "?") or any(day <= monthrange(2024, month)[1] for month in months for day in days)
+    return bool(minutes and hours and days and months and weekdays and dated)
 
 
-def _is_range(part: str, smallest: int, largest: int, names: str) -> bool:
+def _numbers(field: str, times: tuple[int, int, str]) -> set[int]:
+    """What a field of a schedule stands for; none where a part of it is no range."""
+    parts = [_range(part, *times) for part in field.split(",")]
+    return set().union(*parts) if all(parts) else set()
+
+
+def _range(part: str, smallest: int, largest: int, names: str) -> range:
     match = _RANGE.fullmatch(part.replace("?", "*"))
     if not match or match["step"] == "0":
-        return False
+        return range(0)
     known = {name: number for number, name in enumerate(names.split(), smallest)}
     ends = [word.upper() for word in (match["first"], match["last"]) if word]
     numbers = [int(end) if end.isdecimal() else known.get(end, -1) for end in ends]
-    return all(smallest <= number <= largest for number in numbers) and numbers == sorted(numbers)
+    if not all(smallest <= number <= largest for number in numbers):
+        return range(0)
+    first = numbers[0] if numbers else smallest
+    last = numbers[-1] if match["last"] or (numbers and not match["step"]) else largest
+    return range(first, last + 1, int(match["step"] or 1))
 
 
 def check_resources(repository: Repository) -> Iterator[Finding]:
@@ -203,14 +215,14 @@ def _dangling(item: Object, items: Sequence[Object]) -> Iterator[str]:
         yield from _missing_sources(pod, names)
     if kind == "Deployment":
         labels = mapping(at(spec, "template", "metadata", "labels"))
-        if not _selects(at(spec, "selector"), labels):
+        if not selects(at(spec, "selector"), labels):
             yield "spec.selector: does not select the pods of its own template; make the labels equal"
         target = ("Deployment", str(at(item, "metadata", "name")))
-        if "replicas" in spec and any(_scaled(other) == target for other in items):
+        if "replicas" in spec and any(workloads.scaled(other) == target for other in items):
             yield "spec.replicas: a HorizontalPodAutoscaler owns the number; remove it"
     pods = list(_labels_and_ports(items))
     if kind == "Service" and spec.get("selector"):
-        selected = [ports for labels, ports in pods if _selects({"matchLabels": spec["selector"]}, labels)]
+        selected = [ports for labels, ports in pods if selects({"matchLabels": spec["selector"]}, labels)]
         if not selected:
             yield "spec.selector: selects no pod of this render; use the labels of the workload"
         for port in mappings(spec.get("ports")) if selected else []:
@@ -219,43 +231,20 @@ def _dangling(item: Object, items: Sequence[Object]) -> Iterator[str]:
                 yield f"spec.ports[{port.get('name')}].targetPort: {to!r}: no container of its pods has this port"
     if kind == "Ingress":
         yield from _missing_backends(spec, items)
-    if (scaled := _scaled(item)) and scaled not in names:
+    if (scaled := workloads.scaled(item)) and scaled not in names:
         yield f"spec.scaleTargetRef: {' '.join(scaled)}: not in this render; name the workload"
-    if kind == "PodDisruptionBudget" and not any(_selects(spec.get("selector"), labels) for labels, _ in pods):
+    if kind == "PodDisruptionBudget" and not any(selects(spec.get("selector"), labels) for labels, _ in pods):
         yield "spec.selector: selects no pod of this render; use the labels of the workload"
     # An empty selector means every pod, on purpose.
     if kind == "NetworkPolicy" and (chosen := spec.get("podSelector")):  # noqa: SIM102
-        if not any(_selects(chosen, labels) for labels, _ in pods):
+        if not any(selects(chosen, labels) for labels, _ in pods):
             yield "spec.podSelector: selects no pod of this render; use the labels of the workload"
-
-
-def _scaled(item: Object) -> tuple[str, str] | None:
-    target = at(item, "spec", "scaleTargetRef")
-    if item.get("kind") != "HorizontalPodAutoscaler":
-        return None
-    return str(at(target, "kind")), str(at(target, "name"))
 
 
 def _labels_and_ports(items: Sequence[Object]) -> Iterator[tuple[Mapping[str, Any], list[Any]]]:
     """Labels and ports (names and numbers) of the pods of each workload."""
     for item, pod in _pods(items):
-        ports = [
-            value
-            for container in pod.containers
-            for port in mappings(container.fields.get("ports"))
-            for value in (port.get("name"), port.get("containerPort"))
-        ]
-        yield pod.labels, [*ports, *(KSERVE_PORTS if workloads.is_inference_service(item) else ())]
-
-
-def _selects(selector: Any, labels: Mapping[str, Any]) -> bool:
-    """Whether a label selector selects these labels; an empty one would select everything, and counts as none."""
-    wanted, expressions = mapping(at(selector, "matchLabels")), listed(at(selector, "matchExpressions"))
-    if not wanted and not expressions:
-        return False
-    if any(labels.get(key) != value for key, value in wanted.items()):
-        return False
-    return all(matches(expression, labels) for expression in expressions)
+        yield pod.labels, [value for port in workloads.ports(item, pod) for value in (port.name, port.number)]
 
 
 def _missing_sources(pod: Pod, names: set[tuple[str, str]]) -> Iterator[str]:

@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from gitops.checks import serving
 from gitops.checks.framework import Finding
-from gitops.manifests import workloads
-from gitops.manifests.objects import Identity, Object, identity
+from gitops.manifests.objects import Object, identity
 from gitops.releases import history, hold, release_file, retired
 from gitops.releases.release import Release
 from gitops.repo import layout, snapshot
@@ -18,7 +18,7 @@ from gitops.repo.snapshot import Snapshot
 
 from contract.errors import Refused
 
-RULES = ("order", "hold", "removal")
+RULES = ("order", "hold", "removal", "immutable")
 
 
 def check(
@@ -35,6 +35,7 @@ def check(
         *_order(git, base, policy, changed),
         *_holds(git, base, root, changed),
         *_removals(git, base, root, before, after),
+        *_immutable(before, after),
     ]
 
 
@@ -72,32 +73,29 @@ def _holds(git: Git, base: str, root: Path, changed: Sequence[Release]) -> Itera
                 yield _finding("hold", refused)
 
 
-def _removals(
-    git: Git, base: str, root: Path, before: Mapping[str, Sequence[Object]], after: Mapping[str, Sequence[Object]]
-) -> Iterator[Finding]:
-    """A service disappears only by retirement, which leaves a record."""
-    gone = {
-        service: folder
-        for folder, items in before.items()
-        for service in _services(items)
-        if service not in {found for listed in after.values() for found in _services(listed)}
-    }
-    for service, folder in sorted(gone.items()):
-        environment, app = folder.split("/")[1:]
+def _removals(git: Git, base: str, root: Path, before: serving.Renders, after: serving.Renders) -> Iterator[Finding]:
+    """What serves goes on serving after the sync, unless it is retired, which leaves a record."""
+    for loss in sorted(serving.lost(before, after), key=lambda loss: (loss.folder, loss.state)):
+        _, environment, app = loss.folder.split("/")
         path = retired.path(environment)
         new = retired.read(Snapshot(root).read(path), path)
         old = retired.read(git.show(base, path), path)
         if new[app] <= old[app]:
-            yield Finding(
-                "removal",
-                folder,
-                f"{service} is no longer rendered, and Argo CD would delete it; to remove it on purpose, run"
-                f" `python scripts/retire_app.py --app {app} --env {environment}`",
+            message = (
+                f"{loss}; to remove it on purpose, run `python scripts/retire_app.py --app {app} --env {environment}`,"
+                f" or where the app stays, add an entry for it to {path}"
             )
+            yield Finding("removal", loss.folder, message)
 
 
-def _services(items: Sequence[Object]) -> set[Identity]:
-    return {identity(item) for item in items if workloads.runs(item)}
+def _immutable(before: serving.Renders, after: serving.Renders) -> Iterator[Finding]:
+    """No change of what the API server refuses to change: Argo CD could apply nothing more of the app."""
+    for folder, item, path in serving.frozen(before, after):
+        message = (
+            f"{path}: changed, which the API server refuses once the object is there; give the object another name, or"
+            " retire the app and add it anew"
+        )
+        yield Finding("immutable", f"{folder}: {identity(item)}", message)
 
 
 def _finding(rule: str, refused: Refused) -> Finding:

@@ -119,3 +119,13 @@ def matches(expression: Any, labels: Mapping[str, Any]) -> bool:
         "Exists": key in labels,
         "DoesNotExist": key not in labels,
     }.get(str(at(expression, "operator")), False)
+
+
+def selects(selector: Any, labels: Mapping[str, Any]) -> bool:
+    """Whether a label selector selects these labels; an empty one would select everything, and counts as none."""
+    wanted, expressions = mapping(at(selector, "matchLabels")), listed(at(selector, "matchExpressions"))
+    if not wanted and not expressions:
+        return False
+    if any(labels.get(key) != value for key, value in wanted.items()):
+        return False
+    return all(matches(expression, labels) for expression in expressions)

@@ -30,6 +30,8 @@ _PODS: dict[tuple[str, str], tuple[str, ...]] = {
 _KSERVE = "serving.kserve.io"
 RELEASED = (("apps", "Deployment"), ("batch", "CronJob"), (_KSERVE, "InferenceService"))
 """The kinds for which there are releases, by group and kind."""
+KSERVE_PORTS = (8080,)
+"""Where KServe's stock servers listen."""
 _COMPONENTS = ("predictor", "transformer", "explainer")
 _RUNTIMES = ("ServingRuntime", "ClusterServingRuntime")
 # The fields of a predictor that KServe has for single frameworks.
@@ -40,7 +42,7 @@ _LISTS = ("initContainers", "containers", "ephemeralContainers")
 # What only a field of a container, or the name of a model, is called.
 _TELLING = (*_LISTS, "image", "storageUri")
 # Text that nothing runs as it stands, and the schemas of kinds: the names of fields mean nothing there.
-_TEXT = (("", "ConfigMap"), ("", "Secret"), ("apiextensions.k8s.io", "CustomResourceDefinition"))
+TEXT = (("", "ConfigMap"), ("", "Secret"), ("apiextensions.k8s.io", "CustomResourceDefinition"))
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,19 @@ class Container:
     def variable(self, name: str) -> Any:
         """The value of an environment variable; None where there is none, or it comes from elsewhere."""
         return next((each.get("value") for each in mappings(self.fields.get("env")) if each.get("name") == name), None)
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port at which a container listens."""
+
+    name: Any
+    number: Any
+    protocol: Any = "TCP"
+
+    def called(self, name: Any) -> bool:
+        """Whether this is its name or its number."""
+        return name is not None and name in (self.name, self.number)
 
 
 @dataclass(frozen=True)
@@ -141,6 +156,21 @@ def _pod(item: Object, path: str, spec: Any, metadata: tuple[str, ...], whole: b
     return [Pod(path, spec, metadata, mapping(at(item, *metadata, "labels")), tuple(found), whole)]
 
 
+def ports(item: Object, pod: Pod) -> list[Port]:
+    """The ports that the containers of a pod declare, or that KServe opens for them."""
+    listed = [port for container in pod.containers for port in mappings(container.fields.get("ports"))]
+    found = [Port(each.get("name"), each.get("containerPort"), each.get("protocol", "TCP")) for each in listed]
+    return [*found, *(Port(None, number) for number in KSERVE_PORTS if is_inference_service(item))]
+
+
+def scaled(item: Object) -> tuple[str, str] | None:
+    """(kind, name) of what a HorizontalPodAutoscaler scales; None for other kinds."""
+    target = at(item, "spec", "scaleTargetRef")
+    if kind_of(item) != ("autoscaling", "HorizontalPodAutoscaler"):
+        return None
+    return str(at(target, "kind")), str(at(target, "name"))
+
+
 def canaries(item: Object) -> list[tuple[str, Any]]:
     """(path, predictor) of every canary of an InferenceService."""
     entries = mappings(at(item, "spec", "canary"))
@@ -183,7 +213,7 @@ def models(item: Object) -> dict[str, Any]:
 def unclaimed(item: Object) -> Iterator[str]:
     """Paths at which an object has an image, containers or a model and this module does not know of it; the outermost,
     where one is in another."""
-    if kind_of(item) in _TEXT:
+    if kind_of(item) in TEXT:
         return
     claimed = {f"{pod.path}.{field}" for pod in pods(item) for field in _LISTS}
     paths = [container.path for container in containers(item)]

@@ -1,15 +1,16 @@
-"""Differences between rendered manifests, for people to read."""
+"""Differences between rendered manifests, for people to read, and which environments they reach."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gitops.manifests import closure, kustomize
 from gitops.manifests.objects import KUSTOMIZATION
 from gitops.repo import snapshot
 from gitops.repo.git import Git
+from gitops.repo.layout import ARGOCD, PLATFORM
 
 from contract.errors import Refused
 
@@ -33,6 +34,15 @@ def rendered_diffs(git: Git, old: str, new: str | None, folders: Iterable[str]) 
         if diff := "".join(difflib.unified_diff(*pair, f"{folder} before", f"{folder} after", n=2)):
             found[folder] = diff
     return found
+
+
+def reached(folders: Iterable[str], environments: Sequence[str]) -> list[str]:
+    """The environments that a change of these renders reaches, in the order given, and after them those that it lacks.
+    What keeps the cluster and the projects reaches all."""
+    listed = set(folders)
+    found = {folder.split("/")[1] for folder in listed if folder.startswith("overlays/")}
+    known = [name for name in environments if name in found or listed & {ARGOCD, PLATFORM}]
+    return [*known, *sorted(found - set(environments))]
 
 
 def _sources(tree: Path, folder: str) -> dict[str, bytes]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gitops.manifests import yamledit
 from gitops.manifests.documents import schema_faults
@@ -25,6 +27,16 @@ class SigningPolicy:
 
 
 @dataclass(frozen=True)
+class Exposure:
+    """Whom an environment lets in, and by which names."""
+
+    hosts: tuple[str, ...] = ()
+    """Domains: each of the environment's hosts is one of them or below one."""
+    internet_facing: bool = False
+    """Whether its load balancers may have public addresses."""
+
+
+@dataclass(frozen=True)
 class Policy:
     """`overlays/promotion.yaml`: the owner's values that checks need, and the order of environments."""
 
@@ -32,11 +44,22 @@ class Policy:
     image_registries: tuple[str, ...]
     environments: tuple[str, ...]
     signing: SigningPolicy | None = None
+    exposure: Mapping[str, Exposure] = field(default_factory=dict)
+    """By environment."""
+    ingress_classes: tuple[str, ...] = ("alb",)
+    annotations: tuple[str, ...] = ()
+    """Names that the owner allows on what lets callers in, beyond those that the rules know."""
 
     def before(self, environment: str) -> str | None:
         """The environment that a release passes through before this one; None for the first."""
         position = self.environments.index(environment)
         return self.environments[position - 1] if position else None
+
+    def environment_of(self, host: str) -> str | None:
+        """The environment whose host this is: that of the longest domain that the host is or is below."""
+        owners = {domain: name for name, each in self.exposure.items() for domain in each.hosts}
+        fitting = [domain for domain in owners if f".{host}".endswith(f".{domain}")]
+        return owners[max(fitting, key=len)] if fitting else None
 
 
 def read_policy(root: Path) -> Policy:
@@ -58,4 +81,21 @@ def parse_policy(text: bytes | None) -> Policy:
     asked = (
         SigningPolicy(*(signing.get(field, "") for field in ("public_key", "identity", "issuer"))) if signing else None
     )
-    return Policy(data["model_bucket"], tuple(data["image_registries"]), names, asked)
+    ingress = data.get("ingress", {})
+    return Policy(
+        data["model_bucket"], tuple(data["image_registries"]), names, asked, _exposure(data["environments"]),
+        tuple(ingress.get("classes", Policy.ingress_classes)), tuple(ingress.get("annotations", ())),
+    )  # fmt: skip
+
+
+def _exposure(environments: Sequence[Mapping[str, Any]]) -> dict[str, Exposure]:
+    domains = [domain for each in environments for domain in each.get("hosts", ())]
+    if twice := sorted({domain for domain in domains if domains.count(domain) > 1}):
+        raise Refused(
+            f"{POLICY_FILE}: environments: hosts: {', '.join(twice)} stands twice; a domain is of one of them"
+        )
+    return {
+        each["name"]: Exposure(tuple(each.get("hosts", ())), each.get("internet_facing", False))
+        for each in environments
+        if each.keys() & {"hosts", "internet_facing"}
+    }

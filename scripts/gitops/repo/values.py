@@ -33,8 +33,12 @@ def find(tree: Snapshot, name: str) -> str:
 
 
 def of_environment(tree: Snapshot, environment: str, name: str) -> str:
-    """A value as an overlay of the environment names it: production has the domain itself, each other one its own."""
+    """A value as an overlay of the environment names it. Raises Refused where the policy gives it no domain."""
     if name == "namespace":
         return namespace(environment)
-    value = find(tree, name)
-    return f"{environment}.{value}" if name == "domain" and environment != tree.policy.environments[-1] else value
+    if name != "domain":
+        return find(tree, name)
+    exposure = tree.policy.exposure.get(environment)
+    if not exposure or not exposure.hosts:
+        raise Refused(f"{POLICY_FILE}: environments: {environment}: no hosts; list the domain that its hosts are below")
+    return exposure.hosts[0]
