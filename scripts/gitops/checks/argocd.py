@@ -251,7 +251,11 @@ def _sets(repository: Repository) -> Iterator[Finding]:
             yield finding("applications", folder, item, "an ApplicationSet of no environment; the only ones are"
                           f" {', '.join(_name(item) for item in sets)}, in {ARGOCD}; remove it")  # fmt: skip
             continue
-        for other in differences([wanted[what]], [item]):
+        differing = differences([wanted[what]], [item])
+        if item != wanted[what] and not differing:
+            yield finding("applications", folder, item, "of another form than"
+                          f" scripts/gitops/repo/{applications.TEMPLATE.name}; write it as that has it")  # fmt: skip
+        for other in differing:
             yield finding("applications", folder, item, f"{other.path}: {json.dumps(other.after)}; write"
                           f" {json.dumps(other.before)}, as scripts/gitops/repo/{applications.TEMPLATE.name}"
                           " has it")  # fmt: skip
@@ -265,6 +269,32 @@ def _same_names(repository: Repository) -> Iterator[Finding]:
         if (first := seen.setdefault(name, folder)) != folder:
             yield Finding("applications", folder, f"its Application would be {name}, which is that of {first} too;"
                           " give the app another name", (folder, first))  # fmt: skip
+
+
+# Settings
+
+# By these Argo CD renders otherwise than plain kustomize does, or finds other files.
+_RENDERING = re.compile(
+    r"\b(?:kustomize\.(?:buildOptions|enable|path|version)|helm\.(?:enable|valuesFileSchemes)|jsonnet\.enable"
+    r"|configManagementPlugins|reposerver\.|applicationsetcontroller\.|ARGOCD_)[A-Za-z0-9_.]*"
+)
+_SETTINGS = f"{PLATFORM}/argocd-cm.yaml"
+
+
+def check_settings(repository: Repository) -> Iterator[Finding]:
+    """No setting of Argo CD, in its ConfigMaps or in what its add-on makes of them, changes what it renders."""
+    file = repository.root / _SETTINGS
+    texts = [(_SETTINGS, PLATFORM, file.read_text(errors="replace"))] if file.is_file() else []
+    for folder in (ARGOCD, PLATFORM):
+        for item in repository.renders.get(folder, []):
+            own = item.get("kind") == "ConfigMap" and _name(item).startswith("argocd-")
+            if own or item.get("kind") == "Application":
+                part = at(item, "data") if own else at(item, "spec", "source")
+                texts.append((f"{folder}: {identity(item)}", folder, json.dumps(part)))
+    for where, folder, text in texts:
+        for word in sorted(set(_RENDERING.findall(text))):
+            yield Finding("settings", where, f"{word}: Argo CD would render otherwise than is checked here; remove it",
+                          (folder,))  # fmt: skip
 
 
 def check_admission(repository: Repository) -> Iterator[Finding]:
@@ -297,5 +327,6 @@ def check_admission(repository: Repository) -> Iterator[Finding]:
 RULES: dict[str, Rule] = {
     "projects": check_projects,
     "applications": check_applications,
+    "settings": check_settings,
     "admission": check_admission,
 }

@@ -46,7 +46,7 @@ def check_paths(repository: Repository) -> Iterator[Finding]:
             where, fault = _place_fault(path, environments)
         if fault:
             found.setdefault(where, fault)
-    for folder in _folders(paths, environments) - found.keys():
+    for folder in _folders(paths, environments) - {"/".join(where.split("/")[:3]) for where in found}:
         if fault := _overlay_fault(root, folder):
             found[folder] = fault
     rendered = {file for folder in repository.renders for file in closure.closure(root, folder)}
