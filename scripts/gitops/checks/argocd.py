@@ -93,6 +93,10 @@ def _name(item: Object) -> str:
     return str(at(item, "metadata", "name"))
 
 
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
 def _normal(address: object) -> str:
     """An address of a repository without what Argo CD does not tell it apart by: the way there, the user, capitals."""
     bare = re.sub(r"^([a-z]+://)?([^@/]*@)?", "", str(address).strip().casefold())
@@ -109,7 +113,7 @@ def _differing(project: Object, wanted: dict[str, object], others: Iterable[str]
     """The fields of a project that are not as wanted, and those of `others` that are neither wanted nor harmless."""
     for field, value in wanted.items():
         if (found := at(project, "spec", field)) != value:
-            yield finding("projects", ARGOCD, project, f"spec.{field}: {json.dumps(found)}; write {json.dumps(value)}")
+            yield finding("projects", ARGOCD, project, f"spec.{field}: {_json(found)}; write {_json(value)}")
     for field in others:
         if field not in wanted and field not in _NARROWING:
             yield finding("projects", ARGOCD, project, f"spec.{field}: allows more than the project is there for;"
@@ -225,8 +229,8 @@ def check_applications(repository: Repository) -> Iterator[Finding]:
                               " one exact version, such as 1.2.3; what is not ours would change by itself")  # fmt: skip
         for path, value in wanted:
             if (found := at(item, "spec", *path)) != value:
-                yield finding("applications", folder, item, f"spec.{'.'.join(path)}: {json.dumps(found)}; write"
-                              f" {json.dumps(value)}")  # fmt: skip
+                yield finding("applications", folder, item, f"spec.{'.'.join(path)}: {_json(found)}; write"
+                              f" {_json(value)}")  # fmt: skip
         if "ServerSideApply=true" not in listed(at(item, "spec", "syncPolicy", "syncOptions")):
             yield finding("applications", folder, item, "spec.syncPolicy.syncOptions: without ServerSideApply=true;"
                           " add it")  # fmt: skip
@@ -256,8 +260,8 @@ def _sets(repository: Repository) -> Iterator[Finding]:
             yield finding("applications", folder, item, "of another form than"
                           f" scripts/gitops/repo/{applications.TEMPLATE.name}; write it as that has it")  # fmt: skip
         for other in differing:
-            yield finding("applications", folder, item, f"{other.path}: {json.dumps(other.after)}; write"
-                          f" {json.dumps(other.before)}, as scripts/gitops/repo/{applications.TEMPLATE.name}"
+            yield finding("applications", folder, item, f"{other.path}: {_json(other.after)}; write"
+                          f" {_json(other.before)}, as scripts/gitops/repo/{applications.TEMPLATE.name}"
                           " has it")  # fmt: skip
 
 
