@@ -103,9 +103,15 @@ def test_applications_of_the_sets_before_move_over_and_stay_the_same_objects(sma
     assert {name: owners(small, name)[0][0] for name in names} == {
         name: "environments" if name.startswith("environment-") else "apps" for name in names
     }
+    handed = small.run("bootstrap", "--kubeconfig", small.plane.kubeconfig)
     for name in ("apps", "environments"):
         delete_and_orphan(small, name)
 
+    assert (handed.code, [line.partition(";")[0] for line in handed.errors]) == (
+        1,
+        [f"ApplicationSet {name}: takes from this repository and is not in argocd/, so that nobody checks what it takes"
+         for name in ("apps", "environments")],
+    )  # fmt: skip
     uids = {item["metadata"]["name"]: item["metadata"]["uid"] for item in small.cluster.list(*SET, "argocd")}
     assert uids.keys() == {f"apps-{environment}" for environment in ENVIRONMENTS}
 

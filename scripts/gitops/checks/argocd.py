@@ -57,6 +57,9 @@ def _projects(repository: Repository) -> dict[str, Object]:
 
 def _known(repository: Repository, projects: dict[str, Object]) -> Iterator[Finding]:
     names = (*repository.policy.environments, *applications.PROJECTS)
+    for item in repository.renders.get(PLATFORM, []):
+        if item.get("kind") == "AppProject":
+            yield finding("projects", PLATFORM, item, f"a project that no rule looks into; write it in {ARGOCD}/")
     for name, project in projects.items():
         if name not in names:
             yield finding("projects", ARGOCD, project, "metadata.name: no environment of"
@@ -267,7 +270,7 @@ def _sets(repository: Repository) -> Iterator[Finding]:
 
 def _same_names(repository: Repository) -> Iterator[Finding]:
     """Applications of one name: the second one's controller would take over, or never get, what the first one keeps."""
-    seen = {_name(item): f"{folder}/" for folder, item in _applications(repository)}
+    seen = {_name(item): folder for folder, item in _applications(repository)}
     for folder, _, _, _ in repository.overlays():
         name = applications.name(folder)
         if (first := seen.setdefault(name, folder)) != folder:
@@ -280,7 +283,7 @@ def _same_names(repository: Repository) -> Iterator[Finding]:
 # By these Argo CD renders otherwise than plain kustomize does, or finds other files.
 _RENDERING = re.compile(
     r"\b(?:kustomize\.(?:buildOptions|enable|path|version)|helm\.(?:enable|valuesFileSchemes)|jsonnet\.enable"
-    r"|configManagementPlugins|reposerver\.|applicationsetcontroller\.|ARGOCD_)[A-Za-z0-9_.]*"
+    r"|configManagementPlugins|application\.namespaces|reposerver\.|applicationsetcontroller\.|ARGOCD_)[A-Za-z0-9_.]*"
 )
 _SETTINGS = f"{PLATFORM}/argocd-cm.yaml"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -36,5 +37,9 @@ def name(folder: str) -> str:
 
 def generate_paths(folder: str) -> str:
     """Below which paths a change makes Argo CD render a folder of overlays/ again, as its annotation lists them."""
-    _, environment, app = folder.split("/")
-    return str(at(application_set(environment, ""), *_GENERATE_PATHS)).replace(_BASENAME, app)
+    return _generate_paths().replace(_BASENAME, folder.rpartition("/")[2])
+
+
+@cache
+def _generate_paths() -> str:
+    return str(at(application_set("any", "any"), *_GENERATE_PATHS))
