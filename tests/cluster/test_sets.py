@@ -15,6 +15,8 @@ from gitops.manifests.objects import Object, at, mappings
 from gitops.releases.release import Target
 from gitops.repo import applications, layout
 
+from contract.errors import Refused
+
 from .conftest import APPLICATION, FLAVOURS, SET, World
 
 ENVIRONMENTS = ("dev", "staging", "prod")
@@ -204,3 +206,31 @@ def test_the_project_that_argo_cd_makes_allows_nothing_any_more(small: World) ->
     found = small.cluster.get(*project)
     assert {field: value for field, value in (found or {})["spec"].items() if value} == {}
     assert (found or {})["spec"]["namespaceResourceWhitelist"] == []
+
+
+def test_a_kind_is_waited_for_until_the_server_serves_it(small: World) -> None:
+    """The second definition is never served: the first one has its names."""
+    first, second = (
+        {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": f"{plural}.example.com"},
+            "spec": {
+                "group": "example.com",
+                "scope": "Namespaced",
+                "names": {"kind": "Thing", "plural": plural},
+                "versions": [
+                    {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}
+                ],
+            },
+        }
+        for plural in ("things", "others")
+    )
+    thing = {"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "one", "namespace": "argocd"}}
+
+    small.cluster.apply(first)
+    kube.await_kinds(small.cluster, [first])
+    small.cluster.apply(thing)
+    small.cluster.apply(second)
+    with pytest.raises(Refused, match=r"others\.example\.com: .* does not serve it after 1 s"):
+        kube.await_kinds(small.cluster, [first, second], seconds=1)
