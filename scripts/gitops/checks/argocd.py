@@ -73,10 +73,14 @@ def _known(repository: Repository, projects: dict[str, Object]) -> Iterator[Find
 def _common_faults(repository: Repository, projects: dict[str, Object]) -> Iterator[Finding]:
     """What the projects that are not an environment's allow and should not, or should and do not."""
     own = repository_url(repository)
-    if default := projects.get("default"):
-        yield from _differing(default, {field: [] for field in _EMPTY}, mapping(at(default, "spec")))
+    exact: dict[str, dict[str, object]] = {
+        "addons": {}, "default": {field: [] for field in _EMPTY}, "platform": {"sourceRepos": [own]},
+    }  # fmt: skip
+    for name, wanted in exact.items():
+        if name in projects:
+            others = [field for field in mapping(at(projects[name], "spec")) if field not in _EMPTY]
+            yield from _differing(projects[name], wanted, others)
     if platform := projects.get("platform"):
-        yield from _differing(platform, {"sourceRepos": [own]}, {})
         for folder in (ARGOCD, PLATFORM):
             yield from _unallowed(platform, folder, repository.renders.get(folder, []))
     for address in listed(at(projects.get("addons"), "spec", "sourceRepos")):
@@ -207,36 +211,43 @@ def check_applications(repository: Repository) -> Iterator[Finding]:
                               f" {ARGOCD} alone; write {ARGOCD}")  # fmt: skip
     own = repository_url(repository)
     for folder, item in _applications(repository):
-        name = _name(item)
-        if folder == ARGOCD and name not in _OWN:
+        if folder == PLATFORM:
+            yield from _addon_faults(item)
+        elif _name(item) in _OWN:
+            source = {"repoURL": own, "targetRevision": publish.BRANCH, "path": _OWN[_name(item)]}
+            destination = {"server": SERVER, "namespace": ARGOCD}
+            wanted = {"project": "platform", "source": source, "destination": destination}
+            yield from _unlike(folder, item, {(field,): value for field, value in wanted.items()})
+        else:
             yield finding("applications", folder, item, f"metadata.name: none of {', '.join(_OWN)}; add-ons are in"
                           f" {PLATFORM}/addons/, and apps in overlays/")  # fmt: skip
-            continue
-        for field in ("sources", "sourceHydrator"):
-            if at(item, "spec", field) is not None:
-                yield finding("applications", folder, item, f"spec.{field}: nothing here looks into it; write the one"
-                              " source into spec.source")  # fmt: skip
-        wanted: list[tuple[tuple[str, ...], object]] = [
-            (("syncPolicy", "automated", "selfHeal"), True),
-            (("syncPolicy", "automated", "prune"), False),
-        ]
-        revision = at(item, "spec", "source", "targetRevision")
-        if folder == ARGOCD:
-            source = {"repoURL": own, "targetRevision": publish.BRANCH, "path": _OWN[name]}
-            destination = {"server": SERVER, "namespace": ARGOCD}
-            wanted += [(("project",), "platform"), (("source",), source), (("destination",), destination)]
-        else:
-            wanted.append((("project",), "addons"))
-            if not re.fullmatch(_VERSION, str(revision)):
-                yield finding("applications", folder, item, f"spec.source.targetRevision: {json.dumps(revision)}: not"
-                              " one exact version, such as 1.2.3; what is not ours would change by itself")  # fmt: skip
-        for path, value in wanted:
-            if (found := at(item, "spec", *path)) != value:
-                yield finding("applications", folder, item, f"spec.{'.'.join(path)}: {_json(found)}; write"
-                              f" {_json(value)}")  # fmt: skip
-        if "ServerSideApply=true" not in listed(at(item, "spec", "syncPolicy", "syncOptions")):
-            yield finding("applications", folder, item, "spec.syncPolicy.syncOptions: without ServerSideApply=true;"
-                          " add it")  # fmt: skip
+        yield from _sync_faults(folder, item)
+
+
+def _addon_faults(item: Object) -> Iterator[Finding]:
+    """An add-on is somebody else's, at one version, and has the rights of add-ons."""
+    yield from _unlike(PLATFORM, item, {("project",): "addons"})
+    if not re.fullmatch(_VERSION, str(revision := at(item, "spec", "source", "targetRevision"))):
+        yield finding("applications", PLATFORM, item, f"spec.source.targetRevision: {json.dumps(revision)}: not"
+                      " one exact version, such as 1.2.3; what is not ours would change by itself")  # fmt: skip
+
+
+def _sync_faults(folder: str, item: Object) -> Iterator[Finding]:
+    automated = ("syncPolicy", "automated")
+    yield from _unlike(folder, item, {(*automated, "selfHeal"): True, (*automated, "prune"): False})
+    if "ServerSideApply=true" not in listed(at(item, "spec", "syncPolicy", "syncOptions")):
+        yield finding("applications", folder, item, "spec.syncPolicy.syncOptions: without ServerSideApply=true;"
+                      " add it")  # fmt: skip
+    for field in ("sources", "sourceHydrator"):
+        if at(item, "spec", field) is not None:
+            yield finding("applications", folder, item, f"spec.{field}: nothing here looks into it; write the one"
+                          " source into spec.source")  # fmt: skip
+
+
+def _unlike(folder: str, item: Object, wanted: dict[tuple[str, ...], object]) -> Iterator[Finding]:
+    for path, value in wanted.items():
+        if (found := at(item, "spec", *path)) != value:
+            yield finding("applications", folder, item, f"spec.{'.'.join(path)}: {_json(found)}; write {_json(value)}")
 
 
 def _sets(repository: Repository) -> Iterator[Finding]:
