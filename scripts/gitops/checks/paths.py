@@ -32,13 +32,13 @@ _SPECIAL = {
     ".gitmodules": "Argo CD would fetch other repositories into this one",
 }
 
+_ENCODING = b"working-tree-encoding"
+
 
 def check_paths(repository: Repository) -> Iterator[Finding]:
     """Every path of what is deployed is one that is rendered here as Argo CD renders it, and no other."""
     root, environments = repository.root, repository.policy.environments
-    found: dict[str, str] = {}
-    if os.path.lexists(root / ".gitmodules"):
-        found[".gitmodules"] = f"{_SPECIAL['.gitmodules']}; remove it, and copy what is needed"
+    found = _top_faults(root)
     paths = list(_paths(root))
     for path in paths:
         where, fault = path, _kind_fault(root, path) or _name_fault(path, repository)
@@ -56,6 +56,17 @@ def check_paths(repository: Repository) -> Iterator[Finding]:
     for where, fault in sorted(found.items()):
         # A name of a file can be any bytes; what is printed is one line of text.
         yield Finding("paths", where if where.isprintable() else ascii(where)[1:-1], fault)
+
+
+def _top_faults(root: Path) -> dict[str, str]:
+    """What is beside the folders that are deployed, and reaches into them."""
+    found = {}
+    if os.path.lexists(root / ".gitmodules"):
+        found[".gitmodules"] = f"{_SPECIAL['.gitmodules']}; remove it, and copy what is needed"
+    attributes = root / ".gitattributes"
+    if attributes.is_file() and _ENCODING in attributes.read_bytes():
+        found[attributes.name] = f"{_ENCODING.decode()}: {_SPECIAL[attributes.name]}; remove it"
+    return found
 
 
 def _folders(paths: list[str], environments: tuple[str, ...]) -> set[str]:
