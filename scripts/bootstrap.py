@@ -18,13 +18,18 @@ from gitops import cli
 from gitops.cluster import installed, kube
 from gitops.cluster.kube import Cluster
 from gitops.manifests import kustomize
-from gitops.manifests.objects import at
+from gitops.manifests.objects import Object, at, leaves
 from gitops.repo import layout
 
 from contract.errors import Refused
 
 APPLICATION = ("argoproj.io/v1alpha1", "Application")
 PROJECTS = ("platform", "addons")
+SET = ("argoproj.io/v1alpha1", "ApplicationSet")
+OTHERS = (
+    "takes from this repository and is not in argocd/, so that nobody checks what it takes; run"
+    " `kubectl delete applicationset {name} -n argocd --cascade=orphan`, which leaves every Application"
+)
 INSTALL = "kubectl create namespace argocd; kubectl apply --server-side -n argocd -k '{source}?ref={version}'"
 
 
@@ -43,6 +48,8 @@ def bootstrap(args: argparse.Namespace) -> None:
         raise Refused(f"{cluster.server}: Argo CD is not installed; run `{_install(args.root)}`")
     # Its settings first: without them it would not wait for one wave of add-ons before the next.
     objects = kustomize.objects(kustomize.build(args.root, layout.ARGOCD))
+    if others := _others(cluster, objects):
+        raise Refused(*[f"ApplicationSet {name}: {OTHERS.format(name=name)}" for name in others])
     kube.apply_all(cluster, [installed.settings(args.root), *objects])
     end = time.monotonic() + args.wait
     while left := _unsettled(cluster):
@@ -52,6 +59,18 @@ def bootstrap(args: argparse.Namespace) -> None:
         time.sleep(0.5)
     cli.progress("")
     cli.say("Argo CD keeps argocd/, the environments and every release in step with Git from now on")
+
+
+def _others(cluster: Cluster, objects: Sequence[Object]) -> list[str]:
+    """The ApplicationSets of the cluster that take from this repository and that it does not have itself."""
+    root = next(item for item in objects if item["kind"] == "Application" and item["metadata"]["name"] == "root")
+    own = {item["metadata"]["name"] for item in objects if item["kind"] == "ApplicationSet"}
+    found = {
+        str(item["metadata"]["name"])
+        for item in cluster.list(*SET, "argocd")
+        if root["spec"]["source"]["repoURL"] in leaves(item["spec"]).values()
+    }
+    return sorted(found - own)
 
 
 def _install(root: Path) -> str:

@@ -6,7 +6,6 @@ import ipaddress
 import itertools
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ import pytest
 import yaml
 from conftest import SAMPLE
 
-from gitops.checks import generators
 from gitops.manifests import closure, kustomize
-from gitops.manifests.objects import differences, identity, leaves, matches
+from gitops.manifests.objects import differences, identity, leaves
+from gitops.repo import applications as environments
 from gitops.repo import layout
 from gitops.repo.policy import POLICY_FILE, read_policy
 
@@ -28,6 +27,8 @@ MODELS = [folder for folder in APPS if folder.endswith("/lily-sklearn")]
 SERVICES = sorted(APIS + MODELS, key=APPS.index)
 BATCHES = [folder for folder in APPS if folder.endswith("/lily-batch")]
 REPOSITORY = "https://github.com/example-org/model-gitops.git"
+
+SETS = [f"apps-{env}" for env in POLICY.environments]
 
 Objects = dict[str, list[dict[str, Any]]]
 
@@ -612,21 +613,24 @@ def test_the_platform_project_allows_what_its_applications_render_and_what_knati
     assert {target["namespace"] for target in spec["destinations"]} == {"argocd", "knative-serving"}
 
 
-def test_no_project_has_a_wildcard(renders: Objects) -> None:
+def test_no_project_has_a_wildcard_and_the_one_that_argo_cd_makes_allows_nothing(renders: Objects) -> None:
     projects = [item for item in renders["argocd"] if item["kind"] == "AppProject"]
 
-    assert {project["metadata"]["name"] for project in projects} == {*POLICY.environments, "platform", "addons"}
+    names = {project["metadata"]["name"]: project for project in projects}
+    assert names.keys() == {*POLICY.environments, *environments.PROJECTS}
+    assert list(names["default"]["spec"].values()) == [[], [], [], []]
     fields = [pair for project in projects for pair in leaves(project).items()]
     assert not [value for path, value in fields if "*" in str(value) and not path.endswith(".schedule")]
 
 
 def test_the_repository_and_branch_are_the_same_everywhere(renders: Objects) -> None:
-    fields = [pair for item in renders["argocd"] for pair in leaves(item).items()]
+    fields = [pair for item in renders["argocd"] for pair in leaves(item).items() if pair[1] != []]
 
     others = next(item for item in renders["argocd"] if item["metadata"]["name"] == "addons")["spec"]["sourceRepos"]
     assert {value for path, value in fields if "repo" in path.lower()} - set(others) == {REPOSITORY}
-    # Three generators, two templates, the platform and the root.
-    assert [value for path, value in fields if path.lower().endswith("revision")] == ["cicd"] * 7
+    # Of each environment three generators and a template; the platform and the root.
+    revisions = [value for path, value in fields if path.lower().endswith("revision")]
+    assert revisions == ["cicd"] * (4 * len(POLICY.environments) + 2)
     assert {item["metadata"]["namespace"] for item in renders["argocd"]} == {"argocd"}
 
 
@@ -639,7 +643,7 @@ def applications(renders: Objects) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_templates_use_the_path_alone(renders: Objects) -> None:
+def test_a_set_takes_the_name_of_a_folder_and_nothing_else_from_a_path(renders: Objects) -> None:
     used = {
         action.strip("{}- ")
         for template in applications(renders).values()
@@ -647,37 +651,42 @@ def test_templates_use_the_path_alone(renders: Objects) -> None:
         for action in re.findall(r"\{\{.*?\}\}", str(value))
     }
 
-    assert used == {".path.path", "index .path.segments 1", "index .path.segments 2"}
+    assert used == {".path.basename"}
+
+
+@pytest.mark.parametrize("env", POLICY.environments)
+def test_a_set_is_the_engines_to_the_byte(manifests: Path, env: str) -> None:
+    written = (manifests / f"argocd/applicationset-{env}.yaml").read_text()
+
+    assert written == environments.text(env, REPOSITORY)
 
 
 def test_argo_cd_heals_by_itself_and_takes_nothing_away(renders: Objects) -> None:
     policies = {name: app["spec"]["syncPolicy"] for name, app in applications(renders).items()}
 
     assert {name: policy["automated"] for name, policy in policies.items()} == {
-        name: {"prune": False, "selfHeal": True} for name in ("apps", "environments", "platform", "root")
+        name: {"prune": False, "selfHeal": True} for name in (*SETS, "platform", "root")
     }
     sets = [item["spec"]["syncPolicy"] for item in renders["argocd"] if item["kind"] == "ApplicationSet"]
-    assert sets == [{"applicationsSync": "create-update", "preserveResourcesOnDeletion": True}] * 2
+    assert sets == [{"applicationsSync": "create-update", "preserveResourcesOnDeletion": True}] * len(SETS)
     assert all("ServerSideApply=true" in policy["syncOptions"] for policy in policies.values())
     backoff = {"duration": "10s", "factor": 2, "maxDuration": "5m"}
     assert all(policy["retry"] == {"limit": 10, "refresh": True, "backoff": backoff} for policy in policies.values())
 
 
-def test_an_application_is_in_the_project_and_namespace_of_its_environment(renders: Objects) -> None:
-    for name in ("apps", "environments"):
-        spec = applications(renders)[name]["spec"]
+@pytest.mark.parametrize("env", POLICY.environments)
+def test_an_application_is_in_the_project_and_namespace_of_its_environment(renders: Objects, env: str) -> None:
+    spec = applications(renders)[f"apps-{env}"]["spec"]
 
-        assert spec["project"] == "{{ index .path.segments 1 }}"
-        assert spec["destination"] == {
-            "server": "https://kubernetes.default.svc", "namespace": "ml-{{ index .path.segments 1 }}",
-        }  # fmt: skip
-        assert spec["source"]["path"] == "{{ .path.path }}"
+    assert spec["project"] == env
+    assert spec["destination"] == {"server": "https://kubernetes.default.svc", "namespace": f"ml-{env}"}
+    assert spec["source"]["path"] == f"overlays/{env}/{{{{ .path.basename }}}}"
 
 
 def test_a_name_that_a_template_does_not_know_is_an_error(renders: Objects) -> None:
     sets = [item["spec"] for item in renders["argocd"] if item["kind"] == "ApplicationSet"]
 
-    assert len(sets) == 2
+    assert len(sets) == len(SETS)
     assert all(spec["goTemplate"] and spec["goTemplateOptions"] == ["missingkey=error"] for spec in sets)
 
 
@@ -685,8 +694,7 @@ def test_applications_are_called_after_app_and_environment(renders: Objects) -> 
     names = {name: app["metadata"]["name"] for name, app in applications(renders).items()}
 
     assert names == {
-        "apps": "{{ index .path.segments 2 }}-{{ index .path.segments 1 }}",
-        "environments": "environment-{{ index .path.segments 1 }}",
+        **{f"apps-{env}": f"{{{{ .path.basename }}}}-{env}" for env in POLICY.environments},
         "platform": "platform",
         "root": "root",
     }
@@ -698,31 +706,3 @@ def test_the_root_keeps_the_folder_that_it_is_in(renders: Objects) -> None:
 
     assert (spec["project"], spec["source"]["path"]) == ("platform", "argocd")
     assert spec["destination"] == {"server": "https://kubernetes.default.svc", "namespace": "argocd"}
-
-
-def generated(renders: Objects, root: Path) -> Iterator[str]:
-    """The overlays that the generator of apps makes Applications of, as Argo CD's post-selector decides it."""
-    listed = next(
-        item["spec"]["generators"]
-        for item in renders["argocd"]
-        if item["kind"] == "ApplicationSet" and item["metadata"]["name"] == "apps"
-    )
-    for generator in listed:
-        expressions, [pattern] = generator["selector"]["matchExpressions"], generator["git"]["files"]
-        for file in sorted(root.glob(pattern["path"])):
-            values = generators.parameters(file.read_bytes())
-            if all(matches(expression, values) for expression in expressions):
-                yield file.parent.relative_to(root).as_posix()
-
-
-def test_an_app_has_an_application_from_its_first_release_on(renders: Objects, manifests: Path, tmp_path: Path) -> None:
-    for folder in APPS:
-        (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "release.yaml").write_bytes((manifests / folder / "release.yaml").read_bytes())
-    released = tmp_path / "overlays/staging/lily-api/release.yaml"
-
-    before = list(generated(renders, tmp_path))
-    released.write_text(released.read_text().replace("version: unreleased", "version: 2026-02-01-0123456789ab"))
-
-    assert before == []
-    assert list(generated(renders, tmp_path)) == ["overlays/staging/lily-api"]

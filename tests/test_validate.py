@@ -70,9 +70,9 @@ def test_without_its_catcher_a_fault_is_found_by_none_but_those_that_are_named(
 
 def test_the_command_reports_the_faults_of_all_rules_and_exits_with_1(root: Path) -> None:
     chosen = {
-        "same-network-policy", "cluster-scoped", "form-storage-uris", "uri-latest", "paths-base", "service-port",
+        "same-network-policy", "cluster-scoped", "form-storage-uris", "uri-latest", "paths-root", "service-port",
         "signing-missing", "workloads-image-volume", "metadata-owner", "hosts-certificate", "exposure-priority",
-        "isolation-quota",
+        "isolation-quota", "name-source",
     }  # fmt: skip
     fixtures = [fixture for fixture in FIXTURES if fixture.name in chosen]
 
@@ -323,7 +323,7 @@ def test_only_what_a_change_can_affect_is_reported(
     assert done.code == (1 if reported else 0)
 
 
-@pytest.mark.parametrize("name", ["same-network-policy", "overlay-excluded", "paths-other-environment"])
+@pytest.mark.parametrize("name", ["same-network-policy", "projects-missing-kind", "applications-same-name"])
 def test_a_fault_between_two_renders_is_reported_whichever_of_them_changed(checkout: Checkout, name: str) -> None:
     """The line names one of the renders; in each of these fixtures it is not the one that the edit changes."""
     [fixture] = [fixture for fixture in FIXTURES if fixture.name == name]

@@ -13,15 +13,19 @@ import pytest
 import yaml
 from conftest import IMAGE, Checkout, Result, Version, package, run, wait_until
 
-from gitops.cluster.control_plane import ControlPlane
+from gitops.cluster import installed, kube
+from gitops.cluster.control_plane import INSTALLER, ControlPlane
 from gitops.cluster.kube import Cluster
 from gitops.manifests import workloads
 from gitops.releases.release import Target
+from gitops.repo import remote
 
 APPLICATION = ("argoproj.io/v1alpha1", "Application")
 SET = ("argoproj.io/v1alpha1", "ApplicationSet")
 SERVICE = ("serving.kserve.io/v1beta1", "InferenceService")
 DEPLOYMENT = ("apps/v1", "Deployment")
+# What makes Applications, without what syncs them, and what takes the owners off what a deleted object has made.
+MAKERS = ("redis", "argocd-repo-server", "argocd-server", "argocd-applicationset-controller")
 CRON_JOB = ("batch/v1", "CronJob")
 FLAVOURS = {"lily-api": "onnx", "lily-batch": "onnx", "lily-sklearn": "sklearn"}
 
@@ -163,6 +167,24 @@ def plane(
                 60,
             )
         yield made
+    finally:
+        made.down()
+
+
+@pytest.fixture(scope="session")
+def small(template: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A control plane that makes Applications and syncs none, and on which nothing of argocd/ is applied yet."""
+    folder = tmp_path_factory.mktemp("small-plane")
+    subprocess.run(["git", "clone", "-q", "-b", "cicd", template, folder / "checkout"], check=True, env=environment)
+    made = ControlPlane(folder / "checkout", folder / "state")
+    try:
+        made.start("etcd", "kube-apiserver", "kube-controller-manager")
+        objects = installed.argocd()
+        kube.apply_all(made.cluster, objects, manager=INSTALLER)
+        kube.await_kinds(made.cluster, objects)
+        made.start(*MAKERS)
+        remote.make_remote(made.root, made.remote, made.clone)
+        yield World(made)
     finally:
         made.down()
 

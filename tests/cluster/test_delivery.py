@@ -102,7 +102,7 @@ def test_a_request_to_look_again_is_no_difference_to_what_git_says(world: World,
 
 
 def application_set(world: World) -> dict[str, Any]:
-    return world.cluster.get(*SET, "apps", "argocd") or {}
+    return world.cluster.get(*SET, "apps-dev", "argocd") or {}
 
 
 def test_a_change_by_hand_is_undone(world: World, released: Version) -> None:
@@ -175,14 +175,14 @@ def alive(world: World, released: Version) -> bool:
 
 def test_an_emptied_generator_takes_no_service_away(world: World, released: Version) -> None:
     before = set(world.applications())
-    file = world.plane.clone / "argocd/applicationset-apps.yaml"
-    file.write_text(file.read_text().replace("overlays/*/*/release.yaml", "overlays/*/*/nothing.yaml"))
+    file = world.plane.clone / "argocd/applicationset-dev.yaml"
+    file.write_text(file.read_text().replace("overlays/dev/*/release.yaml", "overlays/dev/*/nothing.yaml"))
 
     world.looked("root", world.force("An emptied generator"))
     wait_until(lambda: "nothing.yaml" in json.dumps(application_set(world)), "the set is changed")
     # Its controller takes the request away when it is done with it.
     asked = "argocd.argoproj.io/application-set-refresh"
-    world.cluster.patch(*SET, "apps", "argocd", {"metadata": {"annotations": {asked: "true"}}})
+    world.cluster.patch(*SET, "apps-dev", "argocd", {"metadata": {"annotations": {asked: "true"}}})
     wait_until(lambda: asked not in application_set(world)["metadata"].get("annotations", {}), "it was looked at")
 
     assert set(world.applications()) == before
@@ -191,7 +191,7 @@ def test_an_emptied_generator_takes_no_service_away(world: World, released: Vers
 
 def test_a_generator_that_fails_takes_no_service_away(world: World, released: Version) -> None:
     before = set(world.applications())
-    file = world.plane.clone / "argocd/applicationset-apps.yaml"
+    file = world.plane.clone / "argocd/applicationset-dev.yaml"
     file.write_text(file.read_text().replace("        repoURL: file://", "        repoURL: file:///nowhere"))
 
     world.looked("root", world.force("A broken address"))
@@ -210,7 +210,7 @@ def test_a_generator_that_fails_takes_no_service_away(world: World, released: Ve
 
 def test_a_deleted_application_set_takes_no_service_away_and_comes_back(world: World, released: Version) -> None:
     old = application_set(world)["metadata"]["uid"]
-    world.cluster.delete(*SET, "apps", "argocd")
+    world.cluster.delete(*SET, "apps-dev", "argocd")
 
     wait_until(
         lambda: application_set(world).get("metadata", {}).get("uid") not in (None, old), "the root makes it again", 60

@@ -5,32 +5,157 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
-from gitops.checks.generators import matching, parameters
-from gitops.manifests.objects import Object, at, identity, leaves, listed, mapping, mappings, matches
-from gitops.releases import release
-from gitops.repo import layout, publish
+from gitops.manifests.objects import Object, at, differences, identity, leaves, listed, mapping, mappings
+from gitops.repo import applications, layout, publish
 from gitops.repo.layout import ARGOCD, PLATFORM
 from gitops.repo.policy import POLICY_FILE
 
+SERVER = "https://kubernetes.default.svc"
+
+
+# Projects
+
+_KINDS = "namespaceResourceWhitelist"
+_WILDCARD = re.compile(r"[*?\[{!]")
+_EMPTY = ("sourceRepos", "destinations", "clusterResourceWhitelist", _KINDS)
+# What a project can have beside those: words, and what allows less.
+_NARROWING = (
+    "clusterResourceBlacklist", "description", "namespaceResourceBlacklist", "orphanedResources",
+    "permitOnlyProjectScopedClusters", "signatureKeys", "sourceIntegrity", "syncWindows",
+)  # fmt: skip
+# Applications of its own, and rights, would lead out of an environment.
+_FOREIGN_GROUPS = ("argoproj.io", "rbac.authorization.k8s.io")
+
 
 def check_projects(repository: Repository) -> Iterator[Finding]:
-    """Each environment has a project that allows its own namespace, this repository and the rendered kinds; nothing
-    has a wildcard, and no Application is in the project `default`, which allows everything."""
+    """Each environment has a project that allows its own namespace, this repository and the rendered kinds, and nothing
+    else; nothing has a wildcard, and the project `default`, which Argo CD makes and in which everything is allowed,
+    allows nothing."""
+    projects = _projects(repository)
+    yield from _known(repository, projects)
+    for project in projects.values():
+        yield from _wildcards(project)
+    for environment in repository.policy.environments:
+        if environment in applications.PROJECTS:
+            yield Finding("projects", POLICY_FILE, f"environments: {environment!r}: the name of another project of"
+                          " Argo CD; take another name", (ARGOCD,))  # fmt: skip
+        elif environment in projects:
+            yield from _environment_faults(repository, projects[environment], environment)
+    yield from _common_faults(repository, projects)
+    yield from _allowed_sources(repository, projects)
+
+
+def _projects(repository: Repository) -> dict[str, Object]:
+    """By name, the projects that Argo CD reads: those in its own namespace."""
     items = repository.renders.get(ARGOCD, [])
-    projects = {str(at(item, "metadata", "name")): item for item in items if item.get("kind") == "AppProject"}
-    for item in projects.values():
-        for path, value in leaves(mapping(at(item, "spec"))).items():
-            if isinstance(value, str) and "*" in value and not path.endswith(".schedule"):
-                yield finding("projects", ARGOCD, item, f"spec.{path}: {value!r}: a wildcard; list what is allowed")
-    for folder, item, path, spec in _applications(repository):
-        name = str(at(spec, "project"))
-        if "{{" in name:
-            continue
+    found = [item for item in items if item.get("kind") == "AppProject" and identity(item).namespace == ARGOCD]
+    return {_name(item): item for item in found}
+
+
+def _known(repository: Repository, projects: dict[str, Object]) -> Iterator[Finding]:
+    names = (*repository.policy.environments, *applications.PROJECTS)
+    for item in repository.renders.get(PLATFORM, []):
+        if item.get("kind") == "AppProject":
+            yield finding("projects", PLATFORM, item, f"a project that no rule looks into; write it in {ARGOCD}/")
+    for name, project in projects.items():
+        if name not in names:
+            yield finding("projects", ARGOCD, project, "metadata.name: no environment of"
+                          f" {POLICY_FILE}, and none of {', '.join(applications.PROJECTS)}; remove it")  # fmt: skip
+    for name in names:
+        if name not in projects:
+            yield Finding("projects", ARGOCD, f"no AppProject {name}; each environment of {POLICY_FILE}"
+                          f" has one, and so have {', '.join(applications.PROJECTS)}", (ARGOCD,))  # fmt: skip
+
+
+def _common_faults(repository: Repository, projects: dict[str, Object]) -> Iterator[Finding]:
+    """What the projects that are not an environment's allow and should not, or should and do not."""
+    own = repository_url(repository)
+    exact: dict[str, dict[str, object]] = {
+        "addons": {}, "default": {field: [] for field in _EMPTY}, "platform": {"sourceRepos": [own]},
+    }  # fmt: skip
+    for name, wanted in exact.items():
+        if name in projects:
+            others = [field for field in mapping(at(projects[name], "spec")) if field not in _EMPTY]
+            yield from _differing(projects[name], wanted, others)
+    if platform := projects.get("platform"):
+        for folder in (ARGOCD, PLATFORM):
+            yield from _unallowed(platform, folder, repository.renders.get(folder, []))
+    for address in listed(at(projects.get("addons"), "spec", "sourceRepos")):
+        if _normal(address) == _normal(own):
+            yield finding("projects", ARGOCD, projects["addons"], f"spec.sourceRepos: {address!r}: this repository,"
+                          " from which add-ons would be rendered that nobody checks; remove it")  # fmt: skip
+
+
+def repository_url(repository: Repository) -> str:
+    """The address from which Argo CD takes this repository: that of the Application which keeps all others."""
+    items = repository.renders.get(ARGOCD, [])
+    root = next((item for item in items if item.get("kind") == "Application" and _name(item) == "root"), None)
+    return str(at(root, "spec", "source", "repoURL"))
+
+
+def _name(item: Object) -> str:
+    return str(at(item, "metadata", "name"))
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _normal(address: object) -> str:
+    """An address of a repository without what Argo CD does not tell it apart by: the way there, the user, capitals."""
+    bare = re.sub(r"^([a-z]+://)?([^@/]*@)?", "", str(address).strip().casefold())
+    return bare.replace(":", "/").strip("/").removesuffix(".git")
+
+
+def _wildcards(project: Object) -> Iterator[Finding]:
+    for path, value in leaves(mapping(at(project, "spec"))).items():
+        if isinstance(value, str) and not path.startswith(_NARROWING) and _WILDCARD.search(value):
+            yield finding("projects", ARGOCD, project, f"spec.{path}: {value!r}: a wildcard; list what is allowed")
+
+
+def _differing(project: Object, wanted: dict[str, object], others: Iterable[str]) -> Iterator[Finding]:
+    """The fields of a project that are not as wanted, and those of `others` that are neither wanted nor harmless."""
+    for field, value in wanted.items():
+        if (found := at(project, "spec", field)) != value:
+            yield finding("projects", ARGOCD, project, f"spec.{field}: {_json(found)}; write {_json(value)}")
+    for field in others:
+        if field not in wanted and field not in _NARROWING:
+            yield finding("projects", ARGOCD, project, f"spec.{field}: allows more than the project is there for;"
+                          " remove it")  # fmt: skip
+
+
+def _environment_faults(repository: Repository, project: Object, environment: str) -> Iterator[Finding]:
+    """What the project of an environment allows beyond its namespace, this repository, and kinds that stay inside, and
+    what it does not allow and is rendered."""
+    namespace, spec = layout.namespace(environment), mapping(at(project, "spec"))
+    wanted: dict[str, object] = {
+        "sourceRepos": [repository_url(repository)],
+        "destinations": [{"server": SERVER, "namespace": namespace}],
+        "clusterResourceWhitelist": [{"group": "", "kind": "Namespace", "name": namespace}],
+    }
+    yield from _differing(project, wanted, [field for field in spec if field != _KINDS])
+    if not isinstance(spec.get(_KINDS), list):
+        yield finding("projects", ARGOCD, project, f"spec.{_KINDS}: missing, so that every kind is allowed; list them")
+    for entry in mappings(spec.get(_KINDS)):
+        if at(entry, "group") in _FOREIGN_GROUPS:
+            yield finding("projects", ARGOCD, project, f"spec.{_KINDS}: {at(entry, 'kind')}.{at(entry, 'group')}: would"
+                          " let an environment do more than its project; remove it")  # fmt: skip
+    for folder, found, _, rendered in repository.overlays():
+        if found == environment:
+            # What else is in no namespace is refused by the rule of namespaces.
+            known = [identity(item).namespace or item.get("kind") == "Namespace" for item in rendered]
+            yield from _unallowed(project, folder, list(itertools.compress(rendered, known)))
+
+
+def _allowed_sources(repository: Repository, projects: dict[str, Object]) -> Iterator[Finding]:
+    """Applications whose project is not there, or would refuse where they come from or go to."""
+    for folder, item in _applications(repository):
+        name = str(at(item, "spec", "project"))
         if (project := projects.get(name)) is None:
-            yield finding("projects", folder, item, f"{path}.project: {name!r}: no AppProject of argocd/; use one of"
+            yield finding("projects", folder, item, f"spec.project: {name!r}: no AppProject of argocd/; use one of"
                           f" {', '.join(sorted(projects))}")  # fmt: skip
             continue
         namespaces = [at(target, "namespace") for target in mappings(at(project, "spec", "destinations"))]
@@ -38,120 +163,156 @@ def check_projects(repository: Repository) -> Iterator[Finding]:
             (("source", "repoURL"), listed(at(project, "spec", "sourceRepos"))),
             (("destination", "namespace"), namespaces),
         ):
-            if (found := at(spec, *field)) not in allowed:
-                yield finding("projects", folder, item, f"{path}.{'.'.join(field)}: {found!r}: not allowed by the"
+            if (found := at(item, "spec", *field)) not in allowed:
+                yield finding("projects", folder, item, f"spec.{'.'.join(field)}: {found!r}: not allowed by the"
                               f" AppProject {name}; Argo CD would refuse it", ARGOCD)  # fmt: skip
-    for environment in repository.policy.environments:
-        project = projects.get(environment)
-        if project is None:
-            yield Finding("projects", ARGOCD, f"no AppProject {environment}; each environment of {POLICY_FILE}"
-                          " has one", (ARGOCD,))  # fmt: skip
-            continue
-        namespace = layout.namespace(environment)
-        for target in mappings(at(project, "spec", "destinations")):
-            if at(target, "namespace") != namespace:
-                yield finding("projects", ARGOCD, project, f"spec.destinations: namespace {at(target, 'namespace')!r};"
-                              f" the project of {environment} allows {namespace} alone")  # fmt: skip
-        for folder, found, _, rendered in repository.overlays():
-            if found == environment:
-                # What else is in no namespace is refused by the rule of namespaces.
-                known = [identity(item).namespace or item.get("kind") == "Namespace" for item in rendered]
-                yield from _unallowed(project, folder, list(itertools.compress(rendered, known)))
-    if "platform" in projects:
-        for folder in (ARGOCD, PLATFORM):
-            yield from _unallowed(projects["platform"], folder, repository.renders.get(folder, []))
 
 
 def _unallowed(project: Object, folder: str, items: list[Object]) -> Iterator[Finding]:
     """The objects of a render that Argo CD would not apply for an Application of the project."""
     allowed = {
         (scope, str(at(entry, "group")), str(at(entry, "kind")))
-        for scope in ("clusterResourceWhitelist", "namespaceResourceWhitelist")
+        for scope in ("clusterResourceWhitelist", _KINDS)
         for entry in mappings(at(project, "spec", scope))
     }
     for item in items:
         what = identity(item)
-        scope = "namespaceResourceWhitelist" if what.namespace else "clusterResourceWhitelist"
+        scope = _KINDS if what.namespace else "clusterResourceWhitelist"
         if (scope, what.group, what.kind) not in allowed:
             yield finding("projects", folder, item, f"kind: {what.kind}: not in {scope} of the AppProject"
                           f" {at(project, 'metadata', 'name')}; Argo CD would refuse it", ARGOCD)  # fmt: skip
 
 
-def _applications(repository: Repository) -> Iterator[tuple[str, Object, str, object]]:
-    """(folder, object, path, spec) of every Application that is written out or is the template of many."""
+# Applications
+
+_VERSION = r"v?[0-9]+\.[0-9]+\.[0-9]+"
+# Those that are written out in argocd/ take these folders of this repository.
+_OWN = {"root": ARGOCD, "platform": PLATFORM}
+
+
+def _applications(repository: Repository) -> Iterator[tuple[str, Object]]:
+    """(folder, object) of every Application that is written out."""
     for folder in (ARGOCD, PLATFORM):
         for item in repository.renders.get(folder, []):
             if item.get("kind") == "Application":
-                yield folder, item, "spec", at(item, "spec")
-            elif item.get("kind") == "ApplicationSet":
-                yield folder, item, "spec.template.spec", at(item, "spec", "template", "spec")
-
-
-_VERSION = r"v?[0-9]+\.[0-9]+\.[0-9]+"
-_TEMPLATE = re.compile(r"\{\{-?\s*(.*?)\s*-?\}\}")
+                yield folder, item
 
 
 def check_applications(repository: Repository) -> Iterator[Finding]:
-    """Applications sync this repository's deployed branch, or others' charts at one exact version, by themselves and by
-    server-side apply, and take nothing away; templates use what every generator gives, and nothing that is unreleased
-    has an Application."""
-    applications = list(_applications(repository))
-    # That of the Application which keeps all others.
-    own = next((at(spec, "source", "repoURL") for _, item, _, spec in applications
-                if at(item, "metadata", "name") == "root"), None)  # fmt: skip
-    for folder, item, path, spec in applications:
-        if item.get("kind") == "ApplicationSet":
-            yield from _template_faults(item)
-            yield from _unreleased(repository, item)
-        wanted: list[tuple[tuple[str, ...], object]] = [
-            (("syncPolicy", "automated", "selfHeal"), True),
-            (("syncPolicy", "automated", "prune"), False),
-        ]
-        revision = at(spec, "source", "targetRevision")
-        if at(spec, "source", "repoURL") in (own, None):
-            wanted.append((("source", "targetRevision"), publish.BRANCH))
-        elif not re.fullmatch(_VERSION, str(revision)):
-            yield finding("applications", folder, item, f"{path}.source.targetRevision: {json.dumps(revision)}: not one"
-                          " exact version, such as 1.2.3; what is not ours would change by itself")  # fmt: skip
-        for field, value in wanted:
-            if (found := at(spec, *field)) != value:
-                yield finding("applications", folder, item, f"{path}.{'.'.join(field)}: {json.dumps(found)}; write"
-                              f" {json.dumps(value)}")  # fmt: skip
-        if "ServerSideApply=true" not in listed(at(spec, "syncPolicy", "syncOptions")):
-            yield finding("applications", folder, item, f"{path}.syncPolicy.syncOptions: without ServerSideApply=true;"
-                          " add it")  # fmt: skip
+    """What takes from this repository are the Applications `root` and `platform` and one ApplicationSet for each
+    environment, which is the engine's to the letter; add-ons are others' charts at one exact version. All sync by
+    themselves and by server-side apply, and take nothing away, and no two have one name."""
+    yield from _sets(repository)
+    yield from _same_names(repository)
+    for folder in (ARGOCD, PLATFORM):
+        for item in repository.renders.get(folder, []):
+            if item.get("kind") in ("Application", "AppProject") and (space := identity(item).namespace) != ARGOCD:
+                yield finding("applications", folder, item, f"metadata.namespace: {space!r}: Argo CD reads those in"
+                              f" {ARGOCD} alone; write {ARGOCD}")  # fmt: skip
+    own = repository_url(repository)
+    for folder, item in _applications(repository):
+        if folder == PLATFORM:
+            yield from _addon_faults(item)
+        elif _name(item) in _OWN:
+            source = {"repoURL": own, "targetRevision": publish.BRANCH, "path": _OWN[_name(item)]}
+            destination = {"server": SERVER, "namespace": ARGOCD}
+            wanted = {"project": "platform", "source": source, "destination": destination}
+            yield from _unlike(folder, item, {(field,): value for field, value in wanted.items()})
+        else:
+            yield finding("applications", folder, item, f"metadata.name: none of {', '.join(_OWN)}; add-ons are in"
+                          f" {PLATFORM}/addons/, and apps in overlays/")  # fmt: skip
+        yield from _sync_faults(folder, item)
 
 
-def _template_faults(item: Object) -> Iterator[Finding]:
-    if at(item, "spec", "goTemplate") is not True:
-        yield finding("applications", ARGOCD, item, "spec.goTemplate: not true; a value that is missing would be empty")
-    if "missingkey=error" not in listed(at(item, "spec", "goTemplateOptions")):
-        yield finding("applications", ARGOCD, item, "spec.goTemplateOptions: without missingkey=error; add it")
-    for path, value in leaves(mapping(at(item, "spec", "template"))).items():
-        for action in _TEMPLATE.findall(value) if isinstance(value, str) else []:
-            if action != ".path.path" and not re.fullmatch(r"index \.path\.segments [0-9]+", action):
-                yield finding("applications", ARGOCD, item, f"spec.template.{path}: {{{{ {action} }}}}: use .path.path"
-                              " and .path.segments alone")  # fmt: skip
+def _addon_faults(item: Object) -> Iterator[Finding]:
+    """An add-on is somebody else's, at one version, and has the rights of add-ons."""
+    yield from _unlike(PLATFORM, item, {("project",): "addons"})
+    if not re.fullmatch(_VERSION, str(revision := at(item, "spec", "source", "targetRevision"))):
+        yield finding("applications", PLATFORM, item, f"spec.source.targetRevision: {json.dumps(revision)}: not"
+                      " one exact version, such as 1.2.3; what is not ours would change by itself")  # fmt: skip
 
 
-# In a patch, and in a kustomization.
-_VERSIONS = [f"{place}.{release.ANNOTATION}version" for place in ("metadata.annotations", "commonAnnotations")]
+def _sync_faults(folder: str, item: Object) -> Iterator[Finding]:
+    automated = ("syncPolicy", "automated")
+    yield from _unlike(folder, item, {(*automated, "selfHeal"): True, (*automated, "prune"): False})
+    if "ServerSideApply=true" not in listed(at(item, "spec", "syncPolicy", "syncOptions")):
+        yield finding("applications", folder, item, "spec.syncPolicy.syncOptions: without ServerSideApply=true;"
+                      " add it")  # fmt: skip
+    for field in ("sources", "sourceHydrator"):
+        if at(item, "spec", field) is not None:
+            yield finding("applications", folder, item, f"spec.{field}: nothing here looks into it; write the one"
+                          " source into spec.source")  # fmt: skip
 
 
-def _unreleased(repository: Repository, item: Object) -> Iterator[Finding]:
-    """Every generator that finds a release file leaves out those at `unreleased`."""
-    for generator in mappings(at(item, "spec", "generators")):
-        expressions = mappings(at(generator, "selector", "matchExpressions"))
-        for file in mappings(at(generator, "git", "files")):
-            for found in sorted(matching(repository.root, at(file, "path"))):
-                folder = found.parent.relative_to(repository.root).as_posix()
-                values = parameters(found.read_bytes())
-                versions = [values.get(key) for key in _VERSIONS]
-                if folder not in repository.renders or release.UNRELEASED not in versions:
-                    continue
-                if all(matches(expression, values) for expression in expressions):
-                    yield finding("applications", ARGOCD, item, f"spec.generators: {folder} is unreleased and gets an"
-                                  " Application; select on model.mlops/version NotIn [unreleased]", folder)  # fmt: skip
+def _unlike(folder: str, item: Object, wanted: dict[tuple[str, ...], object]) -> Iterator[Finding]:
+    for path, value in wanted.items():
+        if (found := at(item, "spec", *path)) != value:
+            yield finding("applications", folder, item, f"spec.{'.'.join(path)}: {_json(found)}; write {_json(value)}")
+
+
+def _sets(repository: Repository) -> Iterator[Finding]:
+    """The ApplicationSets that are not those of the environments, as the engine has them."""
+    own = repository_url(repository)
+    sets = [applications.application_set(environment, own) for environment in repository.policy.environments]
+    wanted = {identity(item): item for item in sets}
+    found = {
+        identity(item): (folder, item)
+        for folder in (ARGOCD, PLATFORM)
+        for item in repository.renders.get(folder, [])
+        if item.get("kind") == "ApplicationSet"
+    }
+    for what in sorted(wanted.keys() - found.keys()):
+        yield Finding("applications", ARGOCD, f"no {what}; write it as"
+                      f" scripts/gitops/repo/{applications.TEMPLATE.name} has it", (ARGOCD,))  # fmt: skip
+    for what, (folder, item) in found.items():
+        if what not in wanted or folder != ARGOCD:
+            yield finding("applications", folder, item, "an ApplicationSet of no environment; the only ones are"
+                          f" {', '.join(_name(item) for item in sets)}, in {ARGOCD}; remove it")  # fmt: skip
+            continue
+        differing = differences([wanted[what]], [item])
+        if item != wanted[what] and not differing:
+            yield finding("applications", folder, item, "of another form than"
+                          f" scripts/gitops/repo/{applications.TEMPLATE.name}; write it as that has it")  # fmt: skip
+        for other in differing:
+            yield finding("applications", folder, item, f"{other.path}: {_json(other.after)}; write"
+                          f" {_json(other.before)}, as scripts/gitops/repo/{applications.TEMPLATE.name}"
+                          " has it")  # fmt: skip
+
+
+def _same_names(repository: Repository) -> Iterator[Finding]:
+    """Applications of one name: the second one's controller would take over, or never get, what the first one keeps."""
+    seen = {_name(item): folder for folder, item in _applications(repository)}
+    for folder, _, _, _ in repository.overlays():
+        name = applications.name(folder)
+        if (first := seen.setdefault(name, folder)) != folder:
+            yield Finding("applications", folder, f"its Application would be {name}, which is that of {first} too;"
+                          " give the app another name", (folder, first))  # fmt: skip
+
+
+# Settings
+
+# By these Argo CD renders otherwise than plain kustomize does, or finds other files.
+_RENDERING = re.compile(
+    r"\b(?:kustomize\.(?:buildOptions|enable|path|version)|helm\.(?:enable|valuesFileSchemes)|jsonnet\.enable"
+    r"|configManagementPlugins|application\.namespaces|reposerver\.|applicationsetcontroller\.|ARGOCD_)[A-Za-z0-9_.]*"
+)
+_SETTINGS = f"{PLATFORM}/argocd-cm.yaml"
+
+
+def check_settings(repository: Repository) -> Iterator[Finding]:
+    """No setting of Argo CD, in its ConfigMaps or in what its add-on makes of them, changes what it renders."""
+    file = repository.root / _SETTINGS
+    texts = [(_SETTINGS, PLATFORM, file.read_text(errors="replace"))] if file.is_file() else []
+    for folder in (ARGOCD, PLATFORM):
+        for item in repository.renders.get(folder, []):
+            own = item.get("kind") == "ConfigMap" and _name(item).startswith("argocd-")
+            if own or item.get("kind") == "Application":
+                part = at(item, "data") if own else at(item, "spec", "source")
+                texts.append((f"{folder}: {identity(item)}", folder, json.dumps(part)))
+    for where, folder, text in texts:
+        for word in sorted(set(_RENDERING.findall(text))):
+            yield Finding("settings", where, f"{word}: Argo CD would render otherwise than is checked here; remove it",
+                          (folder,))  # fmt: skip
 
 
 def check_admission(repository: Repository) -> Iterator[Finding]:
@@ -184,5 +345,6 @@ def check_admission(repository: Repository) -> Iterator[Finding]:
 RULES: dict[str, Rule] = {
     "projects": check_projects,
     "applications": check_applications,
+    "settings": check_settings,
     "admission": check_admission,
 }

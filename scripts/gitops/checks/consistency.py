@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gitops.checks import framework, generators
+from gitops.checks import framework, paths
 from gitops.checks.framework import Finding, Repository, Rule
 from gitops.manifests import workloads
 from gitops.manifests.objects import KUSTOMIZATION, Identity, Object, at, identity, leaves
@@ -200,9 +200,6 @@ def _file_faults(root: Path, app: str, environment: str, items: list[Object]) ->
         yield where, message
 
 
-# manifest-generate-paths: Argo CD renders an Application again only when a file below one of these paths changes.
-
-
 # Signatures
 
 
@@ -235,6 +232,7 @@ RULES: dict[str, Rule] = {
     "workloads": check_workloads,
     "model-form": check_model_form,
     "release": check_release,
-    "generate-paths": generators.check_generate_paths,
+    "paths": paths.check_paths,
+    "generate-paths": paths.check_generate_paths,
     "signing": check_signing,
 }

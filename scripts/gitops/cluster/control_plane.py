@@ -339,6 +339,7 @@ class ControlPlane:
         objects = [*installed.kserve(webhooks, authority), *installed.argocd(), installed.node()]
         # By another name than the repository's own, which adds to the same ConfigMap.
         kube.apply_all(self.cluster, objects, manager=INSTALLER)
+        kube.await_kinds(self.cluster, objects)
         progress("")
 
     def _bootstrap(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ try:
 except ModuleNotFoundError:
     raise SystemExit("error: the Kubernetes client is not installed: run `python scripts/setup.py status`") from None
 
-from gitops.manifests.objects import Object, identity
+from gitops.cli import progress
+from gitops.manifests.objects import Object, at, identity, mappings
 
 from contract.errors import Refused
 
@@ -146,6 +148,28 @@ def apply_all(cluster: Cluster, objects: Iterable[Object], manager: str = MANAGE
             faults += refused.lines
     if faults:
         raise Refused(*faults)
+
+
+def await_kinds(cluster: Cluster, objects: Iterable[Object], seconds: float = 60) -> None:
+    """Waits until the server serves the kinds that are defined among these objects: a program that asks for them sooner
+    may end. Raises Refused with those that are not served in time."""
+    definitions = [item for item in objects if item["kind"] == "CustomResourceDefinition"]
+    end = time.monotonic() + seconds
+    while left := [item["metadata"]["name"] for item in definitions if not _served(cluster, item)]:
+        if time.monotonic() > end:
+            raise Refused(*[f"{name}: {cluster.server} does not serve it after {seconds:.0f} s" for name in left])
+        progress(f"waiting for {left[0]}")
+        time.sleep(0.1)
+    progress("")
+
+
+def _served(cluster: Cluster, definition: Object) -> bool:
+    """Whether a kind's definition is established, and each of its versions is in what the server lists."""
+    group, kind = definition["spec"]["group"], definition["spec"]["names"]["kind"]
+    live = cluster.get(definition["apiVersion"], definition["kind"], definition["metadata"]["name"])
+    conditions = {each.get("type"): each.get("status") for each in mappings(at(live, "status", "conditions"))}
+    versions = [version["name"] for version in definition["spec"]["versions"] if version["served"]]
+    return conditions.get("Established") == "True" and all(cluster.has(f"{group}/{name}", kind) for name in versions)
 
 
 def _plain(answer: Any) -> Object:

@@ -1,0 +1,45 @@
+"""What argocd/ has for each environment: the ApplicationSet that makes its Applications, and their project."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from gitops.manifests.objects import Object, at
+from gitops.repo.layout import namespace
+
+# The projects that are not an environment's. Argo CD makes `default` itself.
+PROJECTS = ("addons", "default", "platform")
+TEMPLATE = Path(__file__).with_name("application-set.yaml")
+_GENERATE_PATHS = ("spec", "template", "metadata", "annotations", "argocd.argoproj.io/manifest-generate-paths")
+_BASENAME = "{{ .path.basename }}"
+
+
+def text(environment: str, repository: str) -> str:
+    """The file `argocd/applicationset-<environment>.yaml` of a repository with this address."""
+    values = {"ENVIRONMENT": environment, "NAMESPACE": namespace(environment), "REPOSITORY": repository}
+    return re.sub("|".join(values), lambda match: values[match[0]], TEMPLATE.read_text())
+
+
+def application_set(environment: str, repository: str) -> Object:
+    found: Object = yaml.safe_load(text(environment, repository))
+    return found
+
+
+def name(folder: str) -> str:
+    """The Application of a folder of overlays/."""
+    _, environment, app = folder.split("/")
+    return f"{app}-{environment}"
+
+
+def generate_paths(folder: str) -> str:
+    """Below which paths a change makes Argo CD render a folder of overlays/ again, as its annotation lists them."""
+    return _generate_paths().replace(_BASENAME, folder.rpartition("/")[2])
+
+
+@cache
+def _generate_paths() -> str:
+    return str(at(application_set("any", "any"), *_GENERATE_PATHS))
