@@ -6,10 +6,17 @@ import os
 import shutil
 import subprocess
 
+import pytest
 from conftest import ROOT, Checkout
 from test_init_fork import ARGS
 
 SHAPES = ("api", "batch", "inference-service")
+
+
+@pytest.fixture
+def checkout(whole_checkout: Checkout) -> Checkout:
+    """With the engine, whose tests run there."""
+    return whole_checkout
 
 
 def done(checkout: Checkout, command: str, *args: str) -> str:

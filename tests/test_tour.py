@@ -12,7 +12,7 @@ from pathlib import Path
 import boto3
 import pytest
 import yaml
-from conftest import BUCKET, IMAGE, ROOT, copy_checkout, little, make_checkout, s3_running
+from conftest import BUCKET, IMAGE, ROOT, Checkout, copy_checkout, little, make_checkout, s3_running
 
 import demo
 import setup
@@ -221,10 +221,10 @@ def masked(text: str) -> str:
 
 
 @templates
-def test_the_readme_names_only_folders_that_exist(manifests: Path) -> None:
+def test_the_readme_names_only_folders_that_exist(whole_checkout: Checkout) -> None:
     for line in README.split("## The rooms")[1].split("```")[1].strip().splitlines():
         folder = re.sub(r"<\w+>", "*", line.split()[0])
-        assert list(manifests.glob(folder)), line
+        assert list(whole_checkout.root.glob(folder)), line
 
 
 @templates

@@ -71,8 +71,7 @@ def test_without_its_catcher_a_fault_is_found_by_none_but_those_that_are_named(
 def test_the_command_reports_the_faults_of_all_rules_and_exits_with_1(root: Path) -> None:
     chosen = {
         "same-network-policy", "cluster-scoped", "form-storage-uris", "uri-latest", "paths-root", "service-port",
-        "signing-missing", "workloads-image-volume", "metadata-owner", "hosts-certificate", "exposure-priority",
-        "isolation-quota", "name-source",
+        "signing-missing", "workloads-image-volume", "isolation-out-everywhere", "name-source",
     }  # fmt: skip
     fixtures = [fixture for fixture in FIXTURES if fixture.name in chosen]
 
