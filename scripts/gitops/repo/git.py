@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -90,6 +90,21 @@ class Git:
         """The bytes of a file as a commit has them, without any conversion, or None if it has no such file."""
         done = self._call(["cat-file", "blob", f"{rev}:{path}"])
         return None if done.returncode else done.stdout
+
+    def show_all(self, names: Sequence[str]) -> list[bytes | None]:
+        """The bytes of many files, each named as `REV:PATH`, by one process; None for each that is not there."""
+        listed = self.raw("cat-file", "--batch", stdin="".join(f"{name}\n" for name in names).encode())
+        found: list[bytes | None] = []
+        for name in names:
+            head, _, rest = listed.partition(b"\n")
+            if head == f"{name} missing".encode():
+                found.append(None)
+                listed = rest
+                continue
+            _, kind, size = head.split()
+            found.append(rest[: int(size)] if kind == b"blob" else None)
+            listed = rest[int(size) + 1 :]
+        return found
 
     def files(self, rev: str, *paths: str) -> list[str]:
         return [p for p in self.text("ls-tree", "-r", "-z", "--name-only", rev, "--", *paths).split("\0") if p]
