@@ -113,7 +113,7 @@ def earlier(git: Git, rev: str, now: Release, version: str | None, withdrawn_ver
             f"{now.file}: no earlier release in the history of {publish.BRANCH}; there is nothing to go back to"
         )
     for old in found:
-        if old.version == version if version else withdrawn.key(old) not in withdrawn_versions:
+        if old.version == version if version else withdrawn.key(old.uri) not in withdrawn_versions:
             return replace(old, file=now.file)
     if not version:
         raise Refused(

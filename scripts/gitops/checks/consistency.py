@@ -71,9 +71,14 @@ def check_workloads(repository: Repository) -> Iterator[Finding]:
                 yield framework.finding("workloads", folder, item, message)
     for folder, _, _, items in repository.overlays():
         for item in items:
-            for path in workloads.models(item) if workloads.kind_of(item) not in workloads.RELEASED else ():
+            for path in _without_form(item):
                 message = f"{path}: has no release; write a Deployment, a CronJob or an InferenceService"
                 yield framework.finding("workloads", folder, item, message)
+
+
+def _without_form(item: Object) -> dict[str, Any]:
+    """The models of an object, by path, if it is of a kind for which there are no releases."""
+    return {} if workloads.kind_of(item) in workloads.RELEASED else workloads.models(item)
 
 
 def check_model_form(repository: Repository) -> Iterator[Finding]:
@@ -202,7 +207,8 @@ def _file_faults(root: Path, app: str, environment: str, items: list[Object]) ->
         for item, mine in zip(releases, effects, strict=True):
             yield from ((item.file, f"{path}: {fault}") for path, fault in mine.overridden(items))
         for found, path, fault in effect.unnamed(items, releases, effects):
-            yield f"{layout.overlay(app, environment)}: {identity(found)}", f"{path}: {fault}"
+            if path not in _without_form(found):  # a matter of the rule of workloads
+                yield f"{layout.overlay(app, environment)}: {identity(found)}", f"{path}: {fault}"
     except Refused as refused:
         where, _, message = refused.lines[0].partition(": ")
         yield where, message

@@ -195,8 +195,8 @@ def _withdrawn(proposal: Proposal) -> Iterator[Fault]:
             yield Fault("withdrawn", layout.WITHDRAWN, message)
     entries = {**head.withdrawn, **base.withdrawn}
     for item in _new(proposal):
-        before, name = base.releases.get(item.target), withdrawn.key(item)
-        if name in entries and (before is None or withdrawn.key(before) != name):
+        before, name = base.releases.get(item.target), withdrawn.key(item.uri)
+        if name in entries and (before is None or withdrawn.key(before.uri) != name):
             message = f"{item.version} is withdrawn: {entries[name]}; release another version"
             yield Fault("withdrawn", item.file, message)
 

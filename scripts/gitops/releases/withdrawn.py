@@ -12,7 +12,6 @@ import yaml
 
 from gitops.manifests import yamledit
 from gitops.manifests.objects import at, mapping
-from gitops.releases.release import Release
 from gitops.repo.layout import WITHDRAWN
 
 from contract.errors import Refused
@@ -23,13 +22,13 @@ NAME, NAMESPACE = "model-withdrawn", "argocd"
 _KEY = re.compile(rf"{MODEL}\.{VERSION}")
 
 
-def key(item: Release) -> str:
-    """By what the record has the version of a release; empty for a release of none."""
+def key(uri: str) -> str:
+    """By what the record has the version whose flavour has this URI; empty where it is no version's."""
     try:
-        uri = parse_flavour(item.uri)[0]
+        version = parse_flavour(uri)[0]
     except Refused:
         return ""
-    return f"{uri.model}.{uri.version}"
+    return f"{version.model}.{version.version}"
 
 
 def read(text: bytes | None) -> dict[str, str]:
