@@ -11,20 +11,38 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from worlds import STEPS, Data, Model, Real, Request, Step, commits
 
-NUMBERS = st.integers(0, 8)
-# What makes a history is drawn more often than what is nearly always refused.
-KINDS = st.sampled_from(["release", "promote"] * 4 + ["roll back", "restore", "unhold"] * 2 + list(STEPS))
+# The targets of `worlds`: those of the app API, in the order of the environments, and the last of all.
+DEV, STAGING, PROD, CANARY = 0, 1, 2, 8
+# A history to start from: two versions of one app come as far as they may, and one of them is taken back.
+START = [
+    Step("release", DEV, 0, 0), Step("promote", STAGING, 0, 0), Step("promote", PROD, 0, 0), Step("release", DEV, 1, 1),
+    Step("promote", STAGING, 0, 0), Step("roll back", STAGING, 0, 0), Step("unhold", STAGING, 0, 0),
+    Step("promote", PROD, 0, 0), Step("release", DEV + 3, 2, 0), Step("promote", STAGING + 3, 2, 0),
+    Step("promote", PROD + 3, 0, 0), Step("release", CANARY, 2, 0), Step("sidecar", DEV, 0, 0),
+]  # fmt: skip
+TARGETS = st.sampled_from([*range(9), DEV, STAGING, STAGING, PROD, PROD])
+NUMBERS = st.integers(0, 2)
+KINDS = st.sampled_from(["release", "promote"] * 3 + ["roll back"] * 2 + list(STEPS))
+STEP = st.builds(Step, KINDS, TARGETS, NUMBERS, NUMBERS)
 REQUESTS: st.SearchStrategy[Request] = st.tuples(
-    st.lists(st.builds(Step, KINDS, NUMBERS, NUMBERS, NUMBERS), min_size=1, max_size=3).map(tuple),
-    st.sampled_from(["merge", "squash", "rebase"]),
+    st.lists(STEP, min_size=1, max_size=2).map(tuple), st.sampled_from(["merge", "squash", "rebase"])
 )
+
+
+def sequences(size: int) -> st.SearchStrategy[list[Request]]:
+    """Some of the history to start from, and then what comes."""
+    begun = st.integers(0, len(START)).map(lambda length: [((step,), "merge") for step in START[:length]])
+    drawn = st.lists(REQUESTS, min_size=2, max_size=size)
+    return st.builds(lambda first, then: [*first, *then], begun, drawn)
+
+
 QUIET: dict[str, Any] = {
     "deadline": None, "derandomize": True, "database": None, "phases": [Phase.generate], "suppress_health_check": list(HealthCheck),
 }  # fmt: skip
 
 
 @settings(max_examples=2000, **QUIET)
-@given(st.lists(REQUESTS, min_size=4, max_size=8))
+@given(sequences(8))
 def test_the_verdict_on_data_is_that_of_a_plain_model(requests: Sequence[Request]) -> None:
     model, data = Model(), Data()
     for steps, how in requests:
@@ -45,7 +63,7 @@ CACHE: dict[Any, Any] = {}
 
 
 @settings(max_examples=50, **QUIET)
-@given(requests=st.lists(REQUESTS, min_size=4, max_size=6))
+@given(requests=sequences(4))
 def test_real_git_and_kustomize_give_the_verdict_on_data(folder: Path, requests: Sequence[Request]) -> None:
     model, data, real = Model(), Data(), Real(folder / "repository", CACHE)
     for steps, how in requests:
