@@ -37,8 +37,13 @@ def sequences(size: int) -> st.SearchStrategy[list[Request]]:
 
 
 QUIET: dict[str, Any] = {
-    "deadline": None, "derandomize": True, "database": None, "phases": [Phase.generate], "suppress_health_check": list(HealthCheck),
-}  # fmt: skip
+    "deadline": None,
+    "derandomize": True,
+    "database": None,
+    # To shrink what fails takes minutes.
+    "phases": [Phase.generate],
+    "suppress_health_check": list(HealthCheck),
+}
 
 
 @settings(max_examples=2000, **QUIET)

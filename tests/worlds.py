@@ -286,10 +286,7 @@ def uri(number: int) -> str:
 @cache
 def release_of(target: Target, content: Content) -> Release:
     number, image_number = content
-    if not number:
-        values = [UNRELEASED] * 5
-    else:
-        values = [version(number), f"sha256:{str(number) * 64}", "c0de", "data", "run"]
+    values = [version(number), f"sha256:{str(number) * 64}", "c0de", "data", "run"] if number else [UNRELEASED] * 5
     named = (image(image_number) if number else UNRELEASED) if target.app == API else None
     file = layout.release_paths(target.app, target.environment)[0]
     return Release(
