@@ -207,7 +207,8 @@ def _file_faults(root: Path, app: str, environment: str, items: list[Object]) ->
         for item, mine in zip(releases, effects, strict=True):
             yield from ((item.file, f"{path}: {fault}") for path, fault in mine.overridden(items))
         for found, path, fault in effect.unnamed(items, releases, effects):
-            if path not in _without_form(found):  # a matter of the rule of workloads
+            # What the rule of workloads refuses is refused as a whole.
+            if path not in _without_form(found) and not any(workloads.unclaimed(found)):
                 yield f"{layout.overlay(app, environment)}: {identity(found)}", f"{path}: {fault}"
     except Refused as refused:
         where, _, message = refused.lines[0].partition(": ")

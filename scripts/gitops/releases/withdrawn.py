@@ -50,8 +50,10 @@ def read(text: bytes | None) -> dict[str, str]:
 
 
 def add(text: bytes, name: str, entry: str) -> bytes:
-    """The record with one entry more; what stands in it stays byte by byte. Raises Refused where it cannot be added at
-    the end."""
+    """The record with one entry more; what stands in it stays byte by byte. Raises Refused for what is no version, and
+    where it cannot be added at the end."""
+    if not _KEY.fullmatch(name):
+        raise Refused(f"{name}: not MODEL.VERSION, as YYYY-MM-DD-DIGEST12; list_versions.py prints those there are")
     before = read(text)
     start = text if text.endswith(b"\n") else text + b"\n"
     if not before:
