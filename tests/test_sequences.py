@@ -13,27 +13,52 @@ from worlds import STEPS, Data, Model, Real, Request, Step, commits
 
 # The targets of `worlds`: those of the app API, in the order of the environments, and the last of all.
 DEV, STAGING, PROD, CANARY = 0, 1, 2, 8
-# A history to start from: two versions of one app come as far as they may, and one of them is taken back.
-START = [
-    Step("release", DEV, 0, 0), Step("promote", STAGING, 0, 0), Step("promote", PROD, 0, 0), Step("release", DEV, 1, 1),
-    Step("promote", STAGING, 0, 0), Step("roll back", STAGING, 0, 0), Step("unhold", STAGING, 0, 0),
-    Step("promote", PROD, 0, 0), Step("release", DEV + 3, 2, 0), Step("promote", STAGING + 3, 2, 0),
-    Step("promote", PROD + 3, 0, 0), Step("release", CANARY, 2, 0), Step("sidecar", DEV, 0, 0),
-]  # fmt: skip
+# Histories to start from: two versions of one app come as far as they may, and one of them is taken back; another app
+# gets a canary and is held.
+STARTS = (
+    [
+        Step("release", DEV, 0, 0), Step("promote", STAGING, 0, 0), Step("promote", PROD, 0, 0),
+        Step("release", DEV, 1, 1), Step("promote", STAGING, 0, 0), Step("roll back", STAGING, 0, 0),
+        Step("unhold", STAGING, 0, 0), Step("release", DEV, 2, 0), Step("promote", STAGING, 0, 0),
+        Step("roll back", STAGING, 1, 0), Step("sidecar", DEV, 0, 0),
+    ],
+    [
+        Step("release", DEV + 3, 0, 0), Step("promote", STAGING + 3, 0, 0), Step("promote", PROD + 3, 0, 0),
+        Step("release", CANARY, 0, 0), Step("release", DEV + 3, 1, 0), Step("promote", STAGING + 3, 0, 0),
+        Step("release", CANARY, 1, 0), Step("promote", PROD + 3, 0, 0), Step("roll back", PROD + 3, 0, 0),
+    ],
+)  # fmt: skip
+# What random steps seldom come to.
+ATTACKS = [
+    (Step("engine", 0, 1, 0), Step("follower", 0, 1, 0)),
+    (Step("withdraw", 0, 1, 0), Step("release", DEV, 1, 0)),
+    (Step("release", STAGING, 1, 0), Step("restore", 0, 0, 0)),
+    (Step("reorder", 0, 5, 0), Step("release", PROD, 2, 0)),
+    (Step("release", CANARY, 1, 0),),
+    (Step("stop", CANARY, 0, 0),),
+    (Step("release", PROD, 1, 1),),
+    (Step("roll back", STAGING, 0, 0),),
+    (Step("roll back", PROD, 0, 0), Step("unhold", PROD, 0, 0)),
+    (Step("sidecar", DEV, 0, 0),),
+    (Step("sidecar", STAGING, 0, 0),),
+    (Step("withdraw", 0, 1, 0), Step("forget", 0, 1, 0)),
+]
 TARGETS = st.sampled_from([*range(9), DEV, STAGING, STAGING, PROD, PROD])
 NUMBERS = st.integers(0, 2)
 KINDS = st.sampled_from(["release", "promote"] * 3 + ["roll back"] * 2 + list(STEPS))
 STEP = st.builds(Step, KINDS, TARGETS, NUMBERS, NUMBERS)
-REQUESTS: st.SearchStrategy[Request] = st.tuples(
-    st.lists(STEP, min_size=1, max_size=2).map(tuple), st.sampled_from(["merge", "squash", "rebase"])
-)
+STEPS_OF_ONE = st.one_of(st.lists(STEP, min_size=1, max_size=2).map(tuple), st.sampled_from(ATTACKS))
+REQUESTS: st.SearchStrategy[Request] = st.tuples(STEPS_OF_ONE, st.sampled_from(["merge", "squash", "rebase"]))
 
 
 def sequences(size: int) -> st.SearchStrategy[list[Request]]:
-    """Some of the history to start from, and then what comes."""
-    begun = st.integers(0, len(START)).map(lambda length: [((step,), "merge") for step in START[:length]])
-    drawn = st.lists(REQUESTS, min_size=2, max_size=size)
-    return st.builds(lambda first, then: [*first, *then], begun, drawn)
+    """Some of a history to start from, and then what comes."""
+
+    def begun(start: list[Step], length: int) -> list[Request]:
+        return [((step,), "merge") for step in start[:length]]
+
+    first = st.builds(begun, st.sampled_from(STARTS), st.integers(0, max(map(len, STARTS))))
+    return st.builds(lambda one, then: [*one, *then], first, st.lists(REQUESTS, min_size=2, max_size=size))
 
 
 QUIET: dict[str, Any] = {
