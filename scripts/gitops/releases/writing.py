@@ -93,6 +93,7 @@ def require_flavour(uri: str, manifest: Manifest, flavour_uri: str) -> None:
 
 
 Wanted = Callable[[Tree, str], Sequence[Release]]
+Renders = Mapping[str, Sequence[Object]]
 
 
 @dataclass(frozen=True)
@@ -115,15 +116,20 @@ def prepare(git: Git, rev: str | None, wanted: Wanted, held: Mapping[Place, byte
     with source.exported() as root:
         tree = Tree(source, root)
         releases = [r for r in wanted(tree, rev or "HEAD") if r != tree.release(r.target)]
-        places = _require_allowed(git, rev or "HEAD", tree, releases, held or {})
-        files, reads = _apply(tree, releases)
+        files, reads, after = _apply(tree, releases)
+        places = _require_allowed(git, rev or "HEAD", tree, releases, held or {}, after)
     for app, environment in places:
         reads |= {*layout.release_paths(app, environment), hold.path(app, environment)}
     return Change(releases, files, frozenset(reads))
 
 
 def _require_allowed(
-    git: Git, rev: str, tree: Tree, releases: Sequence[Release], held: Mapping[Place, bytes]
+    git: Git,
+    rev: str,
+    tree: Tree,
+    releases: Sequence[Release],
+    held: Mapping[Place, bytes],
+    after: Renders,
 ) -> set[Place]:
     """Raises Refused for releases that may not run where they are to; the places that this depends on."""
     places = {(r.app, r.environment) for r in releases}
@@ -132,7 +138,7 @@ def _require_allowed(
     new = {r.target: r for r in releases}
     head = replace(base, releases={**base.releases, **new}, holds={**base.holds, **held})
     # A release that is the first of its place brings everything along that is rendered beside it.
-    head = replace(head, images={place: effect.images(tree.overlay(*place)) for place in places})
+    head = replace(head, images={place: effect.images(after[layout.overlay(*place)]) for place in places})
     proposal = Proposal(tree.policy, base, head, lambda target: history.moments(git, rev, target))
     if faults := judgement.judge(proposal):
         raise Refused(*map(str, faults))
@@ -170,8 +176,9 @@ def write_files(git: Git, files: Mapping[str, bytes]) -> None:
         new.replace(target)
 
 
-def _apply(tree: Tree, releases: Sequence[Release]) -> tuple[dict[str, bytes], set[str]]:
-    """Writes releases into the tree and returns the new bytes of the files that changed, and what the renders read."""
+def _apply(tree: Tree, releases: Sequence[Release]) -> tuple[dict[str, bytes], set[str], Renders]:
+    """Writes releases into the tree and returns the new bytes of the files that changed, what the renders read, and the
+    renders."""
     changed: dict[str, bytes] = {}
     effects: dict[str, list[Effect]] = {}
     for item in releases:
@@ -180,17 +187,18 @@ def _apply(tree: Tree, releases: Sequence[Release]) -> tuple[dict[str, bytes], s
         changed[item.file] = release_file.write(text, item)
         folder = layout.overlay(item.app, item.environment)
         effects.setdefault(folder, []).append(effect.of(item, text, tree.render([folder])[folder]))
-    readers = closure.readers(tree.root, layout.overlays(tree.root, tree.policy), changed)
+    reading = closure.readers(tree.root, layout.overlays(tree.root, tree.policy), changed)
+    readers = list(dict.fromkeys([*reading, *effects]))
     before = tree.render(readers)
     for file, data in changed.items():
         (tree.root / file).write_bytes(data)
-    after = kustomize.build_all(tree.root, readers)
-    for folder in readers:
-        now, mine = kustomize.objects(after[folder]), effects.get(folder, [])
+    after = {folder: kustomize.objects(text) for folder, text in kustomize.build_all(tree.root, readers).items()}
+    for folder, now in after.items():
+        mine = effects.get(folder, [])
         require_only(folder, differences(before[folder], now), mine)
         require_effect(folder, now, mine)
         _require_named(tree, folder, changed, now)
-    return changed, set().union(*(closure.closure(tree.root, folder) for folder in readers))
+    return changed, set().union(*(closure.closure(tree.root, folder) for folder in readers)), after
 
 
 def require_only(folder: str, found: Sequence[Difference], effects: Sequence[Effect]) -> None:
