@@ -117,9 +117,18 @@ def check_release(repository: Repository) -> Iterator[Finding]:
         if not faults and folder not in formless:
             for where, message in _file_faults(repository.root, app, environment, items):
                 yield Finding("release", where, message, (folder,))
+    for link in _links(repository.root / "overlays"):
+        message = (
+            "a symbolic link; put a file in its place, history has what a release file is and not what it leads to"
+        )
+        yield Finding("release", link.relative_to(repository.root).as_posix(), message)
     for folder in (ARGOCD, PLATFORM):
         for item, path, fault in effect.unnamed(repository.renders.get(folder, []), ()):
             yield framework.finding("release", folder, item, f"{path}: {fault}")
+
+
+def _links(folder: Path) -> list[Path]:
+    return sorted(path for path in [folder, *folder.rglob("*")] if path.is_symlink())
 
 
 _FIRST = "before the first release; write {}, bump_model.py sets it"
