@@ -303,6 +303,32 @@ def test_what_commits_of_a_branch_release_is_what_none_of_their_parents_had(ran:
     assert history.introduced(Git(ran.root), tip, "cicd") == [(back, numbered(1)), (two, numbered(2))]
 
 
+def test_a_branch_in_a_branch_hides_nothing(ran: Checkout) -> None:
+    """Its merge has what was there before, so git would leave it out of the history of the file."""
+    base = ran.git("rev-parse", "HEAD")
+    ran.git("checkout", "-q", "-b", "topic")
+    ran.write("README.md", "Ours.\n")
+    ran.commit()
+    ran.git("checkout", "-q", "-b", "inner", base)
+    two = commit_release(ran, numbered(2))
+    back = commit_release(ran, numbered(1))
+    ran.git("checkout", "-q", "topic")
+    ran.git("merge", "-q", "--no-ff", "-m", "Merge", "inner")
+
+    assert history.introduced(Git(ran.root), base, "topic") == [(back, numbered(1)), (two, numbered(2))]
+
+
+def test_a_name_that_git_quotes_is_refused_and_one_in_any_letters_is_read(ran: Checkout) -> None:
+    base = ran.git("rev-parse", "HEAD")
+    other = replace(numbered(2), app="\u00e4pp", file="overlays/dev/\u00e4pp/release.yaml")
+    commit = commit_release(ran, other)
+    assert history.introduced(Git(ran.root), base, "HEAD") == [(commit, other)]
+
+    commit_release(ran, replace(other, file='overlays/dev/a"b/release.yaml'))
+    with pytest.raises(Refused, match="no name that a file of a release can have"):
+        history.introduced(Git(ran.root), base, "HEAD")
+
+
 def test_a_canary_that_cannot_be_read_hides_no_release_beside_it(ran: Checkout) -> None:
     base = ran.git("rev-parse", "HEAD")
     text = release_file.write(SERVICE.encode(), numbered(2)).decode()

@@ -67,12 +67,15 @@ def _show(files: Mapping[str, bytes | None], commit: str, path: str) -> bytes | 
 
 
 def introduced(git: Git, base: str, head: str) -> list[tuple[str, Release]]:
-    """(commit, release) of what each commit of `head` that `base` lacks releases and none of its parents had."""
+    """(commit, release) of what each commit of `head` that `base` lacks releases and none of its parents had. Raises
+    Refused for a path that git prints in quotes."""
     command = ("log", "--full-history", "-m", "--no-renames", "--name-only", "--format=%x00%H %P")
     listed = git.text(*command, f"{base}..{head}", "--", "overlays")
     changed: dict[str, set[Place]] = {}
     for block in filter(None, listed.split("\0")):
         commits, *paths = block.splitlines()
+        if quoted := [path for path in paths if path.startswith('"')]:
+            raise Refused(f"{quoted[0]}: no name that a file of a release can have; make the branch anew without it")
         places = {(path.split("/")[2], path.split("/")[1]) for path in paths if path.count("/") == 3}
         changed.setdefault(commits, set()).update(places)
     found = []

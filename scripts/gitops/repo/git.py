@@ -20,7 +20,7 @@ _FOREIGN = (
     "GIT_PREFIX", "GIT_QUARANTINE_PATH", "GIT_WORK_TREE",
 )  # fmt: skip
 # Settings of the user that would change what git prints or writes here.
-_SETTINGS = ("log.showSignature=false", "log.follow=false", "i18n.logOutputEncoding=UTF-8")
+_SETTINGS = ("log.showSignature=false", "log.follow=false", "i18n.logOutputEncoding=UTF-8", "core.quotePath=false")
 
 
 class GitError(Refused):
@@ -92,7 +92,10 @@ class Git:
         return None if done.returncode else done.stdout
 
     def show_all(self, names: Sequence[str]) -> list[bytes | None]:
-        """The bytes of many files, each named as `REV:PATH`, by one process; None for each that is not there."""
+        """The bytes of many files, each named as `REV:PATH`, by one process; None for each that is not there. Raises
+        Refused for a name that git would take for two."""
+        if broken := [name for name in names if "\n" in name]:
+            raise Refused(f"{broken[0]!r}: a line break in a file's name; rename it")
         listed = self.raw("cat-file", "--batch", stdin="".join(f"{name}\n" for name in names).encode())
         found: list[bytes | None] = []
         for name in names:
