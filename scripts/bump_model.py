@@ -23,7 +23,7 @@ from gitops import cli
 from gitops.models import store
 from gitops.models.s3 import Store
 from gitops.models.signing import Signer
-from gitops.releases import effect, history, hold, release, release_file, writing
+from gitops.releases import effect, hold, release, release_file, writing
 from gitops.releases.release import Release, Target
 from gitops.releases.writing import Tree
 from gitops.repo import layout, publish
@@ -98,7 +98,7 @@ def bump(args: argparse.Namespace) -> None:
     # The change, and the commit that it was checked against.
     checked: list[tuple[writing.Change, str]] = []
 
-    def wanted(tree: Tree, rev: str) -> list[Release]:
+    def wanted(tree: Tree, _: str) -> list[Release]:
         requests = asked or _without_new_image(tree, parse_uri(args.model_uri))
         current = {request: tree.release(request.target) for request in requests}
         tree.render(layout.overlay(now.app, now.environment) for now in current.values())  # side by side
@@ -114,7 +114,6 @@ def bump(args: argparse.Namespace) -> None:
                 raise Refused(
                     f"{now.file}: changed meanwhile, to {now.version}; look at that release, then run the command again"
                 )
-            history.require_order(git, rev, tree.policy, new)
             releases.append(new)
         return releases
 

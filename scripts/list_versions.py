@@ -20,7 +20,7 @@ from gitops import cli
 from gitops.models import s3, signing, store
 from gitops.models.s3 import Store
 from gitops.models.signing import Signer
-from gitops.releases import history
+from gitops.releases import history, withdrawn
 from gitops.repo import layout, publish
 from gitops.repo.git import Git
 from gitops.repo.policy import POLICY_FILE
@@ -42,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def show(args: argparse.Namespace) -> None:
     source = s3.model_bucket(args.bucket, args.root)
     git = Git(args.root)
-    running = _running(git)
+    tip = publish.tip(git)
+    running = _running(git, tip)
+    bad = withdrawn.read(git.show(tip, layout.WITHDRAWN))
     signer = signing.asked(Snapshot(args.root))
     faults: list[str] = []
     rows: list[dict[str, Any]] = []
@@ -61,7 +63,8 @@ def show(args: argparse.Namespace) -> None:
         except Refused as refused:
             faults += refused.lines
             continue
-        rows.append({"uri": str(uri), "runs_in": running.get(manifest.digest, [])} | signed | json.loads(manifest.text))
+        known = {"runs_in": running.get(manifest.digest, []), "withdrawn": bad.get(f"{uri.model}.{uri.version}")}
+        rows.append({"uri": str(uri)} | known | signed | json.loads(manifest.text))
     if args.json:
         cli.print_json(rows)
     elif rows:
@@ -74,10 +77,10 @@ def show(args: argparse.Namespace) -> None:
         cli.say(f"{len(rows)} versions verified, every stored byte as in its manifest")
 
 
-def _running(git: Git) -> dict[str, list[str]]:
+def _running(git: Git, tip: str) -> dict[str, list[str]]:
     """`app in environment` by the digest that runs there, according to Git."""
     found: dict[str, list[str]] = {}
-    for item in history.all_at(git, publish.tip(git)):
+    for item in history.all_at(git, tip):
         found.setdefault(item.digest, []).append(f"{item.app} in {item.environment}")
     return found
 
@@ -104,6 +107,7 @@ def _row(row: dict[str, Any]) -> dict[str, str]:
         "mlflow run": row["mlflow_run"][:12],
         **({"signed": row["signed"]} if "signed" in row else {}),
         "runs in": _places(row["runs_in"]) or "-",
+        **({"withdrawn": row["withdrawn"]} if row["withdrawn"] else {}),
     }
 
 

@@ -13,11 +13,11 @@ rollback, for another reason, brings the later release back.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 
 from gitops import cli
-from gitops.releases import history, hold, release, release_file, verification, writing
+from gitops.releases import history, hold, release, release_file, verification, withdrawn, writing
 from gitops.releases.hold import Hold
 from gitops.releases.release import Release, Target
 from gitops.releases.writing import Tree
@@ -58,18 +58,18 @@ def roll_back(args: argparse.Namespace) -> None:
             raise Refused(
                 f"{now.file}: changed meanwhile, to {now.version}; look at that release, then run the command again"
             )
-        chosen = earlier(git, history, now, args.to)
+        chosen = earlier(git, history, now, args.to, tree.withdrawn)
         verification.verify_release(chosen, tree.signer)
         return [chosen]
 
     def build(base: str) -> str | None:
         if done_already(git, base, args):
             return base
-        change = writing.prepare(git, base, wanted)
+        held = hold.write(args.app, args.env, Hold(_reason(args), *git.author()))
+        change = writing.prepare(git, base, wanted, {(args.app, args.env): held})
         restored[:] = change.releases
         if args.dry_run:
             return None
-        held = hold.write(args.app, args.env, Hold(_reason(args), *git.author()))
         files = change.files | {hold.path(args.app, args.env): held}
         text = release.message("Roll back", restored)
         text += f"Rolled-Back-From: {first_seen[0].version}\nReason: {_reason(args)}\n"
@@ -104,16 +104,22 @@ def done_already(git: Git, base: str, args: argparse.Namespace) -> bool:
     return found is not None and release_file.read(found[1], _target(args), found[0]).version == args.to
 
 
-def earlier(git: Git, rev: str, now: Release, version: str | None) -> Release:
-    """The newest release of the history that is another one than `now` and, if given, of this version."""
+def earlier(git: Git, rev: str, now: Release, version: str | None, withdrawn_versions: Container[str]) -> Release:
+    """The newest release of the history that is another one than `now` and, if given, of this version, else of one that
+    is not withdrawn."""
     found = [old for _, old in history.history(git, rev, now.target) if old.released and old != now]
     if not found:
         raise Refused(
             f"{now.file}: no earlier release in the history of {publish.BRANCH}; there is nothing to go back to"
         )
     for old in found:
-        if version in (None, old.version):
+        if old.version == version if version else withdrawn.key(old.uri) not in withdrawn_versions:
             return replace(old, file=now.file)
+    if not version:
+        raise Refused(
+            f"{now.file}: all earlier releases are withdrawn; release another version with"
+            f" `python scripts/bump_model.py`, or take the app away with `python scripts/retire_app.py`"
+        )
     known = ", ".join(dict.fromkeys(old.version for old in found))
     raise Refused(f"--to {version}: never released as {now.target}; earlier releases are {known}")
 

@@ -26,7 +26,9 @@ GROUPS = {
         "new_model", "upload_model", "list_versions", "signing_key", "sign_model", "sync_registry", "check_drift",
         "check_retrain",
     ),
-    "Releases": ("bump_model", "promote_model", "rollback_model", "retire_app", "releases", "status"),
+    "Releases": (
+        "bump_model", "promote_model", "rollback_model", "withdraw_version", "retire_app", "releases", "status",
+    ),
     "The repository": ("validate", "render", "import_model_code", "init_fork", "bootstrap", "lock"),
     "This machine": ("setup", "doctor", "demo", "serve_model", "local_s3", "local_cluster"),
 }  # fmt: skip

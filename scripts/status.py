@@ -15,7 +15,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from gitops import cli
 from gitops.cluster.kube import Cluster
 from gitops.manifests import closure, kustomize, workloads
 from gitops.manifests.objects import Object, at
-from gitops.releases import effect, release
+from gitops.releases import effect, release, withdrawn
 from gitops.repo import layout, publish, snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import read_policy
@@ -124,13 +124,15 @@ class Expected:
     environment: str
     workload: Object
     files: set[str]
+    withdrawn: list[str]
+    """What it runs that must run nowhere new, and why."""
 
 
 def expected(git: Git, tip: str, args: argparse.Namespace) -> list[Expected]:
     """What a commit wants of the apps that were asked for. Raises Refused when there is no such app."""
     found = []
     with snapshot.at(git, tip).exported() as tree:
-        policy = read_policy(tree)
+        policy, bad = read_policy(tree), withdrawn.read(git.show(tip, layout.WITHDRAWN))
         folders = [
             folder
             for folder in layout.overlays(tree, policy)
@@ -139,11 +141,17 @@ def expected(git: Git, tip: str, args: argparse.Namespace) -> list[Expected]:
         for folder, text in kustomize.build_all(tree, folders).items():
             _, environment, app = folder.split("/")
             serving = [item for item in kustomize.objects(text) if all(effect.declared(item))]
-            found += [Expected(app, environment, item, closure.closure(tree, folder)) for item in serving[:1]]
+            files = closure.closure(tree, folder)
+            found += [Expected(app, environment, item, files, withdrawn_faults(item, bad)) for item in serving[:1]]
         known = ", ".join(layout.apps(tree))
     if not found:
         raise Refused(f"no app of that name on {publish.BRANCH}; the apps are {known}")
     return found
+
+
+def withdrawn_faults(workload: Object, bad: Mapping[str, str]) -> list[str]:
+    keys = sorted({withdrawn.key(str(uri)) for uri in workloads.models(workload).values()} & bad.keys())
+    return [f"{name} is withdrawn: {bad[name]}" for name in keys]
 
 
 def rows(git: Git, tip: str, cluster: Cluster, wanted: Sequence[Expected]) -> list[Row]:
@@ -153,7 +161,8 @@ def rows(git: Git, tip: str, cluster: Cluster, wanted: Sequence[Expected]) -> li
         seen = Seen.by(cluster, item.app, item.environment, item.workload)
         revision = str(at(seen.application, "status", "sync", "revision") or "")
         behind = not git.commit(revision) or not item.files.isdisjoint(git.changed(revision, tip))
-        found.append(row(item.app, item.environment, item.workload, seen, behind))
+        made = row(item.app, item.environment, item.workload, seen, behind)
+        found.append(replace(made, faults=[*item.withdrawn, *made.faults]))
     return found
 
 

@@ -4,7 +4,8 @@ Exit code 0 means that everything was checked and nothing found; a missing schem
 
   python scripts/validate.py
   python scripts/validate.py --changed-since origin/cicd    report only on overlays that a change can affect, and check
-                                                            the change itself: order, holds, removals
+                                                            the change itself, by the policy of that commit:
+                                                            order, holds, withdrawals, removals
   python scripts/validate.py --root ../other-checkout --json
 """
 
@@ -85,7 +86,13 @@ def told(found: Mapping[str, Sequence[Finding]], schema: Sequence[Finding]) -> l
 def _base(args: argparse.Namespace) -> tuple[Git, str]:
     git = Git(args.root)
     git.require_full_history()
-    return git, git.require_commit(args.changed_since, "--changed-since")
+    base = git.require_commit(args.changed_since, "--changed-since")
+    if not git.is_ancestor(base, "HEAD"):
+        raise Refused(
+            f"--changed-since {args.changed_since}: has commits that are not in this branch, and what is judged is what"
+            f" a merge would make; run `git merge {args.changed_since}` first"
+        )
+    return git, base
 
 
 def _concerned(args: argparse.Namespace, git: Git, base: str, folders: list[str]) -> list[str]:

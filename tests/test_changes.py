@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import IMAGE, Checkout, Version
+import yaml
+from conftest import IMAGE, ROOT, S3, Checkout, Version, package
 
 from gitops.releases import hold
 
 API = "overlays/{}/lily-api/release.yaml"
+PROD = "overlays/prod/lily-api"
+DIGEST = "model.mlops/digest"
 
 
 @pytest.fixture
@@ -162,3 +168,147 @@ def test_a_record_that_is_none_is_refused(released: Checkout, text: str, fault: 
     released.write("overlays/dev/retired.yaml", text)
 
     assert errors(released) == [f"overlays/dev/retired.yaml: {fault}"]
+
+
+# Ways around the order of environments
+
+
+@pytest.fixture
+def later(released: Checkout, tmp_path: Path, s3: S3) -> Version:
+    """A version that nobody has released, while dev, staging and prod run the first one."""
+    for source, target in (("dev", "staging"), ("staging", "prod")):
+        copy_release(released, source, target)
+        released.commit(f"Promote to {target}")
+    return package(tmp_path / "later", "later")
+
+
+def a_second_deployment(released: Checkout, version: Version) -> None:
+    """That the Service selects, with all the fields that a release has."""
+    item = beside(released)
+    [now] = [variable["value"] for variable in containers(item)[0]["env"] if variable["name"] == "MODEL_URI"]
+    text = yaml.safe_dump(item).replace(now.split("/")[-3], version.version)
+    released.write(f"{PROD}/b.yaml", text.replace(item["metadata"]["annotations"][DIGEST], version.digest))
+
+
+def beside(released: Checkout) -> dict[str, Any]:
+    """A copy of the Deployment of prod, by another name."""
+    listed = json.loads(released.run("render", PROD, "--json").out)[PROD]
+    item: dict[str, Any] = next(item for item in listed if item["kind"] == "Deployment")
+    item["metadata"]["name"] = "b"
+    released.replace(f"{PROD}/kustomization.yaml", "resources:\n", "resources:\n  - b.yaml\n")
+    return item
+
+
+def containers(item: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = item["spec"]["template"]["spec"]["containers"]
+    return found
+
+
+def a_canary_in_a_patch_of_its_own(released: Checkout, version: Version) -> None:
+    folder = "overlays/prod/lily-sklearn"
+    fixture = yaml.safe_load((ROOT / "tests/invalid/canary-undeclared.yaml").read_text())
+    service = yaml.safe_load(fixture["content"])
+    [entry] = service["spec"]["canary"]
+    entry["trafficPercent"] = 90
+    values = {"version": version.version, "digest": version.digest, "code-commit": "c", "data-digest": "d"}
+    entry["predictor"]["annotations"] = {f"model.mlops/{name}": value for name, value in values.items()}
+    entry["predictor"]["model"]["storageUri"] = f"{version.uri}sklearn/"
+    patch = {key: service[key] for key in ("apiVersion", "kind")} | {
+        "metadata": {"name": "lily-sklearn"}, "spec": {"canary": [entry]},
+    }  # fmt: skip
+    released.write(f"{folder}/canary.yaml", yaml.safe_dump(patch))
+    released.replace(
+        f"{folder}/kustomization.yaml", "  - path: release.yaml", "  - path: release.yaml\n  - path: canary.yaml"
+    )
+
+
+def a_second_server_in_the_pod(released: Checkout, version: Version) -> None:
+    """In the place of the first one, by the same name of the port."""
+    patch = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "lily-api"},
+        "spec": {"template": {"spec": {"containers": [
+            {"name": "b", "image": IMAGE, "env": [{"name": "MODEL_URI", "value": f"{version.uri}onnx/"}]}
+        ]}}},
+    }  # fmt: skip
+    released.write(f"{PROD}/b.yaml", yaml.safe_dump(patch))
+    released.replace(f"{PROD}/kustomization.yaml", "  - path: release.yaml", "  - path: release.yaml\n  - path: b.yaml")
+
+
+def another_image_for_the_model(released: Checkout, version: Version) -> None:
+    """The released version in a second pod, with an image that is no release's."""
+    text = yaml.safe_dump(beside(released))
+    released.write(f"{PROD}/b.yaml", text.replace("1" * 64, "2" * 64))
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        a_second_deployment, a_canary_in_a_patch_of_its_own, a_second_server_in_the_pod, another_image_for_the_model,
+    ],
+)  # fmt: skip
+def test_nothing_runs_a_model_beside_the_release(
+    released: Checkout, later: Version, way: Callable[[Checkout, Version], None]
+) -> None:
+    way(released, later)
+
+    assert any(line.startswith("overlays/prod/") and line.endswith("[release]") for line in errors(released))
+
+
+def test_a_change_is_judged_by_the_policy_before_it(released: Checkout) -> None:
+    text = released.read("overlays/promotion.yaml").decode()
+    released.write(
+        "overlays/promotion.yaml", text.replace("  - name: prod\n", "").replace("ts:\n", "ts:\n  - name: prod\n")
+    )
+    copy_release(released, "dev", "prod")
+
+    found = [line.rpartition(" ")[2] for line in errors(released)]
+
+    assert {"[order]", "[mixed]"} <= set(found)
+
+
+def test_a_release_and_its_revert_are_no_way_into_the_history(released: Checkout) -> None:
+    base = released.git("rev-parse", "HEAD")
+    before = released.read(API.format("staging"))
+    copy_release(released, "dev", "staging")
+    tried = released.commit("Release in staging")
+    released.write(API.format("staging"), before)
+    released.commit("Take it back")
+
+    [line] = released.run("validate", "--changed-since", base).errors
+
+    assert line.startswith(f"{API.format('staging')}: ")
+    assert f"released by commit {tried[:12]} and not by the end of this change" in line
+    assert line.endswith("squash the commits into one [intermediate]")
+
+
+def test_what_was_rolled_back_in_staging_does_not_go_to_prod(released: Checkout, version: Version) -> None:
+    copy_release(released, "dev", "staging")
+    released.commit("Promote to staging", push=True)
+    released.write(API.format("staging"), released.git("show", f"HEAD^:{API.format('staging')}") + "\n")
+    hold_text = hold.write("lily-api", "staging", hold.Hold("bad", "Test <test@example.org>", "2026-02-01T12:00:00Z"))
+    released.write(hold.path("lily-api", "staging"), hold_text)
+    released.commit("Roll back in staging", push=True)
+    args = ("--app", "lily-api", "--env", "prod", "--model-uri", version.uri, "--image", IMAGE)
+
+    copy_release(released, "dev", "prod")
+    [line] = errors(released)
+    released.git("checkout", "-q", ".")
+    done = released.run("bump_model", *args, "--push")
+
+    assert line == (
+        f"{API.format('prod')}: {version.version} was taken back in staging, which comes before prod; release it there"
+        " first again, if it is good after all, then run"
+        " `python scripts/promote_model.py --app lily-api --to prod` [order]"
+    )
+    assert (done.code, done.errors) == (1, [line.removesuffix(" [order]")])
+
+
+def test_a_change_is_judged_on_the_newest_base(released: Checkout) -> None:
+    released.git("checkout", "-q", "-b", "topic", "HEAD^")
+
+    assert released.run("validate", "--changed-since", "cicd").errors == [
+        "--changed-since cicd: has commits that are not in this branch, and what is judged is what a merge would make;"
+        " run `git merge cicd` first"
+    ]

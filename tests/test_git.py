@@ -264,3 +264,17 @@ def test_another_worktree_with_the_branch_is_found_unless_its_folder_is_gone(
     assert Git(other).checked_out_elsewhere("cicd") is None
     subprocess.run(["rm", "-r", other], check=True)
     assert repo.checked_out_elsewhere("cicd") is None
+
+
+def test_many_files_are_read_at_once(repo: Git, plain: Checkout) -> None:
+    plain.write("empty file", "")
+    plain.write("two lines", "HEAD:none missing\n\n")
+    plain.commit()
+
+    names = ["README.md", "none", "empty file", "overlays", "two lines"]
+    found = repo.show_all([f"HEAD:{name}" for name in names])
+
+    assert found == [b"README.md\n", None, b"", None, b"HEAD:none missing\n\n"]
+    assert repo.show_all([]) == []
+    with pytest.raises(Refused, match="a line break in a file's name"):
+        repo.show_all(["HEAD:a\nb"])

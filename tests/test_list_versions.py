@@ -65,7 +65,9 @@ def _squeezed(table: str) -> list[str]:
 def test_json_has_the_whole_manifests(two: tuple[Version, Version], checkout: Checkout) -> None:
     done = checkout.run("list_versions", "--model", "lily", "--json")
 
-    assert json.loads(done.out) == [{"uri": version.uri, "runs_in": []} | version.data for version in two]
+    assert json.loads(done.out) == [
+        {"uri": version.uri, "runs_in": [], "withdrawn": None} | version.data for version in two
+    ]
     assert (done.code, done.err) == (0, "")
 
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from conftest import IMAGE, REGISTRY, Checkout, git
 
-from gitops.releases import history, release, release_file
+from gitops.releases import history, hold, release, release_file
+from gitops.releases.judgement import Moment
 from gitops.releases.release import Release, Target
 from gitops.repo.git import Git
 from gitops.repo.policy import Policy
@@ -272,21 +273,70 @@ def test_a_release_that_came_back_runs_since_it_came_back(ran: Checkout) -> None
     assert history.since(Git(ran.root), "cicd", numbered(1)).commit == back
 
 
-def test_a_release_enters_an_environment_only_after_the_one_before(ran: Checkout) -> None:
-    repo = Git(ran.root)
+def test_what_a_target_had_is_read_from_the_files_of_all_commits_oldest_first(ran: Checkout) -> None:
+    path = hold.path("app", "dev")
+    ran.write(path, "held")
     commit_release(ran, numbered(2))
+    ran.write(FILE, "kind: Service\n")  # no release could be compared with it
+    ran.commit()
+    ran.git("rm", "-qr", "overlays/dev")
+    ran.commit("Retire app from dev")
 
-    history.require_order(repo, "cicd", POLICY, numbered(3))
-    history.require_order(repo, "cicd", POLICY, numbered(1, "staging"))
-    for never in (numbered(3, "staging"), numbered(2, "prod"), replace(numbered(2, "staging"), code_commit="other")):
-        with pytest.raises(Refused) as refused:
-            history.require_order(repo, "cicd", POLICY, never)
-        before = POLICY.before(never.environment)
-        assert refused.value.lines == (
-            f"overlays/{never.environment}/app/release.yaml: {never.version} has never been released in {before}, which"
-            f" comes before {never.environment}; release it there first, then run"
-            f" `python scripts/promote_model.py --app app --to {never.environment}`",
-        )
+    found = history.moments(Git(ran.root), "cicd", TARGET)
+
+    assert found == [Moment(None), Moment(numbered(1)), Moment(numbered(2), b"held"), Moment(None)]
+    assert history.moments(Git(ran.root), "cicd", Target("app", "prod")) == []
+
+
+def test_what_commits_of_a_branch_release_is_what_none_of_their_parents_had(ran: Checkout) -> None:
+    base = ran.git("rev-parse", "HEAD")
+    ran.git("checkout", "-q", "-b", "topic")
+    two = commit_release(ran, numbered(2))
+    back = commit_release(ran, numbered(1))
+    ran.git("checkout", "-q", "cicd")
+    commit_release(ran, numbered(3))
+    tip = ran.git("rev-parse", "HEAD")
+    ran.git("merge", "-q", "--no-ff", "-m", "Merge", "topic")
+
+    assert history.introduced(Git(ran.root), base, "topic") == [(back, numbered(1)), (two, numbered(2))]
+    # That the merge has what both sides had is news to nobody, and what is on the branch already is not asked.
+    assert history.introduced(Git(ran.root), tip, "cicd") == [(back, numbered(1)), (two, numbered(2))]
+
+
+def test_a_branch_in_a_branch_hides_nothing(ran: Checkout) -> None:
+    """Its merge has what was there before, so git would leave it out of the history of the file."""
+    base = ran.git("rev-parse", "HEAD")
+    ran.git("checkout", "-q", "-b", "topic")
+    ran.write("README.md", "Ours.\n")
+    ran.commit()
+    ran.git("checkout", "-q", "-b", "inner", base)
+    two = commit_release(ran, numbered(2))
+    back = commit_release(ran, numbered(1))
+    ran.git("checkout", "-q", "topic")
+    ran.git("merge", "-q", "--no-ff", "-m", "Merge", "inner")
+
+    assert history.introduced(Git(ran.root), base, "topic") == [(back, numbered(1)), (two, numbered(2))]
+
+
+def test_a_name_that_git_quotes_is_refused_and_one_in_any_letters_is_read(ran: Checkout) -> None:
+    base = ran.git("rev-parse", "HEAD")
+    other = replace(numbered(2), app="\u00e4pp", file="overlays/dev/\u00e4pp/release.yaml")
+    commit = commit_release(ran, other)
+    assert history.introduced(Git(ran.root), base, "HEAD") == [(commit, other)]
+
+    commit_release(ran, replace(other, file='overlays/dev/a"b/release.yaml'))
+    with pytest.raises(Refused, match="no name that a file of a release can have"):
+        history.introduced(Git(ran.root), base, "HEAD")
+
+
+def test_a_canary_that_cannot_be_read_hides_no_release_beside_it(ran: Checkout) -> None:
+    base = ran.git("rev-parse", "HEAD")
+    text = release_file.write(SERVICE.encode(), numbered(2)).decode()
+    ran.write(FILE, text + "  canary: [{predictor: {name: next, storageUris: []}}]\n")
+    commit = ran.commit()
+
+    assert history.introduced(Git(ran.root), base, "HEAD") == [(commit, numbered(2))]
+    assert history.moments(Git(ran.root), "HEAD", TARGET)[-1] == Moment(numbered(2))
 
 
 def test_what_ever_ran_is_known_of_apps_that_are_gone_and_not_of_what_a_merged_branch_tried(ran: Checkout) -> None:

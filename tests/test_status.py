@@ -166,6 +166,13 @@ def test_what_is_wrong_is_named(change: Callable[[Seen], None], expected: list[s
     assert faults(seen) == expected
 
 
+def test_a_withdrawn_version_that_runs_is_named() -> None:
+    bad = {f"lily.{VERSION}": "leaked labels", "lily.2026-01-01-aaaaaaaaaaaa": "gone long ago"}
+
+    assert status.withdrawn_faults(WORKLOAD, bad) == [f"lily.{VERSION} is withdrawn: leaked labels"]
+    assert status.withdrawn_faults(WORKLOAD, {}) == []
+
+
 def test_a_commit_that_argo_cd_has_not_seen_is_named_before_what_it_would_say_of_it() -> None:
     seen = fine()
     out_of_sync(seen)

@@ -71,7 +71,7 @@ def test_without_its_catcher_a_fault_is_found_by_none_but_those_that_are_named(
 def test_the_command_reports_the_faults_of_all_rules_and_exits_with_1(root: Path) -> None:
     chosen = {
         "same-network-policy", "cluster-scoped", "form-storage-uris", "uri-latest", "paths-root", "service-port",
-        "signing-missing", "workloads-image-volume", "isolation-out-everywhere", "name-source",
+        "signing-missing", "withdrawn-record-key", "workloads-image-volume", "isolation-out-everywhere", "name-source",
     }  # fmt: skip
     fixtures = [fixture for fixture in FIXTURES if fixture.name in chosen]
 
@@ -100,6 +100,20 @@ def test_the_untouched_repository_passes(root: Path) -> None:
     assert (done.code, done.err) == (0, "")
     counts = f"{len(FOLDERS)} renders with {count(root)} objects"
     assert done.out == f"{counts}: schemas and {len(validate.RULES)} rules hold\n"
+
+
+@pytest.mark.parametrize("path", ["overlays/prod/lily-api/release.yaml", "overlays/prod/lily-api", "overlays/prod"])
+def test_nothing_below_overlays_is_a_link(root: Path, path: str) -> None:
+    """What it leads to could change without the release file."""
+    (root / path).rename(root / "elsewhere")
+    (root / path).symlink_to(root / "elsewhere")
+
+    found = consistency.check_release(Repository(root, read_policy(root), {}))
+
+    assert [str(finding) for finding in found] == [
+        f"{path}: a symbolic link; put a file in its place, history has what a release file is and not what it leads to"
+        " [release]"
+    ]
 
 
 def test_released_apps_pass_and_no_finding_is_an_empty_list_in_json(root: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import corpus
 import pytest
-from conftest import IMAGE, REGISTRY, package, write_release
+from conftest import IMAGE, REGISTRY, package, wait_until, write_release
 from corpus import FIXTURES, Fixture
 
 from gitops.manifests import closure, kustomize, workloads
@@ -114,6 +114,37 @@ def test_what_is_made_of_an_inference_service_is_not_asked_again(
     else:
         with pytest.raises(Refused, match="ValidatingAdmissionPolicy"):
             world.cluster.apply(item, dry_run=True)
+
+
+def test_a_withdrawn_version_comes_nowhere_new_and_freezes_nothing(world: World, released_root: Path) -> None:
+    item = workload(released_root, "dev", "lily-api")
+    version = item["metadata"]["annotations"]["model.mlops/version"]
+    item["metadata"]["name"] = "kept"
+    world.cluster.apply(item)
+    try:
+        world.done("withdraw_version", "lily", version, "--reason", "leaked labels", "--push")
+        world.pull()
+        world.looked("platform", world.checkout.tip())
+        wait_until(lambda: bool(at(world.cluster.get(*RECORD), "data", f"lily.{version}")), "the record is there", 60)
+
+        new = item | {"metadata": item["metadata"] | {"name": "new"}}
+        wait_until(lambda: "withdrawn: " in refusal(world, new), "the server refuses the version", 60)
+        item["metadata"]["labels"]["example.org/more"] = "yes"
+        assert refusal(world, item) == ""
+    finally:
+        world.cluster.delete("apps/v1", "Deployment", "kept", "ml-dev")
+
+
+RECORD = ("v1", "ConfigMap", "model-withdrawn", "argocd")
+
+
+def refusal(world: World, item: Object) -> str:
+    """What the server has against an object; empty if it takes it."""
+    try:
+        world.cluster.apply(item, dry_run=True)
+    except Refused as refused:
+        return " ".join(refused.lines)
+    return ""
 
 
 def applicable(fixture: Fixture) -> bool:

@@ -10,10 +10,11 @@ from typing import Any
 from gitops.checks import framework, paths
 from gitops.checks.framework import Finding, Repository, Rule
 from gitops.manifests import workloads
-from gitops.manifests.objects import KUSTOMIZATION, Identity, Object, at, identity, leaves
+from gitops.manifests.objects import KUSTOMIZATION, Identity, Object, at, identity, leaves, mapping
 from gitops.models import signing
-from gitops.releases import effect, release, release_file
+from gitops.releases import effect, release, release_file, withdrawn
 from gitops.repo import layout
+from gitops.repo.layout import ARGOCD, PLATFORM
 from gitops.repo.policy import POLICY_FILE, Policy
 from gitops.repo.snapshot import Snapshot
 
@@ -70,9 +71,14 @@ def check_workloads(repository: Repository) -> Iterator[Finding]:
                 yield framework.finding("workloads", folder, item, message)
     for folder, _, _, items in repository.overlays():
         for item in items:
-            for path in workloads.models(item) if workloads.kind_of(item) not in workloads.RELEASED else ():
+            for path in _without_form(item):
                 message = f"{path}: has no release; write a Deployment, a CronJob or an InferenceService"
                 yield framework.finding("workloads", folder, item, message)
+
+
+def _without_form(item: Object) -> dict[str, Any]:
+    """The models of an object, by path, if it is of a kind for which there are no releases."""
+    return {} if workloads.kind_of(item) in workloads.RELEASED else workloads.models(item)
 
 
 def check_model_form(repository: Repository) -> Iterator[Finding]:
@@ -111,6 +117,18 @@ def check_release(repository: Repository) -> Iterator[Finding]:
         if not faults and folder not in formless:
             for where, message in _file_faults(repository.root, app, environment, items):
                 yield Finding("release", where, message, (folder,))
+    for link in _links(repository.root / "overlays"):
+        message = (
+            "a symbolic link; put a file in its place, history has what a release file is and not what it leads to"
+        )
+        yield Finding("release", link.relative_to(repository.root).as_posix(), message)
+    for folder in (ARGOCD, PLATFORM):
+        for item, path, fault in effect.unnamed(repository.renders.get(folder, []), ()):
+            yield framework.finding("release", folder, item, f"{path}: {fault}")
+
+
+def _links(folder: Path) -> list[Path]:
+    return sorted(path for path in [folder, *folder.rglob("*")] if path.is_symlink())
 
 
 _FIRST = "before the first release; write {}, bump_model.py sets it"
@@ -186,15 +204,21 @@ def _part_faults(
 
 
 def _file_faults(root: Path, app: str, environment: str, items: list[Object]) -> Iterator[tuple[str, str]]:
-    """No other patch, and no `images:` of a kustomization beside the release file, changes what runs."""
+    """No other patch, and no `images:` of a kustomization beside the release file, changes what runs, and nothing in
+    the render runs a model beside it."""
     show = Snapshot(root).read
     own, kustomization = layout.release_paths(app, environment)
     try:
         if show(own) is not None and release_file.keeps_images(show(kustomization) or b"", kustomization):
             yield kustomization, f"images: beside {own}, which names the image; an overlay has one of them"
-        for item in release_file.read_all(show, app, environment):
-            for path, fault in effect.of(item, show(item.file) or b"", items).overridden(items):
-                yield item.file, f"{path}: {fault}"
+        releases = release_file.read_all(show, app, environment)
+        effects = [effect.of(item, show(item.file) or b"", items) for item in releases]
+        for item, mine in zip(releases, effects, strict=True):
+            yield from ((item.file, f"{path}: {fault}") for path, fault in mine.overridden(items))
+        for found, path, fault in effect.unnamed(items, releases, effects):
+            # What the rule of workloads refuses is refused as a whole.
+            if path not in _without_form(found) and not any(workloads.unclaimed(found)):
+                yield f"{layout.overlay(app, environment)}: {identity(found)}", f"{path}: {fault}"
     except Refused as refused:
         where, _, message = refused.lines[0].partition(": ")
         yield where, message
@@ -226,6 +250,21 @@ def check_signing(repository: Repository) -> Iterator[Finding]:
                     yield framework.finding(rule, folder, item, message)
 
 
+def check_withdrawn(repository: Repository) -> Iterator[Finding]:
+    """The record of withdrawn versions is one, and the cluster gets it as it is."""
+    try:
+        entries = withdrawn.read(Snapshot(repository.root).read(layout.WITHDRAWN))
+    except Refused as refused:
+        where, _, message = refused.lines[0].partition(": ")
+        yield Finding("withdrawn-record", where, message, (PLATFORM,))
+        return
+    named = Identity("", "ConfigMap", withdrawn.NAMESPACE, withdrawn.NAME)
+    found = [item for item in repository.renders.get(PLATFORM, []) if identity(item) == named]
+    if [mapping(item.get("data")) for item in found] != [entries]:
+        message = f"not rendered as it is; {PLATFORM}/{KUSTOMIZATION} lists it, and nothing else changes it"
+        yield Finding("withdrawn-record", layout.WITHDRAWN, message, (PLATFORM,))
+
+
 RULES: dict[str, Rule] = {
     "identity": check_identity,
     "namespace": check_namespace,
@@ -235,4 +274,5 @@ RULES: dict[str, Rule] = {
     "paths": paths.check_paths,
     "generate-paths": paths.check_generate_paths,
     "signing": check_signing,
+    "withdrawn-record": check_withdrawn,
 }

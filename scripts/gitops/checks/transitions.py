@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from gitops.checks import serving
 from gitops.checks.framework import Finding
 from gitops.manifests.objects import Object, identity
-from gitops.releases import history, hold, release_file, retired
-from gitops.releases.release import Release
+from gitops.releases import effect, history, hold, judgement, release_file, retired, withdrawn
+from gitops.releases.judgement import Moment, Place, Proposal, State
+from gitops.releases.release import Release, Target
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import Policy
@@ -18,62 +20,69 @@ from gitops.repo.snapshot import Snapshot
 
 from contract.errors import Refused
 
-RULES = ("order", "hold", "removal", "immutable")
+RULES = (*judgement.RULES, "removal", "immutable")
+Renders = Mapping[str, Sequence[Object]]
+Show = Callable[[str], bytes | None]
 
 
-def check(
-    git: Git,
-    base: str,
-    root: Path,
-    policy: Policy,
-    before: Mapping[str, Sequence[Object]],
-    after: Mapping[str, Sequence[Object]],
-) -> list[Finding]:
-    """The findings for the working tree at `root` against the commit `base`, given the renders of both by folder."""
-    changed = list(_changed_releases(git, base, root, policy))
+def check(git: Git, base: str, root: Path, policy: Policy, before: Renders, after: Renders) -> list[Finding]:
+    """The findings for the working tree at `root` against the commit `base`, given the renders of both by folder and
+    the policy of the working tree. Everything is judged by the policy of `base`."""
+    faults = judgement.judge(proposal(git, base, root, policy, before, after))
     return [
-        *_order(git, base, policy, changed),
-        *_holds(git, base, root, changed),
+        *(Finding(fault.rule, fault.where, fault.message) for fault in faults),
         *_removals(git, base, root, before, after),
         *_immutable(before, after),
     ]
 
 
-def _changed_releases(git: Git, base: str, root: Path, policy: Policy) -> Iterator[Release]:
-    here, there = Snapshot(root).read, snapshot.at(git, base).read
-    for folder in layout.overlays(root, policy):
-        _, environment, app = folder.split("/")
-        if all(here(path) == there(path) for path in layout.release_paths(app, environment)):
-            continue
-        before: list[Release] = []
-        with contextlib.suppress(Refused):  # what could not be read is new
-            before = release_file.read_all(there, app, environment)
-        yield from (item for item in release_file.read_all(here, app, environment) if item not in before)
+def proposal(git: Git, base: str, root: Path, policy: Policy, before: Renders, after: Renders) -> Proposal:
+    """The change as data."""
+    paths = git.changed(base)
+    here, there = Snapshot(root), snapshot.at(git, base)
+    # What did not change is read from the working tree, and not by a process a file.
+    old = _unless(set(paths), here.read, there.read)
+
+    @cache
+    def ran(target: Target) -> list[Moment]:
+        return history.moments(git, base, target)
+
+    return Proposal(
+        there.policy,
+        _state(old, _places(there), before, readable=True),
+        _state(here.read, _places(here), after),
+        ran,
+        history.introduced(git, base, "HEAD"),
+        paths,
+        policy,
+    )
 
 
-def _order(git: Git, base: str, policy: Policy, changed: Sequence[Release]) -> Iterator[Finding]:
-    """A release reaches an environment only through the one before it."""
-    for item in changed:
-        if item.released:
-            try:
-                history.require_order(git, base, policy, item)
-            except Refused as refused:
-                yield _finding("order", refused)
+def _unless(changed: set[str], here: Show, there: Show) -> Show:
+    return lambda path: there(path) if path in changed else here(path)
 
 
-def _holds(git: Git, base: str, root: Path, changed: Sequence[Release]) -> Iterator[Finding]:
-    """A release that was held is changed only together with its hold."""
-    for item in changed:
-        path = hold.path(item.app, item.environment)
-        old = git.show(base, path)
-        if old is not None and Snapshot(root).read(path) == old:
-            try:
-                hold.require_none(root, item.app, item.environment)
-            except Refused as refused:
-                yield _finding("hold", refused)
+def _places(tree: Snapshot) -> list[Place]:
+    parts = [path.split("/") for path in tree.files("overlays") if path.count("/") == 3]
+    return list(dict.fromkeys((app, environment) for _, environment, app, _ in parts))
 
 
-def _removals(git: Git, base: str, root: Path, before: serving.Renders, after: serving.Renders) -> Iterator[Finding]:
+def _state(show: Show, places: Sequence[Place], renders: Renders, readable: bool = False) -> State:
+    """What the overlays run. Of the commit before, what could not be read is nothing: all that follows it is new."""
+    releases: dict[Target, Release] = {}
+    images: dict[Place, frozenset[str]] = {}
+    for place in places:
+        with contextlib.suppress(*[Refused] if readable else []):
+            releases |= {item.target: item for item in release_file.read_all(show, *place)}
+        mine = releases.get(Target(*place))
+        # No Application is made of what is unreleased; other folders are deployed as they are.
+        if mine is None or mine.released:
+            images[place] = effect.images(renders.get(layout.overlay(*place), []))
+    holds = {place: text for place in places if (text := show(hold.path(*place))) is not None}
+    return State(releases, holds, images, withdrawn.read(show(layout.WITHDRAWN)))
+
+
+def _removals(git: Git, base: str, root: Path, before: Renders, after: Renders) -> Iterator[Finding]:
     """What serves goes on serving after the sync, unless it is retired, which leaves a record."""
     for loss in sorted(serving.lost(before, after), key=lambda loss: (loss.folder, loss.state)):
         _, environment, app = loss.folder.split("/")
@@ -96,8 +105,3 @@ def _immutable(before: serving.Renders, after: serving.Renders) -> Iterator[Find
             " retire the app and add it anew"
         )
         yield Finding("immutable", f"{folder}: {identity(item)}", message)
-
-
-def _finding(rule: str, refused: Refused) -> Finding:
-    where, _, message = refused.lines[0].partition(": ")
-    return Finding(rule, where, message)

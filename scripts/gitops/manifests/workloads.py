@@ -7,6 +7,7 @@ Paths are those of `objects.leaves`: items of a list go by their name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -226,3 +227,18 @@ def unclaimed(item: Object) -> Iterator[str]:
         telling = path.rpartition(".")[2] in _TELLING or (isinstance(value, dict) and value.get("name") == MODEL_URI)
         if telling and value and path not in claimed and not path.startswith(("metadata.", f"{last}.", f"{last}[")):
             yield (last := path)
+
+
+VERSION_PATH = re.compile(r"\bmodels/[^/\s]+/[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9a-f]{12}\b")
+
+
+def tellings(item: Object) -> Iterator[tuple[str, Any]]:
+    """(path, value) of everything in an object, of whatever kind, by which a container could be told its model: the
+    variable `MODEL_URI` wherever it comes from, every `storageUri`, and the place of a version in any text."""
+    for path, value in walk(item):
+        if isinstance(value, dict) and value.get("name") == MODEL_URI:
+            yield f"{path}.value", value.get("value")
+        elif path.rpartition(".")[2] in (MODEL_URI, "storageUri"):
+            yield path, value
+        elif isinstance(value, str):
+            yield from ((path, found) for found in VERSION_PATH.findall(value))

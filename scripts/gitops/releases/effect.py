@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from gitops.manifests import yamledit
+from gitops.manifests import workloads, yamledit
 from gitops.manifests.objects import Difference, Identity, Object, identity, leaves
 from gitops.releases import form, release
 from gitops.releases.release import ANNOTATION, FLAVOUR_ANNOTATION, MODEL_LABEL, Release
@@ -56,6 +56,47 @@ def of(item: Release, text: bytes, objects: Sequence[Object]) -> Effect:
         {yamledit.show(path): value for path, value in values.items()},
         everywhere,
     )
+
+
+def unnamed(
+    items: Sequence[Object], releases: Sequence[Release], effects: Sequence[Effect] = ()
+) -> Iterator[tuple[Object, str, str]]:
+    """(object, path, fault) of every model that a render has and no release of its overlay names, and of every image
+    that runs a model and is not the one of its release. The fields that a release sets are a matter of `overridden`.
+
+    So what runs is known from release files, and history need not be rendered.
+    """
+    own = {(replace(effect.identity, namespace=""), path) for effect in effects for path in effect.values}
+    known = {item.uri for item in releases}
+    known |= {found for uri in known for found in workloads.VERSION_PATH.findall(uri)}
+    for item in items:
+        here = replace(identity(item), namespace="")
+        told = [(path, value) for path, value in workloads.tellings(item) if value not in known]
+        for path, value in [*told, *_foreign_servers(item, releases)]:
+            if (here, path) not in own:
+                yield item, path, f"{value!r}: {_UNNAMED}"
+
+
+_UNNAMED = (
+    "no release file of the overlay names this model with this image, so nobody would know what ran; take it out: a"
+    " second service is an app of its own, and a canary stands in the release file"
+)
+
+
+def _foreign_servers(item: Object, releases: Sequence[Release]) -> Iterator[tuple[str, str]]:
+    """(path, image) of the containers that run a model with another image than the release has for it."""
+    images = {one.uri: one.image for one in releases if one.image}
+    for container in workloads.containers(item):
+        uri = container.variable(workloads.MODEL_URI) or container.fields.get("storageUri")
+        wanted, found = images.get(str(uri)), container.image
+        if wanted and found != wanted and not (release.unreleased(wanted) and release.unreleased(found)):
+            yield f"{container.path}.image", str(found)
+
+
+def images(items: Sequence[Object]) -> frozenset[str]:
+    """Every image that the objects of a render run; `unreleased` is none."""
+    found = {str(container.image) for item in items for container in workloads.containers(item) if container.image}
+    return frozenset(image for image in found if not release.unreleased(image))
 
 
 def workload(app: str, objects: Sequence[Object]) -> Object:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
-from gitops.releases import release_file
+from gitops.releases import hold, release_file
+from gitops.releases.judgement import Moment, Place
 from gitops.releases.release import Release, Target
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
-from gitops.repo.policy import Policy
 
 from contract.errors import Refused
 
@@ -43,20 +44,50 @@ def ever(git: Git, rev: str) -> set[Release]:
     return found
 
 
-def require_order(git: Git, rev: str, policy: Policy, release: Release) -> None:
-    """Raises Refused when a release has never run in the environment before its own, and not as a canary only."""
-    previous = policy.before(release.environment)
-    if previous is None:
-        return
-    for _, earlier in history(git, rev, Target(release.app, previous)):
-        if earlier.released and earlier.same_as(release):
-            return
-    canary = f" --canary {release.canary}" if release.canary else ""
-    raise Refused(
-        f"{release.file}: {release.version} has never been released in"
-        f" {previous}, which comes before {release.environment}; release it there first, then run"
-        f" `python scripts/promote_model.py --app {release.app} --to {release.environment}{canary}`"
-    )
+def moments(git: Git, rev: str, target: Target) -> list[Moment]:
+    """What a target ran from each commit up to `rev` on, with the hold of its app, oldest first. Commits of merged
+    branches do not count, as in `history`."""
+    place = target.app, target.environment
+    paths = [*layout.release_paths(*place), hold.path(*place)]
+    commits = git.text("log", "--first-parent", "--reverse", "--format=%H", rev, "--", *paths).split()
+    names = [f"{commit}:{path}" for commit in commits for path in paths]
+    files = dict(zip(names, git.show_all(names), strict=True))
+    found = []
+    for commit in commits:
+        show = partial(_show, files, commit)
+        with contextlib.suppress(Refused):  # an older form of the file, as in `history`
+            there = release_file.find(show, *place)
+            item = release_file.read(there[1], target, there[0]) if there else None
+            found.append(Moment(item if item and item.released else None, show(paths[-1])))
+    return found
+
+
+def _show(files: Mapping[str, bytes | None], commit: str, path: str) -> bytes | None:
+    return files[f"{commit}:{path}"]
+
+
+def introduced(git: Git, base: str, head: str) -> list[tuple[str, Release]]:
+    """(commit, release) of what each commit of `head` that `base` lacks releases and none of its parents had. Raises
+    Refused for a path that git prints in quotes."""
+    command = ("log", "--full-history", "-m", "--no-renames", "--name-only", "--format=%x00%H %P")
+    listed = git.text(*command, f"{base}..{head}", "--", "overlays")
+    changed: dict[str, set[Place]] = {}
+    for block in filter(None, listed.split("\0")):
+        commits, *paths = block.splitlines()
+        if quoted := [path for path in paths if path.startswith('"')]:
+            raise Refused(f"{quoted[0]}: no name that a file of a release can have; make the branch anew without it")
+        places = {(path.split("/")[2], path.split("/")[1]) for path in paths if path.count("/") == 3}
+        changed.setdefault(commits, set()).update(places)
+    found = []
+    for commits, places in changed.items():
+        commit, *parents = commits.split()
+        for place in sorted(places):
+            before = {
+                item for parent in parents for item in release_file.readable(snapshot.at(git, parent).read, *place)
+            }
+            after = release_file.readable(snapshot.at(git, commit).read, *place)
+            found += [(commit, item) for item in after if item not in before]
+    return found
 
 
 def all_at(git: Git, rev: str) -> list[Release]:

@@ -37,23 +37,29 @@ def write(app: str, environment: str, hold: Hold) -> bytes:
     return f"# Nothing is released here until `{how}`.\n{text}".encode()
 
 
-def read(root: Path, app: str, environment: str) -> Hold | None:
-    """The hold of a release, or None. Raises Refused when the file is there and is no hold: it still holds."""
-    file = path(app, environment)
-    return parse((root / file).read_bytes(), file) if (root / file).exists() else None
-
-
 def parse(text: bytes, file: str) -> Hold:
+    """Raises Refused for a file that is no hold: it still holds."""
     data = yamledit.load(text, file)
     if not isinstance(data, dict) or set(data) != set(_FIELDS) or not all(isinstance(v, str) for v in data.values()):
         raise Refused(f"{file}: write the texts {', '.join(_FIELDS)} and nothing else, or remove the file")
     return Hold(**data)
 
 
+def told(text: bytes, app: str, environment: str) -> str:
+    """Who holds a release and why, and what ends that; what is wrong with a file that is no hold."""
+    file = path(app, environment)
+    try:
+        found = parse(text, file)
+    except Refused as refused:
+        return refused.lines[0].removeprefix(f"{file}: ")
+    return (
+        f"held by {found.by} since {found.since}: {found.reason}; when that is settled, run"
+        f" `python scripts/rollback_model.py --app {app} --env {environment} --release-hold`"
+    )
+
+
 def require_none(root: Path, app: str, environment: str) -> None:
     """Raises Refused while a release is held."""
-    if found := read(root, app, environment):
-        raise Refused(
-            f"{path(app, environment)}: held by {found.by} since {found.since}: {found.reason}; when that is settled,"
-            f" run `python scripts/rollback_model.py --app {app} --env {environment} --release-hold`"
-        )
+    file = path(app, environment)
+    if (root / file).exists():
+        raise Refused(f"{file}: {told((root / file).read_bytes(), app, environment)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from gitops.manifests import yamledit
@@ -61,6 +62,20 @@ def read_all(show: Callable[[str], bytes | None], app: str, environment: str) ->
     file, text = found
     spec = mapping(mapping(yamledit.load(text, file)).get("spec"))
     return [read(text, Target(app, environment, name), file) for name in (None, *form.canaries(spec))]
+
+
+def readable(show: Callable[[str], bytes | None], app: str, environment: str) -> list[Release]:
+    """Those of `read_all` that can be read, whatever the others are: a history may have older forms of the file."""
+    found: list[Release] = []
+    with contextlib.suppress(Refused):
+        if (there := find(show, app, environment)) is None:
+            return []
+        file, text = there
+        spec = mapping(mapping(yamledit.load(text, file)).get("spec"))
+        for name in (None, *form.canaries(spec)):
+            with contextlib.suppress(Refused):
+                found.append(read(text, Target(app, environment, name), file))
+    return found
 
 
 def write(text: bytes, release: Release) -> bytes:

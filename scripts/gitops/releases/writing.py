@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from gitops.manifests import closure, kustomize
-from gitops.manifests.objects import Difference, Object, differences
+from gitops.manifests.objects import Difference, Object, differences, identity
 from gitops.models import signing
 from gitops.models.signing import Signer
-from gitops.releases import effect, hold, release_file
+from gitops.releases import effect, history, hold, judgement, release_file, withdrawn
 from gitops.releases.effect import Effect
+from gitops.releases.judgement import Place, Proposal, State
 from gitops.releases.release import Release, Target
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
@@ -56,6 +57,16 @@ class Tree:
             )
         return release_file.read(found[1], target, found[0])
 
+    @cached_property
+    def withdrawn(self) -> dict[str, str]:
+        """Why which versions may run nowhere any more, by the keys of the record."""
+        return withdrawn.read(self.read(layout.WITHDRAWN))
+
+    def overlay(self, app: str, environment: str) -> list[Object]:
+        """The objects of one overlay."""
+        folder = layout.overlay(app, environment)
+        return self.render([folder])[folder]
+
     def render(self, folders: Iterable[str]) -> dict[str, list[Object]]:
         """The objects of these overlays, each of them rendered once."""
         asked = list(dict.fromkeys(folders))
@@ -82,6 +93,7 @@ def require_flavour(uri: str, manifest: Manifest, flavour_uri: str) -> None:
 
 
 Wanted = Callable[[Tree, str], Sequence[Release]]
+Renders = Mapping[str, Sequence[Object]]
 
 
 @dataclass(frozen=True)
@@ -93,21 +105,54 @@ class Change:
     reads: frozenset[str]
 
 
-def prepare(git: Git, rev: str | None, wanted: Wanted) -> Change:
+def prepare(git: Git, rev: str | None, wanted: Wanted, held: Mapping[Place, bytes] | None = None) -> Change:
     """What changes against a commit, or against the working tree (None), checked.
 
-    `wanted(tree, rev)` decides the releases: it gets what is deployed now, and the commit whose history counts.
-    Nothing is written outside the throw-away tree. Raises Refused if the renders would change in anything but the
-    fields of the releases.
+    `wanted(tree, rev)` decides the releases: it gets what is deployed now, and the commit whose history counts. `held`
+    are the holds that come with them. Nothing is written outside the throw-away tree. Raises Refused if the releases
+    may not run there, or the renders would change in anything but the fields of the releases.
     """
     source = snapshot.at(git, rev)
     with source.exported() as root:
         tree = Tree(source, root)
         releases = [r for r in wanted(tree, rev or "HEAD") if r != tree.release(r.target)]
-        files, reads = _apply(tree, releases)
-    for r in releases:
-        reads |= {*layout.release_paths(r.app, r.environment), hold.path(r.app, r.environment)}
+        files, reads, after = _apply(tree, releases)
+        places = _require_allowed(git, rev or "HEAD", tree, releases, held or {}, after)
+    for app, environment in places:
+        reads |= {*layout.release_paths(app, environment), hold.path(app, environment)}
     return Change(releases, files, frozenset(reads))
+
+
+def _require_allowed(
+    git: Git,
+    rev: str,
+    tree: Tree,
+    releases: Sequence[Release],
+    held: Mapping[Place, bytes],
+    after: Renders,
+) -> set[Place]:
+    """Raises Refused for releases that may not run where they are to; the places that this depends on."""
+    places = {(r.app, r.environment) for r in releases}
+    before = {(app, previous) for app, environment in places if (previous := tree.policy.before(environment))}
+    base = _state(tree, places | before)
+    new = {r.target: r for r in releases}
+    head = replace(base, releases={**base.releases, **new}, holds={**base.holds, **held})
+    # A release that is the first of its place brings everything along that is rendered beside it.
+    head = replace(head, images={place: effect.images(after[layout.overlay(*place)]) for place in places})
+    proposal = Proposal(tree.policy, base, head, lambda target: history.moments(git, rev, target))
+    if faults := judgement.judge(proposal):
+        raise Refused(*map(str, faults))
+    return places | before
+
+
+def _state(tree: Tree, places: Iterable[Place]) -> State:
+    """What these places run."""
+    there = sorted(place for place in places if release_file.find(tree.read, *place))
+    releases = {item.target: item for place in there for item in release_file.read_all(tree.read, *place)}
+    running = [place for place in there if releases[Target(*place)].released]
+    holds = {place: text for place in there if (text := tree.read(hold.path(*place))) is not None}
+    images = {place: effect.images(tree.overlay(*place)) for place in running}
+    return State(releases, holds, images, tree.withdrawn)
 
 
 _OTHERS = re.compile(r"overlays/[^/]+/[^/]+/(release|hold)\.yaml")
@@ -131,8 +176,9 @@ def write_files(git: Git, files: Mapping[str, bytes]) -> None:
         new.replace(target)
 
 
-def _apply(tree: Tree, releases: Sequence[Release]) -> tuple[dict[str, bytes], set[str]]:
-    """Writes releases into the tree and returns the new bytes of the files that changed, and what the renders read."""
+def _apply(tree: Tree, releases: Sequence[Release]) -> tuple[dict[str, bytes], set[str], Renders]:
+    """Writes releases into the tree and returns the new bytes of the files that changed, what the renders read, and the
+    renders."""
     changed: dict[str, bytes] = {}
     effects: dict[str, list[Effect]] = {}
     for item in releases:
@@ -141,16 +187,18 @@ def _apply(tree: Tree, releases: Sequence[Release]) -> tuple[dict[str, bytes], s
         changed[item.file] = release_file.write(text, item)
         folder = layout.overlay(item.app, item.environment)
         effects.setdefault(folder, []).append(effect.of(item, text, tree.render([folder])[folder]))
-    readers = closure.readers(tree.root, layout.overlays(tree.root, tree.policy), changed)
+    reading = closure.readers(tree.root, layout.overlays(tree.root, tree.policy), changed)
+    readers = list(dict.fromkeys([*reading, *effects]))
     before = tree.render(readers)
     for file, data in changed.items():
         (tree.root / file).write_bytes(data)
-    after = kustomize.build_all(tree.root, readers)
-    for folder in readers:
-        now, mine = kustomize.objects(after[folder]), effects.get(folder, [])
+    after = {folder: kustomize.objects(text) for folder, text in kustomize.build_all(tree.root, readers).items()}
+    for folder, now in after.items():
+        mine = effects.get(folder, [])
         require_only(folder, differences(before[folder], now), mine)
         require_effect(folder, now, mine)
-    return changed, set().union(*(closure.closure(tree.root, folder) for folder in readers))
+        _require_named(tree, folder, changed, now)
+    return changed, set().union(*(closure.closure(tree.root, folder) for folder in readers)), after
 
 
 def require_only(folder: str, found: Sequence[Difference], effects: Sequence[Effect]) -> None:
@@ -169,4 +217,12 @@ def require_only(folder: str, found: Sequence[Difference], effects: Sequence[Eff
 def require_effect(folder: str, after: Sequence[Object], effects: Sequence[Effect]) -> None:
     """Raises Refused when a release is written but the render does not carry it: another patch overrides it."""
     if wrong := [f"{folder}: {e.identity}: {path}: {fault}" for e in effects for path, fault in e.overridden(after)]:
+        raise Refused(*wrong)
+
+
+def _require_named(tree: Tree, folder: str, changed: Mapping[str, bytes], after: Sequence[Object]) -> None:
+    """Raises Refused when the render runs a model beside what the new release file names."""
+    _, environment, app = folder.split("/")
+    releases = release_file.read_all(lambda path: changed.get(path) or tree.read(path), app, environment)
+    if wrong := [f"{folder}: {identity(i)}: {path}: {fault}" for i, path, fault in effect.unnamed(after, releases)]:
         raise Refused(*wrong)

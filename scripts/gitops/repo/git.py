@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +20,7 @@ _FOREIGN = (
     "GIT_PREFIX", "GIT_QUARANTINE_PATH", "GIT_WORK_TREE",
 )  # fmt: skip
 # Settings of the user that would change what git prints or writes here.
-_SETTINGS = ("log.showSignature=false", "log.follow=false", "i18n.logOutputEncoding=UTF-8")
+_SETTINGS = ("log.showSignature=false", "log.follow=false", "i18n.logOutputEncoding=UTF-8", "core.quotePath=false")
 
 
 class GitError(Refused):
@@ -90,6 +90,24 @@ class Git:
         """The bytes of a file as a commit has them, without any conversion, or None if it has no such file."""
         done = self._call(["cat-file", "blob", f"{rev}:{path}"])
         return None if done.returncode else done.stdout
+
+    def show_all(self, names: Sequence[str]) -> list[bytes | None]:
+        """The bytes of many files, each named as `REV:PATH`, by one process; None for each that is not there. Raises
+        Refused for a name that git would take for two."""
+        if broken := [name for name in names if "\n" in name]:
+            raise Refused(f"{broken[0]!r}: a line break in a file's name; rename it")
+        listed = self.raw("cat-file", "--batch", stdin="".join(f"{name}\n" for name in names).encode())
+        found: list[bytes | None] = []
+        for name in names:
+            head, _, rest = listed.partition(b"\n")
+            if head == f"{name} missing".encode():
+                found.append(None)
+                listed = rest
+                continue
+            _, kind, size = head.split()
+            found.append(rest[: int(size)] if kind == b"blob" else None)
+            listed = rest[int(size) + 1 :]
+        return found
 
     def files(self, rev: str, *paths: str) -> list[str]:
         return [p for p in self.text("ls-tree", "-r", "-z", "--name-only", rev, "--", *paths).split("\0") if p]

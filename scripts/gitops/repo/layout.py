@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from gitops.manifests.objects import KUSTOMIZATION
@@ -16,8 +17,18 @@ FORK_OWNED = ("base/", "apps/", "overlays/", "argocd/", "model-src/models/", "mo
 ENGINE_IN_FORK = (
     "argocd/platform/admission/images.yaml",
     "argocd/platform/admission/releases.yaml",
+    "argocd/platform/admission/withdrawn-policy.yaml",
     "argocd/platform/storage/fetch.py",
 )
+# What a fork owns in there and a change of the policy takes along.
+FOLLOWS_POLICY = (
+    "argocd/platform/admission/bindings.yaml",
+    "argocd/platform/admission/parameters.yaml",
+    "argocd/platform/admission/withdrawn-binding.yaml",
+)
+WITHDRAWN = "argocd/platform/admission/withdrawn.yaml"
+# What judges a change or enforces the verdict, though a fork owns it or model code brings it.
+_JUDGES = ("argocd/platform/admission/", "argocd/platform/storage/", "model-src/contract/")
 NAMESPACE_PREFIX = "ml-"
 RELEASE_FILE = "release.yaml"
 # Beside a shape's manifests, what an app of it starts from; no render has it.
@@ -29,6 +40,20 @@ VERDICT_FILE = "verdict.json"
 def owned_by_fork(path: str) -> bool:
     """Whether a file of the repository is the fork's own, and not the engine's."""
     return path.startswith(FORK_OWNED) and not path.startswith(ENGINE_IN_FORK)
+
+
+def is_engine(path: str) -> bool:
+    """Whether a file decides what a change may do, or how it is carried out. Model code and texts for people do not."""
+    if path in (*FOLLOWS_POLICY, WITHDRAWN):
+        return False
+    return path.startswith(_JUDGES) or not (
+        owned_by_fork(path) or path.startswith("model-src/") or path.endswith(".md")
+    )
+
+
+def is_retirements(path: str) -> bool:
+    """Whether a file is an environment's record of retirements."""
+    return bool(re.fullmatch(r"overlays/[^/]+/retired\.yaml", path))
 
 
 def namespace(environment: str) -> str:

@@ -1,0 +1,107 @@
+"""Withdraw a model version: mark it as bad everywhere, so that nothing brings it to any environment again.
+
+The entry stands in one file, which bump, promote, rollback and validate ask and which the cluster's own admission gets
+by the same commit; it is never taken out. Where the version runs now it stays until it is changed: the command names
+these places, and what to run for each. Without --commit only the file in this checkout is written.
+
+  python scripts/withdraw_version.py wine 2026-02-01-3f2a9c1b7d10 --reason "trained on leaked labels"
+  python scripts/withdraw_version.py wine 2026-02-01-3f2a9c1b7d10 --reason "trained on leaked labels" --push
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Container, Sequence
+
+from gitops import cli
+from gitops.releases import history, withdrawn, writing
+from gitops.releases.release import Release
+from gitops.repo import layout, publish, snapshot
+from gitops.repo.git import Git
+
+from contract.errors import Refused
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__, dry_run=True, as_json=True)
+    parser.add_argument("model", metavar="MODEL", help="the model's name")
+    parser.add_argument("version", metavar="VERSION", help="its version, as list_versions.py prints it")
+    parser.add_argument("--reason", required=True, help="why; written into the record and the commit")
+    parser.add_argument("--commit", action="store_true", help="commit to the branch cicd")
+    parser.add_argument("--push", action="store_true", help="commit, and push cicd to origin")
+    return cli.run(withdraw, parser.parse_args(argv))
+
+
+def withdraw(args: argparse.Namespace) -> None:
+    git = Git(args.root)
+    git.require_full_history()
+    committing = args.commit or args.push
+    if args.push:
+        publish.require_remote(git)
+    if committing:
+        publish.require_clean(git)
+    name, reason = f"{args.model}.{args.version}", " ".join(args.reason.split())
+    if not reason:
+        raise Refused("--reason: empty; tell those who run the version why it is bad")
+    entry = "{} ({}, {})".format(reason, *git.author())
+
+    def build(base: str) -> str | None:
+        text = added(git.show(base, layout.WITHDRAWN), name, entry)
+        if text is None:
+            return base
+        if args.dry_run:
+            return None
+        message = f"Withdraw {args.model} {args.version}\n\n{reason}\n\nWithdrawn: {args.model} {args.version}\n"
+        return git.commit_tree(git.tree_with(base, {layout.WITHDRAWN: text}), base, message)
+
+    commit, text = None, None
+    if committing:
+        commit = publish.publish(git, build, push=args.push)
+    elif (text := added(snapshot.at(git, None).read(layout.WITHDRAWN), name, entry)) and not args.dry_run:
+        writing.write_files(git, {layout.WITHDRAWN: text})
+    tip = publish.tip(git)
+    bad = {name, *withdrawn.read(git.show(tip, layout.WITHDRAWN))}
+    # Production first: it matters most, and an app is retired there before it is elsewhere.
+    running = [item for item in reversed(history.all_at(git, tip)) if withdrawn.key(item.uri) == name]
+    steps = [next_step(git, tip, item, bad, reason) for item in running]
+    if args.json:
+        where = [vars(item) | {"next": step} for item, step in zip(running, steps, strict=True)]
+        cli.print_json({"commit": commit, "runs": where, "dry_run": args.dry_run})
+        return
+    if commit or text or args.dry_run:
+        cli.say(f"{'would withdraw' if args.dry_run else 'withdrew'} {args.model} {args.version}")
+    else:
+        cli.say(f"nothing to change: {args.model} {args.version} is withdrawn already")
+    for item, step in zip(running, steps, strict=True):
+        cli.say(f"it runs as {item.target}; next: {step}")
+    if not running:
+        cli.say("it runs nowhere")
+    if commit:
+        print(commit)
+
+
+def added(text: bytes | None, name: str, entry: str) -> bytes | None:
+    """The record with the entry; None where the version is withdrawn already, for whatever reason."""
+    if text is None:
+        raise Refused(f"{layout.WITHDRAWN}: missing; take it from the template, with the policy beside it")
+    return None if name in withdrawn.read(text) else withdrawn.add(text, name, entry)
+
+
+def next_step(git: Git, tip: str, item: Release, bad: Container[str], reason: str) -> str:
+    """What takes a withdrawn version away from where it runs: a rollback to what is good, or the whole place goes."""
+    why = shlex.quote(f"withdrawn: {reason}")
+    for _, old in history.history(git, tip, item.target):
+        if old.released and withdrawn.key(old.uri) not in bad:
+            canary = f" --canary {item.canary}" if item.canary else ""
+            return (
+                f"python scripts/rollback_model.py --app {item.app} --env {item.environment}{canary} --reason {why}"
+                " --push"
+            )
+    if item.canary:
+        return f"take {item.canary} out of spec.canary in {item.file}, by a pull request"
+    return f"python scripts/retire_app.py --app {item.app} --env {item.environment} --reason {why} --push"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
