@@ -258,9 +258,8 @@ def test_nothing_runs_a_model_beside_the_release(
 
 def test_a_change_is_judged_by_the_policy_before_it(released: Checkout) -> None:
     text = released.read("overlays/promotion.yaml").decode()
-    released.write(
-        "overlays/promotion.yaml", text.replace("  - name: prod\n", "").replace("ts:\n", "ts:\n  - name: prod\n")
-    )
+    before, _, prod = text.partition("  - name: prod\n")
+    released.write("overlays/promotion.yaml", before.replace("ts:\n", f"ts:\n  - name: prod\n{prod}"))
     copy_release(released, "dev", "prod")
 
     found = [line.rpartition(" ")[2] for line in errors(released)]

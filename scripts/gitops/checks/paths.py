@@ -24,7 +24,6 @@ from gitops.repo.policy import POLICY_FILE
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
 # A part of the names of an Application and of the objects that it has.
 _APP = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
-_OF_ENVIRONMENT = ("environment", "shared")
 _RETIRED = "retired.yaml"
 # By their names in small letters; what Argo CD or Git does with them.
 _SPECIAL = {
@@ -130,9 +129,9 @@ def _place_fault(path: str, environments: tuple[str, ...]) -> tuple[str, str]:
             f"nothing but {_RETIRED} is beside the folders of an environment; move it into one, or remove it"
         )
     folder = layout.overlay(rest[0], environment)
-    if rest[0] not in _OF_ENVIRONMENT and not _APP.fullmatch(rest[0]):
+    if rest[0] not in layout.OF_ENVIRONMENT and not _APP.fullmatch(rest[0]):
         return folder, f"{rest[0]!r}: no name of an app; use small letters, digits and `-`, a letter first"
-    if rest[0] in _OF_ENVIRONMENT and rest[1:] == [RELEASE_FILE]:
+    if rest[0] in layout.OF_ENVIRONMENT and rest[1:] == [RELEASE_FILE]:
         return path, f"Argo CD would make an Application of {folder}, which is no app; remove it"
     return path, ""
 
@@ -153,7 +152,7 @@ def _overlay_fault(root: Path, folder: str) -> str:
     if not kustomization.is_file():
         return f"no {KUSTOMIZATION}, so nothing here renders it and Argo CD might; add it, or remove the folder"
     keeps = release_file.keeps_images(kustomization.read_bytes(), f"{folder}/{KUSTOMIZATION}")
-    if name in _OF_ENVIRONMENT:
+    if name in layout.OF_ENVIRONMENT:
         return "images: Argo CD would make an Application of it, which is no app; write them elsewhere" if keeps else ""
     if not keeps and not (root / folder / RELEASE_FILE).is_file():
         return f"neither {RELEASE_FILE} nor `images:` in its {KUSTOMIZATION}, so no Application renders it; add one"

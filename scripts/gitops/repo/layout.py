@@ -31,6 +31,8 @@ WITHDRAWN = "argocd/platform/admission/withdrawn.yaml"
 _JUDGES = ("argocd/platform/admission/", "argocd/platform/storage/", "model-src/contract/")
 NAMESPACE_PREFIX = "ml-"
 RELEASE_FILE = "release.yaml"
+# The folders of an environment that are no apps.
+OF_ENVIRONMENT = ("environment", "shared")
 # Beside a shape's manifests, what an app of it starts from; no render has it.
 SKELETON = "skeleton"
 DRIFT_REPORTS = "model-src/reports/drift"
