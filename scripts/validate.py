@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from gitops import cli
-from gitops.checks import argocd, consistency, kubeconform, review, transitions
+from gitops.checks import admission, argocd, consistency, kubeconform, review, storage, transitions
 from gitops.checks.framework import Finding, Repository
 from gitops.manifests import closure, kustomize
 from gitops.manifests.objects import Object
@@ -26,7 +26,7 @@ from gitops.repo.policy import POLICY_FILE, read_policy
 
 from contract.errors import Refused
 
-REVIEW = review.RULES | argocd.RULES
+REVIEW = review.RULES | storage.RULES | argocd.RULES | admission.RULES
 RULES = consistency.RULES | REVIEW
 
 

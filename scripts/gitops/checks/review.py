@@ -41,6 +41,9 @@ def check_images(repository: Repository) -> Iterator[Finding]:
     for folder, _, _, items in repository.overlays():
         for item, container in _containers(items):
             path, image = container.path, container.image
+            if (version := container.fields.get("runtimeVersion")) and container.optional_image:
+                yield finding("image", folder, item, f"{path}.runtimeVersion: {version!r}: takes another image than the"
+                              " serving runtime names; remove it")  # fmt: skip
             if image is None and container.optional_image:
                 continue  # the serving runtime names it
             if release.unreleased(image):
@@ -49,7 +52,7 @@ def check_images(repository: Repository) -> Iterator[Finding]:
                 known = ", ".join(registries)
                 yield finding("image", folder, item, f"{path}.image: {image!r}: from no registry of"
                                   f" {POLICY_FILE} ({known}); take the image from there")  # fmt: skip
-            elif not re.search(r"@sha256:[0-9a-f]{64}\Z|/[^/:@]+:(?!latest\Z)[\w.-]+\Z", image):
+            elif not workloads.is_fixed(image):
                 yield finding("image", folder, item, f"{path}.image: {image!r}: may be another image tomorrow;"
                                   " name it by digest")  # fmt: skip
 

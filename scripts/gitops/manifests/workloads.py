@@ -7,6 +7,7 @@ Paths are those of `objects.leaves`: items of a list go by their name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,11 @@ from gitops.manifests.objects import Object, at, mapping, mappings, walk
 
 MODEL_URI, MODEL_DIGEST = "MODEL_URI", "MODEL_DIGEST"
 """The variables by which our own image is told its model."""
+KSERVE_URI = "STORAGE_URI"
+"""The variable by which KServe is told a model for a container that is not its own."""
+STORAGE_CONTAINER = "verified"
+"""The ClusterStorageContainer that compares every byte of a model with its release."""
+_FIXED = re.compile(r"@sha256:[0-9a-f]{64}\Z|/[^/:@]+:(?!latest\Z)[\w.-]+\Z")
 _TEMPLATE = ("spec", "template", "spec")
 # Where the built-in kinds have their pod, by group and kind.
 _PODS: dict[tuple[str, str], tuple[str, ...]] = {
@@ -59,9 +65,15 @@ class Container:
     def optional_image(self) -> bool:
         return self.path.endswith(".model")
 
+    @property
+    def variables(self) -> list[tuple[Any, Any]]:
+        """(name, value) of the environment variables; None for a value that comes from elsewhere."""
+        return [(each.get("name"), each.get("value")) for each in mappings(self.fields.get("env"))]
+
     def variable(self, name: str) -> Any:
-        """The value of an environment variable; None where there is none, or it comes from elsewhere."""
-        return next((each.get("value") for each in mappings(self.fields.get("env")) if each.get("name") == name), None)
+        """The value of an environment variable, the last one where it stands twice; None where there is none, or it
+        comes from elsewhere."""
+        return dict(self.variables).get(name)
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,11 @@ class Pod:
     def running(self) -> list[Container]:
         """Those that run while the pod does."""
         return [each for each in self.containers if not each.path.startswith(f"{self.path}.initContainers[")]
+
+
+def is_fixed(image: str) -> bool:
+    """Whether an image is named by digest, or by a tag that is not `latest`."""
+    return _FIXED.search(image) is not None
 
 
 def kind_of(item: Object) -> tuple[str, str]:
@@ -123,7 +140,7 @@ def _parts(item: Object) -> Iterator[tuple[str, Any, bool]]:
         return
     parts: list[tuple[str, Any]] = []
     if kind == "InferenceService":
-        parts = [*((f"spec.{name}", at(item, "spec", name)) for name in _COMPONENTS), *canaries(item)]
+        parts = components(item)
     elif kind in _RUNTIMES:
         parts = [("spec", at(item, "spec"))]
     for path, spec in parts:
@@ -139,6 +156,11 @@ def _pod(item: Object, path: str, spec: Any, metadata: tuple[str, ...], whole: b
     for field in _LISTS:
         found += [Container(f"{path}.{field}[{each.get('name')}]", each) for each in mappings(spec.get(field))]
     return [Pod(path, spec, metadata, mapping(at(item, *metadata, "labels")), tuple(found), whole)]
+
+
+def components(item: Object) -> list[tuple[str, Any]]:
+    """(path, component) of every component of an InferenceService, the canaries' predictors included."""
+    return [*((f"spec.{name}", at(item, "spec", name)) for name in _COMPONENTS), *canaries(item)]
 
 
 def canaries(item: Object) -> list[tuple[str, Any]]:

@@ -15,6 +15,8 @@ DEPLOYED = ("base", "apps", "overlays", ARGOCD)
 FORK_OWNED = ("base/", "apps/", "overlays/", "argocd/", "model-src/models/", "model-src/.dvc/config")
 ENGINE_IN_FORK = (
     "argocd/platform/admission/images.yaml",
+    "argocd/platform/admission/kinds.yaml",
+    "argocd/platform/admission/policies.lock",
     "argocd/platform/admission/releases.yaml",
     "argocd/platform/storage/fetch.py",
 )
