@@ -27,7 +27,7 @@ FOLDER = f"{PLATFORM}/admission"
 LOCK = f"{FOLDER}/policies.lock"
 """Lines `SHA-256  policy  field`, the digest that of the field as JSON with sorted keys and no spaces."""
 PROGRAM = f"{PLATFORM}/storage/fetch.py"
-PARAMETERS = "model-policy"
+_PARAMETERS = Identity("", "ConfigMap", "argocd", "model-policy")
 _POLICY, _BINDING = "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"
 _GROUP = "admissionregistration.k8s.io"
 # They would change an object before the policies see it, or after it left Git.
@@ -53,6 +53,7 @@ _MAKERS = {
         f"{_ACCOUNT}:knative-serving:controller",
     ],
 }
+_OF_THE_POLICY_FILE = ("data.model-bucket", "data.image-registries")
 # What a fork chooses of the container that fetches models: where it is from and what it may use.
 _CHOSEN = (
     "metadata.annotations.", "spec.container.command", "spec.container.image", "spec.container.resources.",
@@ -133,13 +134,15 @@ def _policy_faults(objects: Mapping[Identity, Object], name: str, fields: Mappin
     found = fingerprints(item)
     for field in sorted(fields.keys() | found.keys()):
         if fields.get(field) != found.get(field):
-            yield _altered(item, field, f"not what {LOCK} has; take the policy as the template ships it, unpatched")
+            value = at(item, *field.split("."))
+            yield _altered(
+                item, field, value, f"not what {LOCK} has; take the policy as the template ships it, unpatched"
+            )
 
 
-def _altered(item: Object, field: str, fault: str) -> Finding:
-    value = at(item, *field.split("."))
+def _altered(item: Object, path: str, value: Any, fault: str) -> Finding:
     shown = "missing" if value is None else json.dumps(value)
-    return finding(RULE, PLATFORM, item, f"{field}: {shown if len(shown) < 80 else 'changed'}: {fault}")
+    return finding(RULE, PLATFORM, item, f"{path}: {shown if len(shown) < 80 else 'changed'}: {fault}")
 
 
 def _binding_faults(objects: Mapping[Identity, Object], name: str, policy: Policy) -> Iterator[Finding]:
@@ -147,7 +150,7 @@ def _binding_faults(objects: Mapping[Identity, Object], name: str, policy: Polic
     if what not in objects:
         yield _missing(what, f"without it the policy holds nowhere; write it into {FOLDER}/bindings.yaml")
         return
-    yield from _differing(objects[what], binding(name, policy), f"{POLICY_FILE} gives")
+    yield from _differing(objects[what], binding(name, policy))
 
 
 def binding(name: str, policy: Policy) -> Object:
@@ -161,18 +164,23 @@ def binding(name: str, policy: Policy) -> Object:
         "spec": {
             "policyName": name,
             "validationActions": ["Deny"],
-            "paramRef": {"name": PARAMETERS, "namespace": "argocd", "parameterNotFoundAction": "Deny"},
+            "paramRef": {
+                "name": _PARAMETERS.name,
+                "namespace": _PARAMETERS.namespace,
+                "parameterNotFoundAction": "Deny",
+            },
             "matchResources": {"namespaceSelector": {"matchExpressions": [chosen]}},
         },
     }
 
 
-def _differing(item: Object, wanted: Object, why: str) -> Iterator[Finding]:
+def _differing(item: Object, wanted: Object) -> Iterator[Finding]:
     """One finding for each field of an object that is not as wanted, the whole of it counted."""
     found, asked = leaves(item), leaves(wanted)
     for path in sorted(found.keys() | asked.keys()):
         if found.get(path) != asked.get(path) or (path in found) != (path in asked):
             shown = json.dumps(found[path]) if path in found else "missing"
+            why = f"{POLICY_FILE} gives" if path in _OF_THE_POLICY_FILE else "write"
             remedy = f"{why} {json.dumps(asked[path])}" if path in asked else "remove it"
             yield finding(RULE, PLATFORM, item, f"{path}: {shown}; {remedy}")
 
@@ -185,11 +193,11 @@ def _missing(what: Identity, remedy: str) -> Finding:
 
 
 def _parameter_faults(objects: Mapping[Identity, Object], repository: Repository) -> Iterator[Finding]:
-    what, policy = Identity("", "ConfigMap", "argocd", PARAMETERS), repository.policy
-    if what not in objects:
-        yield _missing(what, f"list admission/parameters.yaml in {PLATFORM}/kustomization.yaml")
+    policy = repository.policy
+    if _PARAMETERS not in objects:
+        yield _missing(_PARAMETERS, f"list admission/parameters.yaml in {PLATFORM}/kustomization.yaml")
         return
-    item = objects[what]
+    item = objects[_PARAMETERS]
     spaces = [layout.namespace(environment) for environment in policy.environments]
     production = _words(item, "production-namespaces")
     if spaces[-1] not in production or not set(production) <= set(spaces):
@@ -209,7 +217,7 @@ def _parameter_faults(objects: Mapping[Identity, Object], repository: Repository
     wanted = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": PARAMETERS, "namespace": "argocd"},
+        "metadata": {"name": _PARAMETERS.name, "namespace": _PARAMETERS.namespace},
         "data": {
             "model-bucket": policy.model_bucket,
             "image-registries": " ".join(policy.image_registries),
@@ -217,10 +225,18 @@ def _parameter_faults(objects: Mapping[Identity, Object], repository: Repository
             **{path.removeprefix("data."): value for path, value in chosen.items() if value is not None},
         },
     }
-    yield from _differing(item, wanted, f"{POLICY_FILE} gives")
+    yield from _differing(item, wanted)
     for path, value in chosen.items():
         if not isinstance(value, str):
             yield finding(RULE, PLATFORM, item, f"{path}: missing; the policies ask for it")
+
+
+def production(repository: Repository) -> set[str]:
+    """The environments in which an image is named by its digest: the last one, and those that the parameters add."""
+    items = repository.renders.get(PLATFORM, [])
+    names = [name for item in items if identity(item) == _PARAMETERS for name in _words(item, "production-namespaces")]
+    environments = repository.policy.environments
+    return {name for name in environments if layout.namespace(name) in names} | {environments[-1]}
 
 
 def _words(item: Object, name: str) -> list[str]:
@@ -229,7 +245,7 @@ def _words(item: Object, name: str) -> list[str]:
 
 def _unknown_kinds(objects: Mapping[Identity, Object], repository: Repository) -> Iterator[Finding]:
     """What the project of an environment allows there is of a kind that admission lets in."""
-    parameters = objects.get(Identity("", "ConfigMap", "argocd", PARAMETERS), {})
+    parameters = objects.get(_PARAMETERS, {})
     known = {"InferenceService.serving.kserve.io", *_words(parameters, "other-kinds")}
     for item in repository.renders.get(ARGOCD, []):
         if item.get("kind") != "AppProject" or at(item, "metadata", "name") not in repository.policy.environments:
@@ -267,9 +283,10 @@ def _storage_faults(
     faults = extra | {path for path in _STORAGE if found_leaves.get(path) != _STORAGE[path]}
     if _digest(at(item, "spec", "container", "command")) != command:
         faults.add("spec.container.command")
+        found_leaves["spec.container.command"] = at(item, "spec", "container", "command")
     for path in sorted(faults):
         fault = f"not what compares every byte with the release; take {PLATFORM}/storage/ as the template ships it"
-        yield _altered(item, path, fault)
+        yield _altered(item, path, found_leaves.get(path), fault)
 
 
 # What compares the bytes, without its program and what a fork chooses.

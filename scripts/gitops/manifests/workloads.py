@@ -1,7 +1,7 @@
 """The one place that knows which kinds run containers or name a model, and where.
 
 Who asks about pods, containers, images, variables or model URIs asks here. What is of no kind that stands here is found
-by its structure (`unclaimed`) and refused by name, never passed over: a new kind is added in `_PODS` or `_parts`.
+by its structure (`unclaimed`) and refused by name, never passed over: a new kind is added in `PODS` or `_parts`.
 Paths are those of `objects.leaves`: items of a list go by their name.
 """
 
@@ -23,7 +23,7 @@ STORAGE_CONTAINER = "verified"
 _FIXED = re.compile(r"@sha256:[0-9a-f]{64}\Z|/[^/:@]+:(?!latest\Z)[\w.-]+\Z")
 _TEMPLATE = ("spec", "template", "spec")
 # Where the built-in kinds have their pod, by group and kind.
-_PODS: dict[tuple[str, str], tuple[str, ...]] = {
+PODS: dict[tuple[str, str], tuple[str, ...]] = {
     ("", "Pod"): ("spec",),
     ("", "ReplicationController"): _TEMPLATE,
     ("apps", "DaemonSet"): _TEMPLATE,
@@ -113,12 +113,12 @@ def is_inference_service(item: Object) -> bool:
 
 def pod_keys(item: Object) -> tuple[str, ...] | None:
     """The keys of the one pod spec of a built-in kind; None for all others."""
-    return _PODS.get(kind_of(item))
+    return PODS.get(kind_of(item))
 
 
 def runs(item: Object) -> bool:
     """Whether an object is of a kind that makes pods by itself."""
-    return kind_of(item) in _PODS or is_inference_service(item)
+    return kind_of(item) in PODS or is_inference_service(item)
 
 
 def pods(item: Object) -> list[Pod]:
@@ -212,7 +212,12 @@ def unclaimed(item: Object) -> Iterator[str]:
     # These are refused as a whole, by a rule of their own.
     paths += [f"{path}.{name}" for path, _, _ in _parts(item) for name in FRAMEWORKS]
     claimed |= {f"{path}.{field}" for path in paths for field in ("image", "storageUri")}
-    claimed |= {f"{path}.env[{MODEL_URI}]" for path in paths}
+    # Where a name stands twice, each goes by its position.
+    claimed |= {
+        f"{container.path}.env[{key}]"
+        for container in containers(item)
+        for key in (MODEL_URI, *range(len(container.variables)))
+    }
     last = "."
     for path, value in walk(item):
         telling = path.rpartition(".")[2] in _TELLING or (isinstance(value, dict) and value.get("name") == MODEL_URI)
