@@ -17,7 +17,7 @@ import yaml
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.manifests import workloads
-from gitops.manifests.objects import Identity, Object, at, identity, leaves, mappings
+from gitops.manifests.objects import Identity, Object, at, identity, leaves, mapping, mappings
 from gitops.repo import layout
 from gitops.repo.layout import ARGOCD, PLATFORM
 from gitops.repo.policy import POLICY_FILE, Policy
@@ -53,6 +53,8 @@ _MAKERS = {
         f"{_ACCOUNT}:knative-serving:controller",
     ],
 }
+# Settings of Argo CD.
+_LEAVING_OUT = ("resource.exclusions", "resource.inclusions")
 _OF_THE_POLICY_FILE = ("data.model-bucket", "data.image-registries")
 # What a fork chooses of the container that fetches models: where it is from and what it may use.
 _CHOSEN = (
@@ -94,6 +96,12 @@ def lock(root: Path) -> str:
     return "".join(f"{line}\n" for line in sorted(lines, key=lambda line: line.split("  ")[1:]))
 
 
+def _shipped() -> set[str]:
+    """What the lock has to name: the policy of each of the engine's files, and the container."""
+    files = [Path(name) for name in layout.ENGINE_IN_FORK if name.startswith(FOLDER) and name.endswith(".yaml")]
+    return {f"model-{file.stem}" for file in files} | {workloads.STORAGE_CONTAINER}
+
+
 def _locked(root: Path) -> dict[str, dict[str, str]]:
     """The digests of LOCK, by policy and field."""
     found: dict[str, dict[str, str]] = {}
@@ -109,8 +117,8 @@ def check_admission(repository: Repository) -> Iterator[Finding]:
     and at once, and with the same bucket, registries, namespaces and kinds."""
     objects = {identity(item): item for item in repository.renders.get(PLATFORM, [])}
     policies = _locked(repository.root)
-    if not policies:
-        yield Finding(RULE, LOCK, "missing or empty; take it from the template, as it came with the policies")
+    for name in sorted(_shipped() - policies.keys()):
+        yield Finding(RULE, LOCK, f"has no line of {name}; take it from the template, as it came with the policies")
     command = policies.pop(workloads.STORAGE_CONTAINER, {}).get("spec.container.command")
     for name, fields in policies.items():
         yield from _policy_faults(objects, name, fields)
@@ -118,6 +126,7 @@ def check_admission(repository: Repository) -> Iterator[Finding]:
     yield from _parameter_faults(objects, repository)
     yield from _storage_faults(objects, repository, command)
     yield from _unknown_kinds(objects, repository)
+    yield from _way_faults(repository)
     for folder in (ARGOCD, PLATFORM):
         for item in repository.renders.get(folder, []):
             if item.get("kind") in _CHANGING:
@@ -187,6 +196,26 @@ def _differing(item: Object, wanted: Object) -> Iterator[Finding]:
 
 def _missing(what: Identity, remedy: str) -> Finding:
     return Finding(RULE, f"{PLATFORM}: {what}", f"not rendered; {remedy}", (PLATFORM,))
+
+
+# Their way into the cluster
+
+
+def _way_faults(repository: Repository) -> Iterator[Finding]:
+    """Argo CD applies what is rendered of argocd/platform/, all of it and nothing else."""
+    for item in repository.renders.get(ARGOCD, []):
+        source = mapping(at(item, "spec", "source"))
+        if item.get("kind") != "Application" or source.get("path") != PLATFORM:
+            continue
+        extra = [f"source.{name}" for name in sorted(source.keys() - {"repoURL", "path", "targetRevision"})]
+        for field in [*extra, *(["ignoreDifferences"] if at(item, "spec", "ignoreDifferences") else [])]:
+            message = f"spec.{field}: what the cluster has would not be what is rendered here; remove it"
+            yield finding(RULE, ARGOCD, item, message, PLATFORM)
+    for item in repository.renders.get(PLATFORM, []):
+        for field in _LEAVING_OUT if item.get("kind") == "Application" else ():
+            if field in json.dumps(at(item, "spec", "source")):
+                message = f"spec.source: {field}: Argo CD would leave out kinds, and policies with them; remove it"
+                yield finding(RULE, PLATFORM, item, message)
 
 
 # The parameters

@@ -22,7 +22,7 @@ INITIALIZER = "storage-initializer"
 _FOLDER, _VOLUME = "/mnt/models", "kserve-provision-location"
 # By them KServe's webhook decides whether it fetches a model, from where, and who may write to it.
 _INTERNAL = ("internal.serving.kserve.io/", "storage.kserve.io/")
-_INSIDE = re.compile(rf"{_FOLDER}(/|\Z)|//|/\.")
+_INSIDE = re.compile(rf"\A{_FOLDER}(/|\Z)|//|/\.")
 _RELEASE = release.ANNOTATION
 
 
