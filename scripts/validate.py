@@ -91,7 +91,7 @@ def _base(args: argparse.Namespace) -> tuple[Git, str]:
 def _concerned(args: argparse.Namespace, git: Git, base: str, folders: list[str]) -> list[str]:
     """The folders that a change can affect. The rules and schemas themselves are part of a change that touches them."""
     changed = git.changed(base)
-    if any(path.startswith(("scripts/", "tools/")) or path == POLICY_FILE for path in changed):
+    if any(path.startswith(("scripts/", "tools/")) or path in (POLICY_FILE, admission.LOCK) for path in changed):
         return folders
     return closure.readers(args.root, folders, changed)
 
