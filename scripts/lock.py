@@ -1,10 +1,12 @@
 """Make the locks again: hashed requirements files from the pyproject.toml files, for every supported Python.
 
 Run it after a dependency was changed. Locks are made from the largest down, each one a constraint of the next, so that
-whatever two of them name, they name in the same version. What is locked already stays unless --upgrade is given.
+whatever two of them name, they name in the same version. What is locked already stays unless --upgrade is
+given. The engine's admission policies are locked too, by their digests.
 
   .venv/bin/python scripts/lock.py
   .venv/bin/python scripts/lock.py --upgrade
+  .venv/bin/python scripts/lock.py --policies    the policies alone, which needs no network
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from gitops.checks import admission
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -40,7 +44,11 @@ LOCKS = (
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions that are allowed")
+    parser.add_argument("--policies", action="store_true", help="lock the admission policies alone")
     args = parser.parse_args(argv)
+    (ROOT / admission.LOCK).write_text(admission.lock(ROOT))
+    if args.policies:
+        return 0
     for folder, lock, sources, part_of in LOCKS:
         path = (Path(folder) / lock).as_posix()
         print(path, file=sys.stderr)

@@ -17,7 +17,18 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from gitops import cli
-from gitops.checks import argocd, consistency, exposure, isolation, kubeconform, metadata, review, transitions
+from gitops.checks import (
+    admission,
+    argocd,
+    consistency,
+    exposure,
+    isolation,
+    kubeconform,
+    metadata,
+    review,
+    storage,
+    transitions,
+)
 from gitops.checks.framework import Finding, Repository
 from gitops.manifests import closure, kustomize
 from gitops.manifests.objects import Object
@@ -27,7 +38,9 @@ from gitops.repo.policy import POLICY_FILE, read_policy
 
 from contract.errors import Refused
 
-REVIEW = review.RULES | argocd.RULES | metadata.RULES | exposure.RULES | isolation.RULES
+REVIEW = (
+    review.RULES | storage.RULES | argocd.RULES | admission.RULES | metadata.RULES | exposure.RULES | isolation.RULES
+)
 RULES = consistency.RULES | REVIEW
 
 
@@ -98,7 +111,7 @@ def _base(args: argparse.Namespace) -> tuple[Git, str]:
 def _concerned(args: argparse.Namespace, git: Git, base: str, folders: list[str]) -> list[str]:
     """The folders that a change can affect. The rules and schemas themselves are part of a change that touches them."""
     changed = git.changed(base)
-    if any(path.startswith(("scripts/", "tools/")) or path == POLICY_FILE for path in changed):
+    if any(path.startswith(("scripts/", "tools/")) or path in (POLICY_FILE, admission.LOCK) for path in changed):
         return folders
     return closure.readers(args.root, folders, changed)
 

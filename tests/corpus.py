@@ -45,37 +45,50 @@ class Fixture:
     old: str
     new: str
     also: list[str]
+    beside: dict[str, str]
+    """Texts of new files, by path, for an edit that names them."""
 
     @contextlib.contextmanager
     def applied(self, root: Path) -> Iterator[None]:
         """The repository with the edit, while the block runs."""
-        file = root / self.file
-        before = file.read_bytes() if file.is_file() else None
-        if self.content is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(self.content)
-        else:
-            text = file.read_text()
-            assert text.count(self.old) == 1, f"{self.name}: {self.old!r} stands {text.count(self.old)} times"
-            file.write_text(text.replace(self.old, self.new))
-        try:
+        with contextlib.ExitStack() as stack:
+            for path, text in (self.beside | {self.file: self._edited(root / self.file)}).items():
+                stack.enter_context(_written(root / path, text))
             yield
-        finally:
-            if before is not None:
-                file.write_bytes(before)
-            else:
-                file.unlink()
-                for parent in file.parents:
-                    if parent == root or any(parent.iterdir()):
-                        break
-                    parent.rmdir()
+
+    def _edited(self, file: Path) -> str:
+        if self.content is not None:
+            return self.content
+        text = file.read_text()
+        assert text.count(self.old) == 1, f"{self.name}: {self.old!r} stands {text.count(self.old)} times"
+        return text.replace(self.old, self.new)
+
+
+@contextlib.contextmanager
+def _written(file: Path, text: str) -> Iterator[None]:
+    """A file with another text, or one that was not there, while the block runs."""
+    before = file.read_bytes() if file.is_file() else None
+    made = [parent for parent in file.parents if not parent.is_dir()]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    try:
+        yield
+    finally:
+        if before is not None:
+            file.write_bytes(before)
+        else:
+            file.unlink()
+            for parent in made:
+                parent.rmdir()
 
 
 def read(file: Path) -> Fixture:
     text = file.read_text()
     catchers, _, title = text.splitlines()[0].removeprefix("# ").partition(": ")
     data: dict[str, Any] = yaml.safe_load(text)
-    edit = {"content": None, "old": "", "new": "", "also": []} | {key: data[key] for key in data if key != "errors"}
+    edit = {"content": None, "old": "", "new": "", "also": [], "beside": {}} | {
+        key: data[key] for key in data if key != "errors"
+    }
     return Fixture(file.stem, frozenset(catchers.split(", ")), title, errors=data["errors"].splitlines(), **edit)
 
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from conftest import SAMPLE
 
+from gitops.checks import admission
 from gitops.manifests import closure, kustomize
 from gitops.manifests.objects import differences, identity, leaves
 from gitops.repo import applications as environments
@@ -561,7 +562,7 @@ def test_every_file_is_read_by_a_render(manifests: Path) -> None:
     listed_by_those_who_want_them = ("argocd/platform/knative/", "base/inference-service/knative/", "base/api/signed/")
     optional = {file for file in files if file.startswith(listed_by_those_who_want_them)}
     optional |= {file for file in files if f"/{layout.SKELETON}/" in file}
-    assert files - read == {POLICY_FILE} | optional
+    assert files - read == {POLICY_FILE, admission.LOCK} | optional
 
 
 def test_a_file_holds_one_object_and_is_called_after_its_kind(manifests: Path) -> None:

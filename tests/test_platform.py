@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Checkout
+from conftest import ROOT, Checkout
 
 import bootstrap
-from gitops.manifests import kustomize
+from gitops.checks import admission
+from gitops.manifests import kustomize, workloads
 from gitops.manifests.objects import Object
 from gitops.programs import tools
 from gitops.repo import layout
+from gitops.repo.policy import Policy
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +127,32 @@ def test_a_service_in_the_mode_knative_says_nothing_that_knative_refuses(checkou
     predictor = service["spec"]["predictor"]
     assert set(predictor) <= POD | KSERVE
     assert set(predictor["model"]) <= CONTAINER | MODEL
+
+
+# Admission
+
+
+def test_the_policies_are_locked_as_they_are() -> None:
+    assert (ROOT / admission.LOCK).read_text() == admission.lock(ROOT), "run `python scripts/lock.py --policies`"
+
+
+@pytest.mark.parametrize("name", ["images", "releases"])
+def test_the_policies_match_everything_that_makes_pods(name: str) -> None:
+    policy = yaml.safe_load((ROOT / admission.FOLDER / f"{name}.yaml").read_text())
+
+    rules = policy["spec"]["matchConstraints"]["resourceRules"]
+    matched = {(group, resource) for rule in rules for group in rule["apiGroups"] for resource in rule["resources"]}
+    made = {*workloads.PODS, ("serving.kserve.io", "InferenceService")}
+    assert matched == {(group, f"{kind.lower()}s") for group, kind in made} | {("", "pods/ephemeralcontainers")}
+    assert {operation for rule in rules for operation in rule["operations"]} == {"CREATE", "UPDATE"}
+
+
+@pytest.mark.parametrize("environments", [["dev", "staging", "prod"], ["test", "prod-eu"], ["only"]])
+def test_a_policy_is_in_force_in_every_environment_of_the_policy_file(environments: list[str]) -> None:
+    policy = Policy("bucket", ("registry.example.org",), tuple(environments))
+
+    spec = admission.binding("model-images", policy)["spec"]
+
+    [chosen] = spec["matchResources"]["namespaceSelector"]["matchExpressions"]
+    assert chosen["values"] == [f"ml-{environment}" for environment in environments]
+    assert (spec["validationActions"], spec["paramRef"]["parameterNotFoundAction"]) == (["Deny"], "Deny")

@@ -315,36 +315,8 @@ def check_settings(repository: Repository) -> Iterator[Finding]:
                           (folder,))  # fmt: skip
 
 
-def check_admission(repository: Repository) -> Iterator[Finding]:
-    """What the cluster refuses by itself is what this repository would refuse: the same bucket, registries and
-    namespaces."""
-    policy = repository.policy
-    registries = " ".join(policy.image_registries)
-    spaces = [layout.namespace(environment) for environment in policy.environments]
-    for item in repository.renders.get(PLATFORM, []):
-        wanted: dict[tuple[str, ...], object] = {}
-        if item.get("kind") == "ConfigMap" and at(item, "metadata", "name") == "model-policy":
-            wanted = {("data", "model-bucket"): policy.model_bucket, ("data", "image-registries"): registries}
-            production = str(at(item, "data", "production-namespaces") or "").split(" ")
-            if spaces[-1] not in production or not set(production) <= set(spaces):
-                yield finding("admission", PLATFORM, item, f"data.production-namespaces: {' '.join(production)!r};"
-                              f" write {spaces[-1]}, and no namespace that is not an environment's")  # fmt: skip
-        elif item.get("kind") == "ClusterStorageContainer":
-            wanted = {("spec", "supportedUriFormats"): [{"prefix": f"s3://{policy.model_bucket}/models/"}]}
-        for path, value in wanted.items():
-            if (found := at(item, *path)) != value:
-                yield finding("admission", PLATFORM, item, f"{'.'.join(path)}: {json.dumps(found)};"
-                              f" {POLICY_FILE} gives {json.dumps(value)}")  # fmt: skip
-        if item.get("kind") == "ValidatingAdmissionPolicyBinding":
-            expressions = listed(at(item, "spec", "matchResources", "namespaceSelector", "matchExpressions"))
-            if [at(expression, "values") for expression in expressions] != [spaces]:
-                yield finding("admission", PLATFORM, item, "spec.matchResources.namespaceSelector: not the namespaces"
-                              f" {', '.join(spaces)} of the environments")  # fmt: skip
-
-
 RULES: dict[str, Rule] = {
     "projects": check_projects,
     "applications": check_applications,
     "settings": check_settings,
-    "admission": check_admission,
 }

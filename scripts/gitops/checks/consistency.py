@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -71,9 +72,29 @@ def check_workloads(repository: Repository) -> Iterator[Finding]:
                 yield framework.finding("workloads", folder, item, message)
     for folder, _, _, items in repository.overlays():
         for item in items:
-            for path in _without_form(item):
+            for path in _models_without_release(item):
                 message = f"{path}: has no release; write a Deployment, a CronJob or an InferenceService"
                 yield framework.finding("workloads", folder, item, message)
+            for container in workloads.containers(item):
+                for name, count in Counter(name for name, _ in container.variables).items():
+                    if count > 1:
+                        message = (
+                            f"{container.path}.env[{name}]: stands {count} times, and the last one wins; write it once"
+                        )
+                        yield framework.finding("workloads", folder, item, message)
+
+
+def _models_without_release(item: Object) -> list[str]:
+    """Where an object of a kind for which there are no releases names a model, or takes its name from elsewhere."""
+    if workloads.kind_of(item) in workloads.RELEASED:
+        return []
+    told = [
+        f"{container.path}.env[{name}].value"
+        for container in workloads.containers(item)
+        for name in dict(container.variables)
+        if name in (workloads.MODEL_URI, workloads.MODEL_DIGEST)
+    ]
+    return [*dict.fromkeys([*workloads.models(item), *told])]
 
 
 def _without_form(item: Object) -> dict[str, Any]:
@@ -88,7 +109,7 @@ def check_model_form(repository: Repository) -> Iterator[Finding]:
         for item in items:
             if not workloads.is_inference_service(item):
                 continue
-            for path, predictor in [("spec.predictor", at(item, "spec", "predictor")), *workloads.canaries(item)]:
+            for path, predictor in workloads.components(item):
                 for name in workloads.FRAMEWORKS:
                     if at(predictor, name) is not None:
                         message = (

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gitops.checks import admission
 from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.manifests import closure, kustomize, workloads
 from gitops.manifests.objects import KUSTOMIZATION, Object, at, leaves, listed, mapping, mappings, selects
@@ -35,11 +36,14 @@ def _containers(items: Sequence[Object]) -> Iterator[tuple[Object, Container]]:
 
 
 def check_images(repository: Repository) -> Iterator[Finding]:
-    """Images come from the owner's registries, by digest or by a tag that is not `latest`."""
-    registries = repository.policy.image_registries
-    for folder, _, _, items in repository.overlays():
+    """Images come from the owner's registries, by digest or by a tag that is not `latest`; in production by digest."""
+    registries, production = repository.policy.image_registries, admission.production(repository)
+    for folder, environment, _, items in repository.overlays():
         for item, container in _containers(items):
             path, image = container.path, container.image
+            if (version := container.fields.get("runtimeVersion")) and container.optional_image:
+                yield finding("image", folder, item, f"{path}.runtimeVersion: {version!r}: takes another image than the"
+                              " serving runtime names; remove it")  # fmt: skip
             if image is None and container.optional_image:
                 continue  # the serving runtime names it
             if release.unreleased(image):
@@ -48,7 +52,7 @@ def check_images(repository: Repository) -> Iterator[Finding]:
                 known = ", ".join(registries)
                 yield finding("image", folder, item, f"{path}.image: {image!r}: from no registry of"
                                   f" {POLICY_FILE} ({known}); take the image from there")  # fmt: skip
-            elif not re.search(r"@sha256:[0-9a-f]{64}\Z|/[^/:@]+:(?!latest\Z)[\w.-]+\Z", image):
+            elif not workloads.is_fixed(image) or (environment in production and "@" not in image):
                 yield finding("image", folder, item, f"{path}.image: {image!r}: may be another image tomorrow;"
                                   " name it by digest")  # fmt: skip
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import http.client
 import json
 import secrets
@@ -52,6 +53,21 @@ ORDER = (
     # Argo CD's API server makes the secret that others ask for.
     "argocd-repo-server", "argocd-server", "argocd-application-controller", "argocd-applicationset-controller",
 )  # fmt: skip
+
+
+def _account(namespace: str, name: str) -> tuple[str, str]:
+    return f"system:serviceaccount:{namespace}:{name}", f"system:serviceaccounts,system:serviceaccounts:{namespace}"
+
+
+# As whom each program comes to the API server, user and groups: as in every other cluster, so that what is allowed, and
+# what admission makes of who asks, is the same here. The controller manager's own controllers have accounts besides.
+# There is no kwok elsewhere; it does what nodes do.
+IDENTITIES = {
+    "kube-controller-manager": ("system:kube-controller-manager", ""),
+    "kube-scheduler": ("system:kube-scheduler", ""),
+    "kwok": ("kwok", "system:masters"),
+    "kserve": _account("kserve", "kserve-controller-manager"),
+} | {name: _account("argocd", name) for name in ORDER if name.startswith("argocd-")}
 
 
 @dataclass(frozen=True)
@@ -155,28 +171,17 @@ class ControlPlane:
     # The parts
 
     def _prepare(self) -> None:
-        """Certificates, kubeconfig, and the files that programs read when they start."""
+        """Certificates, kubeconfigs, and the files that programs read when they start."""
         certificates.make(self.folder / "certificates", LOCALHOST)
-        authority = (self.folder / "certificates/ca.crt").read_bytes()
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [
-                {
-                    "name": "local",
-                    "cluster": {
-                        "server": f"https://{self.address('kube-apiserver')}",
-                        "certificate-authority-data": base64.b64encode(authority).decode(),
-                    },
-                }
-            ],
-            "users": [{"name": "admin", "user": {"token": self.settings["token"]}}],
-            "contexts": [{"name": "local", "context": {"cluster": "local", "user": "admin", "namespace": "argocd"}}],
-            "current-context": "local",
-        }
-        self.kubeconfig.write_text(yaml.safe_dump(config))
-        self.kubeconfig.chmod(0o600)
-        (self.folder / "tokens.csv").write_text(f'{self.settings["token"]},admin,admin,"system:masters"\n')
+        self._write_kubeconfig(self.kubeconfig, "admin", self.settings["token"])
+        tokens = [f'{self.settings["token"]},admin,admin,"system:masters"\n']
+        (self.folder / "kubeconfigs").mkdir(exist_ok=True)
+        for name, (user, groups) in IDENTITIES.items():
+            self._write_kubeconfig(self._kubeconfig(name), user, self._token(name))
+            tokens.append(f'{self._token(name)},{user},{user},"{groups}"\n')
+        file = self.folder / "tokens.csv"
+        file.touch(mode=0o600)
+        file.write_text("".join(tokens))
         stages = kustomize.build(tools.KWOK.files / "kustomize", "stage/fast")
         (self.folder / "stages.yaml").write_text(f"{stages}---\n{installed.ingress_stage()}")
         home = self.folder / "argocd"
@@ -193,6 +198,29 @@ class ControlPlane:
         serving.mkdir(parents=True, exist_ok=True)
         for name in ("crt", "key"):
             _link(serving / f"tls.{name}", self.folder / f"certificates/server.{name}")
+
+    def _kubeconfig(self, name: str) -> Path:
+        return self.folder / "kubeconfigs" / name
+
+    def _token(self, name: str) -> str:
+        return hashlib.sha256(f"{self.settings['token']} {name}".encode()).hexdigest()
+
+    def _write_kubeconfig(self, file: Path, user: str, token: str) -> None:
+        authority = (self.folder / "certificates/ca.crt").read_bytes()
+        cluster = {
+            "server": f"https://{self.address('kube-apiserver')}",
+            "certificate-authority-data": base64.b64encode(authority).decode(),
+        }
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "local", "cluster": cluster}],
+            "users": [{"name": user, "user": {"token": token}}],
+            "contexts": [{"name": "local", "context": {"cluster": "local", "user": user, "namespace": "argocd"}}],
+            "current-context": "local",
+        }
+        file.touch(mode=0o600)
+        file.write_text(yaml.safe_dump(config))
 
     def process(self, name: str) -> Process:
         """How a process is started. The flags are those without which it would not do on one machine."""
@@ -233,7 +261,7 @@ class ControlPlane:
         keys = self.folder / "certificates"
         return self._beside_apiserver(
             tools.CONTROLLER_MANAGER, f"--service-account-private-key-file={keys / 'accounts.key'}",
-            f"--root-ca-file={keys / 'ca.crt'}",
+            f"--root-ca-file={keys / 'ca.crt'}", "--use-service-account-credentials=true",
         )  # fmt: skip
 
     def _kube_scheduler(self) -> Process:
@@ -242,7 +270,7 @@ class ControlPlane:
     def _beside_apiserver(self, program: tools.Program, *options: str) -> Process:
         keys, name = self.folder / "certificates", program.name
         command = [
-            str(program.require()), f"--kubeconfig={self.kubeconfig}", "--leader-elect=false",
+            str(program.require()), f"--kubeconfig={self._kubeconfig(name)}", "--leader-elect=false",
             f"--bind-address={LOCALHOST}", f"--secure-port={self.port(name)}",
             f"--tls-cert-file={keys / 'server.crt'}", f"--tls-private-key-file={keys / 'server.key'}", *options,
         ]  # fmt: skip
@@ -250,7 +278,7 @@ class ControlPlane:
 
     def _kwok(self) -> Process:
         command = [
-            str(tools.KWOK.require()), f"--kubeconfig={self.kubeconfig}", "--manage-all-nodes=true",
+            str(tools.KWOK.require()), f"--kubeconfig={self._kubeconfig('kwok')}", "--manage-all-nodes=true",
             f"--config={self.folder / 'stages.yaml'}", f"--server-address={self.address('kwok')}",
             # Without leases the node is not ready after 40 seconds, and its pods never again.
             "--node-lease-duration-seconds=40",
@@ -273,7 +301,7 @@ class ControlPlane:
             "ARGOCD_GPG_DATA_PATH": str(home / "gpg/source"),
             "ARGOCD_GPG_ENABLED": "false",
             "ARGOCD_PLUGINSOCKFILEPATH": str(home / "plugins"),
-            "KUBECONFIG": str(self.kubeconfig),
+            "KUBECONFIG": str(self._kubeconfig(name)),
             # Nobody's own git settings, and its files where `reset` removes them.
             "HOME": str(home / "home"),
             "TMPDIR": str(home / "tmp"),
@@ -322,7 +350,7 @@ class ControlPlane:
             self.address("kserve"), "--webhook-port", str(self.port("kserve-webhook")),
         ]  # fmt: skip
         env = {
-            "KUBECONFIG": str(self.kubeconfig),
+            "KUBECONFIG": str(self._kubeconfig("kserve")),
             "POD_NAMESPACE": "kserve",
             # It looks for its certificate below the folder for temporary files.
             "TMPDIR": str(self.folder / "kserve"),

@@ -15,6 +15,7 @@ from gitops.programs import tools
 from gitops.repo import layout
 
 _STANDINS = Path(__file__).parent / "standins"
+_ALLOWS = ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "ServiceAccount")
 
 
 def kserve(address: str, authority: bytes) -> list[Object]:
@@ -49,12 +50,14 @@ def serving_runtime() -> Object:
 
 
 def argocd() -> list[Object]:
-    """Argo CD's kinds and its configuration."""
+    """Argo CD's kinds, its configuration, and what its programs may do."""
     files = tools.ARGOCD.files / "manifests"
     objects = [yaml.safe_load(file.read_text()) for file in sorted((files / "crds").glob("*-crd.yaml"))]
     objects.append({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "argocd"}})
-    for item in kustomize.objects(kustomize.build(files, "base/config")):
-        item["metadata"]["namespace"] = "argocd"
+    allowed = [item for item in kustomize.objects(kustomize.build(files, "cluster-install")) if item["kind"] in _ALLOWS]
+    for item in [*kustomize.objects(kustomize.build(files, "base/config")), *allowed]:
+        if not item["kind"].startswith("Cluster"):
+            item["metadata"]["namespace"] = "argocd"
         if item["metadata"]["name"] == "argocd-cm":
             item["data"] |= yaml.safe_load((_STANDINS / "argocd-cm.yaml").read_text())["data"]
         objects.append(item)

@@ -1,7 +1,7 @@
 """The one place that knows which kinds run containers or name a model, and where.
 
 Who asks about pods, containers, images, variables or model URIs asks here. What is of no kind that stands here is found
-by its structure (`unclaimed`) and refused by name, never passed over: a new kind is added in `_PODS` or `_parts`.
+by its structure (`unclaimed`) and refused by name, never passed over: a new kind is added in `PODS` or `_parts`.
 Paths are those of `objects.leaves`: items of a list go by their name.
 """
 
@@ -16,9 +16,14 @@ from gitops.manifests.objects import Object, at, mapping, mappings, walk
 
 MODEL_URI, MODEL_DIGEST = "MODEL_URI", "MODEL_DIGEST"
 """The variables by which our own image is told its model."""
+KSERVE_URI = "STORAGE_URI"
+"""The variable by which KServe is told a model for a container that is not its own."""
+STORAGE_CONTAINER = "verified"
+"""The ClusterStorageContainer that compares every byte of a model with its release."""
+_FIXED = re.compile(r"@sha256:[0-9a-f]{64}\Z|/[^/:@]+:(?!latest\Z)[\w.-]+\Z")
 _TEMPLATE = ("spec", "template", "spec")
 # Where the built-in kinds have their pod, by group and kind.
-_PODS: dict[tuple[str, str], tuple[str, ...]] = {
+PODS: dict[tuple[str, str], tuple[str, ...]] = {
     ("", "Pod"): ("spec",),
     ("", "ReplicationController"): _TEMPLATE,
     ("apps", "DaemonSet"): _TEMPLATE,
@@ -62,9 +67,15 @@ class Container:
     def optional_image(self) -> bool:
         return self.path.endswith(".model")
 
+    @property
+    def variables(self) -> list[tuple[Any, Any]]:
+        """(name, value) of the environment variables; None for a value that comes from elsewhere."""
+        return [(each.get("name"), each.get("value")) for each in mappings(self.fields.get("env"))]
+
     def variable(self, name: str) -> Any:
-        """The value of an environment variable; None where there is none, or it comes from elsewhere."""
-        return next((each.get("value") for each in mappings(self.fields.get("env")) if each.get("name") == name), None)
+        """The value of an environment variable, the last one where it stands twice; None where there is none, or it
+        comes from elsewhere."""
+        return dict(self.variables).get(name)
 
 
 @dataclass(frozen=True)
@@ -101,6 +112,11 @@ class Pod:
         return [each for each in self.containers if not each.path.startswith(f"{self.path}.initContainers[")]
 
 
+def is_fixed(image: str) -> bool:
+    """Whether an image is named by digest, or by a tag that is not `latest`."""
+    return _FIXED.search(image) is not None
+
+
 def kind_of(item: Object) -> tuple[str, str]:
     """(group, kind): an object's kind is one only together with its group."""
     return str(item.get("apiVersion", "")).rpartition("/")[0], str(item.get("kind"))
@@ -112,12 +128,12 @@ def is_inference_service(item: Object) -> bool:
 
 def pod_keys(item: Object) -> tuple[str, ...] | None:
     """The keys of the one pod spec of a built-in kind; None for all others."""
-    return _PODS.get(kind_of(item))
+    return PODS.get(kind_of(item))
 
 
 def runs(item: Object) -> bool:
     """Whether an object is of a kind that makes pods by itself."""
-    return kind_of(item) in _PODS or is_inference_service(item)
+    return kind_of(item) in PODS or is_inference_service(item)
 
 
 def pods(item: Object) -> list[Pod]:
@@ -139,7 +155,7 @@ def _parts(item: Object) -> Iterator[tuple[str, Any, bool]]:
         return
     parts: list[tuple[str, Any]] = []
     if kind == "InferenceService":
-        parts = [*((f"spec.{name}", at(item, "spec", name)) for name in _COMPONENTS), *canaries(item)]
+        parts = components(item)
     elif kind in _RUNTIMES:
         parts = [("spec", at(item, "spec"))]
     for path, spec in parts:
@@ -170,6 +186,11 @@ def scaled(item: Object) -> tuple[str, str] | None:
     if kind_of(item) != ("autoscaling", "HorizontalPodAutoscaler"):
         return None
     return str(at(target, "kind")), str(at(target, "name"))
+
+
+def components(item: Object) -> list[tuple[str, Any]]:
+    """(path, component) of every component of an InferenceService, the canaries' predictors included."""
+    return [*((f"spec.{name}", at(item, "spec", name)) for name in _COMPONENTS), *canaries(item)]
 
 
 def canaries(item: Object) -> list[tuple[str, Any]]:
@@ -221,7 +242,12 @@ def unclaimed(item: Object) -> Iterator[str]:
     # These are refused as a whole, by a rule of their own.
     paths += [f"{path}.{name}" for path, _, _ in _parts(item) for name in FRAMEWORKS]
     claimed |= {f"{path}.{field}" for path in paths for field in ("image", "storageUri")}
-    claimed |= {f"{path}.env[{MODEL_URI}]" for path in paths}
+    # Where a name stands twice, each goes by its position.
+    claimed |= {
+        f"{container.path}.env[{key}]"
+        for container in containers(item)
+        for key in (MODEL_URI, *range(len(container.variables)))
+    }
     last = "."
     for path, value in walk(item):
         telling = path.rpartition(".")[2] in _TELLING or (isinstance(value, dict) and value.get("name") == MODEL_URI)

@@ -16,6 +16,8 @@ DEPLOYED = ("base", "apps", "overlays", ARGOCD)
 FORK_OWNED = ("base/", "apps/", "overlays/", "argocd/", "model-src/models/", "model-src/.dvc/config")
 ENGINE_IN_FORK = (
     "argocd/platform/admission/images.yaml",
+    "argocd/platform/admission/kinds.yaml",
+    "argocd/platform/admission/policies.lock",
     "argocd/platform/admission/releases.yaml",
     "argocd/platform/admission/withdrawn-policy.yaml",
     "argocd/platform/storage/fetch.py",
@@ -24,7 +26,6 @@ ENGINE_IN_FORK = (
 FOLLOWS_POLICY = (
     "argocd/platform/admission/bindings.yaml",
     "argocd/platform/admission/parameters.yaml",
-    "argocd/platform/admission/withdrawn-binding.yaml",
 )
 WITHDRAWN = "argocd/platform/admission/withdrawn.yaml"
 # What judges a change or enforces the verdict, though a fork owns it or model code brings it.

@@ -1,0 +1,346 @@
+"""What the cluster refuses by itself is what this repository would refuse, and nobody takes it back.
+
+The policies in argocd/platform/admission/ are the engine's: what is rendered of them has to be, whole, what LOCK beside
+them has the digests of. Bindings and parameters follow from overlays/promotion.yaml, and so does the container that
+fetches models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gitops.checks.framework import Finding, Repository, Rule, finding
+from gitops.manifests import workloads
+from gitops.manifests.objects import Identity, Object, at, identity, leaves, mapping, mappings
+from gitops.repo import layout
+from gitops.repo.layout import ARGOCD, PLATFORM
+from gitops.repo.policy import POLICY_FILE, Policy
+
+RULE = "admission"
+FOLDER = f"{PLATFORM}/admission"
+LOCK = f"{FOLDER}/policies.lock"
+"""Lines `SHA-256  policy  field`, the digest that of the field as JSON with sorted keys and no spaces."""
+PROGRAM = f"{PLATFORM}/storage/fetch.py"
+_PARAMETERS = Identity("", "ConfigMap", "argocd", "model-policy")
+# A policy of this name has the record of withdrawn versions for its parameters.
+_WITHDRAWN = "model-withdrawn"
+_POLICY, _BINDING = "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"
+_GROUP = "admissionregistration.k8s.io"
+# They would change an object before the policies see it, or after it left Git.
+_CHANGING = ("MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding", "MutatingWebhookConfiguration")
+# Kubernetes' own groups that have kinds in namespaces, as in kinds.yaml.
+_KUBERNETES = (
+    "", "apps", "authorization.k8s.io", "autoscaling", "batch", "coordination.k8s.io", "discovery.k8s.io",
+    "events.k8s.io", "networking.k8s.io", "policy", "rbac.authorization.k8s.io", "resource.k8s.io", "storage.k8s.io",
+)  # fmt: skip
+# All of their kinds run containers or serve models, and admission looks into one of them.
+_SERVING = ("serving.kserve.io", "serving.knative.dev")
+# Who makes pods of what was admitted, in every cluster: whoever else were named here, admission would not ask.
+# Source: https://kubernetes.io/docs/reference/access-authn-authz/rbac/#controller-roles
+_ACCOUNT = "system:serviceaccount"
+_CONTROLLERS = ("cronjob", "daemon-set", "deployment", "job", "replicaset", "replication", "statefulset")
+_MAKERS = {
+    "pod-controllers": [
+        "system:kube-controller-manager",
+        *(f"{_ACCOUNT}:kube-system:{name}-controller" for name in _CONTROLLERS),
+    ],
+    "serving-controllers": [
+        f"{_ACCOUNT}:kserve:kserve-controller-manager",
+        f"{_ACCOUNT}:knative-serving:controller",
+    ],
+}
+# Settings of Argo CD.
+_LEAVING_OUT = ("resource.exclusions", "resource.inclusions")
+_OF_THE_POLICY_FILE = ("data.model-bucket", "data.image-registries")
+# What a fork chooses of the container that fetches models: where it is from and what it may use.
+_CHOSEN = (
+    "metadata.annotations.", "spec.container.command", "spec.container.image", "spec.container.resources.",
+    "spec.supportedUriFormats",
+)  # fmt: skip
+
+
+# The policies
+
+
+def fingerprints(policy: Object) -> dict[str, str]:
+    """The digests of the fields of a policy, by their names."""
+    fields = {name: value for name, value in policy.items() if name != "spec"}
+    fields |= {f"spec.{name}": value for name, value in policy["spec"].items()}
+    return {name: _digest(value) for name, value in fields.items()}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _command(program: str) -> list[str]:
+    """How the container that fetches models is started."""
+    return ["python", "-c", program]
+
+
+def lock(root: Path) -> str:
+    """The text of LOCK for the engine's policies, and its way of fetching models, in a checkout."""
+    files = [root / name for name in layout.ENGINE_IN_FORK if name.startswith(FOLDER) and name.endswith(".yaml")]
+    found = [item for file in files for item in yaml.safe_load_all(file.read_text()) if item["kind"] == _POLICY]
+    lines = [
+        f"{digest}  {policy['metadata']['name']}  {field}"
+        for policy in found
+        for field, digest in fingerprints(policy).items()
+    ]
+    command = _command((root / PROGRAM).read_text())
+    lines.append(f"{_digest(command)}  {workloads.STORAGE_CONTAINER}  spec.container.command")
+    return "".join(f"{line}\n" for line in sorted(lines, key=lambda line: line.split("  ")[1:]))
+
+
+def _shipped() -> set[str]:
+    """What the lock has to name: the policy of each of the engine's files, and the container."""
+    files = [Path(name) for name in layout.ENGINE_IN_FORK if name.startswith(FOLDER) and name.endswith(".yaml")]
+    return {f"model-{file.stem.removesuffix('-policy')}" for file in files} | {workloads.STORAGE_CONTAINER}
+
+
+def _locked(root: Path) -> dict[str, dict[str, str]]:
+    """The digests of LOCK, by policy and field."""
+    found: dict[str, dict[str, str]] = {}
+    file = root / LOCK
+    for line in file.read_text().splitlines() if file.is_file() else ():
+        digest, name, field = line.split("  ")
+        found.setdefault(name, {})[field] = digest
+    return found
+
+
+def check_admission(repository: Repository) -> Iterator[Finding]:
+    """What the cluster refuses by itself is what this repository would refuse: by the engine's own policies, everywhere
+    and at once, and with the same bucket, registries, namespaces and kinds."""
+    objects = {identity(item): item for item in repository.renders.get(PLATFORM, [])}
+    policies = _locked(repository.root)
+    for name in sorted(_shipped() - policies.keys()):
+        yield Finding(RULE, LOCK, f"has no line of {name}; take it from the template, as it came with the policies")
+    command = policies.pop(workloads.STORAGE_CONTAINER, {}).get("spec.container.command")
+    for name, fields in policies.items():
+        yield from _policy_faults(objects, name, fields)
+        yield from _binding_faults(objects, name, repository.policy)
+    yield from _parameter_faults(objects, repository)
+    yield from _storage_faults(objects, repository, command)
+    yield from _unknown_kinds(objects, repository)
+    yield from _way_faults(repository)
+    for folder in (ARGOCD, PLATFORM):
+        for item in repository.renders.get(folder, []):
+            if item.get("kind") in _CHANGING:
+                yield finding(RULE, folder, item, "kind: changes objects on their way into the cluster, so that what"
+                              " runs is not what was checked; remove it")  # fmt: skip
+
+
+def _policy_faults(objects: Mapping[Identity, Object], name: str, fields: Mapping[str, str]) -> Iterator[Finding]:
+    what = Identity(_GROUP, _POLICY, "", name)
+    if what not in objects:
+        yield _missing(what, f"list its file in {PLATFORM}/kustomization.yaml")
+        return
+    item = objects[what]
+    found = fingerprints(item)
+    for field in sorted(fields.keys() | found.keys()):
+        if fields.get(field) != found.get(field):
+            value = at(item, *field.split("."))
+            yield _altered(
+                item, field, value, f"not what {LOCK} has; take the policy as the template ships it, unpatched"
+            )
+
+
+def _altered(item: Object, path: str, value: Any, fault: str) -> Finding:
+    shown = "missing" if value is None else json.dumps(value)
+    return finding(RULE, PLATFORM, item, f"{path}: {shown if len(shown) < 80 else 'changed'}: {fault}")
+
+
+def _binding_faults(objects: Mapping[Identity, Object], name: str, policy: Policy) -> Iterator[Finding]:
+    what = Identity(_GROUP, _BINDING, "", name)
+    if what not in objects:
+        yield _missing(what, f"without it the policy holds nowhere; write it into {FOLDER}/bindings.yaml")
+        return
+    yield from _differing(objects[what], binding(name, policy))
+
+
+def binding(name: str, policy: Policy) -> Object:
+    """How a policy of the engine is in force: it denies, in the namespaces of all environments."""
+    spaces = [layout.namespace(environment) for environment in policy.environments]
+    chosen = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": spaces}
+    return {
+        "apiVersion": f"{_GROUP}/v1",
+        "kind": _BINDING,
+        "metadata": {"name": name},
+        "spec": {
+            "policyName": name,
+            "validationActions": ["Deny"],
+            "paramRef": {
+                "name": _WITHDRAWN if name == _WITHDRAWN else _PARAMETERS.name,
+                "namespace": _PARAMETERS.namespace,
+                "parameterNotFoundAction": "Deny",
+            },
+            "matchResources": {"namespaceSelector": {"matchExpressions": [chosen]}},
+        },
+    }
+
+
+def _differing(item: Object, wanted: Object) -> Iterator[Finding]:
+    """One finding for each field of an object that is not as wanted, the whole of it counted."""
+    found, asked = leaves(item), leaves(wanted)
+    for path in sorted(found.keys() | asked.keys()):
+        if found.get(path) != asked.get(path) or (path in found) != (path in asked):
+            shown = json.dumps(found[path]) if path in found else "missing"
+            why = f"{POLICY_FILE} gives" if path in _OF_THE_POLICY_FILE else "write"
+            remedy = f"{why} {json.dumps(asked[path])}" if path in asked else "remove it"
+            yield finding(RULE, PLATFORM, item, f"{path}: {shown}; {remedy}")
+
+
+def _missing(what: Identity, remedy: str) -> Finding:
+    return Finding(RULE, f"{PLATFORM}: {what}", f"not rendered; {remedy}", (PLATFORM,))
+
+
+# Their way into the cluster
+
+
+def _way_faults(repository: Repository) -> Iterator[Finding]:
+    """Argo CD applies what is rendered of argocd/platform/, all of it and nothing else."""
+    for item in repository.renders.get(ARGOCD, []):
+        source = mapping(at(item, "spec", "source"))
+        if item.get("kind") != "Application" or source.get("path") != PLATFORM:
+            continue
+        extra = [f"source.{name}" for name in sorted(source.keys() - {"repoURL", "path", "targetRevision"})]
+        for field in [*extra, *(["ignoreDifferences"] if at(item, "spec", "ignoreDifferences") else [])]:
+            message = f"spec.{field}: what the cluster has would not be what is rendered here; remove it"
+            yield finding(RULE, ARGOCD, item, message, PLATFORM)
+    for item in repository.renders.get(PLATFORM, []):
+        for field in _LEAVING_OUT if item.get("kind") == "Application" else ():
+            if field in json.dumps(at(item, "spec", "source")):
+                message = f"spec.source: {field}: Argo CD would leave out kinds, and policies with them; remove it"
+                yield finding(RULE, PLATFORM, item, message)
+
+
+# The parameters
+
+
+def _parameter_faults(objects: Mapping[Identity, Object], repository: Repository) -> Iterator[Finding]:
+    policy = repository.policy
+    if _PARAMETERS not in objects:
+        yield _missing(_PARAMETERS, f"list admission/parameters.yaml in {PLATFORM}/kustomization.yaml")
+        return
+    item = objects[_PARAMETERS]
+    spaces = [layout.namespace(environment) for environment in policy.environments]
+    production = _words(item, "production-namespaces")
+    if spaces[-1] not in production or not set(production) <= set(spaces):
+        yield finding(RULE, PLATFORM, item, f"data.production-namespaces: {' '.join(production)!r}; write {spaces[-1]},"
+                      " and no namespace that is not an environment's")  # fmt: skip
+    for image in _words(item, "serving-images"):
+        if not workloads.is_fixed(image):
+            yield finding(RULE, PLATFORM, item, f"data.serving-images: {image!r}: may be another image tomorrow;"
+                          " name it by a version or by digest")  # fmt: skip
+    for kind in _words(item, "other-kinds"):
+        if kind.partition(".")[2] in (*_SERVING, *_KUBERNETES):
+            yield finding(RULE, PLATFORM, item, f"data.other-kinds: {kind!r}: runs containers or serves models, so that"
+                          " nobody would check what it runs; take it out")  # fmt: skip
+    chosen = {
+        f"data.{name}": at(item, "data", name) for name in ("production-namespaces", "serving-images", "other-kinds")
+    }
+    wanted = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": _PARAMETERS.name, "namespace": _PARAMETERS.namespace},
+        "data": {
+            "model-bucket": policy.model_bucket,
+            "image-registries": " ".join(policy.image_registries),
+            **{name: " ".join(names) for name, names in _MAKERS.items()},
+            **{path.removeprefix("data."): value for path, value in chosen.items() if value is not None},
+        },
+    }
+    yield from _differing(item, wanted)
+    for path, value in chosen.items():
+        if not isinstance(value, str):
+            yield finding(RULE, PLATFORM, item, f"{path}: missing; the policies ask for it")
+
+
+def production(repository: Repository) -> set[str]:
+    """The environments in which an image is named by its digest: the last one, and those that the parameters add."""
+    items = repository.renders.get(PLATFORM, [])
+    names = [name for item in items if identity(item) == _PARAMETERS for name in _words(item, "production-namespaces")]
+    environments = repository.policy.environments
+    return {name for name in environments if layout.namespace(name) in names} | {environments[-1]}
+
+
+def _words(item: Object, name: str) -> list[str]:
+    return str(at(item, "data", name) or "").split()
+
+
+def _unknown_kinds(objects: Mapping[Identity, Object], repository: Repository) -> Iterator[Finding]:
+    """What the project of an environment allows there is of a kind that admission lets in."""
+    parameters = objects.get(_PARAMETERS, {})
+    known = {"InferenceService.serving.kserve.io", *_words(parameters, "other-kinds")}
+    for item in repository.renders.get(ARGOCD, []):
+        if item.get("kind") != "AppProject" or at(item, "metadata", "name") not in repository.policy.environments:
+            continue
+        for entry in mappings(at(item, "spec", "namespaceResourceWhitelist")):
+            group, kind = str(at(entry, "group")), str(at(entry, "kind"))
+            if group not in _KUBERNETES and f"{kind}.{group}" not in known:
+                message = (
+                    f"spec.namespaceResourceWhitelist: {kind}.{group}: no policy looks into it, and the cluster would"
+                    f" refuse it; name it in other-kinds of {FOLDER}/parameters.yaml"
+                )
+                yield finding(RULE, ARGOCD, item, message, PLATFORM)
+
+
+# The container that fetches models
+
+
+def _storage_faults(
+    objects: Mapping[Identity, Object], repository: Repository, command: str | None
+) -> Iterator[Finding]:
+    what = Identity("serving.kserve.io", "ClusterStorageContainer", "", workloads.STORAGE_CONTAINER)
+    served = any(workloads.is_inference_service(item) for _, _, _, items in repository.overlays() for item in items)
+    if what not in objects:
+        if served:
+            yield _missing(what, f"list storage/container.yaml in {PLATFORM}/kustomization.yaml")
+        return
+    item = objects[what]
+    formats = [{"prefix": f"s3://{repository.policy.model_bucket}/models/"}]
+    if (found := at(item, "spec", "supportedUriFormats")) != formats:
+        yield finding(RULE, PLATFORM, item, f"spec.supportedUriFormats: {json.dumps(found)};"
+                      f" {POLICY_FILE} gives {json.dumps(formats)}")  # fmt: skip
+    found_leaves = {path: value for path, value in leaves(item).items() if not path.startswith(_CHOSEN)}
+    # Settings of AWS, such as where it is, decide where the bytes come from and not whether they are the right ones.
+    extra = {path for path in found_leaves.keys() - _STORAGE.keys() if not path.startswith("spec.container.env[AWS_")}
+    faults = extra | {path for path in _STORAGE if found_leaves.get(path) != _STORAGE[path]}
+    if _digest(at(item, "spec", "container", "command")) != command:
+        faults.add("spec.container.command")
+        found_leaves["spec.container.command"] = at(item, "spec", "container", "command")
+    for path in sorted(faults):
+        fault = f"not what compares every byte with the release; take {PLATFORM}/storage/ as the template ships it"
+        yield _altered(item, path, found_leaves.get(path), fault)
+
+
+# What compares the bytes, without its program and what a fork chooses.
+_STORAGE = leaves(
+    {
+        "apiVersion": "serving.kserve.io/v1alpha1",
+        "kind": "ClusterStorageContainer",
+        "metadata": {"name": workloads.STORAGE_CONTAINER},
+        "spec": {
+            "container": {
+                "name": "storage-initializer",
+                "env": [
+                    {
+                        "name": "MODEL_DIGEST",
+                        "valueFrom": {"fieldRef": {"fieldPath": "metadata.annotations['model.mlops/digest']"}},
+                    }
+                ],
+                "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+            },
+            "workloadType": "initContainer",
+        },
+    }
+)
+
+
+RULES: dict[str, Rule] = {RULE: check_admission}
