@@ -91,8 +91,9 @@ def test_a_batch_never_slips_past_the_order_or_out_of_the_repository(checkout: C
             f"overlays/prod/lily-batch/release.yaml: {version.version} has never been released in staging, which comes"
             " before prod; release it there first, then run"
             " `python scripts/promote_model.py --app lily-batch --to prod` [order]",
-            "overlays/dev/lily-batch: CronJob.batch ml-dev/lily-batch is no longer rendered, and Argo CD would delete"
-            " it; to remove it on purpose, run `python scripts/retire_app.py --app lily-batch --env dev` [removal]",
+            "overlays/dev/lily-batch: CronJob.batch ml-dev/lily-batch is no longer rendered; to remove it on purpose,"
+            " run `python scripts/retire_app.py --app lily-batch --env dev`, or where the app stays, add an entry for"
+            " it to overlays/dev/retired.yaml [removal]",
         ],
     )
 

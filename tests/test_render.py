@@ -32,9 +32,9 @@ HOST_DIFF = """\
 
 
 @pytest.fixture(scope="module")
-def readonly(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+def readonly(whole_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A clone that a test leaves as it found it."""
-    return make_checkout(template, tmp_path_factory.mktemp("readonly"))
+    return make_checkout(whole_template, tmp_path_factory.mktemp("readonly"))
 
 
 def change_host(checkout: Checkout) -> str:

@@ -805,13 +805,13 @@ def test_the_component_gives_a_batch_the_key_as_well(asking: Checkout, pair: Pai
 
 def test_a_service_that_asks_for_another_key_than_the_policy_is_a_finding(asking: Checkout, foreign: Pair) -> None:
     listed_by_the_app(asking)
-    asking.write("overlays/other.pub", foreign.public.read_bytes())
-    asking.replace(POLICY_FILE, PUBLIC, "overlays/other.pub")
+    asking.write("base/api/signed/other.pub", foreign.public.read_bytes())
+    asking.replace(POLICY_FILE, PUBLIC, "base/api/signed/other.pub")
 
     assert asking.run("validate").errors == [
         f"overlays/{environment}/lily-api: Deployment.apps ml-{environment}/lily-api: env MODEL_PUBLIC_KEY: it"
         " loads only what this key signed, and overlays/promotion.yaml asks for the signature of the key"
-        " overlays/other.pub; they have to agree [signing]"
+        " base/api/signed/other.pub; they have to agree [signing]"
         for environment in ("dev", "staging", "prod")
     ]
 
