@@ -27,7 +27,7 @@ GROUPS = {
         "check_retrain",
     ),
     "Releases": ("bump_model", "promote_model", "rollback_model", "retire_app", "releases", "status"),
-    "The repository": ("validate", "render", "import_model_code", "init_fork", "bootstrap", "lock"),
+    "The repository": ("validate", "render", "codeowners", "import_model_code", "init_fork", "bootstrap", "lock"),
     "This machine": ("setup", "doctor", "demo", "serve_model", "local_s3", "local_cluster"),
 }  # fmt: skip
 

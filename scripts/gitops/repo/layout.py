@@ -12,12 +12,16 @@ from contract.errors import Refused
 ARGOCD, PLATFORM = "argocd", "argocd/platform"
 DEPLOYED = ("base", "apps", "overlays", ARGOCD)
 # What a fork owns. All else is the engine, which the template brings and updates, and so is what it ships in there.
-FORK_OWNED = ("base/", "apps/", "overlays/", "argocd/", "model-src/models/", "model-src/.dvc/config")
+FORK_OWNED = (
+    "base/", "apps/", "overlays/", "argocd/", "model-src/models/", "model-src/.dvc/config", ".github/CODEOWNERS",
+)  # fmt: skip
 ENGINE_IN_FORK = (
     "argocd/platform/admission/images.yaml",
     "argocd/platform/admission/releases.yaml",
     "argocd/platform/storage/fetch.py",
 )
+# Where GitHub looks first for who has to approve what.
+CODEOWNERS = ".github/CODEOWNERS"
 NAMESPACE_PREFIX = "ml-"
 RELEASE_FILE = "release.yaml"
 # Beside a shape's manifests, what an app of it starts from; no render has it.
