@@ -18,7 +18,7 @@ def commands(base: str, commit: str, found: Iterable[Finding]) -> Iterator[str]:
     a pull request."""
     for finding in found:
         overlay = _OVERLAY.match(finding.where) if finding.rule in _RELEASES else None
-        yield _roll_back(*overlay.groups(), commit) if overlay else take_back(base, commit)
+        yield _roll_back(overlay[1], overlay[2], commit) if overlay else take_back(base, commit)
 
 
 def _roll_back(environment: str, app: str, commit: str) -> str:

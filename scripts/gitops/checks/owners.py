@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from gitops.checks.framework import Finding, Repository, Rule
 from gitops.releases import release_file
-from gitops.releases.release import Target
 from gitops.repo import codeowners, snapshot
 from gitops.repo.git import Git
 from gitops.repo.layout import CODEOWNERS, release_paths
@@ -32,7 +31,7 @@ def check_automation(git: Git, base: str, author: str) -> Iterator[Finding]:
     """The login that the policy of `base` names changes releases alone: each file has the very bytes that a command
     writes there for the release that it now names."""
     before, after = snapshot.at(git, base), snapshot.at(git, None)
-    if author != before.policy.automation:
+    if not author or author.casefold() != before.policy.automation.casefold():
         return
     for path in git.changed(base):
         old, new = before.read(path), after.read(path)
