@@ -34,13 +34,28 @@ def verdict(checkout: Checkout, *more: str) -> list[str]:
     return checkout.run("validate", "--changed-since", "HEAD^1", *more).errors
 
 
+def judged(folder: Path, environment: dict[str, str], base: str, event: str) -> subprocess.CompletedProcess[str]:
+    """The step of the workflow as it stands, on the clone in this folder and another one of the commit `base`."""
+    (folder / "clone").rename(folder / "tree")
+    git(folder, "clone", "-q", str(folder / "remote.git"), "base")
+    git(folder / "base", "checkout", "-q", base)
+    (folder / "base/.venv").symlink_to(ROOT / ".venv")
+    variables = {
+        "BASE": base, "AUTHOR": "mallory", "GITHUB_EVENT_NAME": event,
+        "GITHUB_SHA": git(folder / "tree", "rev-parse", "HEAD"),
+    }  # fmt: skip
+    return subprocess.run(
+        ["bash", "-e", "-c", script("judge", "judge", "validate.py")],
+        cwd=folder / "base", env=environment | variables, capture_output=True, text=True,
+    )  # fmt: skip
+
+
 # Who judges
 
 
 def test_a_change_of_the_judge_has_no_part_in_the_verdict_on_it(
     whole_template: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    """The step of the workflow as it stands, beside the change in a folder of its own."""
     tree = make_checkout(whole_template, tmp_path)
     ran = tmp_path / "ran"
     harm = f"open({str(ran)!r}, 'w').close()\nraise SystemExit(0)\n"
@@ -58,16 +73,7 @@ def test_a_change_of_the_judge_has_no_part_in_the_verdict_on_it(
         tree.replace("base/api/service.yaml", "port: 80", "prt: 80")
 
     base = merged(tree, change)
-    (tmp_path / "clone").rename(tmp_path / "tree")
-    git(tmp_path, "clone", "-q", str(tmp_path / "remote.git"), "base")
-    (tmp_path / "base/.venv").symlink_to(ROOT / ".venv")
-    (tmp_path / "base/model-src/.venv").symlink_to(ROOT / "model-src/.venv")
-    done = subprocess.run(
-        ["bash", "-e", "-c", script("judge", "judge", "validate.py")],
-        cwd=tmp_path / "base",
-        env=environment | {"BASE": base, "AUTHOR": "mallory", "GITHUB_EVENT_NAME": "pull_request_target"},
-        capture_output=True, text=True,
-    )  # fmt: skip
+    done = judged(tmp_path, environment, base, "pull_request_target")
 
     assert done.returncode == 1
     assert "'prt' not allowed" in done.stderr
@@ -186,6 +192,48 @@ def test_any_other_fault_that_was_pushed_is_taken_back_as_a_whole(
     made = f"origin/take-back/{commit[:12]}"
     assert checkout.git("diff", base, made) == ""
     assert checkout.git("rev-parse", f"{made}^1") == commit
+
+
+def test_each_merge_of_a_push_is_judged_against_the_one_before_it(
+    whole_template: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """Together, two promotions of a queue would look as if an environment had been skipped."""
+    checkout = make_checkout(whole_template, tmp_path)
+    made = package(tmp_path / "made")
+
+    def release(environment: str) -> None:
+        write_release(checkout.root, Target("lily-api", environment), made, "onnx", IMAGE)
+
+    def merge(change: Callable[[], object]) -> str:
+        merged(checkout, change)
+        checkout.git("update-ref", "refs/remotes/origin/cicd", "HEAD")
+        return checkout.git("rev-parse", "HEAD")
+
+    release("dev")
+    base = checkout.commit("Release in dev", push=True)
+    merge(lambda: release("staging"))
+    before = merge(lambda: release("prod"))
+    wrong = merge(lambda: checkout.write("overlays/dev/lily-batch/kustomization.yaml", "resources: []\n"))
+    merge(lambda: checkout.write("README.md", "Ours\n"))
+
+    done = judged(tmp_path, environment, base, "push")
+
+    assert done.returncode == 1
+    assert done.stdout.count(" rules hold\n") == 3
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("to mend")]
+    assert f"git checkout --detach {wrong} && git restore --source={before} " in line
+
+
+def test_a_push_of_which_the_start_is_not_known_does_not_pass(
+    plain: Checkout, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    base = plain.git("rev-parse", "HEAD")
+    plain.git("checkout", "-q", "--orphan", "other")
+    plain.commit("Forced")
+
+    done = judged(tmp_path, environment, base, "push")
+
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 # What a tree could do to those who read it
