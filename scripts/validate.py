@@ -65,6 +65,7 @@ def examine(args: argparse.Namespace, git: Git | None, base: str) -> tuple[list[
     sources.require(args.root, git)
     policy = read_policy(args.root)
     folders = layout.folders(args.root, policy)
+    sources.require_deployed(args.root, policy, folders)
     concerned = _concerned(args, git, base, folders) if git else folders
     renders = {f: kustomize.objects(text) for f, text in kustomize.build_all(args.root, folders).items()}
     repository = Repository(args.root, policy, renders)

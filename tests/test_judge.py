@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import IMAGE, REGISTRY, ROOT, S3, Checkout, Result, git, make_checkout, package, run, write_release
+from conftest import IMAGE, REGISTRY, ROOT, S3, Checkout, git, make_checkout, package, run, write_release
 from test_workflows import script
 
+from gitops.checks import owners
 from gitops.releases.release import Target
 from gitops.repo.git import Git
 
@@ -92,7 +93,7 @@ def test_the_merge_that_is_judged_is_of_this_change_and_on_the_newest_branch(pla
         output.write_text("")
         known = {"NUMBER": "7", "HEAD": head, "BEFORE": "", "GITHUB_SHA": base, "GITHUB_OUTPUT": str(output)}
         done = subprocess.run(
-            ["bash", "-e", "-c", script("judge", "judge", "merge-base")],
+            ["bash", "-e", "-c", script("judge", "judge", "rev-parse HEAD^1")],
             cwd=tmp_path, env=os.environ | known | variables, capture_output=True, text=True,
         )  # fmt: skip
         return done.returncode, output.read_text() or done.stdout
@@ -278,6 +279,25 @@ def test_files_that_are_others_for_those_who_read_them_are_refused(
     assert all(line.endswith(" [sources]") for line in errors)
 
 
+def test_what_is_rendered_is_among_what_is_compared_with_before(checkout: Checkout) -> None:
+    """What lies elsewhere is in no export of a commit, and would look as if nothing had been there to be lost."""
+    checkout.write("elsewhere/service.yaml", "a: b\n")
+    checkout.replace(
+        "overlays/dev/environment/kustomization.yaml",
+        "resources:\n",
+        "resources:\n  - ../../../elsewhere/service.yaml\n",
+    )
+    link(checkout, "key.pub", "elsewhere/service.yaml")
+    signing = "signing: {public_key: key.pub}\nenvironments:\n"
+    checkout.replace("overlays/promotion.yaml", "environments:\n", signing)
+
+    assert checkout.run("validate").errors == [
+        "overlays/dev/environment: reads elsewhere/service.yaml, which is in none of base, apps, overlays, argocd; put"
+        " a copy into one of them [sources]",
+        "key.pub: reached by a symbolic link; put a file in its place [sources]",
+    ]
+
+
 def test_attributes_that_change_no_deployed_file_are_nobodys_business(checkout: Checkout) -> None:
     checkout.write(
         ".gitattributes", "# ident filter\n* text=auto\n*.png binary\n/model-src/** filter=lfs\n*.py eol=lf -ident\n"
@@ -324,14 +344,16 @@ def automated(checkout: Checkout) -> Checkout:
     return checkout
 
 
-def by(checkout: Checkout, login: str = BOT) -> Result:
-    return checkout.run("validate", "--changed-since", "HEAD", "--by", login)
+def by(checkout: Checkout, login: str = BOT) -> list[str]:
+    """What is found of the changes since HEAD."""
+    return list(map(str, owners.check_automation(Git(checkout.root), "HEAD", login)))
 
 
 def test_automation_releases(automated: Checkout, tmp_path: Path) -> None:
     write_release(automated.root, Target("lily-api", "dev"), package(tmp_path / "made"), "onnx", IMAGE)
 
-    assert by(automated).errors == []
+    assert by(automated) == []
+    assert automated.run("validate", "--changed-since", "HEAD", "--by", BOT).errors == []
 
 
 @pytest.mark.parametrize(
@@ -352,17 +374,19 @@ def test_automation_changes_nothing_but_releases(automated: Checkout, path: str,
         f"{path}: changed by {BOT}, which overlays/promotion.yaml lets change the fields of releases alone; a person"
         " has to propose this [automation]"
     )
-    assert line in by(automated).errors
-    assert line not in by(automated, "alice").errors
+    assert by(automated) == [line]
+    assert by(automated, "alice") == by(automated, "") == []
 
 
 def test_automation_neither_adds_nor_removes_files(automated: Checkout) -> None:
     automated.write("overlays/dev/lily-api/hold.yaml", "a: b\n")
     (automated.root / "README.md").unlink()
+    validated = automated.run("validate", "--changed-since", "HEAD", "--by", BOT).errors
 
-    lines = [line for line in by(automated, BOT.upper()).errors if line.endswith("[automation]")]
+    lines = by(automated, BOT.upper())
 
     assert [line.partition(": ")[0] for line in lines] == ["README.md", "overlays/dev/lily-api/hold.yaml"]
+    assert set(lines) <= set(validated)
 
 
 # Owners

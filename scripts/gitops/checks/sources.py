@@ -3,13 +3,14 @@ and Argo CD, which checks out the branch by itself. Asked before any of them is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from gitops.checks.framework import Finding
+from gitops.manifests import closure
 from gitops.repo.git import Git
 from gitops.repo.layout import CODEOWNERS, DEPLOYED
-from gitops.repo.policy import POLICY_FILE
+from gitops.repo.policy import POLICY_FILE, Policy
 
 from contract.errors import Refused
 
@@ -23,6 +24,26 @@ def require(root: Path, git: Git | None = None) -> None:
     found = [*_links(root), *_attributes(root), *_submodules(root, git)]
     if found:
         raise Refused(*map(str, found))
+
+
+def require_deployed(root: Path, policy: Policy, folders: Iterable[str]) -> None:
+    """Raises Refused for what a render or the policy names beside the folders that are looked at and compared with
+    what was there before."""
+    read = {name: folder for folder in folders for name in closure.closure(root, folder)}
+    outside = {name: folder for name, folder in read.items() if name.partition("/")[0] not in DEPLOYED}
+    found = [
+        Finding(RULE, folder, f"reads {name}, which is in none of {', '.join(DEPLOYED)}; put a copy into one of them")
+        for name, folder in sorted(outside.items())
+    ]
+    found += _key(root, policy)
+    if found:
+        raise Refused(*map(str, found))
+
+
+def _key(root: Path, policy: Policy) -> Iterator[Finding]:
+    path = policy.signing.public_key if policy.signing else ""
+    if (root / path).resolve() != root.resolve() / path:
+        yield Finding(RULE, path, "reached by a symbolic link; put a file in its place")
 
 
 def _links(root: Path) -> Iterator[Finding]:
