@@ -25,19 +25,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def write(args: argparse.Namespace) -> None:
     text = codeowners.text(read_policy(args.root))
-    if not text:
-        raise Refused(f"{POLICY_FILE}: environments: no owners; nobody has to approve, and no file is made")
     file = args.root / CODEOWNERS
+    found = file.read_text() if file.is_file() else ""
+    if not text and not codeowners.is_made(found):
+        raise Refused(f"{POLICY_FILE}: environments: no owners; nobody has to approve, and no file is made")
     if args.dry_run:
         print(text, end="")
-    elif file.is_file() and file.read_text() == text:
+    elif found == text:
         cli.say(f"{CODEOWNERS}: as {POLICY_FILE} gives it")
     elif args.check:
         raise Refused(f"{CODEOWNERS}: not what {POLICY_FILE} gives; run `python scripts/codeowners.py`")
-    else:
+    elif text:
         file.parent.mkdir(exist_ok=True)
         file.write_text(text)
         cli.say(f"wrote {CODEOWNERS}")
+    else:
+        file.unlink()
+        cli.say(f"removed {CODEOWNERS}: {POLICY_FILE} names no owners")
 
 
 if __name__ == "__main__":

@@ -420,3 +420,19 @@ def test_owners_are_told_to_github_as_the_policy_names_them(checkout: Checkout) 
     assert checkout.run("validate").errors == [stale.format(state) + " [owners]"]
     assert checkout.run("codeowners").code == 0
     assert checkout.read(".github/CODEOWNERS").decode().splitlines()[-1] == "/overlays/dev/*/release.yaml"
+
+
+def test_a_file_of_owners_goes_with_the_last_of_them_and_one_made_by_hand_stays(checkout: Checkout) -> None:
+    plain = checkout.read("overlays/promotion.yaml")
+    checkout.replace("overlays/promotion.yaml", "- name: prod\n", "- name: prod\n    owners: ['@alice']\n")
+    assert checkout.run("codeowners").code == 0
+    checkout.write("overlays/promotion.yaml", plain)
+    assert [line.rpartition("[")[2] for line in checkout.run("validate").errors] == ["owners]"]
+
+    assert checkout.run("codeowners").code == 0
+
+    assert not (checkout.root / ".github/CODEOWNERS").exists()
+    checkout.write(".github/CODEOWNERS", "* @alice\n")
+    assert checkout.run("codeowners").code == 1
+    assert checkout.run("validate").errors == []
+    assert checkout.read(".github/CODEOWNERS") == b"* @alice\n"

@@ -83,6 +83,8 @@ def test_the_judge_executes_nothing_of_a_change_and_has_nothing_to_lose() -> Non
         assert "make" not in step.get("run", "").split()
         if "scripts/" in step.get("run", ""):
             assert step["working-directory"] == "base"
+        if "tree" in step.get("run", ""):
+            assert step["env"].items() >= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null"}.items()
 
 
 def test_a_required_check_is_started_for_each_base_again_and_in_a_queue() -> None:

@@ -32,5 +32,10 @@ def text(policy: Policy) -> str:
     return HEAD + "".join(" ".join([pattern, *owners]) + "\n" for pattern, owners in lines)
 
 
+def is_made(found: str) -> bool:
+    """Whether a file was made here, and not by hand by a team that names no owners in the policy."""
+    return found.startswith(HEAD)
+
+
 def _owners(policy: Policy, environment: str) -> tuple[str, ...]:
     return policy.owners.get(environment, policy.owners[policy.environments[-1]])
