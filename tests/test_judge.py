@@ -103,6 +103,7 @@ def test_the_merge_that_is_judged_is_of_this_change_and_on_the_newest_branch(pla
     assert answer(GITHUB_SHA=head) == (1, "::error::the merge is on an older cicd; run this job again\n")
     assert answer(NUMBER="", BEFORE=base, GITHUB_SHA=head) == (0, f"commit={base}\n")
     assert answer(NUMBER="", BEFORE="0" * 40, GITHUB_SHA=head) == (0, f"commit={head}\n")
+    assert answer(NUMBER="") == (1, "")
     git(tmp_path / "tree", "update-ref", "refs/remotes/origin/cicd", older)
     assert answer() == (1, "::error::the merge is not on cicd; run this job again\n")
 
