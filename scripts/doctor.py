@@ -1,6 +1,7 @@
 """List what is missing on this machine or in this fork, with the command that mends it.
 
 Exit code 0 means that everything is there that bump, promote and validate need; --s3 also asks for the model bucket.
+With a token in GITHUB_TOKEN, GitHub is asked whether its rules for the branches are those that the checks rely on.
 
   python scripts/doctor.py
   python scripts/doctor.py --s3
@@ -20,9 +21,9 @@ from gitops import cli
 from gitops.models import signing
 from gitops.models.s3 import Store
 from gitops.programs import tools
-from gitops.repo import publish
+from gitops.repo import branch_rules, github, publish
 from gitops.repo.git import Git
-from gitops.repo.policy import read_policy
+from gitops.repo.policy import Policy, read_policy
 from gitops.repo.snapshot import Snapshot
 
 from contract.errors import Refused
@@ -34,6 +35,12 @@ class Check:
 
     what: str
     remedy: str | None = None
+    unknown: bool = False
+    """Whether it could not be looked at from here."""
+
+    @property
+    def missing(self) -> bool:
+        return self.remedy is not None and not self.unknown
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,10 +55,11 @@ def examine(args: argparse.Namespace) -> int:
         cli.print_json([vars(check) for check in checks])
     else:
         for check in checks:
-            print(f"{'ok      ' if check.remedy is None else 'MISSING '} {check.what}")
+            state = "unknown" if check.unknown else "MISSING" if check.missing else "ok"
+            print(f"{state:8} {check.what}")
             if check.remedy:
                 print(f"         {check.remedy}")
-    return int(any(check.remedy for check in checks))
+    return int(any(check.missing for check in checks))
 
 
 def machine() -> Iterator[Check]:
@@ -87,10 +95,30 @@ def repository(root: Path) -> Iterator[Check]:
         ("nothing uncommitted in what is deployed", lambda: publish.require_clean(git)),
     ):
         yield _attempt(name, call)
+    yield from on_github(git, policy)
     remedy = "run `python scripts/init_fork.py --check`, and with your values"
     check = [sys.executable, str(cli.ROOT / "scripts/init_fork.py"), "--root", str(root), "--check"]
     left = subprocess.run(check, capture_output=True).returncode
     yield Check("no value of the template is left", remedy if left else None)
+
+
+def on_github(git: Git, policy: Policy) -> Iterator[Check]:
+    what = "rules of the branches, code owners and environments on GitHub"
+    name = github.repository(git)
+    if name is None:
+        yield Check(f"{what}: {publish.REMOTE} is elsewhere", "look at what the README asks of them there", True)
+        return
+    connected = github.connect(name)
+    if connected is None:
+        remedy = "set GITHUB_TOKEN to a token that may read administration and environments of the repository"
+        yield Check(f"{what}: not looked at", remedy, True)
+        return
+    try:
+        yield from (
+            Check(f"GitHub: {found}", remedy) for found, remedy in branch_rules.examine(connected, git.root, policy)
+        )
+    except Refused as refused:
+        yield Check(what, refused.lines[0])
 
 
 def bucket(root: Path) -> Iterator[Check]:

@@ -28,6 +28,7 @@ TEMPLATE = {
     "region": "eu-west-1",
     "domain": "ml.example.com",
     "registry": "111122223333.dkr.ecr.eu-west-1.amazonaws.com",
+    "owners": "@example-org",
 }
 PATTERNS = {
     "repo": (r"(https://|ssh://|git@)[^\s'\"]+", "an address that git can clone"),
@@ -74,6 +75,9 @@ def init(args: argparse.Namespace) -> None:
     wanted.setdefault("registry", f"{args.account}.dkr.ecr.{args.region}.amazonaws.com")
     here = snapshot.Snapshot(git.root)
     current = {name: values.find(here, name) for name in PATTERNS}
+    if owners := sorted(here.policy.owners.items()):
+        current["owners"] = owners[0][1][0].partition("/")[0]
+        wanted["owners"] = f"@{organisation(args.repo)}"
     files = replaced(git, current, wanted)
     for name, value in wanted.items():
         state = "already" if current[name] == value else f"instead of {current[name]}"
@@ -97,6 +101,11 @@ def init(args: argparse.Namespace) -> None:
             if commit := git.commit(f"refs/heads/{branch}"):
                 git.push(publish.REMOTE, commit, branch)
     print(STEPS.format(**wanted, roles="".join(f"    {line}\n" for line in roles(here))), end="")
+
+
+def organisation(repo: str) -> str:
+    """Whose repository it is, by its address: https://HOST/ORGANISATION/NAME.git or git@HOST:ORGANISATION/NAME.git."""
+    return re.split("[/:]", repo.rstrip("/"))[-2]
 
 
 def start_cicd(git: Git, push: bool) -> None:
@@ -176,11 +185,15 @@ def leftovers(git: Git) -> list[str]:
 
 STEPS = """\
 What is left to do by hand:
+  The teams of your organisation in overlays/promotion.yaml (owners), then python scripts/codeowners.py
   GitHub, Settings of {repo}
     Default branch: cicd.
-    Branches: protect main and cicd; require pull requests, and the status check "Required checks".
-    On cicd, let the app or user that the pipeline pushes as bypass the pull request.
-    Environments: dev, monitoring.
+    Rulesets, without anyone who bypasses them: README.md, "Branches", tells which rules cicd and main need.
+    Environments: dev, monitoring; each with the deployment branch cicd alone.
+    A GitHub App that may write contents and pull requests, installed on this repository, which proposes releases: its
+    id in the variable RELEASE_APP_ID, its key in the secret RELEASE_APP_KEY of the environment dev, its login in
+    overlays/promotion.yaml as automation. Allow auto-merge.
+    GITHUB_TOKEN=... python scripts/doctor.py asks GitHub whether all of this is so.
     Variables: AWS_REGION = {region}, AWS_MODEL_WRITER_ROLE, AWS_MODEL_READER_ROLE and AWS_MONITOR_ROLE = the roles
     below.
   AWS, account {account}

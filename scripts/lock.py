@@ -18,8 +18,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gitops.checks import admission
-
 ROOT = Path(__file__).resolve().parents[1]
 
 # (folder of the project, its lock, what is locked, the larger lock that it is a part of)
@@ -46,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions that are allowed")
     parser.add_argument("--policies", action="store_true", help="lock the admission policies alone")
     args = parser.parse_args(argv)
+    # Where the packages are missing, help is printed all the same.
+    from gitops.checks import admission
+
     (ROOT / admission.LOCK).write_text(admission.lock(ROOT))
     if args.policies:
         return 0

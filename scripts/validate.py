@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from gitops import cli
 from gitops.checks import (
@@ -24,8 +24,11 @@ from gitops.checks import (
     exposure,
     isolation,
     kubeconform,
+    mend,
     metadata,
+    owners,
     review,
+    sources,
     storage,
     transitions,
 )
@@ -35,25 +38,51 @@ from gitops.manifests.objects import Object
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import POLICY_FILE, read_policy
+from gitops.repo.publish import BRANCH
 
 from contract.errors import Refused
 
 REVIEW = (
     review.RULES | storage.RULES | argocd.RULES | admission.RULES | metadata.RULES | exposure.RULES | isolation.RULES
 )
-RULES = consistency.RULES | REVIEW
+RULES = consistency.RULES | owners.RULES | REVIEW
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, as_json=True)
     parser.add_argument("--changed-since", metavar="REF", help="report only what the changes since this commit affect")
+    parser.add_argument(
+        "--by", metavar="LOGIN", help="who proposes the change; the policy's automation releases, and no more"
+    )
+    parser.add_argument("--pushed", action="store_true", help="the change is on cicd already: print what takes it back")
     return cli.run(validate, parser.parse_args(argv))
 
 
 def validate(args: argparse.Namespace) -> int:
+    git, base = _base(args) if args.changed_since else (None, "")
+    try:
+        reported, summary = examine(args, git, base)
+    except Refused:
+        if args.pushed and git:
+            _mend([mend.take_back(base, git.text("rev-parse", "HEAD"))])
+        raise
+    if args.json:
+        cli.print_json([vars(finding) for finding in reported])
+    for finding in reported:
+        print(f"error: {finding}", file=sys.stderr)
+    if args.pushed and git:
+        _mend(mend.commands(base, git.text("rev-parse", "HEAD"), reported))
+    if not reported and not args.json:
+        print(summary)
+    return 1 if reported else 0
+
+
+def examine(args: argparse.Namespace, git: Git | None, base: str) -> tuple[list[Finding], str]:
+    """The findings to report, and what was checked."""
+    sources.require(args.root, git)
     policy = read_policy(args.root)
     folders = layout.folders(args.root, policy)
-    git, base = _base(args) if args.changed_since else (None, "")
+    sources.require_deployed(args.root, policy, folders)
     concerned = _concerned(args, git, base, folders) if git else folders
     renders = {f: kustomize.objects(text) for f, text in kustomize.build_all(args.root, folders).items()}
     repository = Repository(args.root, policy, renders)
@@ -62,18 +91,18 @@ def validate(args: argparse.Namespace) -> int:
     if git:
         unchanged = {folder: items for folder, items in renders.items() if folder not in concerned}
         found += transitions.check(git, base, args.root, policy, _renders_at(git, base, unchanged), renders)
+        found += owners.check_automation(git, base, args.by or "")
     reported = [finding for finding in found if not finding.folders or set(finding.folders) & set(concerned)]
-    if args.json:
-        cli.print_json([vars(finding) for finding in reported])
-    for finding in reported:
-        print(f"error: {finding}", file=sys.stderr)
-    if not reported and not args.json:
-        objects, checked = (
-            sum(len(renders[folder]) for folder in concerned),
-            len(RULES) + (len(transitions.RULES) if git else 0),
-        )
-        print(f"{len(concerned)} renders with {objects} objects: schemas and {checked} rules hold")
-    return 1 if reported else 0
+    objects, checked = (
+        sum(len(renders[folder]) for folder in concerned),
+        len(RULES) + (len(transitions.RULES) if git else 0),
+    )
+    return reported, f"{len(concerned)} renders with {objects} objects: schemas and {checked} rules hold"
+
+
+def _mend(commands: Iterable[str]) -> None:
+    for command in dict.fromkeys(commands):
+        cli.say(f"to mend {BRANCH}, run this and open a pull request: {command}")
 
 
 def check(repository: Repository, schema: Sequence[Finding]) -> list[Finding]:

@@ -40,7 +40,7 @@ def test_a_command_that_looks_at_what_a_fork_owns_fails() -> None:
     done = subprocess.run([sys.executable, ROOT / "scripts/validate.py"], capture_output=True, text=True)
 
     assert done.returncode == 1
-    assert f"{ROOT / layout.POLICY_FILE}: a fork owns it" in done.stderr
+    assert f"{ROOT / layout.DEPLOYED[0]}: a fork owns it" in done.stderr
 
 
 def test_what_the_engine_ships_in_there_may_be_looked_at() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import S3, Checkout, git, package, run
 
-from init_fork import TEMPLATE
+from init_fork import TEMPLATE, organisation
 
 VALUES = {
     "repo": "https://github.com/acme/models.git",
@@ -35,7 +35,7 @@ def test_from_the_fork_to_the_first_release(fork: Checkout, s3: S3, tmp_path: Pa
 
     assert done.code == 0, done.err
     assert fork.tip("main") == fork.tip("cicd") == fork.git("rev-parse", "main")
-    assert "protect main and cicd" in done.out
+    assert "without anyone who bypasses them" in done.out
     assert fork.run("init_fork", "--check").out == "no value of the template is left\n"
     assert fork.run("validate").code == 0
     s3.client.create_bucket(Bucket="acme-models")
@@ -98,7 +98,34 @@ def test_the_same_values_again_change_nothing_and_others_replace_them(fork: Chec
     assert b"value: lily-api.models.acme.com" in fork.read("overlays/prod/lily-api/kustomization.yaml")
 
 
+def owned(fork: Checkout) -> None:
+    """With owners, as the template has them."""
+    fork.replace("overlays/promotion.yaml", "- name: prod\n", '- name: prod\n    owners: ["@example-org/platform"]\n')
+    assert fork.run("codeowners").code == 0
+    fork.commit("Name owners")
+
+
+def test_the_teams_are_those_of_the_organisation(fork: Checkout) -> None:
+    owned(fork)
+
+    done = fork.run("init_fork", *ARGS)
+
+    assert done.code == 0, done.err
+    assert b"* @acme/platform\n" in fork.read(".github/CODEOWNERS")
+    assert fork.run("codeowners", "--check").code == 0
+    assert fork.run("init_fork", "--check").code == 0
+
+
+@pytest.mark.parametrize(
+    "repo", ["https://github.com/acme/models.git", "git@github.com:acme/models", "ssh://git@h/acme/m/"]
+)
+def test_the_organisation_is_read_from_the_address(repo: str) -> None:
+    assert organisation(repo) == "acme"
+
+
 def test_what_is_left_of_the_template_is_listed(fork: Checkout) -> None:
+    owned(fork)
+
     done = fork.run("init_fork", "--check")
 
     assert done.code == 1

@@ -69,6 +69,17 @@ def test_a_policy_says_whose_signature_a_version_needs(block: str, signing: Sign
     assert policy == replace(POLICY, signing=signing)
 
 
+def test_a_policy_names_who_approves_and_what_releases_by_itself() -> None:
+    text = GOOD.replace("- name: dev", "- name: dev\n    owners: ['@alice']").replace(
+        "- name: prod", "- name: prod\n    owners: ['@acme/platform', '@bob']"
+    )
+
+    policy = parse_policy(f"{text}automation: acme-releases[bot]\n".encode())
+
+    owners = {"dev": ("@alice",), "prod": ("@acme/platform", "@bob")}
+    assert policy == replace(POLICY, owners=owners, automation="acme-releases[bot]")
+
+
 def test_a_policy_is_read_in_its_order() -> None:
     assert parse_policy(GOOD.encode()) == POLICY
     assert [POLICY.before(environment) for environment in POLICY.environments] == [None, "dev", "staging"]
@@ -158,6 +169,14 @@ def test_a_missing_policy_is_refused(tmp_path: Path) -> None:
             "model_bucket:",
             "ingress: {class: [nginx]}\nmodel_bucket:",
             ["ingress: Additional properties are not allowed ('class' was unexpected)"],
+        ),
+        (
+            "- name: dev",
+            "- name: dev\n    owners: ['@alice']",
+            [
+                "environments: prod: no owners, and dev has some; name those of the highest environment too, who"
+                " approve what reaches all of them"
+            ],
         ),
         ("- name: dev", "- {}", ["environments.0: 'name' is a required property"]),
         ("- name: dev", "- dev", ["environments.0: 'dev' is not of type 'object'"]),

@@ -165,6 +165,10 @@ def test_a_push_that_a_hook_refuses_is_told_in_its_words_and_tried_once(plain: C
     assert "git push: remote: GH006: Protected branch update failed, cannot lock ref" in said
     assert (plain.remote / "tries").read_text() == "tried\n"
     assert plain.state() == before
+    (plain.remote / "hooks/pre-receive").unlink()
+    command = said[-1].split("`")[1]
+    plain.git(*command.split()[1:])
+    assert plain.git("ls-tree", "--name-only", f"origin/{command.partition('refs/heads/')[2]}", "a") == "a"
 
 
 def test_a_push_that_landed_though_the_connection_broke_has_landed(plain: Checkout) -> None:

@@ -60,9 +60,40 @@ def test_actions_are_pinned_with_their_version_behind_them(file: Path) -> None:
 def test_no_workflow_knows_a_long_lived_key(file: Path) -> None:
     text = file.read_text()
 
-    assert "secrets." not in text
-    assert "pull_request_target" not in text
+    assert re.findall(r"secrets\.\w+", text) == (["secrets.RELEASE_APP_KEY"] if file.stem == "mlops-pipeline" else [])
     assert not re.search("aws[-_](access|secret)", text, re.IGNORECASE)
+
+
+def test_the_judge_executes_nothing_of_a_change_and_has_nothing_to_lose() -> None:
+    judge = WORKFLOWS["judge"]
+    [job] = judge["jobs"].values()
+    checkouts = [step["with"] for step in job["steps"] if "checkout" in step.get("uses", "")]
+    used = {step["uses"].partition("@")[0] for step in job["steps"] if "uses" in step}
+
+    assert [name for name, workflow in WORKFLOWS.items() if "pull_request_target" in workflow["on"]] == ["judge"]
+    assert set(judge["on"]["pull_request_target"]["types"]) == {"opened", "synchronize", "reopened", "edited"}
+    assert {event["branches"][0] for event in judge["on"].values()} == {"cicd"}
+    assert job["permissions"] == {"contents": "read"}
+    assert {"if", "environment", "env"}.isdisjoint(job)
+    assert used == {"actions/checkout", "actions/setup-python"}
+    assert [checkout["path"] for checkout in checkouts] == ["tree", "base"]
+    assert {checkout["persist-credentials"] for checkout in checkouts} == {"false"}
+    for step in job["steps"]:
+        assert "if" not in step
+        assert "make" not in step.get("run", "").split()
+        if "scripts/" in step.get("run", ""):
+            assert step["working-directory"] == "base"
+        if "tree" in step.get("run", ""):
+            assert step["env"].items() >= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null"}.items()
+
+
+def test_a_required_check_is_started_for_each_base_again_and_in_a_queue() -> None:
+    for name in ("ci", "judge"):
+        events = WORKFLOWS[name]["on"]
+        request = events.get("pull_request") or events["pull_request_target"]
+        assert "edited" in request["types"]
+        assert events["merge_group"]["branches"] == request["branches"]
+    assert WORKFLOWS["ci"]["jobs"]["required"]["name"] == "Checks for ${{ needs.changes.outputs.branch }}"
 
 
 def test_only_the_jobs_that_release_or_start_training_may_write() -> None:
@@ -81,7 +112,7 @@ def test_only_the_jobs_that_release_or_start_training_may_write() -> None:
 
     assert {job: held for job, held in rights.items() if held} == {
         "mlops-pipeline.compare": ["id-token"],
-        "mlops-pipeline.release": ["contents", "id-token"],
+        "mlops-pipeline.release": ["id-token"],
         "retrain.check": ["id-token"],
         "retrain.start": ["actions"],
     }
@@ -165,14 +196,18 @@ def test_the_aggregate_check_waits_for_every_other_job() -> None:
 
 
 def test_tests_are_skipped_for_releases_alone(checkout: Checkout, version: Version, tmp_path: Path) -> None:
-    def answer(base: str = "cicd") -> str:
+    def answer(branch: str = "cicd", base: str = "HEAD^1", event: str = "pull_request") -> str:
         output = tmp_path / "output"
         output.write_text("")
+        variables = {"GITHUB_OUTPUT": str(output), "BRANCH": branch, "BASE": base, "GITHUB_EVENT_NAME": event}
         subprocess.run(
             ["bash", "-e", "-c", script("ci", "changes", "git diff")],
-            cwd=checkout.root, env=os.environ | {"GITHUB_OUTPUT": str(output), "GITHUB_BASE_REF": base}, check=True,
+            cwd=checkout.root, env=os.environ | variables, check=True,
         )  # fmt: skip
-        return output.read_text()
+        found = dict(line.split("=") for line in output.read_text().splitlines())
+        assert found.pop("branch") == branch.removeprefix("refs/heads/")
+        assert found.pop("base") == checkout.git("rev-parse", base)
+        return "".join(f"{name}={value}\n" for name, value in found.items())
 
     done = checkout.run("bump_model", "--app", "lily-sklearn", "--env", "dev", "--model-uri", version.uri, "--commit")
     assert done.code == 0, done.err
@@ -186,6 +221,8 @@ def test_tests_are_skipped_for_releases_alone(checkout: Checkout, version: Versi
     checkout.write("model-src/models/lily/notes.md", "Ours\n")
     checkout.commit()
     assert answer("main") == "code=true\ntests=test-models\n"
+    assert answer("main", event="push") == "code=true\ntests=test\n"
+    assert answer("refs/heads/main", checkout.tip("main"), "merge_group") == "code=true\ntests=test\n"
     assert answer() == "code=true\ntests=test\n"
 
 
@@ -231,26 +268,39 @@ def test_a_model_is_compared_with_the_version_of_it_that_production_runs(checkou
     assert compared("lil") == "-m lifecycle compare lil --with s3://unreleased/\n"
 
 
-def test_the_pipeline_uploads_and_releases_in_dev(checkout: Checkout, s3: S3, tmp_path: Path) -> None:
-    """Its last step as it stands, with the program that gives git the job's token left out."""
+def test_the_pipeline_uploads_and_proposes_a_release_in_dev(checkout: Checkout, s3: S3, tmp_path: Path) -> None:
+    """Its last steps as they stand, with a program that writes down what GitHub would be asked."""
     made = package(checkout.root / "artifacts/lily")
     (checkout.root / ".venv").symlink_to(ROOT / ".venv")
-    (tmp_path / "gh").write_text('#!/bin/sh\ntest "$*" = "auth setup-git"\n')
+    asked, output = tmp_path / "asked", tmp_path / "output"
+    (tmp_path / "gh").write_text(f'#!/bin/sh\n{{ printf "%s|" "$@"; echo; }} | head -n 1 >> {asked}\n')
     (tmp_path / "gh").chmod(0o755)
+    before = checkout.tip()
 
-    done = subprocess.run(
-        ["bash", "-e", "-c", script("mlops-pipeline", "release", "bump_model.py")],
-        cwd=checkout.root, env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "MODEL": "lily"},
-        capture_output=True, text=True,
-    )  # fmt: skip
+    def step(part: str, **variables: str) -> None:
+        known = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "MODEL": "lily", "GITHUB_OUTPUT": str(output)}
+        done = subprocess.run(
+            ["bash", "-e", "-c", script("mlops-pipeline", "release", part)],
+            cwd=checkout.root, env=os.environ | known | variables, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
 
-    assert done.returncode == 0, done.stderr
-    stored = s3.keys()
-    assert f"models/lily/{made.version}/manifest.json" in stored
-    assert done.stdout == f"{checkout.tip()}\n"
-    shutil.rmtree(checkout.root / "artifacts")
-    checkout.git("checkout", "-q", "cicd")
+    step("bump_model.py")
+    name, commit = output.read_text().strip().split("=")
+    step("gh pr create", COMMIT=commit, GITHUB_RUN_ID="7", GITHUB_RUN_ATTEMPT="1")
+
+    keys = s3.keys()
+    assert name == "commit"
+    assert f"models/lily/{made.version}/manifest.json" in keys
+    assert (checkout.tip(), checkout.tip("bump/lily-7-1")) == (before, commit)
+    assert [line.rstrip("|").split("|")[:6] for line in asked.read_text().splitlines()] == [
+        ["auth", "setup-git"],
+        ["pr", "create", "--base", "cicd", "--head", "bump/lily-7-1"],
+        ["pr", "merge", "bump/lily-7-1", "--auto", "--merge"],
+    ]
+    checkout.git("checkout", "-q", "--detach", commit)
     assert (
         f"s3://{BUCKET}/models/lily/{made.version}/sklearn/"
         in checkout.read("overlays/dev/lily-sklearn/release.yaml").decode()
     )
+    assert checkout.git("diff", "--name-only", before, commit) == "overlays/dev/lily-sklearn/release.yaml"

@@ -45,7 +45,8 @@ class Git:
     def _call(
         self, args: list[str], stdin: bytes | None = None, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[bytes]:
-        fixed = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
+        # A reference refs/replace/ID would show another object under an id.
+        fixed = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_REPLACE_OBJECTS": "1"}
         inherited = {k: v for k, v in os.environ.items() if k not in _FOREIGN}
         settings = [word for setting in _SETTINGS for word in ("-c", setting)]
         try:
@@ -118,6 +119,11 @@ class Git:
         untracked = "" if new else self.text("ls-files", "--others", "--exclude-standard", "-z")
         return sorted({p for p in (names + "\0" + untracked).split("\0") if p})
 
+    def submodules(self) -> list[str]:
+        """The paths of the index at which a commit of another repository stands."""
+        rows = self.text("ls-files", "--stage", "-z").split("\0")
+        return [row.partition("\t")[2] for row in rows if row.startswith("160000 ")]
+
     def dirty(self, *paths: str) -> list[str]:
         """Changed and untracked files under `paths`."""
         listed = self.raw("status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames", "--", *paths)
@@ -152,12 +158,33 @@ class Git:
             yield {"GIT_INDEX_FILE": str(Path(folder) / "index")}
 
     def export(self, rev: str, target: Path, *paths: str) -> None:
-        """Writes the files of a commit under `paths` into `target`."""
-        with self._index() as env:
-            self.text("read-tree", rev, env=env)
-            listed = self.raw("ls-files", "-z", "--", *paths, env=env)
-            args = ["checkout-index", "-z", "--stdin", f"--prefix={target}/"]
-            self.raw(*args, stdin=listed, env=env)
+        """Writes the files of a commit under `paths` into `target`, with the bytes that the commit has: a checkout by
+        git would convert them as the .gitattributes of the working tree ask, which may be those of another commit."""
+        listed = self.raw("ls-tree", "-r", "-z", rev, "--", *paths).decode(errors="surrogateescape")
+        entries = [
+            (*meta.split(), path) for meta, _, path in (row.partition("\t") for row in listed.split("\0")) if path
+        ]
+        files = [(mode, blob, target / path) for mode, kind, blob, path in entries if kind == "blob"]
+        for (mode, _, file), data in zip(files, self._blobs([blob for _, blob, _ in files]), strict=True):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if mode == "120000":
+                file.symlink_to(os.fsdecode(data))
+                continue
+            file.write_bytes(data)
+            if mode == "100755":
+                file.chmod(0o755)
+
+    def _blobs(self, ids: Sequence[str]) -> Iterator[bytes]:
+        """The bytes of blobs, in the form of `git cat-file --batch`: a line that ends with the size, the bytes, a
+        line's end."""
+        given = memoryview(self.raw("cat-file", "--batch", stdin="".join(f"{blob}\n" for blob in ids).encode()))
+        start = 0
+        for _ in ids:
+            head = bytes(given[start : start + 128]).partition(b"\n")[0]
+            start += len(head) + 1
+            size = int(head.split()[-1])
+            yield bytes(given[start : start + size])
+            start += size + 1
 
     def tree_with(self, base: str, files: Mapping[str, bytes | None]) -> str:
         """The id of the tree of commit `base` with these files' bytes replaced, or (None) removed; modes stay."""

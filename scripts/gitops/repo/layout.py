@@ -13,7 +13,9 @@ from contract.errors import Refused
 ARGOCD, PLATFORM = "argocd", "argocd/platform"
 DEPLOYED = ("base", "apps", "overlays", ARGOCD)
 # What a fork owns. All else is the engine, which the template brings and updates, and so is what it ships in there.
-FORK_OWNED = ("base/", "apps/", "overlays/", "argocd/", "model-src/models/", "model-src/.dvc/config")
+FORK_OWNED = (
+    "base/", "apps/", "overlays/", "argocd/", "model-src/models/", "model-src/.dvc/config", ".github/CODEOWNERS",
+)  # fmt: skip
 ENGINE_IN_FORK = (
     "argocd/platform/admission/images.yaml",
     "argocd/platform/admission/kinds.yaml",
@@ -22,8 +24,11 @@ ENGINE_IN_FORK = (
     "argocd/platform/admission/withdrawn-policy.yaml",
     "argocd/platform/storage/fetch.py",
 )
+# Where GitHub looks first for who has to approve what.
+CODEOWNERS = ".github/CODEOWNERS"
 # What a fork owns in there and a change of the policy takes along.
 FOLLOWS_POLICY = (
+    CODEOWNERS,
     "argocd/platform/admission/bindings.yaml",
     "argocd/platform/admission/parameters.yaml",
 )

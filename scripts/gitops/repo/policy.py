@@ -49,6 +49,11 @@ class Policy:
     ingress_classes: tuple[str, ...] = ("alb",)
     annotations: tuple[str, ...] = ()
     """Names that the owner allows on what lets callers in, beyond those that the rules know."""
+    owners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Who approves changes, as GitHub writes it (@user or @organisation/team), by environment; one that is not listed
+    has the owners of the highest, which is the last."""
+    automation: str = ""
+    """The GitHub login whose pull requests may change releases and nothing else."""
 
     def before(self, environment: str) -> str | None:
         """The environment that a release passes through before this one; None for the first."""
@@ -78,6 +83,12 @@ def parse_policy(text: bytes | None) -> Policy:
         raise Refused(f"{POLICY_FILE}: environments: {', '.join(names)}: a name stands twice; list each once")
     if (signing := data.get("signing")) and {"public_key", "identity"} <= signing.keys():
         raise Refused(f"{POLICY_FILE}: signing: a public_key and an identity; a version is signed by one of them")
+    owners = {each["name"]: tuple(each["owners"]) for each in data["environments"] if "owners" in each}
+    if owners and names[-1] not in owners:
+        raise Refused(
+            f"{POLICY_FILE}: environments: {names[-1]}: no owners, and {next(iter(owners))} has some; name those of the"
+            " highest environment too, who approve what reaches all of them"
+        )
     asked = (
         SigningPolicy(*(signing.get(field, "") for field in ("public_key", "identity", "issuer"))) if signing else None
     )
@@ -85,6 +96,7 @@ def parse_policy(text: bytes | None) -> Policy:
     return Policy(
         data["model_bucket"], tuple(data["image_registries"]), names, asked, _exposure(data["environments"]),
         tuple(ingress.get("classes", Policy.ingress_classes)), tuple(ingress.get("annotations", ())),
+        owners, data.get("automation", ""),
     )  # fmt: skip
 
 

@@ -94,7 +94,7 @@ def publish(git: Git, build: Callable[[str], str | None], *, push: bool) -> str 
         except GitError as error:
             now = git.remote_tip(REMOTE, BRANCH) if push else git.commit(f"refs/heads/{BRANCH}")
             if now == (remote if push else local) and not _locked(error):
-                raise _refused(error, push) from None
+                raise _refused(error, commit, push) from None
             if now != commit:
                 said = error.lines
                 time.sleep(random.uniform(0, min(0.05 * 2**attempt, 5)))
@@ -113,9 +113,14 @@ def _locked(error: GitError) -> bool:
     return any(words in line for line in verdicts for words in _LOCKED)
 
 
-def _refused(error: GitError, push: bool) -> Refused:
+def _refused(error: GitError, commit: str, push: bool) -> Refused:
     if push:
-        return Refused(f"{REMOTE}/{BRANCH}: the push was refused although nobody else had pushed:", *error.lines)
+        return Refused(
+            f"{REMOTE}/{BRANCH}: the push was refused although nobody else had pushed:",
+            *error.lines,
+            f"if {BRANCH} takes pull requests alone, run `git push {REMOTE} {commit}:refs/heads/proposed/{commit[:12]}`"
+            " and open one",
+        )
     return error
 
 

@@ -1,0 +1,41 @@
+"""Who has to approve a change of which file: GitHub's CODEOWNERS, made from the policy.
+
+GitHub takes the file from the branch that a pull request goes to, and for each path the last line that matches
+(docs.github.com, "About code owners").
+"""
+
+from __future__ import annotations
+
+from gitops.repo.layout import FORK_OWNED, RELEASE_FILE
+from gitops.repo.policy import POLICY_FILE, Policy
+
+HEAD = f"""\
+# Made by `python scripts/codeowners.py` from {POLICY_FILE}; of the lines that match a file, the last one counts.
+"""
+
+
+def text(policy: Policy) -> str:
+    """The whole file; empty if the policy names nobody.
+
+    What no line names belongs to the owners of the highest environment: the engine, base/, apps/, argocd/ and the
+    policy reach all of them.
+    """
+    if not policy.owners:
+        return ""
+    first, last = policy.environments[0], policy.environments[-1]
+    lines = [("*", policy.owners[last])]
+    lines += [(f"/{path}", _owners(policy, first)) for path in FORK_OWNED if path.startswith("model-src/")]
+    lines += [(f"/overlays/{environment}/", _owners(policy, environment)) for environment in policy.environments]
+    if policy.automation:
+        # Nobody approves what the pipeline releases in the first environment; the checks alone decide.
+        lines.append((f"/overlays/{first}/*/{RELEASE_FILE}", ()))
+    return HEAD + "".join(" ".join([pattern, *owners]) + "\n" for pattern, owners in lines)
+
+
+def is_made(found: str) -> bool:
+    """Whether a file was made here, and not by hand by a team that names no owners in the policy."""
+    return found.startswith(HEAD)
+
+
+def _owners(policy: Policy, environment: str) -> tuple[str, ...]:
+    return policy.owners.get(environment, policy.owners[policy.environments[-1]])
