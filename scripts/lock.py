@@ -2,11 +2,11 @@
 
 Run it after a dependency was changed. Locks are made from the largest down, each one a constraint of the next, so that
 whatever two of them name, they name in the same version. What is locked already stays unless --upgrade is
-given. The engine's admission policies are locked too, by their digests.
+given. With --policies the engine's admission policies are locked, by their digests.
 
   .venv/bin/python scripts/lock.py
   .venv/bin/python scripts/lock.py --upgrade
-  .venv/bin/python scripts/lock.py --policies    the policies alone, which needs no network
+  .venv/bin/python scripts/lock.py --policies
 """
 
 from __future__ import annotations
@@ -42,13 +42,12 @@ LOCKS = (
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions that are allowed")
-    parser.add_argument("--policies", action="store_true", help="lock the admission policies alone")
+    parser.add_argument("--policies", action="store_true", help="lock the admission policies, which needs no network, and nothing else")
     args = parser.parse_args(argv)
-    # Where the packages are missing, help is printed all the same.
-    from gitops.checks import admission
-
-    (ROOT / admission.LOCK).write_text(admission.lock(ROOT))
     if args.policies:
+        from gitops.checks import admission  # all else needs no package
+
+        (ROOT / admission.LOCK).write_text(admission.lock(ROOT))
         return 0
     for folder, lock, sources, part_of in LOCKS:
         path = (Path(folder) / lock).as_posix()

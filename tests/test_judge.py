@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -215,7 +216,7 @@ def test_each_merge_of_a_push_is_judged_against_the_one_before_it(
     base = checkout.commit("Release in dev", push=True)
     merge(lambda: release("staging"))
     before = merge(lambda: release("prod"))
-    wrong = merge(lambda: checkout.write("overlays/dev/lily-batch/kustomization.yaml", "resources: []\n"))
+    wrong = merge(lambda: shutil.rmtree(checkout.root / "overlays/dev/lily-batch"))
     merge(lambda: checkout.write("README.md", "Ours\n"))
 
     done = judged(tmp_path, environment, base, "push")

@@ -9,7 +9,7 @@ from gitops.checks.framework import Finding
 from gitops.repo.publish import BRANCH, REMOTE
 
 # Here the files of before may not be put back: a release that is held changes only with its hold.
-_RELEASES = ("hold", "order")
+_RELEASES = ("hold", "order", "intermediate", "withdrawn")
 _OVERLAY = re.compile(r"overlays/([^/]+)/([^/]+)/")
 
 
