@@ -42,7 +42,7 @@ LOCKS = (
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions that are allowed")
-    parser.add_argument("--policies", action="store_true", help="lock the admission policies, which needs no network, and nothing else")
+    parser.add_argument("--policies", action="store_true", help="lock the admission policies and nothing else")
     args = parser.parse_args(argv)
     if args.policies:
         from gitops.checks import admission  # all else needs no package

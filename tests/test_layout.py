@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+import validate
+from gitops.checks import admission, sources, transitions
+from gitops.manifests import workloads
 from gitops.repo import layout
 from gitops.repo.policy import Exposure, Policy, SigningPolicy, parse_policy, read_policy
 
@@ -304,3 +307,17 @@ def test_a_name_that_is_not_there_is_refused_with_those_that_are(app: str, env: 
 
 def test_an_app_with_an_overlay_is_accepted(root: Path) -> None:
     layout.require_app(root, POLICY, "wine-api", "dev")
+
+
+def test_the_threat_model_names_the_rules_policies_and_tests_that_there_are() -> None:
+    promises = (ROOT / "docs/threat-model.md").read_text().split("## Promises")[1].split("\n## ")[0]
+    cells = [line.split("|")[2:5] for line in promises.splitlines() if line.startswith("| ")][2:]
+    rules, policies, tests = (
+        {name for row in cells for name in re.findall("`([^`]+)`", row[column])} for column in range(3)
+    )
+    shipped = {line.split()[1] for line in (ROOT / admission.LOCK).read_text().splitlines()}
+
+    assert {*transitions.RULES} <= rules <= {*validate.RULES, *transitions.RULES, sources.RULE, "automation"}
+    assert policies == shipped - {workloads.STORAGE_CONTAINER}
+    assert [test for test in tests if not (ROOT / test).is_file()] == []
+    assert all("tests/" in row[2] for row in cells)
