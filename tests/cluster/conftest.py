@@ -150,10 +150,10 @@ class World:
 
 @pytest.fixture(scope="session")
 def plane(
-    template: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    whole_template: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ControlPlane]:
     folder = tmp_path_factory.mktemp("control-plane")
-    subprocess.run(["git", "clone", "-q", "-b", "cicd", template, folder / "checkout"], check=True, env=environment)
+    subprocess.run(["git", "clone", "-q", "-b", "cicd", whole_template, folder / "checkout"], check=True, env=environment)
     made = ControlPlane(folder / "checkout", folder / "state")
     began = time.monotonic()
     try:

@@ -1,7 +1,7 @@
 """The API server's own verdict on the corpus of faults, with the policies of argocd/platform/ in force.
 
 On an API server alone, which has KServe's kinds and neither its webhooks nor any controller: what it refuses, the
-policies refuse. What controllers make on the whole control plane: test_controllers.py.
+policies refuse. What controllers make on the whole control plane: test_made.py.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from contract.errors import Refused
 from .conftest import FLAVOURS, targets
 
 # What a cluster cannot know, because it does not see the files, and where it fills in an empty name by itself.
-OTHERWISE = ("release-", "inference-service-required", "namespace-of-another-environment")
+OTHERWISE = ("release-", "place-", "inference-service-required", "namespace-of-another-environment")
 # What their findings are about, the cluster judges as well.
 ASKED = {"schema", "release", "image", "model-form", "storage", "workloads"}
 # By the policies, or because there is no such kind, or no such place in a list that the kind keeps by name.
