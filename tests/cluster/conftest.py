@@ -153,7 +153,8 @@ def plane(
     whole_template: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ControlPlane]:
     folder = tmp_path_factory.mktemp("control-plane")
-    subprocess.run(["git", "clone", "-q", "-b", "cicd", whole_template, folder / "checkout"], check=True, env=environment)
+    clone = ["git", "clone", "-q", "-b", "cicd", whole_template, folder / "checkout"]
+    subprocess.run(clone, check=True, env=environment)
     made = ControlPlane(folder / "checkout", folder / "state")
     began = time.monotonic()
     try:
