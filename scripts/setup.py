@@ -113,7 +113,7 @@ class Profile:
 
 
 PROFILES = {
-    "demo": Profile((COMMANDS, MODEL), (tools.MANIFESTS, tools.VERSITYGW)),
+    "demo": Profile((COMMANDS, MODEL), (tools.MANIFESTS, tools.KUSTOMIZE, tools.VERSITYGW)),
     "serve": Profile((COMMANDS, MODEL)),
     "commands": Profile((COMMANDS,), (tools.MANIFESTS,)),
     "monitor": Profile((COMMANDS, MONITOR), (tools.MANIFESTS,)),

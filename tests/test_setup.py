@@ -144,7 +144,7 @@ def test_the_demo_installs_and_builds_only_what_it_needs(copy: Copy) -> None:
 
     assert copy.installed() == ["requirements.txt", "model-src/requirements-train.txt"]
     assert {path.name for path in (copy.root / "cache/bin").iterdir()} == {
-        tools.MANIFESTS.path.name, tools.VERSITYGW.path.name, tools.UV.path.name,
+        tools.MANIFESTS.path.name, tools.KUSTOMIZE.path.name, tools.VERSITYGW.path.name, tools.UV.path.name,
     }  # fmt: skip
 
 
@@ -317,7 +317,7 @@ def test_the_programs_are_linked_beside_the_commands(copy: Copy) -> None:
     copy.set_up("demo")
 
     assert {path.name: path.readlink() for path in folder.iterdir() if path.name != "python"} == {
-        "manifests": tools.MANIFESTS.path, "versitygw": tools.VERSITYGW.path,
+        "manifests": tools.MANIFESTS.path, "kustomize": tools.KUSTOMIZE.path, "versitygw": tools.VERSITYGW.path,
     }  # fmt: skip
 
 
