@@ -171,7 +171,7 @@ def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_change_that_no_render_reads_is_reported_all_the_same(checkout: Checkout) -> None:
     places = [
-        ".gitmodules", "argocd/aChart.yaml", "overlays/default/pwn/x/release.yaml",
+        "argocd/aChart.yaml", "overlays/default/pwn/x/release.yaml",
         "overlays/prod/lily-api/.argocd-source.yaml", "overlays/prod/lily-api/x/release.yaml",
         "overlays/prod/shared/release.yaml",
     ]  # fmt: skip

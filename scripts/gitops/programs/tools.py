@@ -137,7 +137,7 @@ def _require(program: Program | Wheel) -> Path:
 
 
 # What the commands ask; the next two are the programs whose libraries it has.
-MANIFESTS = Program("manifests", fetch_mb=28, minutes=0.8)
+MANIFESTS = Program("manifests", fetch_mb=28, minutes=0.6)
 KUSTOMIZE = Program("kustomize", fetch_mb=25, minutes=0.7)
 KUBECONFORM = Program("kubeconform", fetch_mb=5, minutes=0.2)
 ACTIONLINT = Program("actionlint", fetch_mb=5, minutes=0.3)
