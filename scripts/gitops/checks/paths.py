@@ -31,16 +31,14 @@ _SPECIAL = {
     ".gitmodules": "Argo CD would fetch other repositories into this one",
 }
 
-_ENCODING = b"working-tree-encoding"
-
 
 def check_paths(repository: Repository) -> Iterator[Finding]:
     """Every path of what is deployed is one that is rendered here as Argo CD renders it, and no other."""
     root, environments = repository.root, repository.policy.environments
-    found = _top_faults(root)
+    found: dict[str, str] = {}
     paths = list(_paths(root))
     for path in paths:
-        where, fault = path, _kind_fault(root, path) or _name_fault(path, repository)
+        where, fault = path, _kind_fault(path) or _name_fault(path, repository)
         if not fault and path.startswith("overlays/"):
             where, fault = _place_fault(path, environments)
         if fault:
@@ -57,17 +55,6 @@ def check_paths(repository: Repository) -> Iterator[Finding]:
         yield Finding("paths", where if where.isprintable() else ascii(where)[1:-1], fault)
 
 
-def _top_faults(root: Path) -> dict[str, str]:
-    """What is beside the folders that are deployed, and reaches into them."""
-    found = {}
-    if os.path.lexists(root / ".gitmodules"):
-        found[".gitmodules"] = f"{_SPECIAL['.gitmodules']}; remove it, and copy what is needed"
-    attributes = root / ".gitattributes"
-    if attributes.is_file() and _ENCODING in attributes.read_bytes():
-        found[attributes.name] = f"{_ENCODING.decode()}: {_SPECIAL[attributes.name]}; remove it"
-    return found
-
-
 def _folders(paths: list[str], environments: tuple[str, ...]) -> set[str]:
     """The folders of environments, with their apps', that have a file: overlays/<environment>/<folder>."""
     parts = [path.split("/") for path in paths if path.startswith("overlays/")]
@@ -75,18 +62,15 @@ def _folders(paths: list[str], environments: tuple[str, ...]) -> set[str]:
 
 
 def _paths(root: Path) -> Iterator[str]:
-    """Everything below what is deployed that is no folder, as `git ls-files` lists it: links are not followed."""
+    """Everything below what is deployed that is no folder, as `git ls-files` lists it. Links are refused before."""
     for top in layout.DEPLOYED:
-        for folder, folders, files in os.walk(root / top):
-            links = [name for name in folders if Path(folder, name).is_symlink()]
-            yield from (os.path.relpath(Path(folder, name), root) for name in [*files, *links])
-        if (root / top).is_symlink() or (root / top).is_file():
+        for folder, _, files in os.walk(root / top):
+            yield from (os.path.relpath(Path(folder, name), root) for name in files)
+        if (root / top).is_file():
             yield top
 
 
-def _kind_fault(root: Path, path: str) -> str:
-    if (root / path).is_symlink():
-        return "a link, which Argo CD may follow to elsewhere; copy what it points to"
+def _kind_fault(path: str) -> str:
     if path in layout.DEPLOYED:
         return "no folder; what is deployed is in folders"
     for segment in path.split("/"):
