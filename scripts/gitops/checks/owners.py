@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from gitops.checks.framework import Finding, Repository, Rule
 from gitops.releases import release_file
-from gitops.repo import codeowners, snapshot
+from gitops.repo import codeowners, layout, snapshot
 from gitops.repo.git import Git
-from gitops.repo.layout import CODEOWNERS, release_paths
+from gitops.repo.layout import CODEOWNERS
 from gitops.repo.policy import POLICY_FILE, Policy
 
 from contract.errors import Refused
@@ -45,15 +45,12 @@ def check_automation(git: Git, base: str, author: str) -> Iterator[Finding]:
 
 
 def _is_release(policy: Policy, path: str, old: bytes, new: bytes) -> bool:
-    folders = path.split("/")
-    if len(folders) != 4 or folders[0] != "overlays" or folders[1] not in policy.environments:
-        return False
-    environment, app = folders[1:3]
-    if path not in release_paths(app, environment):
+    place = layout.place(path)
+    if place is None or place[1] not in policy.environments or path not in layout.release_paths(*place):
         return False
     text = old
     try:
-        for item in release_file.read_all({path: new}.get, app, environment):
+        for item in release_file.read_all({path: new}.get, *place):
             text = release_file.write(text, item)
     except Refused:
         return False

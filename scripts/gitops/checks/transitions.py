@@ -63,10 +63,8 @@ def _unless(changed: set[str], here: Show, there: Show) -> Show:
 
 
 def _places(tree: Snapshot) -> list[Place]:
-    parts = [path.split("/") for path in tree.files("overlays") if path.count("/") == 3]
-    return list(
-        dict.fromkeys((app, environment) for _, environment, app, _ in parts if app not in layout.OF_ENVIRONMENT)
-    )
+    found = dict.fromkeys(filter(None, map(layout.place, tree.files("overlays"))))
+    return [place for place in found if place[0] not in layout.OF_ENVIRONMENT]
 
 
 def _state(show: Show, places: Sequence[Place], renders: Renders, readable: bool = False) -> State:

@@ -33,9 +33,9 @@ def history(git: Git, rev: str, target: Target) -> Iterator[tuple[str, Release]]
 def ever(git: Git, rev: str) -> set[Release]:
     """What any target ever ran up to `rev`, canaries and apps that are gone included, without the file."""
     listed = git.text("log", "--first-parent", "-m", "--name-only", "--no-renames", "--format=", rev, "--", "overlays")
-    overlays = {tuple(path.split("/")[1:3]) for path in listed.splitlines() if path.count("/") == 3}
+    places = set(filter(None, map(layout.place, listed.splitlines())))
     found: set[Release] = set()
-    for environment, app in overlays:
+    for app, environment in places:
         paths = layout.release_paths(app, environment)
         for commit in git.text("log", "--first-parent", "--format=%H", rev, "--", *paths).split():
             with contextlib.suppress(Refused):  # an older form of the file, as in `history`
@@ -76,8 +76,7 @@ def introduced(git: Git, base: str, head: str) -> list[tuple[str, Release]]:
         commits, *paths = block.splitlines()
         if quoted := [path for path in paths if path.startswith('"')]:
             raise Refused(f"{quoted[0]}: no name that a file of a release can have; make the branch anew without it")
-        places = {(path.split("/")[2], path.split("/")[1]) for path in paths if path.count("/") == 3}
-        changed.setdefault(commits, set()).update(places)
+        changed.setdefault(commits, set()).update(filter(None, map(layout.place, paths)))
     found = []
     for commits, places in changed.items():
         commit, *parents = commits.split()
@@ -94,9 +93,8 @@ def all_at(git: Git, rev: str) -> list[Release]:
     """Every release that a commit names, unreleased ones included, in the order of the environments."""
     there = snapshot.at(git, rev)
     policy = there.policy
-    overlays = dict.fromkeys(tuple(path.split("/")[1:3]) for path in there.files("overlays") if path.count("/") == 3)
     found = []
-    for environment, app in overlays:
+    for app, environment in dict.fromkeys(filter(None, map(layout.place, there.files("overlays")))):
         if environment in policy.environments:
             found += release_file.read_all(there.read, app, environment)
     return sorted(found, key=lambda r: (policy.environments.index(r.environment), r.app))

@@ -97,18 +97,23 @@ class Git:
         Refused for a name that git would take for two."""
         if broken := [name for name in names if "\n" in name]:
             raise Refused(f"{broken[0]!r}: a line break in a file's name; rename it")
-        listed = self.raw("cat-file", "--batch", stdin="".join(f"{name}\n" for name in names).encode())
-        found: list[bytes | None] = []
+        return list(self._batch(names))
+
+    def _batch(self, names: Sequence[str]) -> Iterator[bytes | None]:
+        """The bytes of each of these blobs, None for what is missing or none. `git cat-file --batch` prints for each a
+        line that ends with `missing` or with the size, and after a size the bytes and a line's end."""
+        given = memoryview(self.raw("cat-file", "--batch", stdin="".join(f"{name}\n" for name in names).encode()))
+        start = 0
         for name in names:
-            head, _, rest = listed.partition(b"\n")
+            # What is missing is named as it was asked for; all else has an id, a kind and a size.
+            head = bytes(given[start : start + len(name.encode()) + 128]).partition(b"\n")[0]
+            start += len(head) + 1
             if head == f"{name} missing".encode():
-                found.append(None)
-                listed = rest
+                yield None
                 continue
             _, kind, size = head.split()
-            found.append(rest[: int(size)] if kind == b"blob" else None)
-            listed = rest[int(size) + 1 :]
-        return found
+            yield bytes(given[start : start + int(size)]) if kind == b"blob" else None
+            start += int(size) + 1
 
     def files(self, rev: str, *paths: str) -> list[str]:
         return [p for p in self.text("ls-tree", "-r", "-z", "--name-only", rev, "--", *paths).split("\0") if p]
@@ -165,7 +170,9 @@ class Git:
             (*meta.split(), path) for meta, _, path in (row.partition("\t") for row in listed.split("\0")) if path
         ]
         files = [(mode, blob, target / path) for mode, kind, blob, path in entries if kind == "blob"]
-        for (mode, _, file), data in zip(files, self._blobs([blob for _, blob, _ in files]), strict=True):
+        for (mode, blob, file), data in zip(files, self._batch([blob for _, blob, _ in files]), strict=True):
+            if data is None:
+                raise GitError(f"{blob}: missing in this repository, and {file.relative_to(target)} of {rev} is it")
             file.parent.mkdir(parents=True, exist_ok=True)
             if mode == "120000":
                 file.symlink_to(os.fsdecode(data))
@@ -173,18 +180,6 @@ class Git:
             file.write_bytes(data)
             if mode == "100755":
                 file.chmod(0o755)
-
-    def _blobs(self, ids: Sequence[str]) -> Iterator[bytes]:
-        """The bytes of blobs, in the form of `git cat-file --batch`: a line that ends with the size, the bytes, a
-        line's end."""
-        given = memoryview(self.raw("cat-file", "--batch", stdin="".join(f"{blob}\n" for blob in ids).encode()))
-        start = 0
-        for _ in ids:
-            head = bytes(given[start : start + 128]).partition(b"\n")[0]
-            start += len(head) + 1
-            size = int(head.split()[-1])
-            yield bytes(given[start : start + size])
-            start += size + 1
 
     def tree_with(self, base: str, files: Mapping[str, bytes | None]) -> str:
         """The id of the tree of commit `base` with these files' bytes replaced, or (None) removed; modes stay."""

@@ -72,6 +72,12 @@ def overlay(app: str, environment: str) -> str:
     return f"overlays/{environment}/{app}"
 
 
+def place(path: str) -> tuple[str, str] | None:
+    """(app, environment) of a file directly in an overlay, or in another folder of an environment; None for others."""
+    parts = path.split("/")
+    return (parts[2], parts[1]) if len(parts) == 4 and parts[0] == "overlays" else None
+
+
 def release_paths(app: str, environment: str) -> tuple[str, str]:
     """Where an app's release can be: in a file of its own or, if there is none, in the images of the
     overlay's kustomization."""
