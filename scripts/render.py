@@ -113,7 +113,7 @@ def markdown(diffs: Mapping[str, str], reaches: Sequence[str] = ()) -> str:
     room = max(0, min(PART, SUMMARY // len(diffs) - 200))
     parts = [f"{len(diffs)} rendered overlay{'s change' if len(diffs) > 1 else ' changes'}.\n"]
     if reaches:
-        parts.append(f"\nReaches: {', '.join(reaches)}. The owners of **{reaches[-1]}** have to approve it.\n")
+        parts.append(f"\nReaches: {', '.join(reaches)}. The highest of them is **{reaches[-1]}**.\n")
     parts += [f"\n### {folder}\n\n```diff\n{_cut(diff, room)}```\n" for folder, diff in diffs.items()]
     return "".join(parts)
 

@@ -135,7 +135,7 @@ def test_a_change_is_shown_where_it_is_rendered(checkout: Checkout) -> None:
         HOST.rpartition("/")[0]: diff
     }
     assert checkout.run("render", "--changed-since", "HEAD", "--markdown").out == (
-        "1 rendered overlay changes.\n\nReaches: prod. The owners of **prod** have to approve it.\n"
+        "1 rendered overlay changes.\n\nReaches: prod. The highest of them is **prod**.\n"
         f"\n### overlays/prod/lily-api\n\n```diff\n{diff}```\n"
     )
 
