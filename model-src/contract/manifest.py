@@ -6,6 +6,7 @@ files it lists give the digest it names.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Annotated, Any, Literal
 
@@ -98,6 +99,11 @@ class Manifest(Strict):
     def text(self) -> bytes:
         """The bytes that it was parsed from, which signatures are made of; of a new one, those of dump()."""
         return self._text or dump(self)
+
+    @property
+    def sha256(self) -> str:
+        """`sha256:` and 64 hex digits of its bytes, by which a release names the manifest itself."""
+        return f"sha256:{hashlib.sha256(self.text).hexdigest()}"
 
     @property
     def kind(self) -> Kind:
