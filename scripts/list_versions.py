@@ -21,6 +21,7 @@ from gitops.models import s3, signing, store
 from gitops.models.s3 import Store
 from gitops.models.signing import Signer
 from gitops.releases import history, withdrawn
+from gitops.releases.release import Release
 from gitops.repo import layout, publish
 from gitops.repo.git import Git
 from gitops.repo.policy import POLICY_FILE
@@ -28,7 +29,7 @@ from gitops.repo.snapshot import Snapshot
 
 from contract.errors import Refused
 from contract.manifest import Manifest
-from contract.uri import VersionURI
+from contract.uri import VersionURI, parse_flavour
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,6 +45,7 @@ def show(args: argparse.Namespace) -> None:
     git = Git(args.root)
     tip = publish.tip(git)
     running = _running(git, tip)
+    named = _named(git, tip) if args.verify else {}
     bad = withdrawn.read(git.show(tip, layout.WITHDRAWN))
     signer = signing.asked(Snapshot(args.root))
     faults: list[str] = []
@@ -59,11 +61,18 @@ def show(args: argparse.Namespace) -> None:
             manifest = store.read_manifest(source, uri)
             if args.verify:
                 faults += store.file_faults(source, uri, manifest)
+                faults += [
+                    f"{uri}manifest.json: {manifest.sha256}, but {item.target} was released with {item.manifest};"
+                    " versions are never overwritten: find out who wrote that object, do not release it"
+                    for item in named.get((uri.model, uri.version), [])
+                    if item.manifest not in (None, manifest.sha256)
+                ]
             signed = {"signed": _signed(source, uri, manifest, signer, faults)} if signer else {}
         except Refused as refused:
             faults += refused.lines
             continue
         known = {"runs_in": running.get(manifest.digest, []), "withdrawn": bad.get(f"{uri.model}.{uri.version}")}
+        known |= {"manifest": manifest.sha256}
         rows.append({"uri": str(uri)} | known | signed | json.loads(manifest.text))
     if args.json:
         cli.print_json(rows)
@@ -82,6 +91,15 @@ def _running(git: Git, tip: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for item in history.all_at(git, tip):
         found.setdefault(item.digest, []).append(f"{item.app} in {item.environment}")
+    return found
+
+
+def _named(git: Git, tip: str) -> dict[tuple[str, str], list[Release]]:
+    """What was ever released, by model and version."""
+    found: dict[tuple[str, str], list[Release]] = {}
+    for item in sorted(history.ever(git, tip), key=lambda item: str(item.target)):
+        uri = parse_flavour(item.uri)[0]
+        found.setdefault((uri.model, uri.version), []).append(item)
     return found
 
 

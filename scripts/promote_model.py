@@ -40,9 +40,12 @@ def promote(args: argparse.Namespace) -> None:
     publish.require_clean(git)
     base = publish.base_of_branch(git, push=args.push)
     apps = list(dict.fromkeys(args.app))
+    old_form: list[Release] = []
 
     def wanted(tree: Tree, _: str) -> list[Release]:
-        return [_carried(tree, Target(app, args.to, args.canary)) for app in apps]
+        targets = [Target(app, args.to, args.canary) for app in apps]
+        old_form[:] = [one for app in apps if (one := _source(tree, Target(app, args.to))).manifest is None]
+        return [_carried(tree, target) for target in targets]
 
     change = writing.prepare(git, base, wanted)
     releases = change.releases
@@ -61,6 +64,8 @@ def promote(args: argparse.Namespace) -> None:
         cli.print_json({"branch": branch, "releases": rows, "diff": diff, "dry_run": args.dry_run})
         return
     print(diff, end="")
+    for item in old_form if branch else ():
+        cli.say(item.old_form_told())
     if branch is None:
         cli.say(f"nothing to promote: {args.to} runs this already")
     elif args.dry_run:
@@ -77,6 +82,14 @@ def _carried(tree: Tree, target: Target) -> Release:
     app, to = target.app, target.environment
     now = tree.release(target)
     hold.require_none(tree.root, app, to)
+    carried = _source(tree, target)
+    uri, manifest = verification.verify_release(carried, tree.signer)
+    return release.make(now, tree.require_model(target, uri), manifest, carried.image)
+
+
+def _source(tree: Tree, target: Target) -> Release:
+    """What all callers get in the environment before the target's."""
+    app, to = target.app, target.environment
     source = tree.policy.before(to)
     if source is None:
         raise Refused(f"--to {to}: the first environment; releases come to it by `python scripts/bump_model.py`")
@@ -85,8 +98,7 @@ def _carried(tree: Tree, target: Target) -> Release:
         raise Refused(
             f"{carried.file}: {release.UNRELEASED}; {app} reaches {to} through {source}, release it there first"
         )
-    uri, manifest = verification.verify_release(carried, tree.signer)
-    return release.make(now, tree.require_model(target, uri), manifest, carried.image)
+    return carried
 
 
 def branch_name(environment: str, releases: Sequence[Release]) -> str:

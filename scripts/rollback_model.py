@@ -49,6 +49,7 @@ def roll_back(args: argparse.Namespace) -> None:
     publish.require_clean(git)
     first_seen: list[Release] = []
     restored: list[Release] = []
+    old_form: list[Release] = []
 
     def wanted(tree: Tree, history: str) -> list[Release]:
         now = tree.release(_target(args))
@@ -59,8 +60,9 @@ def roll_back(args: argparse.Namespace) -> None:
                 f"{now.file}: changed meanwhile, to {now.version}; look at that release, then run the command again"
             )
         chosen = earlier(git, history, now, args.to, tree.withdrawn)
-        verification.verify_release(chosen, tree.signer)
-        return [chosen]
+        _, manifest = verification.verify_release(chosen, tree.signer)
+        old_form[:] = [chosen] if chosen.manifest is None else []
+        return [replace(chosen, manifest=manifest.sha256)]
 
     def build(base: str) -> str | None:
         if done_already(git, base, args):
@@ -87,6 +89,8 @@ def roll_back(args: argparse.Namespace) -> None:
         return
     verb = "would roll back" if args.dry_run else "rolled back and held"
     cli.say(f"{verb} {_target(args)}, from {first_seen[0].version} to {restored[0].version}")
+    for item in old_form:
+        cli.say(item.old_form_told())
     if commit:
         print(commit)
 
@@ -107,7 +111,7 @@ def done_already(git: Git, base: str, args: argparse.Namespace) -> bool:
 def earlier(git: Git, rev: str, now: Release, version: str | None, withdrawn_versions: Container[str]) -> Release:
     """The newest release of the history that is another one than `now` and, if given, of this version, else of one that
     is not withdrawn."""
-    found = [old for _, old in history.history(git, rev, now.target) if old.released and old != now]
+    found = [old for _, old in history.history(git, rev, now.target) if old.released and not now.same_as(old)]
     if not found:
         raise Refused(
             f"{now.file}: no earlier release in the history of {publish.BRANCH}; there is nothing to go back to"

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -92,10 +93,33 @@ def stored_version(bucket: Store, manifest: Manifest) -> VersionURI | None:
     The stored manifest wins: the same bytes were only trained again, in another run or from another commit.
     """
     for uri in store.list_versions(bucket, manifest.model):
-        if uri.version[10:] == manifest.version[10:] and store.read_manifest(bucket, uri).digest == manifest.digest:
+        if uri.version[10:] != manifest.version[10:]:
+            continue
+        stored = store.read_manifest(bucket, uri)
+        if stored.digest == manifest.digest:
+            require_same(uri, stored, manifest)
             store.verify(bucket, uri, None)
             return uri
     return None
+
+
+# Another run from another commit gives them anew, on another day, and the same model.
+_OF_A_RUN = ("version", "code_commit", "mlflow_run")
+
+
+def require_same(uri: VersionURI, stored: Manifest, manifest: Manifest) -> None:
+    """Raises Refused, one line a field, when the stored manifest of the same files tells something else of them."""
+    theirs, ours = json.loads(stored.text), json.loads(manifest.text)
+    names = [name for name in {**theirs, **ours} if name not in _OF_A_RUN and theirs.get(name) != ours.get(name)]
+    if names:
+        why = "the same files have one manifest: find out which of the two is right; if it is this one, withdraw that"
+        raise Refused(
+            *[
+                f"{uri}{MANIFEST}: {name}: {theirs.get(name)!r}, but this upload has {ours.get(name)!r}; {why}"
+                " version and train anew"
+                for name in names
+            ]
+        )
 
 
 def beside(folder: Path, manifest: Manifest, signer: Signer | None) -> Signing | None:
@@ -153,6 +177,7 @@ def add_version(
     stored = store.read_manifest(bucket, uri)
     if stored.digest != manifest.digest:
         raise Refused(f"{uri}{MANIFEST}: digest: {stored.digest}, this version has {manifest.digest}")
+    require_same(uri, stored, manifest)
     return added
 
 

@@ -290,8 +290,9 @@ def release_of(target: Target, content: Content) -> Release:
     named = (image(image_number) if number else UNRELEASED) if target.app == API else None
     file = layout.release_paths(target.app, target.environment)[0]
     return Release(
-        target.app, target.environment, *values, uri=uri(number), image=named, canary=target.canary, file=file
-    )
+        target.app, target.environment, *values, uri=uri(number), image=named, canary=target.canary, file=file,
+        manifest=f"sha256:{str(number) * 63}f" if number else UNRELEASED,
+    )  # fmt: skip
 
 
 @cache
@@ -430,15 +431,16 @@ def _deployment() -> Object:
     }
 
 
-def _annotations(item: Release) -> dict[str, str]:
-    values = (item.version, item.digest, item.code_commit, item.data_digest, item.mlflow_run)
-    names = ("version", "digest", "code-commit", "data-digest", "mlflow-run")
+def _annotations(item: Release) -> dict[str, str | None]:
+    values = (item.version, item.digest, item.code_commit, item.data_digest, item.mlflow_run, item.manifest)
+    names = ("version", "digest", "code-commit", "data-digest", "mlflow-run", "manifest")
     return {f"model.mlops/{name}": value for name, value in zip(names, values, strict=True)}
 
 
 def _released(deployment: Object, item: Release) -> Object:
     deployment["metadata"]["annotations"] = _annotations(item)
-    variables = [{"name": "MODEL_URI", "value": item.uri}, {"name": "MODEL_DIGEST", "value": item.digest}]
+    values = {"MODEL_URI": item.uri, "MODEL_DIGEST": item.digest, "MODEL_MANIFEST": item.manifest}
+    variables = [{"name": name, "value": value} for name, value in values.items()]
     deployment["spec"]["template"]["spec"]["containers"] = [{"name": "api", "image": item.image, "env": variables}]
     return deployment
 

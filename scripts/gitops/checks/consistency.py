@@ -219,9 +219,25 @@ def _part_faults(
         for place, value in fields.items():
             if release.unreleased(value) and place != f"{annotation}digest" and place not in digests:
                 yield place, f"{value!r}, but the version is {version}; only bump_model.py writes either"
+    yield from _manifest_faults(annotation, version, fields, uris)
     for place, value in digests.items():
         if value != digest:
             yield place, f"{value!r}: differs from the annotation {digest!r}; only bump_model.py writes either"
+
+
+def _manifest_faults(
+    annotation: str, version: str, fields: Mapping[str, Any], uris: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """The SHA-256 of the manifest is in the annotation and in the variable, or, in the old form, in neither."""
+    manifest = fields.get(f"{annotation}manifest")
+    unreleased = version == release.UNRELEASED and manifest == release.UNRELEASED
+    if manifest is not None and not unreleased and not _SHA256.fullmatch(str(manifest)):
+        yield f"{annotation}manifest", f"{manifest!r}: not sha256: and 64 hex digits; only bump_model.py writes it"
+    places = {place.replace("env[MODEL_URI]", "env[MODEL_MANIFEST]") for place in uris if "env[MODEL_URI]" in place}
+    places |= {place for place in fields if place.endswith("env[MODEL_MANIFEST].value")}
+    for place in sorted(places):
+        if (value := fields.get(place)) != manifest:
+            yield place, f"{value!r}: differs from the annotation {manifest!r}; only bump_model.py writes either"
 
 
 def _file_faults(root: Path, app: str, environment: str, items: list[Object]) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from gitops.manifests.objects import Object, at, mapping, mappings, walk
 
-MODEL_URI, MODEL_DIGEST = "MODEL_URI", "MODEL_DIGEST"
+MODEL_URI, MODEL_DIGEST, MODEL_MANIFEST = "MODEL_URI", "MODEL_DIGEST", "MODEL_MANIFEST"
 """The variables by which our own image is told its model."""
 KSERVE_URI = "STORAGE_URI"
 """The variable by which KServe is told a model for a container that is not its own."""
@@ -216,7 +216,7 @@ def named(item: Object) -> dict[str, Any]:
         for field in ("image", "storageUri"):
             if field in container.fields:
                 found[f"{container.path}.{field}"] = container.fields[field]
-        for name in (MODEL_URI, MODEL_DIGEST):
+        for name in (MODEL_URI, MODEL_DIGEST, MODEL_MANIFEST):
             if (value := container.variable(name)) is not None:
                 found[f"{container.path}.env[{name}].value"] = value
     for path, spec, _ in _parts(item):

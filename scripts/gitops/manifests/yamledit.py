@@ -108,6 +108,76 @@ def edit(text: bytes, changes: Mapping[Path, str], file: str) -> bytes:
     return bom + source.encode()
 
 
+def add_after(text: bytes, path: Path, sibling: Path, value: str, file: str) -> bytes:
+    """`text` with a new scalar at `path`, on lines of its own behind those of `sibling`; every other byte stays.
+
+    Both are keys of one mapping, or the `value` of two named items of one list. Raises Refused unless the sibling is
+    there, in block style and shared by no anchor.
+    """
+    bom, source = _decode(text, file)
+    root = _compose(source, file)
+    named = isinstance(path[-2], Named)
+    parent = _find(root, sibling[:-1], file)
+    refused = Refused(f"{file}: {show(path)}: cannot be added behind {show(sibling)}; add the field by a pull request")
+    if (
+        not isinstance(parent, MappingNode)
+        or parent.flow_style
+        or not isinstance(_value(parent, str(sibling[-1])), Node)
+    ):
+        raise refused
+    _require_unshared(root, sibling, file)
+    first, last = _ends(parent, None if named else str(sibling[-1]))
+    start = source.rfind("\n", 0, first) + 1
+    lead = source[start:first]
+    if not re.fullmatch(r" *- +" if named else r" *", lead):
+        raise refused
+    newline = "\r\n" if "\r\n" in source else "\n"
+    lines = [f"{lead}{path[-1]}: {_write(value, '')}"]
+    if named:
+        step = path[-2]
+        assert isinstance(step, Named)
+        lines = [f"{lead}name: {step.name}", f"{' ' * len(lead)}value: {_write(value, '')}"]
+    end = source.find("\n", last)
+    written = newline.join(lines)
+    at = len(source) if end < 0 else end + 1
+    changed = source[:at] + (f"{newline}{written}" if end < 0 else f"{written}{newline}") + source[at:]
+    if not _only_added(root, _compose(changed, file), path, value, file):
+        raise refused
+    return bom + changed.encode()
+
+
+def _ends(parent: MappingNode, key: str | None) -> tuple[int, int]:
+    """Where the pair of a key begins and ends in the text, or those of a whole mapping."""
+    pairs = [(name, value) for name, value in parent.value if key in (None, name.value)]
+    return pairs[0][0].start_mark.index, pairs[-1][1].end_mark.index
+
+
+def _only_added(before: Node, after: Node, path: Path, value: str, file: str) -> bool:
+    """Whether the scalar at `path` is all that is new."""
+    found = _find(after, path, file)
+    if not isinstance(found, ScalarNode) or found.value != value:
+        return False
+    last = path[-2] if isinstance(path[-2], Named) else path[-1]
+    outer = path[: path.index(last)]
+    there, here = _find(after, outer, file), _find(before, outer, file)
+    kept = [_plain(item) for item in there.value if not _called(item, last)] if there else []
+    return here is not None and kept == _plain(here.value)
+
+
+def _called(item: Any, step: Step) -> bool:
+    """Whether an item of a list, or a pair of a mapping, is that of a step of a path."""
+    if isinstance(step, Named):
+        return _name(item, step.key) == step.name
+    return bool(item[0].value == step)
+
+
+def _plain(node: object) -> object:
+    """The values of nodes without their places."""
+    if isinstance(node, tuple | list):
+        return [_plain(item) for item in node]
+    return (node.tag, _plain(node.value)) if isinstance(node, Node) else node
+
+
 def _decode(text: bytes, file: str) -> tuple[bytes, str]:
     bom = b"\xef\xbb\xbf" if text.startswith(b"\xef\xbb\xbf") else b""
     try:

@@ -50,7 +50,11 @@ def of(item: Release, text: bytes, objects: Sequence[Object]) -> Effect:
     if data.get("kind") == "Kustomization":
         everywhere = tuple(f".annotations.{name}" for name in data["commonAnnotations"] if name.startswith(ANNOTATION))
         data = workload(item.app, objects)
-    values = form.of(data, item.file, item.canary).values(item, item.file)
+    where = form.of(data, item.file, item.canary)
+    values = where.values(item, item.file)
+    if where.manifest and where.manifest in values:
+        # A file of the old form gets the variable as a whole.
+        values[(*where.manifest[:-1], "name")] = workloads.MODEL_MANIFEST
     return Effect(
         replace(identity(data), namespace=layout.namespace(item.environment)),
         {yamledit.show(path): value for path, value in values.items()},

@@ -31,12 +31,20 @@ class Form:
     """Where the annotations are."""
     uri: Path
     digest: Path | None = None
+    manifest: Path | None = None
+    """The variable with the SHA-256 of the manifest; a release of the old form has neither it nor the annotation."""
     image: tuple[Path, ...] = ()
     """The image as one value, or its name and what follows `joint`."""
     joint: str = ""
 
     def annotation(self, name: str) -> Path:
         return (*self.lineage, f"{ANNOTATION}{name}")
+
+    @property
+    def manifests(self) -> dict[Path, Path]:
+        """Where the SHA-256 of the manifest is, each with the field of the digest that it stands behind."""
+        found = {self.annotation("manifest"): self.annotation("digest")}
+        return found | ({self.manifest: self.digest} if self.manifest and self.digest else {})
 
     def values(self, release: Release, file: str) -> dict[Path, str]:
         """The fields that a release owns, and their values in this one. Raises Refused for an image that this form
@@ -45,6 +53,8 @@ class Form:
         found = dict(zip(map(self.annotation, LINEAGE), lineage, strict=True)) | {self.uri: release.uri}
         if self.digest:
             found[self.digest] = release.digest
+        if release.manifest:
+            found |= dict.fromkeys(self.manifests, release.manifest)
         if self.image and release.image:
             found |= dict(zip(self.image, self._parts(release.image, file), strict=True))
         return found
@@ -82,6 +92,7 @@ def of(data: Any, file: str, canary: str | None = None) -> Form:
             annotations,
             uri=(*variables, Named(workloads.MODEL_URI), "value"),
             digest=(*variables, Named(workloads.MODEL_DIGEST), "value"),
+            manifest=(*variables, Named(workloads.MODEL_MANIFEST), "value"),
             image=((*container, "image"),),
         )
     if kind == "Kustomization":

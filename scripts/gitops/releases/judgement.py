@@ -14,7 +14,7 @@ from gitops.releases.release import Release, Target
 from gitops.repo import layout
 from gitops.repo.policy import POLICY_FILE, Policy
 
-RULES = ("order", "hold", "withdrawn", "intermediate", "mixed")
+RULES = ("order", "hold", "withdrawn", "intermediate", "mixed", "manifest")
 Place = tuple[str, str]
 """An app, or another folder with a render of its own, and its environment."""
 
@@ -81,6 +81,7 @@ def judge(proposal: Proposal) -> list[Fault]:
         *_withdrawn(proposal),
         *_intermediate(proposal),
         *_mixed(proposal),
+        *_manifests(proposal),
     ]
 
 
@@ -94,14 +95,21 @@ def standing(moments: Iterable[Moment]) -> list[Release | None]:
     held = None
     for moment in moments:
         now = _anywhere(moment.release)
-        if now in found:
-            del found[found.index(now) + 1 :]
+        if (position := _position(now, found)) is not None:
+            # One of the old form may come back with the SHA-256 of its manifest.
+            found[position:] = [now]
         else:
             if moment.hold not in (None, held):
                 found.pop()
             found.append(now)
         held = moment.hold
     return found
+
+
+def _position(item: Release | None, among: Iterable[Release | None]) -> int | None:
+    """Where a release stands among others of no place, of which those of the old form name no manifest."""
+    same = (one == item or (one is not None and item is not None and item.same_as(one)) for one in among)
+    return next((position for position, found in enumerate(same) if found), None)
 
 
 def _anywhere(item: Release | None) -> Release | None:
@@ -125,21 +133,25 @@ def _too_early(proposal: Proposal, item: Release) -> str | None:
         return f"{item.environment!r}: {_UNKNOWN}"
     previous = proposal.policy.before(item.environment)
     wanted, own = _anywhere(item), {replace(item.target, canary=None), item.target}
-    if previous is None or any(_anywhere(one.release) == wanted for target in own for one in proposal.ran(target)):
+    if previous is None or _among(wanted, [one.release for target in own for one in proposal.ran(target)]):
         return None
     # What ran there as a canary only has not come through.
     before = proposal.ran(Target(item.app, previous))
-    if wanted in standing(before):
+    if _among(wanted, standing(before)):
         return None
     canary = f" --canary {item.canary}" if item.canary else ""
     happened, again = "has never been released", ""
-    if any(_anywhere(one.release) == wanted for one in before):
+    if _among(wanted, [one.release for one in before]):
         happened, again = "was taken back", " again, if it is good after all"
     return (
         f"{item.version} {happened} in {previous}, which comes before {item.environment}; release it there"
         f" first{again}, then run"
         f" `python scripts/promote_model.py --app {item.app} --to {item.environment}{canary}`"
     )
+
+
+def _among(wanted: Release | None, ran: Iterable[Release | None]) -> bool:
+    return _position(wanted, map(_anywhere, ran)) is not None
 
 
 _UNKNOWN = (
@@ -212,6 +224,32 @@ def _intermediate(proposal: Proposal) -> Iterator[Fault]:
                 f"{item.version}: released by commit {commit[:12]} and not by the end of this change; merged by rebase"
                 " it would count as having run; squash the commits into one",
             )
+
+
+def _manifests(proposal: Proposal) -> Iterator[Fault]:
+    """A version has exactly one manifest, and a release that changes names it."""
+    policy, states = proposal.policy, (proposal.base, proposal.head)
+    for item in _new(proposal):
+        ran = [one.release for one in proposal.ran(item.target) if one.release]
+        if item.manifest is None:
+            if item not in ran:
+                message = (
+                    f"{item.version}: names no manifest; only bump_model.py, promote_model.py and rollback_model.py"
+                )
+                yield Fault("manifest", item.file, f"{message} write a release, with the SHA-256 of the manifest")
+            elif (now := proposal.base.releases.get(item.target)) and now.manifest and now.same_as(item):
+                message = f"{item.version}: lost its manifest {now.manifest}; put the line back"
+                yield Fault("manifest", item.file, message)
+            continue
+        there = [one for state in states for one in state.released().values()]
+        places = [Target(item.app, name) for name in policy.environments]
+        there += [one.release for place in places for one in proposal.ran(place) if one.release]
+        others = {one.manifest for one in there if withdrawn.key(one.uri) == withdrawn.key(item.uri)}
+        if others := others - {None, item.manifest}:
+            message = (
+                f"{item.version}: manifest {item.manifest}, but another release of it names {min(map(str, others))}"
+            )
+            yield Fault("manifest", item.file, f"{message}; a version has one manifest, find out who wrote the other")
 
 
 def _mixed(proposal: Proposal) -> Iterator[Fault]:

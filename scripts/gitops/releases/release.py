@@ -48,6 +48,8 @@ class Release:
     uri: str
     image: str | None
     canary: str | None = None
+    manifest: str | None = None
+    """The SHA-256 of the version's manifest as `sha256:<hex>`; None for a release of the old form, which has none."""
     file: str = field(default="", compare=False)
     """Its path in the repository."""
 
@@ -60,8 +62,14 @@ class Release:
         return self.version != UNRELEASED
 
     def same_as(self, other: Release) -> bool:
-        """Whether both run the same model version with the same image, wherever."""
-        return replace(self, environment=other.environment, canary=other.canary) == other
+        """Whether both run the same model version with the same image, wherever; the other may be of the old form."""
+        mine = replace(self, environment=other.environment, canary=other.canary, manifest=other.manifest)
+        return mine == other and other.manifest in (None, self.manifest)
+
+    def old_form_told(self) -> str:
+        """What a command tells when it completes a release of the old form."""
+        why = "was released without the SHA-256 of its manifest, which is now that of the stored one"
+        return f"{self.file}: {self.version} {why}"
 
     def trailers(self) -> list[str]:
         """The lines of a commit message that trace this release."""
@@ -70,6 +78,7 @@ class Release:
             *([f"Canary: {self.canary}"] if self.canary else []),
             f"Model-Version: {self.version}",
             f"Model-Digest: {self.digest}",
+            *([f"Model-Manifest: {self.manifest}"] if self.manifest else []),
             f"Code-Commit: {self.code_commit}",
             f"Data-Digest: {self.data_digest}",
             f"MLflow-Run: {self.mlflow_run}",
@@ -87,6 +96,7 @@ def make(now: Release, uri: str, manifest: Manifest, image: str | None) -> Relea
     return replace(
         now, version=manifest.version, digest=manifest.digest, code_commit=manifest.code_commit,
         data_digest=manifest.data_digest, mlflow_run=manifest.mlflow_run, uri=uri, image=image,
+        manifest=manifest.sha256,
     )  # fmt: skip
 
 

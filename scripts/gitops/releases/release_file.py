@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable
 
 from gitops.manifests import yamledit
 from gitops.manifests.objects import mapping
 from gitops.manifests.yamledit import Path
 from gitops.releases import form
-from gitops.releases.form import LINEAGE
+from gitops.releases.form import LINEAGE, Form
 from gitops.releases.release import UNRELEASED, Release, Target
 from gitops.repo import layout
 
 from contract.errors import Refused
+
+MANIFEST = re.compile("sha256:[0-9a-f]{64}")
 
 
 def find(show: Callable[[str], bytes | None], app: str, environment: str) -> tuple[str, bytes] | None:
@@ -51,8 +54,26 @@ def read(text: bytes, target: Target, file: str) -> Release:
             f"{file}: {yamledit.show(where.digest)}: {value(where.digest)} differs from the annotation {digest}"
         )
     return Release(
-        target.app, target.environment, version, digest, code, data, run, value(where.uri), image, target.canary, file
-    )
+        target.app, target.environment, version, digest, code, data, run, value(where.uri), image, target.canary,
+        _manifest(text, where, file), file,
+    )  # fmt: skip
+
+
+def _manifest(text: bytes, where: Form, file: str) -> str | None:
+    """The SHA-256 of the manifest; None for the old form, which has it nowhere."""
+    found = {path: yamledit.get(text, path, file) for path in where.manifests}
+    (first, value), *rest = found.items()
+    for path, other in rest:
+        if other != value:
+            raise Refused(
+                f"{file}: {yamledit.show(path)}: {other!r} differs from {yamledit.show(first)}: {value!r};"
+                " a release has both, or neither; only commands write them"
+            )
+    if value is not None and value != UNRELEASED and not MANIFEST.fullmatch(value):
+        raise Refused(
+            f"{file}: {yamledit.show(first)}: {value!r}: not sha256: and 64 hex digits; only commands write it"
+        )
+    return value
 
 
 def read_all(show: Callable[[str], bytes | None], app: str, environment: str) -> list[Release]:
@@ -79,6 +100,10 @@ def readable(show: Callable[[str], bytes | None], app: str, environment: str) ->
 
 
 def write(text: bytes, release: Release) -> bytes:
-    """The bytes of the release file with the release's fields set, and nothing else changed."""
+    """The bytes of the release file with the release's fields set, and nothing else changed. A file of the old
+    form gets the SHA-256 of the manifest behind the digest."""
     where = form.of(yamledit.load(text, release.file), release.file, release.canary)
+    for path, sibling in where.manifests.items() if release.manifest else ():
+        if yamledit.get(text, path, release.file) is None:
+            text = yamledit.add_after(text, path, sibling, str(release.manifest), release.file)
     return yamledit.edit(text, where.values(release, release.file), release.file)

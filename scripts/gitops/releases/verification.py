@@ -29,4 +29,9 @@ def verify_release(item: Release, signer: Signer | None) -> tuple[VersionURI, Ma
             f"{file}: digest: {item.digest}, but {uri} has {manifest.digest};"
             " the version in the bucket is not the one that was released, do not release it again"
         )
+    if item.manifest not in (None, manifest.sha256):
+        raise Refused(
+            f"{file}: manifest: {item.manifest}, but {uri}manifest.json has {manifest.sha256};"
+            " the manifest in the bucket is not the one that was released, do not release it again"
+        )
     return uri, manifest
