@@ -398,3 +398,28 @@ def test_a_file_with_a_value_that_means_nothing_is_not_loaded(text: bytes, messa
         yamledit.load(text, "release.yaml")
 
     assert str(caught.value) == message
+
+
+_OLD = (
+    "metadata:\n    annotations:\n        digest: a  # kept\n        next: b\nenv:\n    - name: DIGEST\n      value: a"
+)
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_new_scalar_stands_behind_its_sibling_and_no_other_byte_changes(newline: str, bom: bytes, end: str) -> None:
+    def encoded(text: str) -> bytes:
+        return bom + (text + end).replace("\n", newline).encode()
+
+    annotations, env = ("metadata", "annotations"), ("env", yamledit.Named("DIGEST"), "value")
+    text = yamledit.add_after(encoded(_OLD), (*annotations, "manifest"), (*annotations, "digest"), "c", "f")
+    text = yamledit.add_after(text, ("env", yamledit.Named("MANIFEST"), "value"), env, "c", "f")
+    wanted = _OLD.replace("# kept\n", "# kept\n        manifest: c\n") + "\n    - name: MANIFEST\n      value: c"
+    assert text == encoded(wanted)
+
+
+@pytest.mark.parametrize("text", [b"a: {digest: x}\n", b"a: &b\n  digest: x\nc: *b\n", b"a:\n  other: x\n"])
+def test_a_new_scalar_in_any_other_style_is_refused_with_the_remedy(text: bytes) -> None:
+    with pytest.raises(Refused, match=r"add the field by a pull request|write the value out"):
+        yamledit.add_after(text, ("a", "manifest"), ("a", "digest"), "c", "f")
