@@ -37,7 +37,7 @@ class Model:
         """Raises Refused unless `content` is an ONNX model with the manifest's signature."""
         self.manifest = described
         self.kind = described.kind
-        self.labels = described.signature.outputs.labels or []
+        self.labels = described.signature.labels
         self.inputs = len(described.signature.inputs)
         try:
             # One row takes microseconds: handing it to other threads costs more than it saves.

@@ -69,7 +69,7 @@ def suffix(uri: str) -> str:
 
 def added(manifest: Manifest) -> list[str]:
     """The columns that the output has and the input has not."""
-    labels = manifest.signature.outputs.labels or []
+    labels = manifest.signature.labels
     return ["prediction", *(f"probability_{label}" for label in labels), "model_version"]
 
 

@@ -231,11 +231,15 @@ def regression(artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
     made = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8).SerializeToString()
     data = json.loads((artifacts / "manifest.json").read_text())
-    data["files"] = [{"path": "onnx/model.onnx", "sha256": hashlib.sha256(made).hexdigest(), "size": len(made)}]
+    signature = manifest.signature_of([("a", False), ("b", True)], quantity="sum")
+    contents = {"onnx/model.onnx": made, "signature.json": manifest.dump_signature(signature)}
+    data["files"] = [
+        {"path": path, "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+        for path, content in contents.items()
+    ]
     data["digest"] = version_digest((file["path"], file["sha256"]) for file in data["files"])
     data["version"] = manifest.version_name(data["version"][:10], data["digest"])
-    inputs = [{"name": "a", "type": "float32"}, {"name": "b", "type": "float32", "nullable": True}]
-    data["signature"] = {"inputs": inputs, "outputs": {"value": "sum"}}
+    data["signature"] = signature.model_dump()
     (tmp_path / "version/onnx").mkdir(parents=True)
     (tmp_path / "version/onnx/model.onnx").write_bytes(made)
     (tmp_path / "version/manifest.json").write_text(json.dumps(data))

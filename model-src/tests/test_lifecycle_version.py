@@ -72,10 +72,10 @@ def test_the_signature_says_what_the_model_takes_and_gives(request: pytest.Fixtu
     flowers, patients = of("lily", request).manifest().signature, of("sugar", request).manifest("sugar").signature
 
     assert [(one.name, one.nullable) for one in flowers.inputs] == [(feature, False) for feature in FEATURES]
-    assert flowers.outputs.labels == ["setosa", "versicolor", "virginica"]
+    assert flowers.labels == ["setosa", "versicolor", "virginica"]
     assert [one.name for one in patients.inputs if not one.nullable] == ["age", "sex"]
-    assert [*(one.name for one in patients.inputs), patients.outputs.value] == list(PATIENT.columns)
-    assert patients.outputs.labels is None
+    assert [*(one.name for one in patients.inputs), patients.quantity] == list(PATIENT.columns)
+    assert patients.labels == []
 
 
 @pytest.mark.parametrize("name", KINDS)

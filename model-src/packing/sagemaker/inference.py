@@ -53,7 +53,7 @@ def predict_fn(features: Any, model: Any) -> Any:
             if value is not None and not _is_number(value):
                 raise ValueError(f"features: {value!r:.80} for {column['name']}, not a number")
     array = np.array(rows, dtype=np.float32)
-    labels = signature["outputs"].get("labels")
+    labels = signature["outputs"][0].get("labels")
     if labels:
         (given,) = session.run(["probabilities"], {"features": array})
         chosen = (given >= given.max(axis=1, keepdims=True) - TOLERANCE).argmax(axis=1)
