@@ -127,7 +127,7 @@ def of_another_manifest(version: Path, pair: Pair, foreign: Pair) -> None:
     """The digest is still right, and what the manifest has of the model is not: its labels are swapped."""
     old = place(version, pair)
     data = json.loads((version / "manifest.json").read_text())
-    data["signature"]["outputs"]["labels"].reverse()
+    data["signature"]["outputs"][0]["labels"].reverse()
     (version / "manifest.json").write_text(json.dumps(data))
     old.rename(place(version, pair))
 
@@ -264,7 +264,7 @@ def test_a_signed_version_is_served_from_s3_and_an_unsigned_one_ends_the_process
 
 def test_a_manifest_altered_in_the_bucket_ends_the_process(serve: Serve, signed: Path, digest: str, pair: Pair) -> None:
     data = json.loads((signed / "manifest.json").read_text())
-    data["signature"]["outputs"]["labels"].reverse()
+    data["signature"]["outputs"][0]["labels"].reverse()
     old = place(signed, pair)
     (signed / "manifest.json").write_text(json.dumps(data))
     old.rename(place(signed, pair))
