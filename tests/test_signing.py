@@ -140,9 +140,9 @@ def unsigned(version: Version) -> str:
 def test_a_version_is_signed_on_upload_and_released(asking: Checkout, packaged: Version, pair: Pair, s3: S3) -> None:
     done = upload(asking, packaged, "--sign-key", pair.private)
 
-    assert done == Result(0, f"{packaged.uri}\n", f"uploaded 4 objects\nsigned by the key {pair.private}\n")
+    assert done == Result(0, f"{packaged.uri}\n", f"uploaded 5 objects\nsigned by the key {pair.private}\n")
     assert names(s3, packaged) == sorted(
-        ["onnx/model.onnx", "sklearn/model.joblib", "manifest.json", name(packaged, pair)]
+        ["onnx/model.onnx", "signature.json", "sklearn/model.joblib", "manifest.json", name(packaged, pair)]
     )
     assert bump(asking, packaged).code == 0
 
@@ -235,7 +235,7 @@ def test_without_a_policy_a_version_may_be_signed_or_not(
 def test_an_unsigned_upload_is_stored_and_said_to_be_unsigned(asking: Checkout, packaged: Version, s3: S3) -> None:
     done = upload(asking, packaged)
 
-    assert done == Result(0, f"{packaged.uri}\n", f"uploaded 3 objects\n{unsigned(packaged)}\n")
+    assert done == Result(0, f"{packaged.uri}\n", f"uploaded 4 objects\n{unsigned(packaged)}\n")
 
 
 def test_a_dry_run_signs_nothing(asking: Checkout, packaged: Version, pair: Pair, s3: S3) -> None:
@@ -372,7 +372,9 @@ def stray(asking: Checkout, packaged: Version, pair: Pair, s3: S3) -> bytes:
             upload(asking, packaged, "--sign-key", pair.private)
         os._exit(0)
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
-    assert names(s3, packaged) == sorted(["onnx/model.onnx", "sklearn/model.joblib", name(packaged, pair)])
+    assert names(s3, packaged) == sorted(
+        ["onnx/model.onnx", "signature.json", "sklearn/model.joblib", name(packaged, pair)]
+    )
     return get(s3, packaged, name(packaged, pair))
 
 
@@ -496,7 +498,7 @@ FAULTS: dict[str, tuple[Callable[[Version, Pair, Pair, S3], None], str]] = {
 @pytest.fixture
 def signed_alone(packaged: Version, pair: Pair, s3: S3) -> Version:
     """A signed version in the bucket, where no repository is needed."""
-    for path in ("onnx/model.onnx", "sklearn/model.joblib", "manifest.json"):
+    for path in ("onnx/model.onnx", "signature.json", "sklearn/model.joblib", "manifest.json"):
         put(s3, packaged, path, (packaged.folder / path).read_bytes())
     put(s3, packaged, name(packaged, pair), signed_by(packaged, pair))
     verified = store.verify(Store(BUCKET), parse_uri(packaged.uri), pair.key)
@@ -870,7 +872,7 @@ def test_without_an_identity_in_the_policy_nothing_is_signed_without_a_key(
 ) -> None:
     done = upload(asking, packaged, "--sign-keyless")
 
-    assert done == Result(0, f"{packaged.uri}\n", f"uploaded 3 objects\n{unsigned(packaged)}\n")
+    assert done == Result(0, f"{packaged.uri}\n", f"uploaded 4 objects\n{unsigned(packaged)}\n")
 
 
 @pytest.mark.usefixtures("offline")
