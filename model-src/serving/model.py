@@ -55,7 +55,7 @@ class Model:
         except Exception as error:
             raise Refused(f"{MODEL_FILE}: not a model that can be run: {' '.join(str(error).split())}") from None
         if not any(tried):
-            raise Refused(f"{MODEL_FILE}: has no finite answer for any of {len(tried)} rows; train and package it again")
+            raise Refused(f"{MODEL_FILE}: has no finite answer for any of {len(tried)} rows; train another")
 
     def predict(self, rows: NDArray[np.float32]) -> list[Prediction | None]:
         """One prediction a row; `rows` has shape [rows, inputs], in the signature's order. None where the model gives

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
-from conftest import SAMPLE, Repository, Service, wait_until, wanted
+from conftest import SAMPLE, Repository, wait_until, wanted
 from test_serving_process import Serve
 
 from contract import manifest
