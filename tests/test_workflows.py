@@ -298,15 +298,15 @@ def test_what_was_trained_is_settled_before_any_job_has_a_right(tmp_path: Path) 
         takes = any("download-artifact" in step.get("uses", "") for step in job["steps"])
         if takes and name != "made":
             assert "made" in job["needs"], name
-            assert job["env"]["MADE"] == "${{ fromJSON(needs.made.outputs.manifests)[matrix.model] }}"
-            assert any("$MADE" in step.get("run", "") or "${MADE#" in step.get("run", "") for step in job["steps"])
+            assert job["env"]["MADE"] == "${{ needs.made.outputs.manifests }}"
+            assert any('<<< "$MADE"' in step.get("run", "") for step in job["steps"])
 
 
 def test_a_job_that_signs_names_what_it_signs() -> None:
     signing = [step["run"] for name in WORKFLOWS for _, step in steps(name) if "--sign-" in step.get("run", "")]
 
     assert signing
-    assert all('--expect "$MADE"' in run for run in signing)
+    assert all('--expect "$made"' in run for run in signing)
 
 
 @pytest.mark.parametrize("right", ["id-token", "secrets."])
@@ -322,11 +322,13 @@ def test_no_job_with_a_key_reads_a_format_that_can_run_code(right: str) -> None:
 def test_comparing_before_the_release_refuses_another_manifest(tmp_path: Path) -> None:
     made = package(tmp_path / "model-src/artifacts/lily")
 
-    def code(expected: str) -> int:
+    def code(**manifests: str) -> int:
         command = ["bash", "-e", "-c", script("mlops-pipeline", "compare", "--check")]
-        return subprocess.run(command, cwd=tmp_path, env=os.environ | {"MODEL": "lily", "MADE": expected}).returncode
+        return subprocess.run(
+            command, cwd=tmp_path, env=os.environ | {"MODEL": "lily", "MADE": json.dumps(manifests)}
+        ).returncode
 
-    assert (code(sha256_of(made)), code(f"sha256:{'0' * 64}"), code("")) == (0, 1, 1)
+    assert (code(lily=sha256_of(made)), code(lily=f"sha256:{'0' * 64}"), code(lil=sha256_of(made))) == (0, 1, 1)
 
 
 def test_the_pipeline_uploads_and_proposes_a_release_in_dev(checkout: Checkout, s3: S3, tmp_path: Path) -> None:
@@ -349,10 +351,12 @@ def test_the_pipeline_uploads_and_proposes_a_release_in_dev(checkout: Checkout, 
         return done.stderr
 
     other = f"sha256:{'0' * 64}"
-    assert f"manifest.json: {sha256_of(made)}, but --expect is {other}" in step("bump_model.py", 1, MADE=other)
-    assert "--expect: '' is not sha256:" in step("bump_model.py", 2, MADE="")
+    assert f"manifest.json: {sha256_of(made)}, but --expect is {other}" in step(
+        "bump_model.py", 1, MADE=json.dumps({"lily": other})
+    )
+    assert "--expect: 'null' is not sha256:" in step("bump_model.py", 2, MADE=json.dumps({"lil": sha256_of(made)}))
     assert (s3.keys(), output.exists()) == ([], False)
-    step("bump_model.py", MADE=sha256_of(made))
+    step("bump_model.py", MADE=json.dumps({"lily": sha256_of(made)}))
     name, commit = output.read_text().strip().split("=")
     step("gh pr create", COMMIT=commit, GITHUB_RUN_ID="7", GITHUB_RUN_ATTEMPT="1")
 
