@@ -33,8 +33,10 @@ from gitops.repo.policy import POLICY_FILE, SigningPolicy, read_policy
 
 from contract import signature
 from contract.errors import Refused
+from contract.manifest import parse
 from contract.signature import Key
 from contract.uri import parse_uri
+from packing import lineage
 
 PUBLIC = "base/api/signed/model-signing.pub"
 IDENTITY = "https://github.com/example-org/model-gitops/.github/workflows/mlops-pipeline.yml@refs/heads/cicd"
@@ -978,3 +980,78 @@ def test_the_library_is_asked_to_sign_and_to_verify_as_the_policy_says(
         {"verified": text, "by": library.bundle},
     ]
     assert signing.name(text, Identity(IDENTITY, ISSUER)) in names(s3, packaged)
+
+
+# Only what was trained
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"metrics": {"accuracy": 1.0}}, "but --expect is sha256:"),
+        ({"evaluation_set_digest": f"sha256:{'1' * 64}"}, "but --expect is sha256:"),
+        ({"mlflow_run": "0" * 32}, "but --expect is sha256:"),
+        ({"frameworks": {"python": "3.12.9"}}, "but --expect is sha256:"),
+    ],
+)
+def test_nothing_is_uploaded_or_signed_but_the_manifest_that_was_trained(
+    whole_checkout: Checkout, s3: S3, tmp_path: Path, changed: dict[str, Any], why: str
+) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(signing.new_private_key())
+    code = lineage.find(whole_checkout.root / "model-src", "lily").commit
+    made = package(tmp_path / "made", code_commit=code)
+    expected = parse((made.folder / "manifest.json").read_bytes(), "made").sha256
+    other = package(tmp_path / "other", **({"code_commit": code} | changed))
+    bucket = ("--bucket", f"s3://{BUCKET}", "--sign-key", key, "--expect", expected)
+
+    refused = whole_checkout.run("upload_model", "--model", "lily", "--artifacts", other.folder, *bucket)
+
+    assert (refused.code, s3.keys()) == (1, [])
+    assert why in refused.err
+    done = whole_checkout.run("upload_model", "--model", "lily", "--artifacts", made.folder, *bucket)
+    assert done.code == 0, done.err
+    before = s3.keys()
+    again = whole_checkout.run("upload_model", "--model", "lily", "--artifacts", other.folder, *bucket)
+    assert (again.code, s3.keys()) == (1, before)
+
+
+def test_what_other_code_made_is_not_uploaded_where_its_provenance_is_asked_for(
+    whole_checkout: Checkout, s3: S3, tmp_path: Path
+) -> None:
+    made = package(tmp_path / "made")
+    expected = parse((made.folder / "manifest.json").read_bytes(), "made").sha256
+    code = lineage.find(whole_checkout.root / "model-src", "lily").commit
+
+    done = whole_checkout.run(
+        "upload_model",
+        "--model",
+        "lily",
+        "--artifacts",
+        made.folder,
+        "--bucket",
+        f"s3://{BUCKET}",
+        "--expect",
+        expected,
+    )
+
+    assert (done.code, s3.keys()) == (1, [])
+    assert done.err == (
+        f"error: {made.folder}/manifest.json: code_commit: {'c0de' * 10}, but the code that is checked out is of"
+        f" {code}; train from this commit\n"
+    )
+
+
+def test_a_stored_version_is_signed_only_if_it_is_the_expected_one(
+    whole_checkout: Checkout, s3: S3, version: Version, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(signing.new_private_key())
+    before = s3.keys()
+
+    done = whole_checkout.run(
+        "sign_model", "--model-uri", version.uri, "--sign-key", key, "--expect", f"sha256:{'0' * 64}"
+    )
+
+    assert (done.code, s3.keys()) == (1, before)
+    assert f"{version.uri}manifest.json: sha256:" in done.err

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from gitops.repo.snapshot import Snapshot
 from contract import signature
 from contract.digest import MANIFEST
 from contract.errors import Refused
+from contract.manifest import Manifest
 from contract.signature import Key
 from contract.uri import VersionURI
 
@@ -139,6 +141,27 @@ def add_options(parser: argparse.ArgumentParser, *, required: bool = False) -> N
         action="store_true",
         help="where the policy asks for the signature of an identity, sign as this CI job, which has to be it",
     )
+    parser.add_argument(
+        "--expect",
+        type=digest_of_a_manifest,
+        metavar="sha256:DIGITS",
+        help=f"the SHA-256 of {MANIFEST} where it was made; any other is refused",
+    )
+
+
+def digest_of_a_manifest(text: str) -> str:
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not sha256: and 64 hex digits; give that of {MANIFEST}")
+    return text
+
+
+def require_expected(manifest: Manifest, expected: str | None, where: str) -> None:
+    """Raises Refused unless the manifest is the one that --expect names; any is without it."""
+    if expected not in (None, manifest.sha256):
+        raise Refused(
+            f"{where}: {manifest.sha256}, but --expect is {expected}: not what was trained; nothing is signed,"
+            " find out who wrote it and train again"
+        )
 
 
 def planned(signer: Signer | None, private_key: Path | None, keyless: bool) -> Signing | None:
