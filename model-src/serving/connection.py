@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterable
-from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -47,7 +46,7 @@ class Connection(HttpToolsProtocol):
         self._since = self.loop.time()
         self._timer = self.loop.call_later(EXCHANGE_SECONDS, self._end_if_late)
         if len(self.connections) > CONNECTIONS:
-            _end_oldest(self.connections)
+            _end_oldest(self._all())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
@@ -63,7 +62,7 @@ class Connection(HttpToolsProtocol):
         elif self._received > REQUEST_LIMIT:
             self._end()
         elif self._received > SMALL:
-            large = [each for each in self.connections if each._received > SMALL]
+            large = [each for each in self._all() if each._received > SMALL]
             if sum(each._received for each in large) > HELD_LIMIT:
                 _end_oldest(large)
 
@@ -96,6 +95,9 @@ class Connection(HttpToolsProtocol):
             self.loop.call_later(LAST_SECONDS, self._end_if_unasked)
         else:
             super().shutdown()
+
+    def _all(self) -> list[Connection]:
+        return [each for each in self.connections if isinstance(each, Connection)]
 
     def _add_to_head(self, size: int) -> None:
         self._head += size
@@ -134,5 +136,5 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
 
-def _end_oldest(connections: Iterable[Any]) -> None:
+def _end_oldest(connections: Iterable[Connection]) -> None:
     min(connections, key=lambda each: each._since)._end()
