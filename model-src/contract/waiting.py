@@ -28,21 +28,21 @@ def patience() -> float:
 
 
 def git(
-    settings: Sequence[str], args: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: bytes | None = None
+    command: Sequence[str], args: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: bytes | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """Runs git, which asks nobody for a name, a password or a passphrase. `settings` are words before the command.
+    """Runs git, which asks nobody for a name, a password or a passphrase: `command` and its settings, then `args`.
 
-    A command about a remote has no terminal and ends with its whole process group when its time is over. Raises Refused
-    then, and when git is not installed.
+    What asks a remote ends, with all that it started, when its time is over. It stays in this process's group: whatever
+    ends that, a terminal that closes or a runner that is cancelled, ends the push as well. Raises Refused when the time
+    is over, and when git is not installed.
     """
     remote = args[0] in _REMOTE
     limits = ["-c", "http.lowSpeedLimit=100", "-c", f"http.lowSpeedTime={math.ceil(patience())}"]
     try:
-        limited = _ssh(cwd, env) if remote else {}
+        limited = _ssh(command, cwd, env) if remote else {}
         with subprocess.Popen(
-            ["git", *settings, *limits, *args], cwd=cwd, env={**limited, **env, "GIT_TERMINAL_PROMPT": "0"},
+            [*command, *limits, *args], cwd=cwd, env={**limited, **env, "GIT_TERMINAL_PROMPT": "0"},
             stdin=None if stdin is None else subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            start_new_session=remote,
         ) as process:  # fmt: skip
             try:
                 seconds = _GIT_TIMES * patience() if remote else None
@@ -62,9 +62,9 @@ def git(
     return subprocess.CompletedProcess(process.args, process.returncode, out, words)
 
 
-def _ssh(cwd: Path, env: Mapping[str, str]) -> dict[str, str]:
+def _ssh(command: Sequence[str], cwd: Path, env: Mapping[str, str]) -> dict[str, str]:
     """The variable that limits ssh, unless the user has chosen an ssh."""
-    configured = subprocess.run(["git", "config", "core.sshCommand"], cwd=cwd, env=env, capture_output=True).stdout
+    configured = subprocess.run([*command, "config", "core.sshCommand"], cwd=cwd, env=env, capture_output=True).stdout
     if configured or {"GIT_SSH", "GIT_SSH_COMMAND"} & set(env):
         return {}
     wait = math.ceil(patience())
@@ -73,9 +73,25 @@ def _ssh(cwd: Path, env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends the whole group, first in a way that lets git clean up."""
+    """Ends git and all that it started, first in a way that lets it clean up."""
+    family = _family(process.pid)
     for how in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, how)
+        for each in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each, how)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=_GRACE)
+            return
+
+
+def _family(root: int) -> list[int]:
+    """A process and its descendants, by ps(1) of POSIX; the process alone where there is no ps."""
+    try:
+        listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True).stdout
+    except FileNotFoundError:
+        return [root]
+    pairs = [(int(pid), int(parent)) for pid, parent in (line.split() for line in listed.splitlines())]
+    family = [root]
+    for member in family:
+        family += [pid for pid, parent in pairs if parent == member]
+    return family

@@ -49,7 +49,7 @@ class Git:
         fixed = {"LC_ALL": "C", "GIT_NO_REPLACE_OBJECTS": "1"}
         inherited = {k: v for k, v in os.environ.items() if k not in _FOREIGN}
         settings = [word for setting in _SETTINGS for word in ("-c", setting)]
-        return waiting.git(settings, args, self.root, inherited | fixed | (env or {}), stdin)
+        return waiting.git(["git", *settings], args, self.root, inherited | fixed | (env or {}), stdin)
 
     def raw(self, *args: str, stdin: bytes | None = None, env: dict[str, str] | None = None) -> bytes:
         done = self._call(list(args), stdin, env)
