@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from typing import Any
 from gitops.repo.policy import POLICY_FILE
 from gitops.repo.snapshot import Snapshot
 
-from contract import signature
+from contract import signature, temporary
 from contract.digest import MANIFEST
 from contract.errors import Refused
 from contract.manifest import Manifest
@@ -237,8 +236,8 @@ def verify(manifest: bytes, signed: bytes, signer: Signer, where: str) -> None:
 def _files(manifest: bytes, *others: bytes) -> Iterator[list[Path]]:
     """Paths of a manifest and a signature; the second is not there yet if it is not given. The library reads and writes
     files alone."""
-    with tempfile.TemporaryDirectory(prefix="gitops-signing-") as folder:
-        paths = [Path(folder) / each for each in (MANIFEST, f"{MANIFEST}.sig")]
+    with temporary.folder("model-gitops-signing-") as folder:
+        paths = [folder / each for each in (MANIFEST, f"{MANIFEST}.sig")]
         for path, content in zip(paths, (manifest, *others), strict=False):
             path.write_bytes(content)
         yield paths
