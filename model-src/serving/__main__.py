@@ -36,6 +36,8 @@ from serving.state import State
 FINISH_SECONDS = 20
 # Without a new connection for so long, there is none on its way.
 QUIET_SECONDS = 0.05
+# Callers who never stop opening connections are not waited for any longer.
+TAKE_SECONDS = 1
 
 
 class Server(uvicorn.Server):
@@ -62,7 +64,7 @@ class Server(uvicorn.Server):
         Nobody is answered meanwhile, so that callers who wait for an answer open no others, and none is reset between
         the last one and the close.
         """
-        waiting, deadline = list[socket.socket](), time.monotonic() + FINISH_SECONDS / 20
+        waiting, deadline = list[socket.socket](), time.monotonic() + TAKE_SECONDS
         for listening in sockets:
             listening.settimeout(QUIET_SECONDS)
             with contextlib.suppress(TimeoutError):

@@ -162,12 +162,12 @@ def _predicted(loaded: Model, chunk: Sequence[Row | BadRow]) -> tuple[list[Row],
     """The rows that have a prediction, those predictions, and the rows that have none, in the order of the file."""
     asked = [row for row in chunk if isinstance(row, Row)]
     values = np.array([row.values for row in asked], dtype=np.float32).reshape(len(asked), loaded.inputs)
-    answers = dict(zip((row.line for row in asked), loaded.predict(values), strict=True)) if asked else {}
+    answers = iter(loaded.predict(values) if asked else [])
     good, predictions, bad = list[Row](), list[Prediction](), list[BadRow]()
     for row in chunk:
         if isinstance(row, BadRow):
             bad.append(row)
-        elif answer := answers[row.line]:
+        elif answer := next(answers):
             good.append(row)
             predictions.append(answer)
         else:

@@ -117,7 +117,7 @@ def check_model_form(repository: Repository) -> Iterator[Finding]:
                             " a later change of this form never reaches the running model"
                         )
                         yield framework.finding("model-form", folder, item, message)
-                if not path.endswith(("transformer", "explainer")) and _is_custom(predictor):
+                if not path.endswith(("transformer", "explainer")) and _without_model(predictor):
                     message = (
                         f"{path}.model: missing: no release names what this predictor serves, and the cluster refuses"
                         f" it; write {path}.model with one storageUri, or make the server a Deployment"
@@ -129,8 +129,8 @@ def check_model_form(repository: Repository) -> Iterator[Finding]:
                         yield framework.finding("model-form", folder, item, message)
 
 
-def _is_custom(predictor: Any) -> bool:
-    """Whether a predictor is all containers of its own, without a model in any form."""
+def _without_model(predictor: Any) -> bool:
+    """Whether a predictor has no model in any form, so that its own containers are all that it is."""
     return isinstance(predictor, dict) and not any(predictor.get(name) for name in ("model", *workloads.FRAMEWORKS))
 
 
