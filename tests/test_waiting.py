@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from conftest import Checkout
@@ -68,6 +70,22 @@ def test_a_silent_server_is_given_up(plain: Checkout, scheme: str, call: str, mo
     assert line.startswith(f"git {call}: no end after 0.3 s of waiting for the remote (")
     assert "origin" in line and waiting.VARIABLE in line
     assert list((plain.root / ".git").rglob("*.lock")) == []
+
+
+def test_ssh_is_told_to_give_up_and_to_ask_nobody(
+    plain: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ssh that writes down what it is told, in the place of the real one."""
+    (tmp_path / "ssh").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/told\n')
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv(waiting.VARIABLE, "7")
+
+    with pytest.raises(GitError):
+        Git(plain.root).remote_tip("ssh://127.0.0.1/a.git", "cicd")
+
+    for option in ("BatchMode=yes", "ConnectTimeout=7", "ServerAliveInterval=7", "ServerAliveCountMax=1"):
+        assert f"-o {option}" in (tmp_path / "told").read_text()
 
 
 @pytest.mark.parametrize(("answer", "drip"), [(HALF, False), (HALF, True), (b"HTTP/1.1 200 OK\r\nX: " + HALF, True)])

@@ -31,8 +31,8 @@ def patience() -> float:
 def git(
     command: Sequence[str], args: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: bytes | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """Runs git: `command` and its settings, then `args`. Where nobody is at a terminal it asks for no name, password or
-    passphrase.
+    """Runs git: `command` and its settings, then `args`. It asks for no name or password, and ssh for no passphrase
+    where nobody is at a terminal.
 
     What asks a remote ends, with all that it started, when its time is over. It stays in this process's group: whatever
     ends that, a terminal that closes or a runner that is cancelled, ends the push as well. Raises Refused when the time
@@ -43,7 +43,7 @@ def git(
     try:
         limited = _ssh(command, cwd, env) if remote else {}
         with subprocess.Popen(
-            [*command, *limits, *args], cwd=cwd, env={**limited, **env, "GIT_TERMINAL_PROMPT": str(int(_attended()))},
+            [*command, *limits, *args], cwd=cwd, env={**limited, **env, "GIT_TERMINAL_PROMPT": "0"},
             stdin=None if stdin is None else subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         ) as process:  # fmt: skip
             try:
@@ -71,16 +71,12 @@ def _ssh(command: Sequence[str], cwd: Path, env: Mapping[str, str]) -> dict[str,
         return {}
     wait = math.ceil(patience())
     options = {
-        "BatchMode": "no" if _attended() else "yes",
+        "BatchMode": "no" if sys.stdin and sys.stdin.isatty() else "yes",
         "ConnectTimeout": wait,
         "ServerAliveInterval": wait,
         "ServerAliveCountMax": 1,
     }
     return {"GIT_SSH_COMMAND": " ".join(["ssh", *(f"-o {name}={value}" for name, value in options.items())])}
-
-
-def _attended() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
