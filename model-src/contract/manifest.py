@@ -207,7 +207,7 @@ class Manifest(_Facts):
 
     @property
     def sha256(self) -> str:
-        """`sha256:` and 64 hex digits of its bytes, by which a release names the manifest itself."""
+        """`sha256:` and 64 hex digits of its bytes: of all that it has, and not of the files alone as the digest is."""
         return f"sha256:{hashlib.sha256(self.text).hexdigest()}"
 
     @property

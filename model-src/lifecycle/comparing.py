@@ -131,7 +131,13 @@ def _words(described: Manifest) -> str:
 
 
 def _answered(served: Served, rows: pd.DataFrame, model: Model) -> pd.DataFrame:
-    answers = served.predict(rows[model.features].to_numpy(dtype=np.float32))
+    found = served.predict(rows[model.features].to_numpy(dtype=np.float32))
+    answers = [one for one in found if one]
+    if len(answers) < len(found):
+        raise Refused(
+            f"{served.manifest.version}: has no finite answer for {len(found) - len(answers)} of {len(found)} held-out"
+            " rows; train another"
+        )
     columns: dict[str, Any] = {PREDICTION: [one.answer for one in answers]}
     for name in served.labels:
         columns[f"{PROBABILITY}{name}"] = [(one.probabilities or {})[name] for one in answers]

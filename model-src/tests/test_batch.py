@@ -262,6 +262,24 @@ def test_a_regression_gives_numbers_and_takes_what_is_missing(regression: None, 
     assert list(objects[0]) == ["a", "b", "prediction", "model_version"]
 
 
+def test_a_row_without_a_finite_answer_is_a_bad_row(
+    regression: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.csv").write_text("b,a\n2,1\n3e38,1\n-3e38,1\n1,2\n")
+    (tmp_path / "in.jsonl").write_text('{"a": 1, "b": 2}\n{"a": 1, "b": 3e38}\n')
+
+    assert run(f"{tmp_path}/in.csv", f"{tmp_path}/out.csv", "--max-bad-rows", "1") == 1
+    assert "line 3: the model has no finite answer for this row" in capsys.readouterr().err
+    assert run(f"{tmp_path}/in.csv", f"{tmp_path}/out.csv", "--max-bad-rows", "2") == 0
+    assert run(f"{tmp_path}/in.jsonl", f"{tmp_path}/out.jsonl", "--max-bad-rows", "1") == 0
+
+    rows = list(csv.DictReader(get(f"{tmp_path}/out.csv").splitlines()))
+    assert [row["prediction"] for row in rows] == ["21.0", "12.0"]
+    rejected = [json.loads(line) for line in get(f"{tmp_path}/out.csv.rejected").splitlines()]
+    assert [(row["line"], row["row"]) for row in rejected] == [(3, "3e38,1\n"), (4, "-3e38,1\n")]
+    assert json.loads(get(f"{tmp_path}/out.jsonl.rejected"))["line"] == 2
+
+
 # Faults
 
 NEEDED = '{"sepal_length": 5.3, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2'
