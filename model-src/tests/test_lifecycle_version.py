@@ -49,7 +49,8 @@ def test_the_version_is_complete_and_says_where_it_comes_from(name: str, request
     data = repository.source / "models" / name / "data/raw.csv"
 
     assert sorted(contents(folder)) == [
-        "manifest.json", "onnx/model.onnx", "reference/reference.csv", "sagemaker/model.tar.gz", "sklearn/model.joblib",
+        "manifest.json", "onnx/model.onnx", "reference/reference.csv", "sagemaker/model.tar.gz", "signature.json",
+        "sklearn/model.joblib",
     ]  # fmt: skip
     assert [file.model_dump() for file in described.files] == [file._asdict() for file in hash_folder(folder)]
     assert described.digest == version_digest((file.path, file.sha256) for file in described.files)
@@ -315,7 +316,7 @@ def test_a_draft_is_marked_and_not_registered(repository: Repository, capsys: py
     code.write_text(code.read_text() + "# changed\n")
     (line,) = refusal(capsys, "version", "lily", "--draft")
     assert line == (
-        "error: models/lily/dvc.yaml: not up to date: tune, train, evaluate;"
+        "error: models/lily/dvc.yaml: not up to date: tune, train, evaluate, package;"
         " run `dvc repro models/lily/dvc.yaml` and commit its lock"
     )
 
