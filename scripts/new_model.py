@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import keyword
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from gitops.repo.git import Git
 from gitops.repo.snapshot import Snapshot
 
 import skeletons
+from contract import temporary
 from contract.errors import Refused
 
 SOURCE = "model-src"
@@ -201,11 +201,11 @@ def write(root: Path, plan: Plan) -> None:
 def add(git: Git, plan: Plan) -> None:
     """Every folder appears by one rename from git's own folder, where nothing is left in the way."""
     own = Path(git.text("rev-parse", "--absolute-git-dir"))
-    with tempfile.TemporaryDirectory(prefix="gitops-new-", dir=own) as holder:
-        write(Path(holder), plan)
+    with temporary.folder("gitops-new-", own) as holder:
+        write(holder, plan)
         for folder in plan.folders:
             (git.root / folder).parent.mkdir(exist_ok=True)
-            (Path(holder) / folder).rename(git.root / folder)
+            (holder / folder).rename(git.root / folder)
 
 
 def steps(plan: Plan, model: str, app: str | None, tree: Snapshot) -> list[str]:

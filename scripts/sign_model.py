@@ -19,6 +19,7 @@ from gitops.models.s3 import Store
 from gitops.repo.policy import POLICY_FILE
 from gitops.repo.snapshot import Snapshot
 
+from contract.digest import MANIFEST
 from contract.errors import Refused
 from contract.uri import parse_uri
 
@@ -39,6 +40,7 @@ def sign(args: argparse.Namespace) -> None:
         raise Refused(f"--sign-keyless: {POLICY_FILE} asks for no signature of an identity; add `signing:` there")
     bucket = Store(uri.bucket)
     manifest = store.verify(bucket, uri, None)
+    signing.require_expected(manifest, args.expect, f"{uri}{MANIFEST}")
     cli.say(f"{uri.model} {uri.version}: code {manifest.code_commit[:12]}, MLflow run {manifest.mlflow_run[:12]}")
     for metric, value in manifest.metrics.items():
         cli.say(f"  {metric} {value}")

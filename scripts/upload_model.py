@@ -8,6 +8,8 @@ standard AWS ones (AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_PROFILE, ...).
 
 A signature is stored before the manifest: one that is made here with --sign-key or --sign-keyless, or, where the policy
 names whose is asked for, one that lies beside the manifest (manifest.json.sig, manifest.json.sigstore.json).
+With --expect, only the manifest with this SHA-256 is uploaded or signed, and only if its code commit is that of the
+model's code that is checked out: files that come from another machine or job may have been replaced on the way.
 
   python scripts/upload_model.py --model wine --artifacts model-src/artifacts/wine --bucket s3://mlops-prod
   python scripts/upload_model.py --model wine --artifacts model-src/artifacts/wine \\
@@ -34,6 +36,7 @@ from contract.errors import Refused
 from contract.manifest import Manifest
 from contract.manifest import parse as parse_manifest
 from contract.uri import VersionURI
+from packing import lineage
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,6 +52,8 @@ def upload(args: argparse.Namespace) -> None:
     bucket = s3.model_bucket(args.bucket, args.root)
     signer = signing.asked(Snapshot(args.root))
     manifest = read_artifacts(args.artifacts, args.model)
+    if args.expect:
+        require_provenance(manifest, args)
     planned = signing.planned(signer, args.sign_key, args.sign_keyless) or beside(args.artifacts, manifest, signer)
     uri, added = stored_version(bucket, manifest), 0
     if uri is None:
@@ -85,6 +90,18 @@ def read_artifacts(folder: Path, model: str) -> Manifest:
     if faults:
         raise Refused(*faults)
     return manifest
+
+
+def require_provenance(manifest: Manifest, args: argparse.Namespace) -> None:
+    """Raises Refused unless the manifest is the one that is expected, of the code that is checked out."""
+    source = str(args.artifacts / MANIFEST)
+    signing.require_expected(manifest, args.expect, source)
+    code = lineage.find(args.root / "model-src", manifest.model)
+    if manifest.code_commit != code.commit:
+        raise Refused(
+            f"{source}: code_commit: {manifest.code_commit}, but the code that is checked out is of {code.commit};"
+            " train from this commit"
+        )
 
 
 def stored_version(bucket: Store, manifest: Manifest) -> VersionURI | None:

@@ -31,7 +31,7 @@ from gitops.repo import layout
 
 import skeletons
 from contract.digest import MANIFEST, version_digest
-from contract.manifest import Manifest
+from contract.manifest import SIGNATURE, Manifest, dump_signature, signature_of
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "tests/sample"
@@ -329,7 +329,12 @@ def package(
 ) -> Version:
     """Packages a model whose bytes are made up: what the commands check of a model is its manifest and digest. `more`
     are texts by path."""
-    files = {"onnx/model.onnx": f"onnx {content}", "sklearn/model.joblib": f"joblib {content}"} | dict(more or {})
+    signature = changed.pop("signature", None) or signature_of([("sepal_length", False)], ["setosa", "versicolor"])
+    files = {
+        "onnx/model.onnx": f"onnx {content}",
+        "sklearn/model.joblib": f"joblib {content}",
+        SIGNATURE: dump_signature(signature).decode(),
+    } | dict(more or {})
     for path, text in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text)
@@ -340,17 +345,14 @@ def package(
     digest = version_digest((str(file["path"]), str(file["sha256"])) for file in listed)
     version = f"{DATE}-{digest.removeprefix('sha256:')[:12]}"
     data = {
-        "schema": 1,
+        "schema": 2,
         "model": model,
         "version": version,
         "digest": digest,
         "files": listed,
         "metrics": {"accuracy": 0.9556, "macro_f1": 0.955},
         "parameters": {"n_estimators": 100},
-        "signature": {
-            "inputs": [{"name": "sepal_length", "type": "float32"}],
-            "outputs": {"labels": ["setosa", "versicolor"]},
-        },
+        "signature": signature.model_dump(),
         "code_commit": CODE_COMMIT,
         "data_digest": f"sha256:{'d' * 64}",
         "evaluation_set_digest": f"sha256:{'e' * 64}",

@@ -14,6 +14,8 @@ from conftest import BUCKET, IMAGE, ROOT, S3, Checkout, Version, make_checkout, 
 
 from gitops.releases.release import Target
 
+from contract.manifest import signature_of
+
 INPUTS = ["sepal_length", "sepal_width"]
 LABELS = ["setosa", "versicolor"]
 
@@ -33,10 +35,9 @@ def kept(whole_template: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
         values, label = flower(row)
         writer.writerow([*values, label, label])
     checkout = make_checkout(whole_template, tmp_path_factory.mktemp("monitored"))
-    inputs = [{"name": name, "type": "float32"} for name in INPUTS]
     made = package(
         checkout.root.parent / "artifacts",
-        signature={"inputs": inputs, "outputs": {"labels": LABELS}},
+        signature=signature_of([(name, False) for name in INPUTS], LABELS),
         more={"reference/reference.csv": text.getvalue()},
     )
     write_release(checkout.root, Target("lily-sklearn", "dev"), made, "sklearn")

@@ -33,8 +33,10 @@ from gitops.repo.policy import POLICY_FILE, SigningPolicy, read_policy
 
 from contract import signature
 from contract.errors import Refused
+from contract.manifest import parse
 from contract.signature import Key
 from contract.uri import parse_uri
+from packing import lineage
 
 PUBLIC = "base/api/signed/model-signing.pub"
 IDENTITY = "https://github.com/example-org/model-gitops/.github/workflows/mlops-pipeline.yml@refs/heads/cicd"
@@ -140,9 +142,9 @@ def unsigned(version: Version) -> str:
 def test_a_version_is_signed_on_upload_and_released(asking: Checkout, packaged: Version, pair: Pair, s3: S3) -> None:
     done = upload(asking, packaged, "--sign-key", pair.private)
 
-    assert done == Result(0, f"{packaged.uri}\n", f"uploaded 4 objects\nsigned by the key {pair.private}\n")
+    assert done == Result(0, f"{packaged.uri}\n", f"uploaded 5 objects\nsigned by the key {pair.private}\n")
     assert names(s3, packaged) == sorted(
-        ["onnx/model.onnx", "sklearn/model.joblib", "manifest.json", name(packaged, pair)]
+        ["onnx/model.onnx", "signature.json", "sklearn/model.joblib", "manifest.json", name(packaged, pair)]
     )
     assert bump(asking, packaged).code == 0
 
@@ -235,7 +237,7 @@ def test_without_a_policy_a_version_may_be_signed_or_not(
 def test_an_unsigned_upload_is_stored_and_said_to_be_unsigned(asking: Checkout, packaged: Version, s3: S3) -> None:
     done = upload(asking, packaged)
 
-    assert done == Result(0, f"{packaged.uri}\n", f"uploaded 3 objects\n{unsigned(packaged)}\n")
+    assert done == Result(0, f"{packaged.uri}\n", f"uploaded 4 objects\n{unsigned(packaged)}\n")
 
 
 def test_a_dry_run_signs_nothing(asking: Checkout, packaged: Version, pair: Pair, s3: S3) -> None:
@@ -372,7 +374,9 @@ def stray(asking: Checkout, packaged: Version, pair: Pair, s3: S3) -> bytes:
             upload(asking, packaged, "--sign-key", pair.private)
         os._exit(0)
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
-    assert names(s3, packaged) == sorted(["onnx/model.onnx", "sklearn/model.joblib", name(packaged, pair)])
+    assert names(s3, packaged) == sorted(
+        ["onnx/model.onnx", "signature.json", "sklearn/model.joblib", name(packaged, pair)]
+    )
     return get(s3, packaged, name(packaged, pair))
 
 
@@ -496,7 +500,7 @@ FAULTS: dict[str, tuple[Callable[[Version, Pair, Pair, S3], None], str]] = {
 @pytest.fixture
 def signed_alone(packaged: Version, pair: Pair, s3: S3) -> Version:
     """A signed version in the bucket, where no repository is needed."""
-    for path in ("onnx/model.onnx", "sklearn/model.joblib", "manifest.json"):
+    for path in ("onnx/model.onnx", "signature.json", "sklearn/model.joblib", "manifest.json"):
         put(s3, packaged, path, (packaged.folder / path).read_bytes())
     put(s3, packaged, name(packaged, pair), signed_by(packaged, pair))
     verified = store.verify(Store(BUCKET), parse_uri(packaged.uri), pair.key)
@@ -870,7 +874,7 @@ def test_without_an_identity_in_the_policy_nothing_is_signed_without_a_key(
 ) -> None:
     done = upload(asking, packaged, "--sign-keyless")
 
-    assert done == Result(0, f"{packaged.uri}\n", f"uploaded 3 objects\n{unsigned(packaged)}\n")
+    assert done == Result(0, f"{packaged.uri}\n", f"uploaded 4 objects\n{unsigned(packaged)}\n")
 
 
 @pytest.mark.usefixtures("offline")
@@ -978,3 +982,80 @@ def test_the_library_is_asked_to_sign_and_to_verify_as_the_policy_says(
         {"verified": text, "by": library.bundle},
     ]
     assert signing.name(text, Identity(IDENTITY, ISSUER)) in names(s3, packaged)
+
+
+# Only what was trained
+
+
+def test_nothing_is_uploaded_or_signed_but_the_manifest_that_was_trained(
+    whole_checkout: Checkout, s3: S3, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(signing.new_private_key())
+    code = lineage.find(whole_checkout.root / "model-src", "lily").commit
+    made = package(tmp_path / "made", code_commit=code)
+    expected = parse((made.folder / "manifest.json").read_bytes(), "made").sha256
+    changes: list[dict[str, Any]] = [
+        {"metrics": {"accuracy": 1.0}},
+        {"evaluation_set_digest": f"sha256:{'1' * 64}"},
+        {"mlflow_run": "0" * 32},
+        {"frameworks": {"python": "3.12.9"}},
+    ]
+    others = [package(tmp_path / str(n), **({"code_commit": code} | change)) for n, change in enumerate(changes)]
+
+    def upload(version: Version) -> Result:
+        options = ("--bucket", f"s3://{BUCKET}", "--sign-key", key, "--expect", expected)
+        return whole_checkout.run("upload_model", "--model", "lily", "--artifacts", version.folder, *options)
+
+    def refused() -> list[str]:
+        """What is stored after each of the others was refused."""
+        for other in others:
+            done = upload(other)
+            assert done.code == 1 and f"but --expect is {expected}" in done.err
+        return s3.keys()
+
+    assert refused() == []
+    assert upload(made).code == 0
+    before = s3.keys()
+    assert refused() == before
+
+
+def test_what_other_code_made_is_not_uploaded_where_its_provenance_is_asked_for(
+    whole_checkout: Checkout, s3: S3, tmp_path: Path
+) -> None:
+    made = package(tmp_path / "made")
+    expected = parse((made.folder / "manifest.json").read_bytes(), "made").sha256
+    code = lineage.find(whole_checkout.root / "model-src", "lily").commit
+
+    done = whole_checkout.run(
+        "upload_model",
+        "--model",
+        "lily",
+        "--artifacts",
+        made.folder,
+        "--bucket",
+        f"s3://{BUCKET}",
+        "--expect",
+        expected,
+    )
+
+    assert (done.code, s3.keys()) == (1, [])
+    assert done.err == (
+        f"error: {made.folder}/manifest.json: code_commit: {'c0de' * 10}, but the code that is checked out is of"
+        f" {code}; train from this commit\n"
+    )
+
+
+def test_a_stored_version_is_signed_only_if_it_is_the_expected_one(
+    whole_checkout: Checkout, s3: S3, version: Version, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(signing.new_private_key())
+    before = s3.keys()
+
+    done = whole_checkout.run(
+        "sign_model", "--model-uri", version.uri, "--sign-key", key, "--expect", f"sha256:{'0' * 64}"
+    )
+
+    assert (done.code, s3.keys()) == (1, before)
+    assert f"{version.uri}manifest.json: sha256:" in done.err

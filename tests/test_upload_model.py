@@ -15,7 +15,7 @@ from conftest import BUCKET, DATE, ROOT, S3, SAMPLE, Result, Version, package, r
 
 from gitops.models.s3 import Store
 
-FILES = ["onnx/model.onnx", "sklearn/model.joblib"]
+FILES = ["onnx/model.onnx", "signature.json", "sklearn/model.joblib"]
 
 
 @pytest.fixture(autouse=True)
@@ -68,14 +68,14 @@ def refuses(done: Result, *lines: str) -> None:
 def test_an_upload_stores_every_file_and_prints_the_uri_alone(packaged: Version, s3: S3) -> None:
     done = upload(packaged)
 
-    assert done == Result(0, f"{packaged.uri}\n", "uploaded 3 objects\n")
+    assert done == Result(0, f"{packaged.uri}\n", "uploaded 4 objects\n")
     assert stored(s3) == complete(packaged)
 
 
 def test_the_bucket_of_the_policy_is_the_default(packaged: Version) -> None:
     done = run("upload_model", "--model", "lily", "--artifacts", packaged.folder, "--json")
 
-    assert json.loads(done.out) == {"uri": packaged.uri, "digest": packaged.digest, "added": 3, "dry_run": False}
+    assert json.loads(done.out) == {"uri": packaged.uri, "digest": packaged.digest, "added": 4, "dry_run": False}
 
 
 @pytest.mark.parametrize("there", [[], FILES[:1], FILES])
@@ -86,7 +86,7 @@ def test_a_dry_run_counts_what_is_missing_and_stores_nothing(there: list[str], p
 
     done = upload(packaged, "--dry-run")
 
-    assert done == Result(0, f"{packaged.uri}\n", f"would upload {3 - len(there)} objects\n")
+    assert done == Result(0, f"{packaged.uri}\n", f"would upload {4 - len(there)} objects\n")
     assert objects(s3) == before
 
 
@@ -135,11 +135,11 @@ def test_signatures_beside_the_files_are_neither_uploaded_nor_in_the_way(package
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
 def test_an_upload_interrupted_at_any_object_is_no_version_until_the_next_completes_it(
     moment: str, number: int, packaged: Version, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add, calls = Store.add, iter(range(3))
+    add, calls = Store.add, iter(range(4))
 
     def interrupted(*args: Any) -> bool:
         last = next(calls) == number

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -15,6 +17,8 @@ import yaml
 from conftest import BUCKET, ROOT, S3, Checkout, Version, package, write_release
 
 from gitops.releases.release import Target
+
+from packing import lineage
 
 FILES = sorted((ROOT / ".github/workflows").glob("*.yml"))
 WORKFLOWS: dict[str, Any] = {file.stem: yaml.load(file.read_text(), yaml.BaseLoader) for file in FILES}
@@ -268,24 +272,91 @@ def test_a_model_is_compared_with_the_version_of_it_that_production_runs(checkou
     assert compared("lil") == "-m lifecycle compare lil --with s3://unreleased/\n"
 
 
+def sha256_of(version: Version) -> str:
+    return f"sha256:{hashlib.sha256((version.folder / 'manifest.json').read_bytes()).hexdigest()}"
+
+
+def test_what_was_trained_is_settled_before_any_job_has_a_right(tmp_path: Path) -> None:
+    """The step as it stands; it is in a job without rights, which runs nothing that was checked out or downloaded."""
+    jobs, output = WORKFLOWS["mlops-pipeline"]["jobs"], tmp_path / "output"
+    versions = {
+        name: package(tmp_path / f"made/artifacts-{name}", model=name) for name in ("lily", "lily-2", "wine_red")
+    }
+
+    subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", script("mlops-pipeline", "made", "sha256sum")],
+        cwd=tmp_path, env=os.environ | {"GITHUB_OUTPUT": str(output)}, check=True,
+    )  # fmt: skip
+    told = json.loads(output.read_text().removeprefix("manifests="))
+
+    assert told == {name: sha256_of(version) for name, version in versions.items()}
+    assert (jobs["made"]["needs"], jobs["made"]["permissions"]) == ("train", {})
+    assert [step.get("uses", "").partition("@")[0] for step in jobs["made"]["steps"]] == [
+        "actions/download-artifact", "",
+    ]  # fmt: skip
+    for name, job in jobs.items():
+        takes = any("download-artifact" in step.get("uses", "") for step in job["steps"])
+        if takes and name != "made":
+            assert "made" in job["needs"], name
+            assert job["env"]["MADE"] == "${{ needs.made.outputs.manifests }}"
+            assert any('<<< "$MADE"' in step.get("run", "") for step in job["steps"])
+
+
+def test_a_job_that_signs_names_what_it_signs() -> None:
+    signing = [step["run"] for name in WORKFLOWS for _, step in steps(name) if "--sign-" in step.get("run", "")]
+
+    assert signing
+    assert all('--expect "$made"' in run for run in signing)
+
+
+@pytest.mark.parametrize("right", ["id-token", "secrets."])
+def test_no_job_with_a_key_reads_a_format_that_can_run_code(right: str) -> None:
+    """Training alone unpickles, and it has neither; what it made is only read as ONNX and hashed elsewhere."""
+    for workflow in WORKFLOWS.values():
+        for job in workflow["jobs"].values():
+            if right in str(job):
+                runs = " ".join(step.get("run", "") for step in job["steps"])
+                assert not re.search(r"dvc repro|lifecycle version|joblib|pickle|generate_data", runs)
+
+
+def test_comparing_before_the_release_refuses_another_manifest(tmp_path: Path) -> None:
+    made = package(tmp_path / "model-src/artifacts/lily")
+
+    def code(**manifests: str) -> int:
+        command = ["bash", "-e", "-c", script("mlops-pipeline", "compare", "--check")]
+        return subprocess.run(
+            command, cwd=tmp_path, env=os.environ | {"MODEL": "lily", "MADE": json.dumps(manifests)}
+        ).returncode
+
+    assert (code(lily=sha256_of(made)), code(lily=f"sha256:{'0' * 64}"), code(lil=sha256_of(made))) == (0, 1, 1)
+
+
 def test_the_pipeline_uploads_and_proposes_a_release_in_dev(checkout: Checkout, s3: S3, tmp_path: Path) -> None:
     """Its last steps as they stand, with a program that writes down what GitHub would be asked."""
-    made = package(checkout.root / "artifacts/lily")
+    code = lineage.find(checkout.root / "model-src", "lily")
+    made = package(checkout.root / "artifacts/lily", code_commit=code.commit)
     (checkout.root / ".venv").symlink_to(ROOT / ".venv")
     asked, output = tmp_path / "asked", tmp_path / "output"
     (tmp_path / "gh").write_text(f'#!/bin/sh\n{{ printf "%s|" "$@"; echo; }} | head -n 1 >> {asked}\n')
     (tmp_path / "gh").chmod(0o755)
     before = checkout.tip()
 
-    def step(part: str, **variables: str) -> None:
+    def step(part: str, code: int = 0, **variables: str) -> str:
         known = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "MODEL": "lily", "GITHUB_OUTPUT": str(output)}
         done = subprocess.run(
             ["bash", "-e", "-c", script("mlops-pipeline", "release", part)],
             cwd=checkout.root, env=os.environ | known | variables, capture_output=True, text=True,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == code, done.stderr
+        return done.stderr
 
-    step("bump_model.py")
+    other = f"sha256:{'0' * 64}"
+    assert f"manifest.json: {sha256_of(made)}, but --expect is {other}" in step(
+        "bump_model.py", 1, MADE=json.dumps({"lily": other})
+    )
+    assert "--expect: 'null' is not sha256:" in step("bump_model.py", 2, MADE=json.dumps({"lil": sha256_of(made)}))
+    assert (s3.keys(), output.exists()) == ([], False)
+    step("bump_model.py", MADE=json.dumps({"lily": sha256_of(made)}))
     name, commit = output.read_text().strip().split("=")
     step("gh pr create", COMMIT=commit, GITHUB_RUN_ID="7", GITHUB_RUN_ATTEMPT="1")
 

@@ -13,6 +13,8 @@ from contract.manifest import Manifest
 from contract.signature import Key
 from contract.uri import VersionURI
 
+VARIABLE = "MODEL_MANIFEST"
+"""By which whatever loads a model is told the manifest's SHA-256."""
 MANIFEST_LIMIT = 1 << 20
 """Bytes. A manifest has a few thousand; what is larger is not read."""
 
@@ -28,11 +30,13 @@ class Expected:
     """As the release names it; None for a version that no release names."""
     key: Key | None
     """Whose signature it must have; None if it need not be signed."""
+    manifest: str | None = None
+    """`sha256:` and 64 hex digits of the manifest's bytes; None for a release that does not name it."""
 
 
-def expected(digest: str | None, environment: Mapping[str, str]) -> Expected:
+def expected(digest: str | None, environment: Mapping[str, str], manifest: str | None = None) -> Expected:
     """Raises Refused for a MODEL_PUBLIC_KEY that is no key."""
-    return Expected(digest, signature.key_of(environment))
+    return Expected(digest, signature.key_of(environment), manifest)
 
 
 def read_manifest(read: Read, wanted: Expected, uri: VersionURI | None = None) -> Manifest:
@@ -43,6 +47,12 @@ def read_manifest(read: Read, wanted: Expected, uri: VersionURI | None = None) -
     text = read(MANIFEST, MANIFEST_LIMIT)
     if len(text) > MANIFEST_LIMIT:
         raise Refused(f"{MANIFEST}: larger than {MANIFEST_LIMIT} bytes, so it is none")
+    found = f"sha256:{hashlib.sha256(text).hexdigest()}"
+    if wanted.manifest not in (None, found):
+        raise Refused(
+            f"{MANIFEST}: {VARIABLE} is {wanted.manifest}, but the stored one has {found}; it was altered after the"
+            " release: find out who wrote it"
+        )
     if wanted.key:
         signature.require(read, text, wanted.key)
     described = manifest.parse(text, MANIFEST)

@@ -93,10 +93,10 @@ def refuse_incompatible(old: Manifest, new: Manifest) -> None:
     if old.model != new.model:
         raise Refused(f"{new.model} {new.version}: not the same model as {old.model} {old.version}")
     before, after = old.signature, new.signature
-    if [one.name for one in before.inputs] != [one.name for one in after.inputs]:
+    if before.names != after.names:
         raise Refused(
-            f"signature.inputs: {new.version} takes {', '.join(one.name for one in after.inputs)}, but {old.version}"
-            f" takes {', '.join(one.name for one in before.inputs)}: its callers would be answered wrongly;"
+            f"signature.inputs: {new.version} takes {', '.join(after.names)}, but {old.version}"
+            f" takes {', '.join(before.names)}: its callers would be answered wrongly;"
             " deploy it as an app of its own"
         )
     if narrowed := [a.name for b, a in zip(before.inputs, after.inputs, strict=True) if b.nullable and not a.nullable]:
@@ -127,12 +127,17 @@ def table(found: Comparison) -> str:
 
 
 def _words(described: Manifest) -> str:
-    outputs = described.signature.outputs
-    return ", ".join(outputs.labels) if outputs.labels else str(outputs.value)
+    return ", ".join(described.signature.labels) or str(described.signature.quantity)
 
 
 def _answered(served: Served, rows: pd.DataFrame, model: Model) -> pd.DataFrame:
-    answers = served.predict(rows[model.features].to_numpy(dtype=np.float32))
+    found = served.predict(rows[model.features].to_numpy(dtype=np.float32))
+    answers = [one for one in found if one]
+    if len(answers) < len(found):
+        raise Refused(
+            f"{served.manifest.version}: has no finite answer for {len(found) - len(answers)} of {len(found)} held-out"
+            " rows; train another"
+        )
     columns: dict[str, Any] = {PREDICTION: [one.answer for one in answers]}
     for name in served.labels:
         columns[f"{PROBABILITY}{name}"] = [(one.probabilities or {})[name] for one in answers]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contract.errors import Refused
-from contract.manifest import Input, Kind, Outputs, Signature
+from contract.manifest import Kind, Signature, signature_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,13 +42,8 @@ class Model:
 
     def signature(self, labels: Sequence[str]) -> Signature:
         """What a version takes and gives; `labels` in the order of a classifier's probabilities."""
-        return Signature(
-            inputs=[
-                Input(name=name, type="float32", nullable=bool(self.schema.columns[name].nullable))
-                for name in self.features
-            ],
-            outputs=Outputs(value=self.target) if self.kind == "regression" else Outputs(labels=list(labels)),
-        )
+        inputs = [(name, bool(self.schema.columns[name].nullable)) for name in self.features]
+        return signature_of(inputs, quantity=self.target) if self.kind == "regression" else signature_of(inputs, labels)
 
 
 class Files:

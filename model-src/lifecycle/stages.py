@@ -179,7 +179,9 @@ def package(name: str) -> None:
     )
     with files.staged_folder(paths.package) as folder:
         parity = pack.write_flavours(folder, paths.fitted, pipeline, inputs, held_out)
-        pack.write_sagemaker(folder, found.signature(list(tables.read_json(paths.evaluated)["per_class"])))
+        signature = found.signature(list(tables.read_json(paths.evaluated)["per_class"]))
+        pack.write_signature(folder, signature)
+        pack.write_sagemaker(folder, signature)
         tables.write(folder / pack.REFERENCE, reference)
     _say(f"ONNX and scikit-learn agree on {parity.rows} rows, to {parity.worst_error:.1g}")
 

@@ -77,14 +77,14 @@ def make(
             problem.experiment,
         )
         described = manifest.Manifest(
-            schema=1,
+            schema=2,
             model=model.name,
             version=version,
             digest=version_digest,
             files=[manifest.File(**file._asdict()) for file in hashed],
             metrics=metrics(evaluated),
             parameters=parameters,
-            signature=model.signature(list(evaluated["per_class"])),
+            signature=pack.read_signature(folder),
             code_commit=code.commit,
             data_digest=facts["data_digest"],
             evaluation_set_digest=facts["evaluation_set_digest"],

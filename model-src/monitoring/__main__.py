@@ -99,7 +99,7 @@ def judge(args: argparse.Namespace) -> int:
             f" {wanted} are needed: there is no verdict; take a longer --window"
         )
 
-    inputs = [column.name for column in described.signature.inputs]
+    inputs = described.signature.names
     labels = described.kind == "classification"
     known = current[current[drift.TARGET].notna()]
     # What libraries print for their programmers is no reason of ours.

@@ -99,14 +99,14 @@ def _parsed(form: type[Form], place: Place, name: str, malformed: list[str]) -> 
 
 
 def _misfit(line: Line, described: Manifest) -> str | None:
-    names = [column.name for column in described.signature.inputs]
+    names = described.signature.names
     if [*line.features] != names:
         return f"features: {', '.join(line.features)}, but the model takes {', '.join(names)}"
     return _wrong_answer("prediction", line.prediction, described)
 
 
 def _wrong_answer(name: str, answer: str | float, described: Manifest) -> str | None:
-    labels = described.signature.outputs.labels
+    labels = described.signature.labels
     if not labels:
         return f"{name}: {answer!r} is not a number" if isinstance(answer, str) else None
     return None if answer in labels else f"{name}: {answer!r} is not one of {', '.join(labels)}"
@@ -134,7 +134,7 @@ def _labels(place: Place, described: Manifest, lines: Sequence[Line], malformed:
 
 
 def _frame(lines: Sequence[Line], known: dict[Key, str | float], described: Manifest) -> pd.DataFrame:
-    names = [column.name for column in described.signature.inputs]
+    names = described.signature.names
     frame = pd.DataFrame([line.features for line in lines], columns=names).astype(float)
     frame.insert(0, "time", [line.time for line in lines])
     frame[PREDICTION] = [line.prediction for line in lines]

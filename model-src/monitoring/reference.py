@@ -39,7 +39,7 @@ def read(place: Place, expected: Expected) -> tuple[Manifest, pd.DataFrame]:
 
 def parse(content: bytes, described: Manifest, source: str) -> pd.DataFrame:
     """Raises Refused, naming `source`, unless the bytes are a reference of this model."""
-    inputs = [column.name for column in described.signature.inputs]
+    inputs = described.signature.names
     answers = str if described.kind == "classification" else float
     try:
         frame = pd.read_csv(

@@ -9,10 +9,10 @@ main.
 from __future__ import annotations
 
 import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from contract import waiting
 from contract.errors import Refused
 
 TRAILER = "Main-Commit"
@@ -83,12 +83,7 @@ def _git(source: Path, *args: str) -> str:
     """What git prints. Raises Refused with git's own words when it fails."""
     # A hook or an alias that calls us sets these, which would point git at another repository.
     inherited = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE")}
-    try:
-        done = subprocess.run(
-            ["git", *args], cwd=source, capture_output=True, env=inherited | {"LC_ALL": "C", "TZ": "UTC"}
-        )
-    except FileNotFoundError:
-        raise Refused("git: not installed; install it") from None
+    done = waiting.git(["git"], args, source, inherited | {"LC_ALL": "C", "TZ": "UTC"})
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
         raise Refused(*[f"git {args[0]}: {line}" for line in words])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import platform
 import shutil
 import tarfile
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract import manifest
+from contract import manifest, strict
 from contract.digest import MANIFEST, counts
 from contract.errors import Refused
 from packing import onnx_export
@@ -68,17 +67,27 @@ def write_flavours(
     return parity
 
 
+def write_signature(folder: Path, signature: manifest.Signature) -> None:
+    """Writes what the model takes and gives, which makes it part of the version's digest."""
+    (folder / manifest.SIGNATURE).write_bytes(manifest.dump_signature(signature))
+
+
+def read_signature(folder: Path) -> manifest.Signature:
+    """What write_signature() wrote. Raises Refused unless it is a signature."""
+    file = folder / manifest.SIGNATURE
+    return strict.parse(manifest.Signature, file.read_bytes(), str(file))
+
+
 def write_sagemaker(folder: Path, signature: manifest.Signature) -> None:
     """Writes the model as SageMaker takes it: a tar file with the ONNX model, its signature and, in code/, what the
     container runs. The same bytes for the same model: no times, no owners."""
     code = Path(__file__).with_name("sagemaker")
-    described = json.dumps(signature.model_dump(mode="json", exclude_none=True), indent=2) + "\n"
     needed = "".join(f"{name}=={version(name)}\n" for name in ("numpy", "onnxruntime"))
     members = {
         "code/inference.py": (code / "inference.py").read_bytes(),
         "code/requirements.txt": needed.encode(),
         ONNX.name: (folder / ONNX).read_bytes(),
-        "signature.json": described.encode(),
+        manifest.SIGNATURE: manifest.dump_signature(signature),
     }
     (folder / SAGEMAKER).parent.mkdir()
     archived = io.BytesIO()

@@ -12,11 +12,14 @@ if empty), REQUEST_LOG_SAMPLE (the share of rows to log, 1) and the standard AWS
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from types import FrameType
 
@@ -26,10 +29,15 @@ from contract import command
 from contract.errors import Refused
 from serving import model, request_log, settings
 from serving.app import create_app
+from serving.connection import Connection
 from serving.state import State
 
 # Requests under way get this long; with the drain it stays below the 30 seconds that Kubernetes gives a pod.
 FINISH_SECONDS = 20
+# Without a new connection for so long, there is none on its way.
+QUIET_SECONDS = 0.05
+# Callers who never stop opening connections are not waited for any longer.
+TAKE_SECONDS = 1
 
 
 class Server(uvicorn.Server):
@@ -45,6 +53,29 @@ class Server(uvicorn.Server):
         for listening in sockets or []:
             host, port, *_ = listening.getsockname()
             say(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._take_waiting(sockets or [])
+        await super().shutdown(sockets)
+
+    async def _take_waiting(self, sockets: list[socket.socket]) -> None:
+        """Takes the connections that the kernel has accepted already: closing would reset them.
+
+        Nobody is answered meanwhile, so that callers who wait for an answer open no others, and none is reset between
+        the last one and the close.
+        """
+        waiting, deadline = list[socket.socket](), time.monotonic() + TAKE_SECONDS
+        for listening in sockets:
+            listening.settimeout(QUIET_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                while time.monotonic() < deadline:
+                    waiting.append(listening.accept()[0])
+        for server in self.servers:
+            server.close()
+        for accepted in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: Connection(self.config, self.server_state, self.lifespan.state), accepted
+            )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if sig != signal.SIGTERM:
@@ -85,6 +116,8 @@ def serve(given: settings.Settings) -> int:
         log = request_log.RequestLog(request_log.open_sink(given.request_log_uri), given.request_log_sample, say)
     config = uvicorn.Config(
         create_app(state, log),
+        http=Connection,
+        ws="none",
         access_log=False,
         log_level="warning",
         timeout_graceful_shutdown=FINISH_SECONDS,

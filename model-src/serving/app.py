@@ -22,9 +22,10 @@ from prometheus_client import (
     generate_latest,
 )
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.model import Model, Prediction
+from serving.model import NO_ANSWER, Model, Prediction
 from serving.request_log import RequestLog
 from serving.state import State
 
@@ -33,6 +34,8 @@ BATCH_LIMIT = 1000
 BODY_LIMIT = 1 << 20
 """Bytes of a request's body."""
 FAULTS_SHOWN = 10
+GONE = 499
+"""The status by which requests are counted whose caller left before the answer; nginx's, which has one for it."""
 
 # The model computes in single precision; a larger number would become infinite.
 _LARGEST = float(np.finfo(np.float32).max)
@@ -88,6 +91,9 @@ class Metrics:
             registry=self.registry, buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
         )  # fmt: skip
         self.predictions = Counter("model_predictions", "Rows predicted.", ("label",), registry=self.registry)
+        self.unanswered = Counter(
+            "model_unanswered_rows", "Rows that the model gave no finite answer for.", registry=self.registry
+        )
         for counter in (log.written, log.dropped, log.faults) if log else ():
             self.registry.register(counter)
         self._info: Info | None = None
@@ -102,10 +108,11 @@ class Metrics:
 
 
 class _Measure:
-    """ASGI middleware that counts and times every request by route and status."""
+    """ASGI middleware that counts and times every request by route and status, and that sends callers elsewhere from
+    when the service stops."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, routes: frozenset[str]) -> None:
-        self.app, self.metrics, self.routes = app, metrics, routes
+    def __init__(self, app: ASGIApp, state: State, metrics: Metrics, routes: frozenset[str]) -> None:
+        self.app, self.state, self.metrics, self.routes = app, state, metrics, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -117,6 +124,9 @@ class _Measure:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if self.state.stopping.is_set():
+                    # Or the caller would send its next request just as the connection is closed.
+                    message["headers"] = [*message["headers"], (b"connection", b"close")]
             await send(message)
 
         try:
@@ -132,7 +142,8 @@ def create_app(state: State, log: RequestLog | None = None) -> FastAPI:
     """The application that answers with the model in `state` as soon as there is one, and logs what it answers."""
     app = FastAPI(title="Model service", description="Predictions from one verified model version.", version="1")
     metrics = Metrics(state, log)
-    app.add_middleware(_Measure, metrics=metrics, routes=frozenset({"/predict", "/healthz", "/readyz", "/metrics"}))
+    routes = frozenset({"/predict", "/healthz", "/readyz", "/metrics"})
+    app.add_middleware(_Measure, state=state, metrics=metrics, routes=routes)
 
     @app.post(
         "/predict",
@@ -158,7 +169,10 @@ def create_app(state: State, log: RequestLog | None = None) -> FastAPI:
         model = state.model
         if model is None:
             return JSONResponse({"detail": state.reason}, 503)
-        body = await _read(request)
+        try:
+            body = await _read(request)
+        except ClientDisconnect:
+            return Response(status_code=GONE)
         if body is None:
             return JSONResponse({"detail": f"the body has more than {BODY_LIMIT} bytes; send smaller batches"}, 413)
         try:
@@ -169,7 +183,13 @@ def create_app(state: State, log: RequestLog | None = None) -> FastAPI:
         rows: list[Any] = [asked] if single else asked
         if faults := list(_misfits(model, rows, single)):
             return _wrong(*faults)
-        predictions = model.predict(np.array(rows, dtype=np.float32))
+        given = model.predict(np.array(rows, dtype=np.float32))
+        predictions = [prediction for prediction in given if prediction]
+        if len(predictions) < len(given):
+            metrics.unanswered.inc(len(given) - len(predictions))
+            # Not 503: the same row would get the same, from every replica.
+            places = [("features",) if single else ("features", row) for row, each in enumerate(given) if not each]
+            return _wrong(*[(place, NO_ANSWER) for place in places])
         for prediction in predictions:
             # The numbers of a regression would each be a time series of its own.
             metrics.predictions.labels(prediction.answer if model.labels else model.kind).inc()

@@ -32,7 +32,7 @@ import numpy as np
 
 from contract.errors import Refused
 from serving import model, rows, settings
-from serving.model import Model
+from serving.model import NO_ANSWER, Model, Prediction
 from serving.rows import BadRow, Row
 from storage import Unavailable, streams
 
@@ -134,18 +134,15 @@ def score(loaded: Model, given: str, output: str, max_bad_rows: int) -> None:
             scored.write(table.head())
             found = table.rows()
             while chunk := list(islice(found, CHUNK)):
-                bad = [row for row in chunk if isinstance(row, BadRow)]
+                good, predictions, bad = _predicted(loaded, chunk)
                 bad_rows += len(bad)
                 if bad_rows > max_bad_rows:
                     raise Refused(*_shown(given, bad, max_bad_rows))
                 for row in bad:
                     line = {"line": row.line, "faults": row.faults, "row": row.text}
                     rejected.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-                good = [row for row in chunk if isinstance(row, Row)]
                 good_rows += len(good)
-                if good:
-                    values = np.array([row.values for row in good], dtype=np.float32)
-                    scored.write(table.write(good, loaded.predict(values)))
+                scored.write(table.write(good, predictions))
                 if sys.stderr.isatty():
                     print(f"\r{given}: {good_rows + bad_rows} rows", end="", file=sys.stderr, flush=True)
         # Who sees the output sees all that belongs to it.
@@ -159,6 +156,23 @@ def score(loaded: Model, given: str, output: str, max_bad_rows: int) -> None:
             print("\r\033[K", end="", file=sys.stderr)
     left_out = f", {bad_rows} left out, see {output}.rejected" if bad_rows else ""
     _say(f"{output}: {good_rows} rows of {given} by {loaded.manifest.version}{left_out}{'' if new else ' (as before)'}")
+
+
+def _predicted(loaded: Model, chunk: Sequence[Row | BadRow]) -> tuple[list[Row], list[Prediction], list[BadRow]]:
+    """The rows that have a prediction, those predictions, and the rows that have none, in the order of the file."""
+    asked = [row for row in chunk if isinstance(row, Row)]
+    values = np.array([row.values for row in asked], dtype=np.float32).reshape(len(asked), loaded.inputs)
+    answers = iter(loaded.predict(values) if asked else [])
+    good, predictions, bad = list[Row](), list[Prediction](), list[BadRow]()
+    for row in chunk:
+        if isinstance(row, BadRow):
+            bad.append(row)
+        elif answer := next(answers):
+            good.append(row)
+            predictions.append(answer)
+        else:
+            bad.append(BadRow(row.line, row.text, [NO_ANSWER]))
+    return good, predictions, bad
 
 
 def _shown(given: str, bad: Sequence[BadRow], max_bad_rows: int) -> Iterator[str]:

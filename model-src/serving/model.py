@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,9 @@ from serving.settings import Wanted
 from serving.source import open_source
 
 MODEL_FILE = "model.onnx"
+NO_ANSWER = "the model has no finite answer for this row; are its numbers in the right units?"
+# What single precision and ONNX Runtime's sums may leave of a probability.
+_SLACK = 1e-3
 
 
 @dataclass(frozen=True)
@@ -37,33 +41,50 @@ class Model:
         """Raises Refused unless `content` is an ONNX model with the manifest's signature."""
         self.manifest = described
         self.kind = described.kind
-        self.labels = described.signature.outputs.labels or []
+        self.labels = described.signature.labels
         self.inputs = len(described.signature.inputs)
         try:
             # One row takes microseconds: handing it to other threads costs more than it saves.
             self._session = runtime.session(content, threads=1)
-            self.predict(np.zeros((1, self.inputs), dtype=np.float32))
+            # Not one row alone: a logarithm has no answer for zero.
+            tried = self.predict(np.outer([0, 0.5, 1, 100], np.ones(self.inputs)).astype(np.float32))
         except _Misshapen:
             needed = "a probability for each label" if self.labels else "one number a row, the value"
             raise Refused(f"{MODEL_FILE}: does not give {needed} of the signature in {MANIFEST}") from None
         # onnxruntime's exceptions have no common base of their own.
         except Exception as error:
             raise Refused(f"{MODEL_FILE}: not a model that can be run: {' '.join(str(error).split())}") from None
+        if not any(tried):
+            raise Refused(f"{MODEL_FILE}: has no finite answer for any of {len(tried)} rows; train another")
 
-    def predict(self, rows: NDArray[np.float32]) -> list[Prediction]:
-        """One prediction a row; `rows` has shape [rows, inputs], in the signature's order."""
+    def predict(self, rows: NDArray[np.float32]) -> list[Prediction | None]:
+        """One prediction a row; `rows` has shape [rows, inputs], in the signature's order. None where the model gives
+        infinity or NaN, or what is no distribution of probabilities: that would be an answer to nothing."""
         name, width = ("probabilities", len(self.labels)) if self.labels else ("value", 1)
         (given,) = self._session.run([name], {"features": rows})
         if given.shape != (len(rows), width):
             raise _Misshapen(f"{name} of shape {given.shape}, not {(len(rows), width)}")
         if not self.labels:
             # Of the seven digits of a float32 the last one depends on how many rows are asked for at once.
-            return [Prediction(float(f"{value:.6g}"), None) for value in given[:, 0].tolist()]
+            return [
+                Prediction(float(f"{value:.6g}"), None) if math.isfinite(value) else None
+                for value in given[:, 0].tolist()
+            ]
         return [
             # The digits that packing has compared with scikit-learn's, and no more.
             Prediction(self.labels[chosen], {k: round(v, 5) for k, v in zip(self.labels, row, strict=True)})
-            for chosen, row in zip(labels.choose(given), given.tolist(), strict=True)
+            if sound
+            else None
+            for chosen, row, sound in zip(labels.choose(given), given.tolist(), _sound(given), strict=True)
         ]
+
+
+def _sound(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Of each row whether it is a distribution; `probabilities` has shape [rows, labels]."""
+    # With NaN in it, each of these is false.
+    within = ((probabilities >= -_SLACK) & (probabilities <= 1 + _SLACK)).all(axis=1)
+    answer: NDArray[np.bool_] = within & (np.abs(probabilities.sum(axis=1) - 1) <= _SLACK)
+    return answer
 
 
 def load(wanted: Wanted) -> Model:

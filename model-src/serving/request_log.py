@@ -117,7 +117,7 @@ class _Row:
     answer: dict[str, Any]
 
     def line(self) -> bytes:
-        names = [column.name for column in self.described.signature.inputs]
+        names = self.described.signature.names
         line = Line(
             schema=1,
             id=self.id,

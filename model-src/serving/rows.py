@@ -32,6 +32,8 @@ class Row:
     """In the signature's order; NaN where there is none."""
     cells: list[str]
     """As they were read: of CSV all cells, of JSON lines the one text."""
+    text: str
+    """Its lines."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def suffix(uri: str) -> str:
 
 def added(manifest: Manifest) -> list[str]:
     """The columns that the output has and the input has not."""
-    labels = manifest.signature.outputs.labels or []
+    labels = manifest.signature.labels
     return ["prediction", *(f"probability_{label}" for label in labels), "model_version"]
 
 
@@ -146,7 +148,8 @@ class _Csv:
                     text = cells[position].strip()
                     number = float(text) if _NUMBER.fullmatch(text) else text
                     values.append(_value(column, number if text else None, text, faults))
-            yield BadRow(line, "".join(self._lines.taken), faults) if faults else Row(line, values, cells)
+            text = "".join(self._lines.taken)
+            yield BadRow(line, text, faults) if faults else Row(line, values, cells, text)
 
     def write(self, rows: Iterable[Row], predictions: Iterable[Prediction]) -> bytes:
         version = self._manifest.version
@@ -200,7 +203,7 @@ class _JsonLines:
             except (ValueError, RecursionError) as error:
                 faults.append(f"not JSON that can be read: {error}; write one object a line")
             line = self._lines.number
-            yield BadRow(line, text, faults) if faults else Row(line, values, [text])
+            yield BadRow(line, text, faults) if faults else Row(line, values, [text], text)
 
     def write(self, rows: Iterable[Row], predictions: Iterable[Prediction]) -> bytes:
         out = []

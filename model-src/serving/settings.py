@@ -84,8 +84,8 @@ def read(environment: Mapping[str, str]) -> Settings:
 
 
 def read_model(environment: Mapping[str, str]) -> Wanted:
-    """The part of it that names the model to load: MODEL_URI, MODEL_DIGEST and MODEL_PUBLIC_KEY. Raises Refused, one
-    line a variable that is missing or wrong."""
+    """The part of it that names the model to load: MODEL_URI, MODEL_DIGEST, MODEL_MANIFEST and MODEL_PUBLIC_KEY.
+    Raises Refused, one line a variable that is missing or wrong."""
     given = _Variables(environment)
     uri = given.text(
         "MODEL_URI", "", rf"{FLAVOUR_URI}?|file:///.+|(?!\w+://).+",
@@ -94,7 +94,13 @@ def read_model(environment: Mapping[str, str]) -> Wanted:
     digest = given.text(
         "MODEL_DIGEST", "", "sha256:[0-9a-f]{64}", "the version's digest, sha256: and 64 hex digits, from its manifest"
     )
+    described = None
+    # Releases of the former form do not name it; one that names it names it well.
+    if version.VARIABLE in environment:
+        described = given.text(
+            version.VARIABLE, "", "sha256:[0-9a-f]{64}", "the SHA-256 of manifest.json, sha256: and 64 hex digits"
+        )
     with given.gathering():
-        expected = version.expected(digest, environment)
+        expected = version.expected(digest, environment, described)
     given.refuse()
     return Wanted(uri, expected)

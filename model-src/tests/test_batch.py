@@ -231,11 +231,15 @@ def regression(artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
     made = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8).SerializeToString()
     data = json.loads((artifacts / "manifest.json").read_text())
-    data["files"] = [{"path": "onnx/model.onnx", "sha256": hashlib.sha256(made).hexdigest(), "size": len(made)}]
+    signature = manifest.signature_of([("a", False), ("b", True)], quantity="sum")
+    contents = {"onnx/model.onnx": made, "signature.json": manifest.dump_signature(signature)}
+    data["files"] = [
+        {"path": path, "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+        for path, content in contents.items()
+    ]
     data["digest"] = version_digest((file["path"], file["sha256"]) for file in data["files"])
     data["version"] = manifest.version_name(data["version"][:10], data["digest"])
-    inputs = [{"name": "a", "type": "float32"}, {"name": "b", "type": "float32", "nullable": True}]
-    data["signature"] = {"inputs": inputs, "outputs": {"value": "sum"}}
+    data["signature"] = signature.model_dump()
     (tmp_path / "version/onnx").mkdir(parents=True)
     (tmp_path / "version/onnx/model.onnx").write_bytes(made)
     (tmp_path / "version/manifest.json").write_text(json.dumps(data))
@@ -256,6 +260,24 @@ def test_a_regression_gives_numbers_and_takes_what_is_missing(regression: None, 
     objects = [json.loads(line) for line in get(f"{tmp_path}/out.jsonl").splitlines()]
     assert [row["prediction"] for row in objects] == [21.0, 71.0]
     assert list(objects[0]) == ["a", "b", "prediction", "model_version"]
+
+
+def test_a_row_without_a_finite_answer_is_a_bad_row(
+    regression: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.csv").write_text("b,a\n2,1\n3e38,1\n-3e38,1\n1,2\n")
+    (tmp_path / "in.jsonl").write_text('{"a": 1, "b": 2}\n{"a": 1, "b": 3e38}\n')
+
+    assert run(f"{tmp_path}/in.csv", f"{tmp_path}/out.csv", "--max-bad-rows", "1") == 1
+    assert "line 3: the model has no finite answer for this row" in capsys.readouterr().err
+    assert run(f"{tmp_path}/in.csv", f"{tmp_path}/out.csv", "--max-bad-rows", "2") == 0
+    assert run(f"{tmp_path}/in.jsonl", f"{tmp_path}/out.jsonl", "--max-bad-rows", "1") == 0
+
+    rows = list(csv.DictReader(get(f"{tmp_path}/out.csv").splitlines()))
+    assert [row["prediction"] for row in rows] == ["21.0", "12.0"]
+    rejected = [json.loads(line) for line in get(f"{tmp_path}/out.csv.rejected").splitlines()]
+    assert [(row["line"], row["row"]) for row in rejected] == [(3, "3e38,1\n"), (4, "-3e38,1\n")]
+    assert json.loads(get(f"{tmp_path}/out.jsonl.rejected"))["line"] == 2
 
 
 # Faults

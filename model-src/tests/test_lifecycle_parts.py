@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
@@ -22,6 +23,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline
 
 from contract import manifest
+from contract.digest import version_digest
 from contract.errors import Refused
 from lifecycle import comparing, evaluating, preparing, reporting, settings, tables, training, tuning, validation
 from lifecycle.model import Model
@@ -551,7 +553,7 @@ class Other:
     """A version that answers what it is told to."""
 
     def __init__(self, described: manifest.Manifest, answers: list[str]) -> None:
-        self.manifest, self.labels, self._answers = described, described.signature.outputs.labels or [], answers
+        self.manifest, self.labels, self._answers = described, described.signature.labels, answers
 
     def predict(self, rows: Any) -> list[serving.Prediction]:
         assert rows.dtype == np.float32
@@ -615,20 +617,41 @@ def test_other_evaluation_rows_are_told_apart(served: serving.Model, held_out: p
     assert found.evaluation_set_digest == served.manifest.evaluation_set_digest
 
 
+def relabel(new: dict[str, Any], label: str) -> None:
+    (given,) = new["signature"]["outputs"]
+    given["labels"].append(label)
+    given["shape"][1] += 1
+
+
+def regress(new: dict[str, Any], quantity: str) -> None:
+    given = {"name": "value", "datatype": "FP32", "shape": [-1, 1], "quantity": quantity}
+    new["signature"]["outputs"] = [given]
+
+
+def resign(new: dict[str, Any]) -> None:
+    """Gives the version the signature.json, and with it the digest, of its signature."""
+    text = manifest.dump_signature(manifest.Signature.model_validate(new["signature"]))
+    (listed,) = (file for file in new["files"] if file["path"] == manifest.SIGNATURE)
+    listed.update(sha256=hashlib.sha256(text).hexdigest(), size=len(text))
+    new["digest"] = version_digest((file["path"], file["sha256"]) for file in new["files"])
+    new["version"] = manifest.version_name(new["version"][:10], new["digest"])
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (lambda new: new.update(model="rose"), r"^rose 20.*: not the same model as lily 20"),
         (lambda new: new["signature"]["inputs"].pop(), r"^signature.inputs: .* its callers would be answered wrongly"),
         (lambda new: new["signature"]["inputs"].reverse(), r"^signature.inputs: .* takes petal_width, petal_length"),
-        (lambda new: new["signature"]["outputs"]["labels"].append("daisy"), r"^signature.outputs: .*virginica, daisy"),
-        (lambda new: new["signature"].update(outputs={"value": "length"}), r"^signature.outputs: .* answers length, "),
+        (lambda new: relabel(new, "daisy"), r"^signature.outputs: .*virginica, daisy"),
+        (lambda new: regress(new, "length"), r"^signature.outputs: .* answers length, "),
     ],
 )
 def test_a_version_that_callers_could_not_call_is_refused(artifacts: Path, change: Any, said: str) -> None:
     old = json.loads((artifacts / "manifest.json").read_text())
     new = json.loads(json.dumps(old))
     change(new)
+    resign(new)
     before, after = (manifest.parse(json.dumps(one).encode(), "manifest.json") for one in (old, new))
 
     with pytest.raises(Refused, match=said):
@@ -640,6 +663,7 @@ def test_an_input_may_become_nullable_and_not_the_other_way(artifacts: Path) -> 
     strict = json.loads((artifacts / "manifest.json").read_text())
     loose = json.loads(json.dumps(strict))
     loose["signature"]["inputs"][1]["nullable"] = True
+    resign(loose)
     before, after = (manifest.parse(json.dumps(one).encode(), "manifest.json") for one in (strict, loose))
 
     comparing.refuse_incompatible(before, after)

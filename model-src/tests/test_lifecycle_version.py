@@ -49,7 +49,8 @@ def test_the_version_is_complete_and_says_where_it_comes_from(name: str, request
     data = repository.source / "models" / name / "data/raw.csv"
 
     assert sorted(contents(folder)) == [
-        "manifest.json", "onnx/model.onnx", "reference/reference.csv", "sagemaker/model.tar.gz", "sklearn/model.joblib",
+        "manifest.json", "onnx/model.onnx", "reference/reference.csv", "sagemaker/model.tar.gz", "signature.json",
+        "sklearn/model.joblib",
     ]  # fmt: skip
     assert [file.model_dump() for file in described.files] == [file._asdict() for file in hash_folder(folder)]
     assert described.digest == version_digest((file.path, file.sha256) for file in described.files)
@@ -72,10 +73,10 @@ def test_the_signature_says_what_the_model_takes_and_gives(request: pytest.Fixtu
     flowers, patients = of("lily", request).manifest().signature, of("sugar", request).manifest("sugar").signature
 
     assert [(one.name, one.nullable) for one in flowers.inputs] == [(feature, False) for feature in FEATURES]
-    assert flowers.outputs.labels == ["setosa", "versicolor", "virginica"]
+    assert flowers.labels == ["setosa", "versicolor", "virginica"]
     assert [one.name for one in patients.inputs if not one.nullable] == ["age", "sex"]
-    assert [*(one.name for one in patients.inputs), patients.outputs.value] == list(PATIENT.columns)
-    assert patients.outputs.labels is None
+    assert [*(one.name for one in patients.inputs), patients.quantity] == list(PATIENT.columns)
+    assert patients.labels == []
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -315,7 +316,7 @@ def test_a_draft_is_marked_and_not_registered(repository: Repository, capsys: py
     code.write_text(code.read_text() + "# changed\n")
     (line,) = refusal(capsys, "version", "lily", "--draft")
     assert line == (
-        "error: models/lily/dvc.yaml: not up to date: tune, train, evaluate;"
+        "error: models/lily/dvc.yaml: not up to date: tune, train, evaluate, package;"
         " run `dvc repro models/lily/dvc.yaml` and commit its lock"
     )
 

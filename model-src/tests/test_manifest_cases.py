@@ -65,7 +65,9 @@ def bad(data: dict[str, Any]) -> dict[str, str]:
         "a number beyond all floats": text.replace("0.9556", "1e999"),
         "an integer beyond all floats": text.replace("0.9556", "9" * 400),
         "deeper than any parser goes": text.replace("100", "[" * 9999 + "]" * 9999),
-        "another schema": data | {"schema": 2},
+        "a later schema": data | {"schema": 3},
+        "the schema as a boolean": data | {"schema": True},
+        "the schema with a decimal": data | {"schema": 1.0},
         "the schema as a string": data | {"schema": "1"},
         "an unknown field": data | {"surprise": 1},
         **{f"without {name}": without(data, name) for name in data},
@@ -100,6 +102,9 @@ def bad(data: dict[str, Any]) -> dict[str, str]:
         "an input of another type": put(data, "signature", "inputs", 0, "type", to="float64"),
         "an input with more": put(data, "signature", "inputs", 0, "shape", to=[1]),
         "one label": put(data, "signature", "outputs", "labels", to=["setosa"]),
+        "outputs of both kinds": put(data, "signature", "outputs", "value", to="length"),
+        "outputs of a kind and null": put(data, "signature", "outputs", "value", to=None),
+        "outputs of no kind": put(data, "signature", "outputs", to={"value": None}),
         "labels that are numbers": put(data, "signature", "outputs", "labels", to=[0, 1]),
         "outputs with more": put(data, "signature", "outputs", "type", to="float32"),
         "a signature with more": put(data, "signature", "parameters", to=[]),
@@ -141,6 +146,46 @@ DATA = listing(
 @pytest.mark.parametrize("text", good(DATA).values(), ids=good(DATA))
 def test_a_good_manifest_is_read(text: str) -> None:
     manifest.parse(text.encode(), "manifest.json")
+
+
+NOW = manifest.signature_of([("sepal_length", False)], ["setosa", "versicolor"])
+
+
+def signed_files(data: dict[str, Any], text: bytes) -> dict[str, Any]:
+    """The manifest as schema 2 has it, with these bytes as signature.json."""
+    signature = {"path": "signature.json", "sha256": hashlib.sha256(text).hexdigest(), "size": len(text)}
+    listed = [*data["files"], signature]
+    digest = version_digest((str(file["path"]), str(file["sha256"])) for file in listed)
+    changed = {"schema": 2, "files": sorted(listed, key=lambda file: str(file["path"])), "signature": NOW.model_dump()}
+    return data | changed | {"digest": digest, "version": f"{DATE}-{digest[7:19]}"}
+
+
+def test_both_schemas_give_the_same_signature_and_keep_their_bytes() -> None:
+    texts = [json.dumps(data).encode() for data in (DATA, signed_files(DATA, manifest.dump_signature(NOW)))]
+
+    former, now = (manifest.parse(text, "manifest.json") for text in texts)
+
+    assert (former.format, now.format) == (1, 2)
+    assert former.signature == now.signature == NOW
+    assert [former.text, now.text] == texts
+    with pytest.raises(AssertionError, match="only read"):
+        manifest.dump(former)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (DATA | {"schema": 2, "signature": NOW.model_dump()}, "files: no signature.json, which versions of schema 2"),
+        (signed_files(DATA, manifest.dump_signature(NOW)) | {"schema": 1, "signature": DATA["signature"]},
+         "files: signature.json, which versions of schema 1 do not have"),
+        (signed_files(DATA, manifest.dump_signature(NOW)[:-1]), "signature: gives signature.json the sha256 "),
+        (signed_files(DATA, json.dumps(NOW.model_dump()).encode()), "signature: gives signature.json the sha256 "),
+    ],
+    ids=["no file", "the older schema over the same files", "another end", "another spelling"],
+)  # fmt: skip
+def test_a_signature_outside_the_digest_is_refused(data: dict[str, Any], message: str) -> None:
+    with pytest.raises(Refused, match=f"manifest.json: {message}"):
+        manifest.parse(json.dumps(data).encode(), "manifest.json")
 
 
 @pytest.mark.parametrize("text", bad(DATA).values(), ids=bad(DATA))

@@ -89,16 +89,16 @@ def make_version(folder: Path, model: str, frame: pd.DataFrame, outputs: dict[st
     """A version that has a reference and no model."""
     (folder / "reference").mkdir(parents=True)
     frame.to_csv(folder / reference.FILE, index=False)
+    inputs = [(name, True) for name in frame.columns if name not in (drift.PREDICTION, drift.TARGET)]
+    signature = manifest.signature_of(inputs, outputs.get("labels", ()), outputs.get("value", ""))
+    (folder / manifest.SIGNATURE).write_bytes(manifest.dump_signature(signature))
     hashed = hash_folder(folder)
     digest = version_digest((file.path, file.sha256) for file in hashed)
-    inputs = [name for name in frame.columns if name not in (drift.PREDICTION, drift.TARGET)]
     described = Manifest.model_validate(
         {
-            "schema": 1, "model": model, "version": manifest.version_name("2026-02-01", digest), "digest": digest,
+            "schema": 2, "model": model, "version": manifest.version_name("2026-02-01", digest), "digest": digest,
             "files": [file._asdict() for file in hashed], "metrics": {}, "parameters": {},
-            "signature": {
-                "inputs": [{"name": name, "type": "float32", "nullable": True} for name in inputs], "outputs": outputs,
-            },
+            "signature": signature.model_dump(),
             "code_commit": "c" * 40, "data_digest": f"sha256:{'d' * 64}", "evaluation_set_digest": f"sha256:{'e' * 64}",
             "mlflow_run": "f" * 32, "frameworks": {}, "draft": False,
         }

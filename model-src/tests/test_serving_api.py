@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from conftest import SAMPLE, Repository, wanted
 from fastapi.testclient import TestClient
 
 from contract import manifest
+from contract.errors import Refused
+from contract.manifest import Manifest
 from packing import labels
 from serving import model
 from serving.app import create_app
+from serving.request_log import RequestLog, open_sink
 from serving.state import State
 
 
@@ -269,3 +273,90 @@ def test_the_metrics_of_a_regression_do_not_count_by_its_numbers(doctor: TestCli
     assert [line for line in lines if line.startswith("model_predictions_total{")] == [
         'model_predictions_total{label="regression"} 2.0'
     ]
+
+
+# Answers that are none
+
+
+def made(described: Manifest, *nodes: onnx.NodeProto, **constants: Any) -> model.Model:
+    """A version whose model is these nodes, from `features` to its output."""
+    make, FLOAT = onnx.helper, onnx.TensorProto.FLOAT
+    name, width = ("probabilities", 3) if described.kind == "classification" else ("value", 1)
+    graph = make.make_graph(
+        nodes,
+        "made",
+        [make.make_tensor_value_info("features", FLOAT, [None, len(described.signature.inputs)])],
+        [make.make_tensor_value_info(name, FLOAT, [None, width])],
+        [onnx.numpy_helper.from_array(np.array(value, dtype=np.float32), key) for key, value in constants.items()],
+    )
+    opset = [make.make_opsetid("", 17)]
+    return model.Model(described, make.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
+
+
+def first_three(described: Manifest, added: list[float]) -> model.Model:
+    """A classifier whose probabilities are the first three numbers of the row and what is added to them."""
+    node = onnx.helper.make_node
+    ends = {"start": [0], "end": [3], "axis": [1]}
+    integers = [node("Constant", [], [k], value_ints=v) for k, v in ends.items()]
+    cut = node("Slice", ["features", "start", "end", "axis"], ["cut"])
+    return made(described, *integers, cut, node("Add", ["cut", "added"], ["probabilities"]), added=added)
+
+
+@pytest.fixture(scope="module")
+def classifier(state: State) -> Iterator[TestClient]:
+    assert state.model
+    strange = State()
+    strange.model = first_three(state.model.manifest, [0.2, 0.3, 0.5])
+    with TestClient(create_app(strange, None)) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param([3.4e38, 1, 1, 1], id="huge"),
+        pytest.param([0.1, 0, 0, 0], id="more than one in sum"),
+        pytest.param([-0.2, 0, 0, 0], id="less than one in sum"),
+        pytest.param([1, -1, 0, 0], id="one below zero"),
+    ],
+)
+def test_what_is_no_distribution_is_no_answer(classifier: TestClient, row: list[float]) -> None:
+    one = classifier.post("/predict", json={"features": row})
+    several = classifier.post("/predict", json={"features": [[0, 0, 0, 0], row, [0.1, -0.1, 0, 9]]})
+
+    assert [one.status_code, several.status_code] == [422, 422]
+    assert one.json()["detail"] == [{"loc": ["body", "features"], "msg": model.NO_ANSWER}]
+    assert several.json()["detail"] == [{"loc": ["body", "features", 1], "msg": model.NO_ANSWER}]
+    assert classifier.post("/predict", json={"features": [0, 0, 0, 0]}).json()["prediction"] == "virginica"
+
+
+def test_a_row_without_an_answer_is_counted_and_not_logged(regression: State, tmp_path: Path) -> None:
+    assert regression.model
+    described = regression.model.manifest
+    columns = len(described.signature.inputs)
+    strange = State()
+    weights = [[1e38]] * columns
+    strange.model = made(described, onnx.helper.make_node("MatMul", ["features", "w"], ["value"]), w=weights)
+    log = RequestLog(open_sink(f"{tmp_path}/log/"), 1, print)
+
+    with TestClient(create_app(strange, log)) as client:
+        asked = [client.post("/predict", json={"features": [[x] + [0] * (columns - 1)]}) for x in (1, 1000, -1000, 2)]
+        metrics = client.get("/metrics").text
+    log.close()
+
+    assert [answer.status_code for answer in asked] == [200, 422, 422, 200]
+    assert "model_unanswered_rows_total 2.0" in metrics
+    lines = [json.loads(line) for file in (tmp_path / "log").rglob("*.jsonl") for line in file.open()]
+    assert [line["prediction"] for line in lines] == [1e38, 2e38]
+
+
+@pytest.mark.parametrize("constant", [np.nan, np.inf, -np.inf])
+def test_a_model_that_never_has_an_answer_is_refused(state: State, regression: State, constant: float) -> None:
+    assert state.model and regression.model
+    with pytest.raises(Refused, match=r"model.onnx: has no finite answer for any of 4 rows"):
+        first_three(state.model.manifest, [constant] * 3)
+    described = regression.model.manifest
+    node = onnx.helper.make_node
+    nodes = node("MatMul", ["features", "w"], ["sum"]), node("Add", ["sum", "c"], ["value"])
+    with pytest.raises(Refused, match=r"model.onnx: has no finite answer for any of 4 rows"):
+        made(described, *nodes, w=[[1.0]] * len(described.signature.inputs), c=[[constant]])

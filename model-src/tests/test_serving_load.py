@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -16,7 +17,9 @@ from contract import manifest
 from contract.digest import version_digest
 from contract.errors import Refused
 from contract.manifest import Manifest
+from contract.version import Expected
 from serving import model, settings
+from serving.settings import Wanted
 from serving.source import Source, open_source
 from serving.state import State
 from storage import Unavailable
@@ -96,6 +99,53 @@ def test_a_damaged_version_is_not_loaded_from_s3(
         model.load(wanted(upload(version, good.version, s3_url, bucket), good.digest))
 
 
+ALTERED: dict[str, Callable[[dict[str, Any]], None]] = {
+    "metrics": lambda data: data["metrics"].update(accuracy=1.0),
+    "parameters": lambda data: data["parameters"].update(seed=1),
+    "version": lambda data: data.update(version=f"2001{data['version'][4:]}"),
+    "code_commit": lambda data: data.update(code_commit="0" * 40),
+    "data_digest": lambda data: data.update(data_digest=f"sha256:{'0' * 64}"),
+    "evaluation_set_digest": lambda data: data.update(evaluation_set_digest=f"sha256:{'0' * 64}"),
+    "mlflow_run": lambda data: data.update(mlflow_run="0" * 32),
+    "frameworks": lambda data: data["frameworks"].update(numpy="0"),
+    "draft": lambda data: data.update(draft=not data["draft"]),
+    "model": lambda data: data.update(model="rose"),
+    "signature": lambda data: data["signature"]["outputs"][0]["labels"].reverse(),
+    "schema": lambda data: data.update(schema=1),
+    "digest": lambda data: data.update(digest=f"sha256:{'0' * 64}"),
+    "files": lambda data: data["files"].pop(),
+}
+ANSWERS = ("signature", "schema", "digest", "files")
+"""What decides an answer, so the digest alone binds it; the others decide none."""
+
+
+@pytest.mark.parametrize("name", ALTERED)
+def test_an_altered_manifest_of_the_same_files_is_refused(version: Path, name: str) -> None:
+    kept = described(version)
+    data = json.loads((version / "manifest.json").read_text())
+    assert data.keys() == ALTERED.keys()
+    ALTERED[name](data)
+    (version / "manifest.json").write_text(json.dumps(data))
+    released = Wanted(f"{version}/onnx", Expected(kept.digest, None, kept.sha256))
+
+    with pytest.raises(Refused, match=rf"^manifest.json: MODEL_MANIFEST is {kept.sha256}, but the stored one has "):
+        model.load(released)
+    if name in ANSWERS:
+        with pytest.raises(Refused, match=r"^manifest.json: "):
+            model.load(wanted(version / "onnx", kept.digest))
+    else:
+        assert model.load(wanted(version / "onnx", kept.digest)).manifest.signature == kept.signature
+
+
+@pytest.mark.parametrize("given", ["", "unreleased", "0" * 64, f"sha256:{'0' * 64}\n", f"sha256:{'A' * 64}"])
+def test_a_manifest_variable_that_names_none_is_refused(given: str) -> None:
+    variables = {"MODEL_URI": "x/onnx", "MODEL_DIGEST": f"sha256:{'0' * 64}"}
+
+    with pytest.raises(Refused, match=r"^MODEL_MANIFEST: .* the SHA-256 of manifest.json"):
+        settings.read_model(variables | {"MODEL_MANIFEST": given})
+    assert settings.read_model(variables).expected.manifest is None
+
+
 def test_a_model_that_is_no_model_is_refused(version: Path) -> None:
     (version / "onnx/model.onnx").write_bytes(b"")
     forge(version)
@@ -114,7 +164,13 @@ def test_a_signature_that_is_not_the_models_is_refused(version: Path, change: st
     if change == "inputs":
         data["signature"]["inputs"].pop()
     else:
-        data["signature"]["outputs"]["labels"].pop()
+        data["signature"]["outputs"][0]["labels"].pop()
+        data["signature"]["outputs"][0]["shape"][1] -= 1
+    text = manifest.dump_signature(manifest.Signature.model_validate(data["signature"]))
+    (listed,) = (file for file in data["files"] if file["path"] == manifest.SIGNATURE)
+    listed |= {"sha256": hashlib.sha256(text).hexdigest(), "size": len(text)}
+    data["digest"] = version_digest((file["path"], file["sha256"]) for file in data["files"])
+    data["version"] = manifest.version_name(data["version"][:10], data["digest"])
     (version / "manifest.json").write_text(json.dumps(data))
 
     with pytest.raises(Refused, match=said):

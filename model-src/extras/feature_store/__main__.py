@@ -192,7 +192,7 @@ def online(store: FeatureStore, flowers: Sequence[int]) -> dict[str, list[float 
 def in_order(described: Manifest, known: Mapping[str, float | None], flower: int) -> list[float]:
     """The row that the model takes: its signature's inputs, in order. Raises Refused, naming what is missing."""
     row = []
-    for name in (given.name for given in described.signature.inputs):
+    for name in described.signature.names:
         if name not in known:
             raise Refused(
                 f"{name}: an input of {described.version}, but no feature in the store; is it the right --manifest?"

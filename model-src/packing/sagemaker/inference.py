@@ -24,8 +24,11 @@ LARGEST = float(np.finfo(np.float32).max)
 def model_fn(model_dir: str) -> Any:
     folder = Path(model_dir)
     signature = json.loads((folder / "signature.json").read_text())
-    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
-    return session, signature
+    options = onnxruntime.SessionOptions()
+    # As packing/runtime.py: no folder can be here, so nothing outside the model's bytes is read.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", "/dev/null/none")
+    model = (folder / "model.onnx").read_bytes()
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]), signature
 
 
 def input_fn(body: Any, content_type: str) -> Any:
@@ -53,7 +56,7 @@ def predict_fn(features: Any, model: Any) -> Any:
             if value is not None and not _is_number(value):
                 raise ValueError(f"features: {value!r:.80} for {column['name']}, not a number")
     array = np.array(rows, dtype=np.float32)
-    labels = signature["outputs"].get("labels")
+    labels = signature["outputs"][0].get("labels")
     if labels:
         (given,) = session.run(["probabilities"], {"features": array})
         chosen = (given >= given.max(axis=1, keepdims=True) - TOLERANCE).argmax(axis=1)

@@ -320,6 +320,7 @@ def _storage_faults(
         yield _altered(item, path, found_leaves.get(path), fault)
 
 
+_RELEASED = (("MODEL_DIGEST", "model.mlops/digest"), ("MODEL_MANIFEST", "model.mlops/manifest"))
 # What compares the bytes, without its program and what a fork chooses.
 _STORAGE = leaves(
     {
@@ -330,10 +331,8 @@ _STORAGE = leaves(
             "container": {
                 "name": "storage-initializer",
                 "env": [
-                    {
-                        "name": "MODEL_DIGEST",
-                        "valueFrom": {"fieldRef": {"fieldPath": "metadata.annotations['model.mlops/digest']"}},
-                    }
+                    {"name": name, "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{annotation}']"}}}
+                    for name, annotation in _RELEASED
                 ],
                 "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
             },

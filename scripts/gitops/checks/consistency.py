@@ -117,10 +117,21 @@ def check_model_form(repository: Repository) -> Iterator[Finding]:
                             " a later change of this form never reaches the running model"
                         )
                         yield framework.finding("model-form", folder, item, message)
+                if not path.endswith(("transformer", "explainer")) and _without_model(predictor):
+                    message = (
+                        f"{path}.model: missing: no release names what this predictor serves, and the cluster refuses"
+                        f" it; write {path}.model with one storageUri, or make the server a Deployment"
+                    )
+                    yield framework.finding("model-form", folder, item, message)
                 for field in (("storageUris",), ("model", "storage")):
                     if at(predictor, *field) is not None:
                         message = f"{path}.{'.'.join(field)}: write the one model into {path}.model.storageUri"
                         yield framework.finding("model-form", folder, item, message)
+
+
+def _without_model(predictor: Any) -> bool:
+    """Whether a predictor has no model in any form, so that its own containers are all that it is."""
+    return isinstance(predictor, dict) and not any(predictor.get(name) for name in ("model", *workloads.FRAMEWORKS))
 
 
 def check_release(repository: Repository) -> Iterator[Finding]:

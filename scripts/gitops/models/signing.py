@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import tempfile
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,9 +22,10 @@ from typing import Any
 from gitops.repo.policy import POLICY_FILE
 from gitops.repo.snapshot import Snapshot
 
-from contract import signature
+from contract import signature, temporary
 from contract.digest import MANIFEST
 from contract.errors import Refused
+from contract.manifest import Manifest
 from contract.signature import Key
 from contract.uri import VersionURI
 
@@ -139,6 +140,27 @@ def add_options(parser: argparse.ArgumentParser, *, required: bool = False) -> N
         action="store_true",
         help="where the policy asks for the signature of an identity, sign as this CI job, which has to be it",
     )
+    parser.add_argument(
+        "--expect",
+        type=digest_of_a_manifest,
+        metavar="sha256:DIGITS",
+        help=f"the SHA-256 of {MANIFEST} where it was made; any other is refused",
+    )
+
+
+def digest_of_a_manifest(text: str) -> str:
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not sha256: and 64 hex digits; give that of {MANIFEST}")
+    return text
+
+
+def require_expected(manifest: Manifest, expected: str | None, where: str) -> None:
+    """Raises Refused unless the manifest is the one that --expect names; any is without it."""
+    if expected not in (None, manifest.sha256):
+        raise Refused(
+            f"{where}: {manifest.sha256}, but --expect is {expected}: not what was trained; nothing is signed,"
+            " find out who wrote it and train again"
+        )
 
 
 def planned(signer: Signer | None, private_key: Path | None, keyless: bool) -> Signing | None:
@@ -214,8 +236,8 @@ def verify(manifest: bytes, signed: bytes, signer: Signer, where: str) -> None:
 def _files(manifest: bytes, *others: bytes) -> Iterator[list[Path]]:
     """Paths of a manifest and a signature; the second is not there yet if it is not given. The library reads and writes
     files alone."""
-    with tempfile.TemporaryDirectory(prefix="gitops-signing-") as folder:
-        paths = [Path(folder) / each for each in (MANIFEST, f"{MANIFEST}.sig")]
+    with temporary.folder("model-gitops-signing-") as folder:
+        paths = [folder / each for each in (MANIFEST, f"{MANIFEST}.sig")]
         for path, content in zip(paths, (manifest, *others), strict=False):
             path.write_bytes(content)
         yield paths

@@ -6,11 +6,11 @@ import contextlib
 import os
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from contract import temporary, waiting
 from contract.errors import Refused
 
 ZERO = "0" * 40
@@ -46,16 +46,10 @@ class Git:
         self, args: list[str], stdin: bytes | None = None, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[bytes]:
         # A reference refs/replace/ID would show another object under an id.
-        fixed = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_REPLACE_OBJECTS": "1"}
+        fixed = {"LC_ALL": "C", "GIT_NO_REPLACE_OBJECTS": "1"}
         inherited = {k: v for k, v in os.environ.items() if k not in _FOREIGN}
         settings = [word for setting in _SETTINGS for word in ("-c", setting)]
-        try:
-            return subprocess.run(
-                ["git", *settings, *args],
-                cwd=self.root, input=stdin, capture_output=True, env=inherited | fixed | (env or {}),
-            )  # fmt: skip
-        except FileNotFoundError:
-            raise Refused("git: not installed; install it") from None
+        return waiting.git(["git", *settings], args, self.root, inherited | fixed | (env or {}), stdin)
 
     def raw(self, *args: str, stdin: bytes | None = None, env: dict[str, str] | None = None) -> bytes:
         done = self._call(list(args), stdin, env)
@@ -159,8 +153,8 @@ class Git:
 
     @contextlib.contextmanager
     def _index(self) -> Iterator[dict[str, str]]:
-        with tempfile.TemporaryDirectory(prefix="gitops-index-") as folder:
-            yield {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        with temporary.folder("model-gitops-index-") as folder:
+            yield {"GIT_INDEX_FILE": str(folder / "index")}
 
     def export(self, rev: str, target: Path, *paths: str) -> None:
         """Writes the files of a commit under `paths` into `target`, with the bytes that the commit has: a checkout by

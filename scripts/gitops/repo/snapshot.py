@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from gitops.repo import policy
 from gitops.repo.git import Git
 from gitops.repo.layout import DEPLOYED
 from gitops.repo.policy import POLICY_FILE, Policy
+
+from contract import temporary
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,7 @@ class Snapshot:
     @contextmanager
     def exported(self) -> Iterator[Path]:
         """A throw-away copy of what is deployed."""
-        with tempfile.TemporaryDirectory(prefix="gitops-tree-") as folder:
-            tree = Path(folder)
+        with temporary.folder("model-gitops-tree-") as tree:
             if self.git and self.rev:
                 self.git.export(self.rev, tree, *DEPLOYED)
             else:
