@@ -43,9 +43,9 @@ def promote(args: argparse.Namespace) -> None:
     old_form: list[Release] = []
 
     def wanted(tree: Tree, _: str) -> list[Release]:
-        targets = [Target(app, args.to, args.canary) for app in apps]
-        old_form[:] = [one for app in apps if (one := _source(tree, Target(app, args.to))).manifest is None]
-        return [_carried(tree, target) for target in targets]
+        carried = [_carried(tree, Target(app, args.to, args.canary)) for app in apps]
+        old_form[:] = [source for source, _ in carried if source.manifest is None]
+        return [new for _, new in carried]
 
     change = writing.prepare(git, base, wanted)
     releases = change.releases
@@ -76,20 +76,12 @@ def promote(args: argparse.Namespace) -> None:
         cli.say(f"made {branch}; next: git push {publish.REMOTE} {branch}, open a pull request to {publish.BRANCH}")
 
 
-def _carried(tree: Tree, target: Target) -> Release:
-    """The release that the environment before the target's runs, verified, as a release of the target. A canary gets
-    what all callers get there: what ran as a canary only is not promoted."""
+def _carried(tree: Tree, target: Target) -> tuple[Release, Release]:
+    """The release that the environment before the target's runs, verified, and as a release of the target. A canary
+    gets what all callers get there: what ran as a canary only is not promoted."""
     app, to = target.app, target.environment
     now = tree.release(target)
     hold.require_none(tree.root, app, to)
-    carried = _source(tree, target)
-    uri, manifest = verification.verify_release(carried, tree.signer)
-    return release.make(now, tree.require_model(target, uri), manifest, carried.image)
-
-
-def _source(tree: Tree, target: Target) -> Release:
-    """What all callers get in the environment before the target's."""
-    app, to = target.app, target.environment
     source = tree.policy.before(to)
     if source is None:
         raise Refused(f"--to {to}: the first environment; releases come to it by `python scripts/bump_model.py`")
@@ -98,7 +90,8 @@ def _source(tree: Tree, target: Target) -> Release:
         raise Refused(
             f"{carried.file}: {release.UNRELEASED}; {app} reaches {to} through {source}, release it there first"
         )
-    return carried
+    uri, manifest = verification.verify_release(carried, tree.signer)
+    return carried, release.make(now, tree.require_model(target, uri), manifest, carried.image)
 
 
 def branch_name(environment: str, releases: Sequence[Release]) -> str:

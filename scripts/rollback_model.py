@@ -61,6 +61,9 @@ def roll_back(args: argparse.Namespace) -> None:
             )
         chosen = earlier(git, history, now, args.to, tree.withdrawn)
         _, manifest = verification.verify_release(chosen, tree.signer)
+        if now.manifest is None and now.file != layout.release_paths(now.app, now.environment)[0]:
+            # No command can add the replacement that images of the old form lack, and what ran there may run again.
+            return [chosen]
         old_form[:] = [chosen] if chosen.manifest is None else []
         return [replace(chosen, manifest=manifest.sha256)]
 

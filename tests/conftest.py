@@ -31,7 +31,8 @@ from gitops.repo import layout
 
 import skeletons
 from contract.digest import MANIFEST, version_digest
-from contract.manifest import SIGNATURE, Manifest, dump_signature, signature_of
+from contract.manifest import SIGNATURE, dump_signature, signature_of
+from contract.manifest import parse as parse_manifest
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "tests/sample"
@@ -193,7 +194,8 @@ def write_release(root: Path, target: release.Target, version: Version, flavour:
     assert found is not None
     file, text = found
     now = release_file.read(text, target, file)
-    new = release.make(now, f"{version.uri}{flavour}/", Manifest.model_validate(version.data), image)
+    manifest = parse_manifest((version.folder / MANIFEST).read_bytes(), MANIFEST)
+    new = release.make(now, f"{version.uri}{flavour}/", manifest, image)
     (root / file).write_bytes(release_file.write(text, new))
 
 
@@ -322,6 +324,11 @@ class Version:
     digest: str
     uri: str
     data: dict[str, Any]
+
+    @property
+    def manifest(self) -> str:
+        """The SHA-256 of its manifest, as a release names it."""
+        return f"sha256:{hashlib.sha256((self.folder / MANIFEST).read_bytes()).hexdigest()}"
 
 
 def package(

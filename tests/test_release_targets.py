@@ -114,6 +114,7 @@ def test_a_batch_may_keep_its_release_in_images(checkout: Checkout, version: Ver
     variables = {item["name"]: item.get("value") for item in container["env"]}
     assert container["image"] == IMAGE
     assert (variables["MODEL_URI"], variables["MODEL_DIGEST"]) == (f"{version.uri}onnx/", version.digest)
+    assert variables["MODEL_MANIFEST"] == data["commonAnnotations"]["model.mlops/manifest"] == version.manifest
     assert checkout.run("validate").code == 0
 
 
@@ -369,7 +370,7 @@ def test_a_bump_writes_the_image_and_the_model_into_the_kustomization(
     ]
     assert data["commonAnnotations"]["model.mlops/uri"] == f"{version.uri}onnx/"
     changed = [line for line, old in zip(after.splitlines(), before.splitlines(), strict=True) if line != old]
-    assert len(changed) == 7
+    assert len(changed) == 8
     checkout.git("checkout", "-q", "cicd")
     checkout.git("reset", "-q", "--hard", "cicd")
     [deployment] = [

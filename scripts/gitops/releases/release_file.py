@@ -105,5 +105,10 @@ def write(text: bytes, release: Release) -> bytes:
     where = form.of(yamledit.load(text, release.file), release.file, release.canary)
     for path, sibling in where.manifests.items() if release.manifest else ():
         if yamledit.get(text, path, release.file) is None:
+            if where.joint:
+                raise Refused(
+                    f"{release.file}: no {yamledit.show(path)}; add it, and the replacement that carries it to the"
+                    " container, by a pull request: CONTRIBUTING.md has both"
+                )
             text = yamledit.add_after(text, path, sibling, str(release.manifest), release.file)
     return yamledit.edit(text, where.values(release, release.file), release.file)
