@@ -160,6 +160,7 @@ def test_json_tells_the_commit_and_the_releases(local: Checkout, version: Versio
                 "uri": f"{version.uri}onnx/",
                 "image": IMAGE,
                 "canary": None,
+                "manifest": version.manifest,
                 "file": "overlays/dev/lily-api/release.yaml",
             }
         ],
@@ -184,6 +185,7 @@ def test_several_releases_are_one_commit_with_a_block_of_trailers_each(local: Ch
     block = [
         f"Model-Version: {version.version}",
         f"Model-Digest: {version.digest}",
+        f"Model-Manifest: {version.manifest}",
         f"Code-Commit: {version.data['code_commit']}",
         f"Data-Digest: {version.data['data_digest']}",
         f"MLflow-Run: {version.data['mlflow_run']}",
@@ -224,8 +226,8 @@ def as_flow(text: str) -> str:
     data = text.split("metadata:\n")[0]
     return data + (
         "metadata: {name: lily-sklearn, annotations: {model.mlops/version: unreleased,\n"
-        "  model.mlops/digest: 'unreleased', model.mlops/code-commit: \"unreleased\",\n"
-        "  model.mlops/data-digest: unreleased  ,  model.mlops/mlflow-run: unreleased}}\n"
+        "  model.mlops/digest: 'unreleased', model.mlops/manifest: unreleased,\n"
+        '  model.mlops/code-commit: "unreleased", model.mlops/data-digest: unreleased  ,  model.mlops/mlflow-run: unreleased}}\n'
         'spec: {predictor: {model: {"storageUri": s3://unreleased/}}}'
     )
 
@@ -271,7 +273,9 @@ def test_a_list_that_is_not_indented_stays_so_and_the_image_stays_with_a_new_mod
     bump(local, *API, "--model-uri", second.uri, "--commit")
 
     changed = [line for line in local.git("diff", "-U0", "cicd^", "cicd").splitlines() if line.startswith("+ ")]
-    assert [line.split()[1] for line in changed] == ["model.mlops/version:", "model.mlops/digest:", "value:", "value:"]
+    assert [line.split()[1] for line in changed] == [
+        "model.mlops/version:", "model.mlops/digest:", "model.mlops/manifest:", "value:", "value:", "value:",
+    ]  # fmt: skip
     assert local.git("diff", "--stat", "cicd^", "cicd").splitlines()[-1].startswith(" 1 file changed")
 
 
@@ -521,7 +525,7 @@ def test_a_manifest_that_was_altered_is_refused_also_together_with_the_bytes(
 
 def test_a_version_without_the_folder_that_the_app_serves_is_refused(local: Checkout, tmp_path: Path, s3: S3) -> None:
     whole = package(tmp_path / "onnx alone")
-    files = [file for file in whole.data["files"] if file["path"].startswith("onnx/")]
+    files = [file for file in whole.data["files"] if not file["path"].startswith("sklearn/")]
     digest = version_digest((file["path"], file["sha256"]) for file in files)
     name = f"2026-02-01-{digest.removeprefix('sha256:')[:12]}"
     (whole.folder / "sklearn/model.joblib").unlink()

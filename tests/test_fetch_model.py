@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socketserver
 import subprocess
 import sys
+import threading
+import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from conftest import BUCKET, DATE, ROOT, S3, Version
+from conftest import BUCKET, ROOT, S3, Version, package
 
 from gitops.manifests import kustomize
 from gitops.manifests.objects import Object
 from gitops.repo import layout
 
-from contract.digest import counts
+from contract.digest import MANIFEST, counts, version_digest
 
 Fetch = Callable[[str, Path, str], "subprocess.CompletedProcess[str]"]
 
@@ -61,12 +66,6 @@ def tampered(s3: S3, version: Version) -> None:
     s3.client.put_object(Bucket=BUCKET, Key=key, Body=b"evil")
 
 
-def swapped_manifest(s3: S3, version: Version) -> None:
-    key = f"{version.uri.removeprefix(f's3://{BUCKET}/')}manifest.json"
-    text = (version.folder / "manifest.json").read_text()
-    s3.client.put_object(Bucket=BUCKET, Key=key, Body=text.replace('"sha256": "', '"sha256": "0', 1).encode())
-
-
 def missing(s3: S3, version: Version) -> None:
     s3.client.delete_object(Bucket=BUCKET, Key=f"{version.uri.removeprefix(f's3://{BUCKET}/')}sklearn/model.joblib")
 
@@ -75,7 +74,6 @@ def missing(s3: S3, version: Version) -> None:
     ("harm", "words"),
     [
         (tampered, "sklearn/model.joblib: sha256 "),
-        (swapped_manifest, "was released"),
         (missing, "NoSuchKey"),
     ],
 )
@@ -101,22 +99,25 @@ CASES = json.loads((ROOT / "model-src/tests/digests.json").read_text())
 
 
 def test_the_digest_is_that_of_the_cases_which_the_model_code_is_tested_with(
-    s3: S3, fetch: Fetch, tmp_path: Path
+    s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    uri, none = f"s3://{BUCKET}/models/lily/{DATE}-{'0' * 12}/", f"sha256:{'0' * 64}"
+    made = package(tmp_path / "packaged")
+    none = f"sha256:{'0' * 64}"
     for case in CASES:
         files = [
-            {"path": path, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-            for path, text in case["files"].items()
+            {"path": path, "sha256": hashlib.sha256(text.encode()).hexdigest(), "size": len(text.encode())}
+            for path, text in sorted(case["files"].items())
             if counts(path)
         ]
-        key = f"{uri.removeprefix(f's3://{BUCKET}/')}manifest.json"
-        s3.client.put_object(Bucket=BUCKET, Key=key, Body=json.dumps({"files": files}).encode())
+        key = f"models/lily/{made.version}/{MANIFEST}"
+        s3.client.put_object(
+            Bucket=BUCKET, Key=key, Body=json.dumps(made.data | {"schema": 1, "files": files}).encode()
+        )
 
-        done = fetch(f"{uri}onnx/", tmp_path / "models", none)
+        assert fetched(tmp_path / "models", replace(made, digest=none)) == 1
 
-        said = f"error: {uri}onnx/: the manifest lists files of the digest {case['digest']}, and {none} was released\n"
-        assert (case["name"], done.stderr) == (case["name"], said)
+        found = f"error: {MANIFEST}: lists files of the digest {case['digest']}, and {none} was released\n"
+        assert (case["name"], capsys.readouterr().err) == (case["name"], found)
 
 
 @pytest.mark.parametrize(
@@ -153,3 +154,186 @@ def test_inference_services_ask_for_this_container_and_run_where_pods_are_restri
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
     }
+
+
+# The same program in this process
+
+
+program: Any = types.ModuleType("fetch")
+exec((ROOT / "argocd/platform/storage/fetch.py").read_text(), vars(program))
+
+
+def fetched(folder: Path, version: Version, manifest: str = "") -> int:
+    """The exit code of the container's program."""
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODEL_DIGEST", version.digest)
+        patch.setenv("MODEL_MANIFEST", manifest)
+        code: int = program.main([f"{version.uri}sklearn/", str(folder)])
+    assert code == 0 or not list(folder.iterdir()), "something is left"
+    return code
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "models").mkdir()
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def put(tmp_path: Path, s3: S3) -> Callable[..., Version]:
+    """A function that packages a version and stores it, its manifest altered by a function of its data."""
+
+    def stored(alter: Callable[[dict[str, Any]], object] = lambda data: None, **more: Any) -> Version:
+        version = package(tmp_path / "packaged", **more)
+        alter(version.data)
+        (version.folder / MANIFEST).write_text(json.dumps(version.data))
+        for file in version.folder.rglob("*"):
+            if file.is_file():
+                key = f"models/lily/{version.version}/{file.relative_to(version.folder)}"
+                s3.client.put_object(Bucket=BUCKET, Key=key, Body=file.read_bytes())
+        return version
+
+    return stored
+
+
+def test_only_the_flavour_is_there_whatever_a_killed_try_has_left(put: Callable[..., Version], folder: Path) -> None:
+    version = put(more={"sklearn/deep/er.txt": "more"})
+    (folder / "model.pkl").write_text("of a try that was killed")
+
+    assert fetched(folder, version, version.manifest) == 0
+
+    found = {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
+    assert found == {"model.joblib": "joblib one", "deep/er.txt": "more"}
+
+
+def test_a_release_of_the_former_form_names_no_manifest(put: Callable[..., Version], folder: Path) -> None:
+    assert fetched(folder, put()) == 0
+
+
+ALTERED: dict[str, Callable[[dict[str, Any]], object]] = {
+    name: lambda data, name=name, value=value: data.update({name: value})  # type: ignore[misc]
+    for name, value in {
+        "metrics": {"accuracy": 1.0}, "parameters": {}, "code_commit": "a" * 40, "data_digest": f"sha256:{'a' * 64}",
+        "evaluation_set_digest": f"sha256:{'a' * 64}", "mlflow_run": "a" * 32, "frameworks": {}, "signature": {},
+        "draft": True, "model": "rose", "version": "2020-01-01-000000000000", "schema": 1,
+    }.items()
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALTERED)
+def test_an_altered_manifest_is_refused_by_its_hash(
+    name: str, put: Callable[..., Version], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package(tmp_path / "packaged")
+    released = f"sha256:{hashlib.sha256((tmp_path / 'packaged' / MANIFEST).read_bytes()).hexdigest()}"
+    version = put(ALTERED[name])
+
+    assert fetched(folder, version, released) == 1
+    assert f"{released} was released; it was altered" in capsys.readouterr().err
+
+
+def merged(data: dict[str, Any]) -> None:
+    """Two lines of the digest as the path of one file: the same digest from fewer files."""
+    first, second, *rest = sorted(data["files"], key=lambda file: f"{file['sha256']}  {file['path']}\n")
+    path = f"{first['path']}\n{second['sha256']}  {second['path']}"
+    data["files"] = sorted([{"path": path, "sha256": first["sha256"], "size": 3}, *rest], key=lambda file: file["path"])
+    listed = ((file["path"], file["sha256"]) for file in data["files"])
+    assert version_digest(listed) == data["digest"]
+
+
+def sized(size: Any) -> Callable[[dict[str, Any]], None]:
+    def alter(data: dict[str, Any]) -> None:
+        [file] = [file for file in data["files"] if file["path"] == "sklearn/model.joblib"]
+        file["size"] = size
+
+    return alter
+
+
+NOT_EACH = "files: not each a path, a sha256 and a size"
+MALFORMED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "merged": (merged, NOT_EACH),
+    "true": (sized(True), NOT_EACH),
+    "fraction": (sized(10.0), NOT_EACH),
+    "negative": (sized(-1), NOT_EACH),
+    "huge": (sized(1 << 80), NOT_EACH),
+    "nan": (lambda data: data["metrics"].update(accuracy=float("nan")), "not JSON: NaN is not a number"),
+    "larger": (sized(11), "sklearn/model.joblib: sha256"),
+    "smaller": (sized(9), "sklearn/model.joblib: larger than the 9 bytes of the manifest"),
+    "unknown": (lambda data: data.update(more=1), "its fields are not code_commit, "),
+    "missing": (lambda data: data.pop("draft"), "its fields are not code_commit, "),
+    "schema": (lambda data: data.update(schema=3), "schema: 3, not 1 or 2"),
+    "schema-true": (lambda data: data.update(schema=True), "schema: True, not 1 or 2"),
+    "former": (lambda data: data.update(schema=1), "files: signature.json is of schema 2, and only of it"),
+    "model": (lambda data: data.update(model="rose"), "is of ('rose', "),
+    "digest": (lambda data: data.update(digest=f"sha256:{'0' * 64}"), "is of ('lily', "),
+    "order": (lambda data: data["files"].reverse(), "files: not sorted by path, or a path stands twice"),
+    "twice": (lambda data: data["files"].insert(0, data["files"][0]), "files: not sorted by path, or a path"),
+    "list": (lambda data: data.update(files={}), NOT_EACH),
+    "more-in-a-file": (lambda data: data["files"][0].update(more=1), NOT_EACH),
+    "fewer": (lambda data: data["files"].pop(), "lists files of the digest"),
+    "none": (lambda data: data.update(files=[]), "files: signature.json is of schema 2"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_manifest_of_another_form_is_refused_before_a_byte_is_written(
+    name: str, put: Callable[..., Version], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alter, fault = MALFORMED[name]
+
+    assert fetched(folder, put(alter)) == 1
+    assert fault in (error := capsys.readouterr().err), error
+
+
+@pytest.mark.parametrize("manifest", ["sha256:", "unreleased", "0" * 64, f"sha256:{'0' * 64}\n"])
+def test_what_is_no_hash_is_not_taken_for_none(
+    manifest: str, put: Callable[..., Version], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fetched(folder, put(), manifest) == 1
+    assert f"MODEL_MANIFEST: {manifest!r}: no SHA-256" in capsys.readouterr().err
+
+
+def test_larger_bytes_than_listed_are_not_written(
+    put: Callable[..., Version], folder: Path, s3: S3, capsys: pytest.CaptureFixture[str]
+) -> None:
+    version = put()
+    s3.client.put_object(
+        Bucket=BUCKET, Key=f"models/lily/{version.version}/sklearn/model.joblib", Body=b"x" * (8 << 20)
+    )
+
+    assert fetched(folder, version, version.manifest) == 1
+    assert "sklearn/model.joblib: larger than the 10 bytes of the manifest" in capsys.readouterr().err
+
+
+class Dripping(socketserver.BaseRequestHandler):
+    """A server that answers, with a byte now and then and no end."""
+
+    def handle(self) -> None:
+        self.request.recv(1 << 16)
+        self.request.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        stopped = self.server.stopped  # type: ignore[attr-defined]
+        while not stopped.wait(0.05):
+            try:
+                self.request.sendall(b"{")
+            except OSError:
+                return
+
+
+def test_a_server_that_drips_is_given_up(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    version = package(tmp_path / "packaged")
+    monkeypatch.setattr(program, "WAIT", 0.5)
+    monkeypatch.setattr(program, "RATE", 1e7)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Dripping) as server:
+        server.stopped = threading.Event()  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_address[1]}")
+        try:
+            assert fetched(folder, version) == 1
+        finally:
+            server.stopped.set()  # type: ignore[attr-defined]
+            server.shutdown()
+
+    assert "manifest.json: slower than 10000000.0 bytes a second" in capsys.readouterr().err

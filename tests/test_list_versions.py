@@ -66,7 +66,8 @@ def test_json_has_the_whole_manifests(two: tuple[Version, Version], checkout: Ch
     done = checkout.run("list_versions", "--model", "lily", "--json")
 
     assert json.loads(done.out) == [
-        {"uri": version.uri, "runs_in": [], "withdrawn": None} | version.data for version in two
+        {"uri": version.uri, "runs_in": [], "withdrawn": None, "manifest": version.manifest} | version.data
+        for version in two
     ]
     assert (done.code, done.err) == (0, "")
 

@@ -55,6 +55,7 @@ def test_a_promotion_is_a_branch_with_one_changed_file_and_its_rendered_differen
     assert [line for line in done.out.splitlines() if line.startswith("+  ") and "model.mlops" not in line] == [
         f"+          value: {version.uri}onnx/",
         f"+          value: {version.digest}",
+        f"+          value: {version.manifest}",
         f"+        image: {IMAGE}",
     ]
     assert released.git("rev-parse", f"{branch}^") == released.tip()
@@ -63,7 +64,7 @@ def test_a_promotion_is_a_branch_with_one_changed_file_and_its_rendered_differen
     assert carried == released.git("show", "cicd:overlays/dev/lily-api/release.yaml")
     message = released.git("log", "-1", "--format=%B", branch).splitlines()
     assert message[0] == f"Promote lily-api in staging to {version.version}"
-    assert message[-7:][0] == "Release: lily-api staging"
+    assert message[-8:][0] == "Release: lily-api staging"
     assert message[-1] == f"Image: {IMAGE}"
     after = released.state()
     assert {name for name in after if after[name] != before[name]} == {"refs"}

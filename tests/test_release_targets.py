@@ -114,7 +114,7 @@ def test_a_batch_may_keep_its_release_in_images(checkout: Checkout, version: Ver
     variables = {item["name"]: item.get("value") for item in container["env"]}
     assert container["image"] == IMAGE
     assert (variables["MODEL_URI"], variables["MODEL_DIGEST"]) == (f"{version.uri}onnx/", version.digest)
-    assert variables["MODEL_MANIFEST"] == data["commonAnnotations"]["model.mlops/manifest"] == version.manifest
+    assert variables["MODEL_MANIFEST"] == version.manifest
     assert checkout.run("validate").code == 0
 
 
@@ -166,7 +166,7 @@ def test_a_bump_of_a_canary_changes_its_lines_and_nothing_else(
 
     assert served(canaries, "dev") == [f"{version.uri}sklearn/", f"{second.uri}sklearn/"]
     stat = canaries.git("diff", "--numstat", "cicd^", "cicd")
-    assert stat == f"3\t3\t{FILE.format('dev')}"  # the lineage of both versions is the same
+    assert stat == f"4\t4\t{FILE.format('dev')}"  # the lineage of both versions is the same
     body = canaries.git("log", "-1", "--format=%B", "cicd").splitlines()
     assert body[0] == f"Release lily-sklearn in dev, canary next to {second.version}"
     assert body[4:6] == ["Release: lily-sklearn dev", "Canary: next"]
@@ -235,7 +235,7 @@ def test_what_an_environment_runs_is_promoted_to_a_canary_of_the_next_and_then_t
         assert done.code == 0, done.err
         told = json.loads(done.out)
         assert told["branch"] == f"promote/staging/lily-sklearn{'-next' if option else ''}-{second.version}"
-        assert told["diff"].count("\n+") == 4  # the file's name, and three fields
+        assert told["diff"].count("\n+") == 5  # the file's name, and four fields
         canaries.merge(told["branch"])
         assert served(canaries, "staging") == expected
 
@@ -480,6 +480,8 @@ def test_a_release_that_no_replacement_carries_to_the_container_is_refused(
             f"{where}[MODEL_URI].value: renders as 's3://unreleased/', not '{version.uri}onnx/';"
             " another patch overrides the release",
             f"{where}[MODEL_DIGEST].value: renders as 'unreleased', not '{version.digest}';"
+            " another patch overrides the release",
+            f"{where}[MODEL_MANIFEST].value: renders as None, not '{version.manifest}';"
             " another patch overrides the release",
         ],
     )

@@ -75,6 +75,7 @@ def test_json_tells_every_field(released: Checkout, version: Version) -> None:
                 "uri": f"{version.uri}onnx/",
                 "image": IMAGE,
                 "canary": None,
+                "manifest": version.manifest,
                 "file": "overlays/staging/lily-api/release.yaml",
                 "since": released.git("show", "-s", "--format=%cI", tip),
                 "commit": tip,

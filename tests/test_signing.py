@@ -161,7 +161,7 @@ def test_the_signature_is_stored_before_the_manifest(
     monkeypatch.setattr(Store, "add", recorded)
     upload(asking, packaged, "--sign-key", pair.private)
 
-    assert order[2:] == [name(packaged, pair), "manifest.json"]
+    assert order[3:] == [name(packaged, pair), "manifest.json"]
 
 
 def test_the_stock_command_line_verifies_what_is_stored(
@@ -243,7 +243,7 @@ def test_an_unsigned_upload_is_stored_and_said_to_be_unsigned(asking: Checkout, 
 def test_a_dry_run_signs_nothing(asking: Checkout, packaged: Version, pair: Pair, s3: S3) -> None:
     done = upload(asking, packaged, "--sign-key", pair.private, "--dry-run")
 
-    assert done == Result(0, f"{packaged.uri}\n", "would upload 4 objects\n")
+    assert done == Result(0, f"{packaged.uri}\n", "would upload 5 objects\n")
     assert s3.keys() == []
 
 
