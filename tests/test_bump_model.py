@@ -227,7 +227,8 @@ def as_flow(text: str) -> str:
     return data + (
         "metadata: {name: lily-sklearn, annotations: {model.mlops/version: unreleased,\n"
         "  model.mlops/digest: 'unreleased', model.mlops/manifest: unreleased,\n"
-        '  model.mlops/code-commit: "unreleased", model.mlops/data-digest: unreleased  ,  model.mlops/mlflow-run: unreleased}}\n'
+        '  model.mlops/code-commit: "unreleased", model.mlops/data-digest: unreleased  ,\n'
+        "  model.mlops/mlflow-run: unreleased}}\n"
         'spec: {predictor: {model: {"storageUri": s3://unreleased/}}}'
     )
 

@@ -331,7 +331,7 @@ def test_a_batch_reads_and_writes_folders_of_its_environment_in_the_bucket(rende
     assert container["command"] == ["python", "-m", "serving.batch"]
     assert variables == {
         "BATCH_INPUT": f"{place}in/", "BATCH_OUTPUT": f"{place}out/", "MODEL_URI": "s3://unreleased/",
-        "MODEL_DIGEST": "unreleased", "AWS_REGION": "eu-west-1",
+        "MODEL_DIGEST": "unreleased", "MODEL_MANIFEST": "unreleased", "AWS_REGION": "eu-west-1",
     }  # fmt: skip
 
 

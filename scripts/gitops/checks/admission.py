@@ -18,6 +18,7 @@ import yaml
 from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.manifests import workloads
 from gitops.manifests.objects import Identity, Object, at, identity, leaves, mapping, mappings
+from gitops.releases.release import ANNOTATION, UNRELEASED
 from gitops.repo import layout
 from gitops.repo.layout import ARGOCD, PLATFORM
 from gitops.repo.policy import POLICY_FILE, Policy
@@ -27,6 +28,7 @@ FOLDER = f"{PLATFORM}/admission"
 LOCK = f"{FOLDER}/policies.lock"
 """Lines `SHA-256  policy  field`, the digest that of the field as JSON with sorted keys and no spaces."""
 PROGRAM = f"{PLATFORM}/storage/fetch.py"
+_REQUIRED = "require-manifest"
 _PARAMETERS = Identity("", "ConfigMap", "argocd", "model-policy")
 # A policy of this name has the record of withdrawn versions for its parameters.
 _WITHDRAWN = "model-withdrawn"
@@ -245,6 +247,7 @@ def _parameter_faults(objects: Mapping[Identity, Object], repository: Repository
     chosen = {
         f"data.{name}": at(item, "data", name) for name in ("production-namespaces", "serving-images", "other-kinds")
     }
+    required = {_REQUIRED: "true"} if _REQUIRED in mapping(item.get("data")) else {}
     wanted = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -254,12 +257,30 @@ def _parameter_faults(objects: Mapping[Identity, Object], repository: Repository
             "image-registries": " ".join(policy.image_registries),
             **{name: " ".join(names) for name, names in _MAKERS.items()},
             **{path.removeprefix("data."): value for path, value in chosen.items() if value is not None},
+            **required,
         },
     }
     yield from _differing(item, wanted)
     for path, value in chosen.items():
         if not isinstance(value, str):
             yield finding(RULE, PLATFORM, item, f"{path}: missing; the policies ask for it")
+    if required:
+        yield from _unnamed_manifests(repository)
+
+
+def _unnamed_manifests(repository: Repository) -> Iterator[Finding]:
+    """Released objects that the cluster would refuse from the day on which it asks for the manifest."""
+    for folder, items in repository.renders.items():
+        for item in items if folder.startswith("overlays/") else ():
+            for path, part in [("metadata", at(item, "metadata")), *workloads.canaries(item)]:
+                annotations = mapping(at(part, "annotations"))
+                version = annotations.get(f"{ANNOTATION}version", UNRELEASED)
+                if version != UNRELEASED and f"{ANNOTATION}manifest" not in annotations:
+                    message = (
+                        f"{path}.annotations.{ANNOTATION}manifest: missing, and {_REQUIRED} of {FOLDER}/parameters.yaml"
+                        " asks for it; leave that out until bump_model.py or promote_model.py made this release again"
+                    )
+                    yield finding(RULE, folder, item, message, PLATFORM)
 
 
 def production(repository: Repository) -> set[str]:
@@ -320,7 +341,7 @@ def _storage_faults(
         yield _altered(item, path, found_leaves.get(path), fault)
 
 
-_RELEASED = (("MODEL_DIGEST", "model.mlops/digest"), ("MODEL_MANIFEST", "model.mlops/manifest"))
+_RELEASED = ((workloads.MODEL_DIGEST, f"{ANNOTATION}digest"), (workloads.MODEL_MANIFEST, f"{ANNOTATION}manifest"))
 # What compares the bytes, without its program and what a fork chooses.
 _STORAGE = leaves(
     {

@@ -241,14 +241,18 @@ def _manifest_faults(
 ) -> Iterator[tuple[str, str]]:
     """The SHA-256 of the manifest is in the annotation and in the variable, or, in the old form, in neither."""
     manifest = fields.get(f"{annotation}manifest")
-    unreleased = version == release.UNRELEASED and manifest == release.UNRELEASED
-    if manifest is not None and not unreleased and not _SHA256.fullmatch(str(manifest)):
-        yield f"{annotation}manifest", f"{manifest!r}: not sha256: and 64 hex digits; only bump_model.py writes it"
+    if manifest not in (None, release.UNRELEASED):
+        if version == release.UNRELEASED:
+            yield f"{annotation}manifest", f"{manifest!r} {_FIRST.format(release.UNRELEASED)}"
+        elif not _SHA256.fullmatch(str(manifest)):
+            yield f"{annotation}manifest", f"{manifest!r}: not sha256: and 64 hex digits; only bump_model.py writes it"
     places = {place.replace("env[MODEL_URI]", "env[MODEL_MANIFEST]") for place in uris if "env[MODEL_URI]" in place}
     places |= {place for place in fields if place.endswith("env[MODEL_MANIFEST].value")}
     for place in sorted(places):
         if (value := fields.get(place)) != manifest:
-            yield place, f"{value!r}: differs from the annotation {manifest!r}; only bump_model.py writes either"
+            found = "missing" if value is None else f"{value!r}"
+            there = "there is no annotation" if manifest is None else f"the annotation is {manifest!r}"
+            yield place, f"{found}, and {there}; only bump_model.py writes either"
 
 
 def _file_faults(root: Path, app: str, environment: str, items: list[Object]) -> Iterator[tuple[str, str]]:
