@@ -135,6 +135,7 @@ def _require_allowed(
     places = {(r.app, r.environment) for r in releases}
     before = {(app, previous) for app, environment in places if (previous := tree.policy.before(environment))}
     base = _state(tree, places | before)
+    base = replace(base, releases={**_of_the_same_versions(tree, releases), **base.releases})
     new = {r.target: r for r in releases}
     head = replace(base, releases={**base.releases, **new}, holds={**base.holds, **held})
     # A release that is the first of its place brings everything along that is rendered beside it.
@@ -153,6 +154,18 @@ def _state(tree: Tree, places: Iterable[Place]) -> State:
     holds = {place: text for place in there if (text := tree.read(hold.path(*place))) is not None}
     images = {place: effect.images(tree.overlay(*place)) for place in running}
     return State(releases, holds, images, tree.withdrawn)
+
+
+def _of_the_same_versions(tree: Tree, releases: Sequence[Release]) -> dict[Target, Release]:
+    """What runs one of these versions anywhere: it has one manifest."""
+    versions = [item.version.encode() for item in releases]
+    found = {}
+    for folder in layout.overlays(tree.root, tree.policy):
+        _, environment, app = folder.split("/")
+        file = release_file.find(tree.read, app, environment)
+        if file and any(version in file[1] for version in versions):
+            found |= {item.target: item for item in release_file.read_all(tree.read, app, environment)}
+    return found
 
 
 _OTHERS = re.compile(r"overlays/[^/]+/[^/]+/(release|hold)\.yaml")
