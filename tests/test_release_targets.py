@@ -484,8 +484,6 @@ def test_a_release_that_no_replacement_carries_to_the_container_is_refused(
             f"{where}[MODEL_MANIFEST].value: renders as None, not '{version.manifest}';"
             " another patch overrides the release",
             f"{where}[MODEL_MANIFEST].name: renders as None, not 'MODEL_MANIFEST'; another patch overrides the release",
-            f"{where}[MODEL_MANIFEST].value: renders as None, not '{version.manifest}';"
-            " another patch overrides the release",
         ],
     )
 

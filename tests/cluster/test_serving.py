@@ -93,12 +93,18 @@ def test_what_the_live_pod_fetches_is_loaded_by_stock_scikit_learn(
 ) -> None:
     live = pod(world, "lily-sklearn")
     [container] = [item for item in live["spec"]["initContainers"] if item["name"] == "storage-initializer"]
-    [digest] = [item for item in container["env"] if item["name"] == "MODEL_DIGEST"]
-    assert digest["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.annotations['model.mlops/digest']"
+    asked = {
+        item["name"]: item["valueFrom"]["fieldRef"]["fieldPath"].split("'")[1]
+        for item in container["env"]
+        if item["name"].startswith("MODEL_")
+    }
+    assert asked == {"MODEL_DIGEST": "model.mlops/digest", "MODEL_MANIFEST": "model.mlops/manifest"}
     uri, folder = container["args"]
     assert (uri, folder) == (f"{trained}sklearn/", "/mnt/models")
 
-    env = environment | world.variables | {"MODEL_DIGEST": live["metadata"]["annotations"]["model.mlops/digest"]}
+    # As the kubelet gives them to the container: what KServe put into the pod.
+    annotations = live["metadata"]["annotations"]
+    env = environment | world.variables | {name: annotations[annotation] for name, annotation in asked.items()}
     fetched = subprocess.run(
         [sys.executable, *container["command"][1:], uri, tmp_path], env=env, capture_output=True, text=True
     )  # fmt: skip

@@ -159,7 +159,7 @@ def _state(tree: Tree, places: Iterable[Place]) -> State:
 def _of_the_same_versions(tree: Tree, releases: Sequence[Release]) -> dict[Target, Release]:
     """What runs one of these versions anywhere: it has one manifest."""
     versions = [item.version.encode() for item in releases]
-    found = {}
+    found: dict[Target, Release] = {}
     for folder in layout.overlays(tree.root, tree.policy):
         _, environment, app = folder.split("/")
         file = release_file.find(tree.read, app, environment)
