@@ -29,7 +29,7 @@ from gitops.repo.snapshot import Snapshot
 
 from contract.errors import Refused
 from contract.manifest import Manifest
-from contract.uri import VersionURI, parse_flavour
+from contract.uri import VersionURI
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +64,7 @@ def show(args: argparse.Namespace) -> None:
                 faults += [
                     f"{uri}manifest.json: {manifest.sha256}, but {item.target} was released with {item.manifest};"
                     " versions are never overwritten: find out who wrote that object, do not release it"
-                    for item in named.get((uri.model, uri.version), [])
+                    for item in named.get(f"{uri.model}.{uri.version}", [])
                     if item.manifest not in (None, manifest.sha256)
                 ]
             signed = {"signed": _signed(source, uri, manifest, signer, faults)} if signer else {}
@@ -94,12 +94,11 @@ def _running(git: Git, tip: str) -> dict[str, list[str]]:
     return found
 
 
-def _named(git: Git, tip: str) -> dict[tuple[str, str], list[Release]]:
-    """What was ever released, by model and version."""
-    found: dict[tuple[str, str], list[Release]] = {}
+def _named(git: Git, tip: str) -> dict[str, list[Release]]:
+    """What was ever released, by MODEL.VERSION."""
+    found: dict[str, list[Release]] = {}
     for item in sorted(history.ever(git, tip), key=lambda item: str(item.target)):
-        uri = parse_flavour(item.uri)[0]
-        found.setdefault((uri.model, uri.version), []).append(item)
+        found.setdefault(withdrawn.key(item.uri), []).append(item)
     return found
 
 

@@ -10,6 +10,7 @@ Trains and serves with the Python of model-src/.venv, until it is stopped; HOST 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -42,7 +43,8 @@ def serve(args: argparse.Namespace) -> int:
         if code := subprocess.run([python.path, "-m", *command], stdout=sys.stderr).returncode:
             return code
     version = python.source / "artifacts" / model
-    described = json.loads((version / "manifest.json").read_text())
+    text = (version / "manifest.json").read_bytes()
+    described = json.loads(text)
     reference = (version / "reference/reference.csv").read_text().splitlines()[1].split(",")
     row = [float(cell) if cell else None for cell in reference[: len(described["signature"]["inputs"])]]
     url = f"http://{os.environ.get('HOST', '127.0.0.1')}:{os.environ.get('PORT', '5001')}"
@@ -53,7 +55,11 @@ def serve(args: argparse.Namespace) -> int:
         file=sys.stderr,
         flush=True,
     )
-    env = os.environ | {"MODEL_URI": str(version / "onnx"), "MODEL_DIGEST": described["digest"]}
+    env = os.environ | {
+        "MODEL_URI": str(version / "onnx"),
+        "MODEL_DIGEST": described["digest"],
+        "MODEL_MANIFEST": f"sha256:{hashlib.sha256(text).hexdigest()}",
+    }
     os.execve(python.path, [str(python.path), "-m", "serving"], env)
 
 

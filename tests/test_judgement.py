@@ -408,3 +408,66 @@ def test_what_comes_too_early_is_told_what_to_do() -> None:
         f"overlays/prod/api: {sidecar(0)}: no release names it, and overlays/staging/api does not run it yet; add it to"
         " dev first and then to one environment after the other, each by a pull request of its own",
     ]
+
+
+# A version has one manifest
+
+
+def with_manifest(item: Release, manifest: str | None) -> Release:
+    return replace(item, manifest=manifest)
+
+
+A, B = (f"sha256:{letter * 64}" for letter in "ab")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "ran_as", "found"),
+    [
+        (None, A, [], []),
+        (None, None, [], ["manifest"]),
+        # What ran here may come back as it was; what had one keeps it.
+        (None, None, [None], []),
+        (A, None, [None, A], ["manifest"]),
+        (None, A, [None], []),
+        (A, B, [A], ["manifest"]),
+        (None, B, [A], ["manifest"]),
+    ],
+)
+def test_a_release_that_changes_names_its_manifest_and_no_other_than_before(
+    before: str | None, after: str | None, ran_as: list[str | None], found: list[str]
+) -> None:
+    one = release_of(DEV, ONE)
+    base = State({DEV: with_manifest(one, before)} if ran_as else {})
+    history = {DEV: [Moment(with_manifest(one, manifest), None) for manifest in ran_as]}
+    head = State({DEV: with_manifest(one, after)})
+    if base == head:
+        base = State({DEV: release_of(DEV, TWO)})
+
+    assert rules(base, head, history) == found
+
+
+@pytest.mark.parametrize(("theirs", "found"), [(A, []), (None, []), (B, ["manifest"])])
+def test_another_app_with_the_same_version_has_the_same_manifest(theirs: str | None, found: list[str]) -> None:
+    other = with_manifest(release_of(Target(SK, "dev"), ONE), theirs)
+    new = with_manifest(release_of(DEV, ONE), A)
+
+    assert rules(State({other.target: other}), State({other.target: other, DEV: new})) == found
+
+
+@pytest.mark.parametrize(
+    ("before", "wanted", "found"),
+    [
+        (A, A, []),
+        (None, A, []),
+        # The other way around nothing tells that it is the same: a command never makes it.
+        (A, None, ["order", "manifest"]),
+        (A, B, ["order", "manifest"]),
+    ],
+)
+def test_a_release_of_the_former_form_comes_through_with_a_manifest_and_no_other_loses_its_own(
+    before: str | None, wanted: str | None, found: list[str]
+) -> None:
+    one = with_manifest(release_of(DEV, ONE), before)
+    new = with_manifest(release_of(STAGING, ONE), wanted)
+
+    assert rules(State({DEV: one}), State({DEV: one, STAGING: new}), {DEV: [Moment(one, None)]}) == found

@@ -124,7 +124,8 @@ def test_both_hashes_are_told(released: Path, tmp_path: Path, s3: S3) -> None:
     ]
     assert bumped.errors == [
         f"{FILE.format('dev', BATCH)}: {version.version}: manifest {found}, but another release of it names"
-        f" {version.manifest}; a version has one manifest, find out who wrote the other"
+        f" {version.manifest}; a version has one manifest, find out who wrote the other;"
+        " withdraw the version and train anew if that cannot be told"
     ]
 
 

@@ -244,12 +244,18 @@ def _manifests(proposal: Proposal) -> Iterator[Fault]:
         there = [one for state in states for one in state.released().values()]
         places = [Target(item.app, name) for name in policy.environments]
         there += [one.release for place in places for one in proposal.ran(place) if one.release]
-        others = {one.manifest for one in there if withdrawn.key(one.uri) == withdrawn.key(item.uri)}
+        key = withdrawn.key(item.uri)
+        others = {one.manifest for one in there if key and withdrawn.key(one.uri) == key}
         if others := others - {None, item.manifest}:
             message = (
                 f"{item.version}: manifest {item.manifest}, but another release of it names {min(map(str, others))}"
             )
-            yield Fault("manifest", item.file, f"{message}; a version has one manifest, find out who wrote the other")
+            yield Fault(
+                "manifest",
+                item.file,
+                f"{message}; a version has one manifest, find out who wrote the other;"
+                " withdraw the version and train anew if that cannot be told",
+            )
 
 
 def _mixed(proposal: Proposal) -> Iterator[Fault]:
