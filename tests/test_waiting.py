@@ -1,4 +1,4 @@
-"""git against servers that do not answer, on real sockets."""
+"""git, S3, GitHub and the API server, when they do not answer or give a byte now and then, on real sockets."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from conftest import Checkout
+from dripping import ANSWERS, dripping
 
+from gitops.models.s3 import Store
 from gitops.repo.git import Git, GitError
+from gitops.repo.github import GitHub
 
 from contract import waiting
 from contract.errors import Refused
@@ -116,3 +119,75 @@ def test_another_patience_is_refused(plain: Checkout, value: str, monkeypatch: p
     monkeypatch.setenv(waiting.VARIABLE, value)
     with pytest.raises(Refused, match="not a number of seconds above 0"):
         Git(plain.root)
+
+
+# S3
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "eu-west-1",
+        # Time for what is in this process; a retry waits for a time of its own.
+        waiting.VARIABLE: "0.2",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+
+
+S3_CALLS: dict[str, Callable[[Store], object]] = {
+    "read": lambda store: store.read("key", 100),
+    "sha256": lambda store: store.sha256("key", 1_000_000),
+    "add": lambda store: store.add("key", b"body", "0" * 64),
+    "keys": lambda store: store.keys("key"),
+}
+
+
+@pytest.mark.parametrize(("call", "answer"), [
+    *[("read", answer) for answer in ANSWERS], ("sha256", "the body"), ("add", "a header"), ("keys", "the body"),
+])  # fmt: skip
+def test_a_bucket_that_drips_is_given_up(
+    call: str, answer: str, credentials: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with dripping(ANSWERS[answer]) as server, pytest.raises(Refused) as refused:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+        S3_CALLS[call](Store("bucket"))
+
+    assert refused.value.lines == (
+        "s3://bucket/key: no end after 0.2 s of waiting; check the network and AWS_ENDPOINT_URL_S3, then run the"
+        f" command again; its time is {waiting.VARIABLE}, now 0.2",
+    )
+
+
+def test_an_upload_that_is_taken_a_byte_now_and_then_is_given_up(
+    credentials: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of more bytes than the kernels keep between two processes."""
+    (tmp_path / "large").write_bytes(bytes(16 << 20))
+    with dripping(b"", reads=False) as server, (tmp_path / "large").open("rb") as body:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+        with pytest.raises(Refused, match=r"s3://bucket/key: no end after 0\.2 s of waiting; "):
+            Store("bucket").add("key", body, "0" * 64)
+
+
+def test_who_gives_credentials_and_drips_is_given_up(credentials: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a pod gets them, whose agent hangs."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    with dripping(ANSWERS["the body"]) as server, pytest.raises(Refused, match="s3://bucket/: no end after"):
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", server.url)
+        Store("bucket").keys("key")
+
+
+# GitHub
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_a_forge_that_drips_is_given_up(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(waiting.VARIABLE, "0.1")
+    with dripping(ANSWERS[answer]) as server, pytest.raises(Refused) as refused:
+        GitHub("owner/name", server.url, "token").get("/rules")
+
+    assert refused.value.lines == (
+        f"{server.url}/repos/owner/name/rules: no end after 0.1 s of waiting; check the network, then run the command"
+        f" again; its time is {waiting.VARIABLE}, now 0.1",
+    )

@@ -82,7 +82,10 @@ class Limit:
 
     def __enter__(self) -> Limit:
         self._outer, _current.limit = _current.limit, self
-        self._begin()
+        self._end, self._over = math.inf, False
+        # What a client does before it asks is no waiting.
+        if self._used or self._in_all or self._stop != self._disconnect:
+            self._begin()
         self._block = object()
         threading.Thread(target=self._watch, args=(self._block,), daemon=True).start()
         return self
@@ -120,7 +123,7 @@ class Limit:
             while self._block is block:
                 left = self._end - time.monotonic()
                 if self._over or left > 0:
-                    self._changed.wait(None if self._over else left)
+                    self._changed.wait(None if self._over or left == math.inf else left)
                 else:
                     self._over = True
                     self._stop()

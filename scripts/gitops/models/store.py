@@ -14,7 +14,7 @@ from gitops.repo.policy import POLICY_FILE
 from contract import signature
 from contract.digest import MANIFEST, counts
 from contract.errors import Refused
-from contract.manifest import Manifest
+from contract.manifest import File, Manifest
 from contract.manifest import parse as parse_manifest
 from contract.signature import LIMIT
 from contract.uri import VERSION, VersionURI
@@ -60,8 +60,8 @@ def file_faults(store: Store, uri: VersionURI, manifest: Manifest) -> list[str]:
             found.append(f"{uri}{file.path}: missing; the version is incomplete, do not release it")
         elif stored != (file.sha256, file.size):
             found.append(
-                f"{uri}{file.path}: {_shown(*stored)}, the manifest has {_shown(file.sha256, file.size)};"
-                " versions are never overwritten: find out who wrote that object, do not release it"
+                f"{uri}{file.path}: {_differs(stored, file)}; versions are never overwritten: find out who wrote that"
+                " object, do not release it"
             )
     cli.progress("")
     known = {file.path for file in manifest.files} | {MANIFEST}
@@ -72,8 +72,13 @@ def file_faults(store: Store, uri: VersionURI, manifest: Manifest) -> list[str]:
     return found
 
 
-def _shown(sha256: str | None, size: int) -> str:
-    return f"sha256 {sha256} of {size} bytes" if sha256 else f"{size} bytes"
+def _differs(stored: tuple[str | None, int], file: File) -> str:
+    sha256, size = stored
+    return (
+        f"sha256 {sha256}, the manifest has {file.sha256}"
+        if sha256
+        else f"size: {size} bytes, the manifest has {file.size}"
+    )
 
 
 def require_signature(store: Store, uri: VersionURI, manifest: Manifest, signer: Signer | None) -> None:
