@@ -1,4 +1,4 @@
-"""git, S3, GitHub and the API server, when they do not answer or give a byte now and then, on real sockets."""
+"""Waiting for git, S3, GitHub, the API server and programs that do not answer, or give a byte now and then."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Checkout
+from conftest import Checkout, wait_until
 from dripping import ANSWERS, dripping
 
+from gitops.cluster.kube import Cluster
 from gitops.models.s3 import Store
+from gitops.programs import building, manifests, tools
+from gitops.programs.model_python import ModelPython
 from gitops.repo.git import Git, GitError
 from gitops.repo.github import GitHub
 
@@ -191,3 +194,100 @@ def test_a_forge_that_drips_is_given_up(answer: str, monkeypatch: pytest.MonkeyP
         f"{server.url}/repos/owner/name/rules: no end after 0.1 s of waiting; check the network, then run the command"
         f" again; its time is {waiting.VARIABLE}, now 0.1",
     )
+
+
+# The API server
+
+KUBECONFIG = """\
+apiVersion: v1
+kind: Config
+current-context: one
+contexts: [{{name: one, context: {{cluster: one, user: one}}}}]
+clusters: [{{name: one, cluster: {{server: "{url}"}}}}]
+users: [{{name: one, user: {{token: none}}}}]
+"""
+
+
+@pytest.mark.parametrize("answer", ["the status line", "a header", "the body"])
+def test_an_api_server_that_drips_is_given_up(answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(waiting.VARIABLE, "0.2")
+    with dripping(ANSWERS[answer]) as server:
+        (tmp_path / "config").write_text(KUBECONFIG.format(url=server.url))
+        cluster = Cluster(tmp_path / "config")
+
+        # It answers by its status.
+        assert cluster.ready() == (answer == "the body")
+        for call in (cluster.version, lambda: cluster.get("v1", "Pod", "one", "ml-dev")):
+            with pytest.raises(Refused) as refused:
+                call()
+            [line] = refused.value.lines
+            assert line.startswith(f"{server.url}: ")
+            assert ": no end after 0.2 s of waiting; check the network and the server; its time is" in line
+
+
+# Programs
+
+STUCK = "#!/bin/sh\nsleep 1000 &\necho $! >$0.child\nexec sleep 1000\n"
+
+
+def stuck(file: Path) -> Path:
+    """A program that waits for ever, and has started another that does."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(STUCK)
+    file.chmod(0o755)
+    return file
+
+
+def ended(program: Path) -> bool:
+    """Whether what it has started has ended; who is a zombie until it is reaped has."""
+    child = int(program.with_name(f"{program.name}.child").read_text())
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{child}/status").read_text()
+    except FileNotFoundError:
+        return True
+
+
+def test_a_program_of_manifests_without_an_answer_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(waiting.VARIABLE, "0.05")
+    program = stuck(tmp_path / "manifests")
+    process = manifests._Process(program)
+
+    with pytest.raises(Refused, match=r"tools/manifests: no end after 0\.5 s of waiting; "):
+        process.ask({"kind": "render"})
+    assert not process.alive
+
+
+def test_a_step_of_a_build_without_end_is_ended_with_all_that_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(waiting.VARIABLE, "0.01")
+    program = stuck(tmp_path / "go")
+
+    with pytest.raises(Refused, match=r"go mod download`: no end after 0\.6 s of waiting; check the network and the"):
+        building.Go(program, tmp_path)("mod", "download", cwd=tmp_path)
+    wait_until(lambda: ended(program), "what it has started ends")
+
+
+def test_a_build_that_stands_still_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(waiting.VARIABLE, "0.02")
+    program = tmp_path / "go"
+    # It lists packages, and says what it compiles until it does not.
+    program.write_text(f'#!/bin/sh\n[ "$1" = list ] && exit\necho a >&2\n{STUCK.partition(chr(10))[2]}')
+    program.chmod(0o755)
+
+    with pytest.raises(Refused, match=r"building kustomize: no end after 1\.2 s of waiting; "):
+        building._build_program(building.Go(program, tmp_path), tools.KUSTOMIZE, tmp_path)
+    wait_until(lambda: ended(program), "what it has started ends")
+
+
+def test_python_of_the_models_without_an_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(waiting.VARIABLE, "0.01")
+    program = stuck(tmp_path / "python")
+
+    with (
+        pytest.raises(Refused, match=r"`python -m lifecycle.registry` in \S+: no end after 0\.6 s of waiting"),
+        ModelPython(tmp_path, program).running("lifecycle.registry") as process,
+    ):
+        assert process.stdout
+        process.stdout.readline()
+    wait_until(lambda: ended(program), "what it has started ends")

@@ -218,6 +218,8 @@ def run(
     """Runs a program as subprocess.run does, and ends it with all that it started when `times` patience() are over.
     Raises TooSlow then."""
     seconds = times * patience()
+    if options.pop("capture_output", False):
+        options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, **options) as process:
         try:
             out, words = process.communicate(timeout=seconds)

@@ -12,6 +12,7 @@ from conftest import SAMPLE, Repository, Service, upload, wait_until, wanted
 from dripping import ANSWERS, LONG, OK, Dripping, dripping
 
 from contract import waiting
+from contract.errors import Refused
 from serving import batch, model
 from storage import Unavailable, streams
 from storage.places import open_place
@@ -187,3 +188,19 @@ def test_a_service_refuses_another_patience(
 
     assert service.process.wait(30) == 1
     assert f"error: {waiting.VARIABLE}={value!r}: not a number of seconds above 0" in service.said
+
+
+@pytest.mark.parametrize("answer", ["a header", "the body"])
+def test_an_mlflow_server_that_drips_is_given_up(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lifecycle import tracking
+
+    monkeypatch.setenv(waiting.VARIABLE, "0.2")
+    with dripping(ANSWERS[answer]) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+        with pytest.raises(Refused) as refused, tracking.experiment("one"):
+            pass
+
+    assert refused.value.lines == (
+        f"MLflow at {server.url} (MLFLOW_TRACKING_URI): no end after 2 s of waiting; check the network and the server,"
+        f" then run the command again; its time is 10 times {waiting.VARIABLE}, now 0.2",
+    )
