@@ -7,11 +7,11 @@ import hashlib
 import io
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Protocol
 
+from contract import temporary
 from contract.errors import Refused
 from contract.waiting import STEP, Limit
 from storage import Unavailable
@@ -73,8 +73,10 @@ def find(place: str) -> dict[str, float]:
                     found[f"s3://{bucket}/{item['Key']}"] = item["LastModified"].timestamp()
     else:
         for file in Path(place).rglob("*"):
-            # A name with a dot is of a file that is being written.
-            if file.is_file() and not file.name.startswith("."):
+            # A name with a dot is of a file that is being written, or was until its process was killed.
+            if file.name.startswith("."):
+                temporary.sweep_sibling(file)
+            elif file.is_file():
                 # Not the time of modification, which a copy may bring along.
                 found[f"{place}{file.relative_to(place).as_posix()}"] = file.stat().st_ctime
     return dict(sorted(found.items()))
@@ -165,16 +167,14 @@ class _NewFile:
 
     def drop(self) -> None:
         if self._file:
-            self._file.close()
             Path(self._file.name).unlink()
+            self._file.close()
             self._file = None
 
     def _open(self) -> IO[bytes]:
         if not self._file:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - drop() closes it
-                dir=self._path.parent, prefix=f".{self._path.name}.", delete=False
-            )
+            self._file = temporary.sibling_file(self._path)
             share(self._file)
         return self._file
 
