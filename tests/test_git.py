@@ -313,9 +313,8 @@ def test_a_lock_is_told_by_whether_git_still_runs(plain: Checkout, tmp_path: Pat
 
     lock = f"git merge: {plain.root}/.git/index.lock: "
     [line] = living.value.lines
-    assert re.fullmatch(
-        rf"{re.escape(lock)}git runs here \(process [0-9, ]+\); when it has ended, run this again", line
-    )
+    told = rf"{re.escape(lock)}git runs here \(process [0-9, ]+\); when it has ended, run this again"
+    assert re.fullmatch(told, line)
     assert dead.value.lines == (
         f"{lock}left by a git that was killed, none runs here; remove the file, then run this again",
     )

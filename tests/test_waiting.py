@@ -14,6 +14,7 @@ from conftest import Checkout, wait_until
 from dripping import ANSWERS, dripping
 
 from gitops.cluster.kube import Cluster
+from gitops.models import signing
 from gitops.models.s3 import Store
 from gitops.programs import building, manifests, tools
 from gitops.programs.model_python import ModelPython
@@ -194,6 +195,19 @@ def test_a_forge_that_drips_is_given_up(answer: str, monkeypatch: pytest.MonkeyP
         f"{server.url}/repos/owner/name/rules: no end after 0.1 s of waiting; check the network, then run the command"
         f" again; its time is {waiting.VARIABLE}, now 0.1",
     )
+
+
+# Sigstore
+
+
+def test_who_gives_the_token_of_a_job_and_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(waiting.VARIABLE, "0.05")
+    with dripping(ANSWERS["the body"]) as server:
+        for name, value in {"GITHUB_ACTIONS": "true", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "token",
+                            "ACTIONS_ID_TOKEN_REQUEST_URL": f"{server.url}/?"}.items():  # fmt: skip
+            monkeypatch.setenv(name, value)
+        with pytest.raises(Refused, match=r"--sign-keyless: the token of this job: no end after 0\.5 s of waiting; "):
+            signing.sign_keyless(b"manifest")
 
 
 # The API server

@@ -194,6 +194,13 @@ def watched(connection: Any) -> Any:
     return connection if issubclass(connection, _Watched) else type(connection.__name__, (_Watched, connection), {})
 
 
+def watch(*pools: Any) -> None:
+    """Gives these classes of pools, urllib3's or others that are like them, connections that a Limit can close, for the
+    whole process: whatever uses them, asking for credentials too, need not know of it."""
+    for pool in pools:
+        pool.ConnectionCls = watched(pool.ConnectionCls)
+
+
 class _Http(urllib.request.HTTPHandler):
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(watched(http.client.HTTPConnection), req)

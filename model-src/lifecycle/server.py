@@ -27,8 +27,7 @@ def _limit() -> waiting.Limit:
     """Of all that is asked of the server within one block: MLflow's own time-outs are of single reads."""
     from urllib3 import connectionpool
 
-    for pool in (connectionpool.HTTPConnectionPool, connectionpool.HTTPSConnectionPool):
-        pool.ConnectionCls = waiting.watched(pool.ConnectionCls)
+    waiting.watch(connectionpool.HTTPConnectionPool, connectionpool.HTTPSConnectionPool)
     remedy = "check the network and the server, then run the command again"
     return waiting.Limit(f"MLflow at {shown(uri())} (MLFLOW_TRACKING_URI)", remedy, waiting.ANSWER, in_all=True)
 

@@ -64,9 +64,7 @@ def _connect(policy: Policy) -> Any:
     from botocore import awsrequest
     from botocore.config import Config
 
-    for pool in (awsrequest.AWSHTTPConnectionPool, awsrequest.AWSHTTPSConnectionPool):
-        # Of all clients of this process, and of what asks for credentials.
-        pool.ConnectionCls = waiting.watched(pool.ConnectionCls)
+    waiting.watch(awsrequest.AWSHTTPConnectionPool, awsrequest.AWSHTTPSConnectionPool)
     config = Config(
         connect_timeout=policy.connect_timeout,
         read_timeout=policy.read_timeout,

@@ -25,9 +25,7 @@ from contract import waiting
 from contract.errors import Refused
 from contract.uri import BUCKET
 
-for _pool in (awsrequest.AWSHTTPConnectionPool, awsrequest.AWSHTTPSConnectionPool):
-    # Of all clients of this process, and of what asks for credentials.
-    _pool.ConnectionCls = waiting.watched(_pool.ConnectionCls)
+waiting.watch(awsrequest.AWSHTTPConnectionPool, awsrequest.AWSHTTPSConnectionPool)
 # What AWS and versitygw answer to credentials without the status Forbidden.
 _NOT_KNOWN = ("ExpiredToken", "InvalidToken", "XAdminUserNotFound")
 
