@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 from conftest import Checkout, wait_until
 from dripping import ANSWERS, dripping
 
@@ -171,6 +173,27 @@ def test_an_upload_that_is_taken_a_byte_now_and_then_is_given_up(
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
         with pytest.raises(Refused, match=r"s3://bucket/key: no end after 0\.2 s of waiting; "):
             Store("bucket").add("key", body, "0" * 64)
+
+
+@pytest.mark.parametrize("answer", ["the status line", "the body"])
+def test_tls_changes_nothing(answer: str, credentials: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    with dripping(ANSWERS[answer]) as server:
+        server.tls = context
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url.replace("http:", "https:"))
+        with pytest.raises(Refused, match=r"s3://bucket/key: no end after 0\.2 s of waiting; "):
+            Store("bucket").read("key", 100)
+        wait_until(lambda: server.open == 0, "its connections are closed")
+
+
+def test_a_handshake_without_end_is_given_up(credentials: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The start of a record of 16 KiB.
+    with dripping(b"\x16\x03\x03\x40\x00") as server, pytest.raises(Refused, match=r"s3://bucket/key: no end after"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url.replace("http:", "https:"))
+        Store("bucket").read("key", 100)
 
 
 def test_who_gives_credentials_and_drips_is_given_up(credentials: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def _connect(policy: Policy) -> Any:
 
     waiting.watch(awsrequest.AWSHTTPConnectionPool, awsrequest.AWSHTTPSConnectionPool)
     config = Config(
-        connect_timeout=policy.connect_timeout,
+        connect_timeout=min(policy.connect_timeout, policy.read_timeout),
         read_timeout=policy.read_timeout,
         retries={"mode": "standard", "total_max_attempts": policy.tries},
     )

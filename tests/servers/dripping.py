@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 
@@ -31,6 +32,7 @@ class Dripping:
         """Whether it reads what it is sent; if not, a byte now and then."""
         self.drop = b"a"
         """What comes now and then."""
+        self.tls: ssl.SSLContext | None = None
         self.port: int | None = None
         self.accepted = 0
         self.open = 0
@@ -48,6 +50,9 @@ class Dripping:
         with connection, contextlib.suppress(OSError):
             if self.port:
                 self._pass_on(connection, self.port)
+            elif self.tls:
+                with self.tls.wrap_socket(connection, server_side=True) as wrapped:
+                    self._drip(wrapped)
             else:
                 self._drip(connection)
         self._count(-1)

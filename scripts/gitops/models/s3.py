@@ -39,8 +39,9 @@ class Store:
 
     def __init__(self, bucket: str) -> None:
         self.bucket = bucket
+        longest = waiting.patience()
         retries = {"mode": "standard", "max_attempts": 3}
-        config = Config(connect_timeout=5, read_timeout=waiting.patience(), retries=retries)
+        config = Config(connect_timeout=min(5, longest), read_timeout=longest, retries=retries)
         with self._translated(""):
             try:
                 self._s3 = boto3.client("s3", config=config)
