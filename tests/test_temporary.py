@@ -11,8 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, SAMPLE, Checkout
 from storage import files, streams
+
+from gitops.releases import writing
+from gitops.repo.git import Git
 
 from contract import temporary
 
@@ -196,3 +199,34 @@ def test_a_batch_removes_what_a_killed_one_left_although_all_is_done(tmp_path: P
 
     assert list(streams.find(f"{tmp_path}/")) == [f"{tmp_path}/version/target"]
     assert left(tmp_path / "version") == []
+
+
+def test_a_private_key_that_was_being_made_is_removed_by_the_next_run(plain: Checkout, tmp_path: Path) -> None:
+    """Killed once before the key has its name, and once after."""
+    plain.write("overlays/promotion.yaml", (SAMPLE / "overlays/promotion.yaml").read_bytes())
+    (plain.root / "base/api/signed").mkdir(parents=True)
+    folder = tmp_path / "secrets"
+    code = f"sys.path.insert(0, {str(ROOT / 'scripts')!r}); import signing_key; " \
+        f"signing_key.main(['--root', {str(plain.root)!r}, '--private-key', str(folder / 'key')])"  # fmt: skip
+    # The second one first removes what the first one left.
+    for event, count in (("os.link", 0), ("os.remove", 1)):
+        kill(f"{KILLED}\n{code}", event, count, folder)
+        assert len(left(folder)) == 1
+
+    done = plain.run("signing_key", "--private-key", folder / "key")
+
+    assert done.code == 0, done.err
+    assert [file.name for file in folder.iterdir()] == ["key"]
+
+
+def test_what_is_written_into_a_checkout_leaves_nothing_in_gits_folder(plain: Checkout) -> None:
+    code = f"sys.path.insert(0, {str(ROOT / 'scripts')!r})\n" \
+        "from gitops.releases import writing; from gitops.repo.git import Git\n" \
+        f"writing.write_files(Git(Path({str(plain.root)!r})), {{'README.md': b'new'}})"  # fmt: skip
+    kill(f"{KILLED}\n{code}", "os.rename", 0, plain.root)
+    assert len(list((plain.root / ".git").glob("gitops-new-*"))) == 1
+
+    writing.write_files(Git(plain.root), {"README.md": b"new"})
+
+    assert list((plain.root / ".git").glob("gitops-new-*")) == []
+    assert plain.read("README.md") == b"new"

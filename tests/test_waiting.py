@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import ssl
@@ -328,3 +329,12 @@ def test_python_of_the_models_without_an_end_is_ended(tmp_path: Path, monkeypatc
         assert process.stdout
         process.stdout.readline()
     wait_until(lambda: ended(program), "what it has started ends")
+
+
+def test_a_lock_that_is_held_for_ever_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL_GITOPS_CACHE", str(tmp_path))
+    monkeypatch.setenv(waiting.VARIABLE, "0.002")
+    with (tmp_path / "build.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(Refused, match=r"/build\.lock: locked: no end after 0\.24 s of waiting; end"):
+            building.build([tools.KUSTOMIZE])

@@ -8,6 +8,7 @@ as long; what fetches and builds, WORK times.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.client
 import math
 import os
@@ -21,7 +22,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from contract.errors import Refused
 
@@ -237,6 +238,19 @@ def run(
             process.kill()
             raise
     return subprocess.CompletedProcess(process.args, process.returncode, out, words)
+
+
+def lock(file: IO[str], path: Path, times: float = ANSWER) -> None:
+    """Waits for the lock of a file, as flock(2) does, which has no time-out of its own. Raises TooSlow when another
+    process holds it for longer than `times` patience()."""
+    end = time.monotonic() + times * patience()
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        if time.monotonic() > end:
+            raise _too_slow(f"{path}: locked", "end the process that holds it, then run the command again", times)
+        time.sleep(0.05)
 
 
 def git(

@@ -15,7 +15,6 @@ import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
 from gitops.programs import tools
 from gitops.programs.tools import Program, Sources, ToolError, Wheel
@@ -194,22 +193,8 @@ def _lock(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             _step("another build is running; waiting for it")
-            _wait(file, path)
+            waiting.lock(file, path, 2 * waiting.WORK)
         yield
-
-
-def _wait(file: IO[str], path: Path) -> None:
-    """flock(2) has no time-out of its own. Raises ToolError when the lock is held for longer than a build may take."""
-    end = time.monotonic() + 2 * waiting.WORK * waiting.patience()
-    while time.monotonic() < end:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        time.sleep(0.1)
-    raise ToolError(
-        f"{path}: held by another build for {2 * waiting.WORK * waiting.patience():g} s; end that one, then run the"
-        " command again"
-    )
 
 
 def _step(text: str, transient: bool = False) -> None:
