@@ -121,7 +121,7 @@ def test_what_takes_long_and_ends_in_time_is_done(plain: Checkout, monkeypatch: 
         assert Git(plain.root).remote_tip(f"git://127.0.0.1:{port}/a.git", "cicd") == "a" * 40
 
 
-@pytest.mark.parametrize("value", ["", "soon", "0", "-1", "inf", "nan"])
+@pytest.mark.parametrize("value", ["", "soon", "0", "-1", "inf", "nan", "1e12"])
 def test_another_patience_is_refused(plain: Checkout, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(waiting.VARIABLE, value)
     with pytest.raises(Refused, match="not a number of seconds above 0"):

@@ -29,6 +29,8 @@ from contract.errors import Refused
 VARIABLE = "MODEL_GITOPS_PATIENCE"
 STEP = 64 << 10
 """Bytes that have to come, or to be taken, in each patience(): at its default the lowest rate is 1 KiB a second."""
+LONGEST = 1_000_000
+"""Seconds of patience(), and 60 times that is one that every system call takes."""
 ANSWER = 10
 """A first fetch of a long history is one call of git, and so is rendering everything."""
 WORK = 60
@@ -40,9 +42,9 @@ def patience() -> float:
     """Seconds without progress after which a wait is given up. Raises Refused for what is no such number."""
     given = os.environ.get(VARIABLE, "60")
     with contextlib.suppress(ValueError):
-        if 0 < (seconds := float(given)) < math.inf:
+        if 0 < (seconds := float(given)) <= LONGEST:
             return seconds
-    raise Refused(f"{VARIABLE}={given!r}: not a number of seconds above 0; correct or unset it")
+    raise Refused(f"{VARIABLE}={given!r}: not a number of seconds above 0, and at most {LONGEST}; correct or unset it")
 
 
 class TooSlow(Refused):
@@ -124,7 +126,7 @@ class Limit:
             while self._block is block:
                 left = self._end - time.monotonic()
                 if self._over or left > 0:
-                    self._changed.wait(None if self._over or left == math.inf else left)
+                    self._changed.wait(None if self._over else min(left, threading.TIMEOUT_MAX))
                 else:
                     self._over = True
                     self._stop()
