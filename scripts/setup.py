@@ -24,13 +24,15 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gitops.programs import building, tools
+
+from contract import waiting
+from contract.errors import Refused
 
 ROOT = Path(__file__).resolve().parents[1]
 SUPPORTED = ((3, 11), (3, 12), (3, 13))
@@ -71,7 +73,7 @@ class Environment:
         try:
             _call([python, "-m", "venv", "--without-pip", *clear, str(self.folder)], "pip is tried")
             _call(command, "pip is tried", _uv_variables(python))
-        except (tools.ToolError, OSError):
+        except (tools.ToolError, waiting.TooSlow, OSError):
             print(f"  uv did not fill {self.folder.relative_to(ROOT)}; pip does", file=sys.stderr, flush=True)
             return False
         return True
@@ -147,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     profile = PROFILES[parser.parse_args(argv).profile]
     try:
         set_up(profile)
-    except (tools.ToolError, OSError) as error:
+    except (tools.ToolError, Refused, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -210,7 +212,7 @@ def _uv() -> Path | None:
     try:
         building.build([tools.UV])
         return tools.UV.require()
-    except (tools.ToolError, OSError) as error:
+    except (tools.ToolError, waiting.TooSlow, OSError) as error:
         print(f"  no uv, so pip installs: {str(error).splitlines()[-1]}", file=sys.stderr, flush=True)
         return None
 
@@ -234,9 +236,10 @@ def _version(python: str | Path) -> str | None:
     """The version of an interpreter, as in `3.12`; None if it does not run."""
     code = "import sys; print('.'.join(map(str, sys.version_info[:2])))"
     try:
-        return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
+        done = waiting.run([python, "-c", code], f"{python}", "does it run?", capture_output=True, text=True)
+    except (OSError, waiting.TooSlow):
         return None
+    return None if done.returncode else str(done.stdout).strip()
 
 
 # What pip is told about its index, and the variable that tells uv the same.
@@ -254,7 +257,9 @@ def _uv_variables(python: str) -> dict[str, str]:
     """The environment of uv, which heeds none of pip's configuration: the index is where pip would look for it."""
     # An environment that uv has made is without pip, which is then beside the Python that it was made with.
     code = "import subprocess, sys; subprocess.run([sys._base_executable, '-m', 'pip', 'config', 'list'])"
-    said = subprocess.run([python, "-c", code], env=_environment(), capture_output=True, text=True)
+    said = waiting.run(
+        [python, "-c", code], "`pip config list`", "does pip run?", env=_environment(), capture_output=True, text=True
+    )
     told = re.findall(r"^(global|install|:env:)\.([a-z-]+)=(.+)$", said.stdout, re.M)
     found = {}
     # The last word is that of a variable.
@@ -278,8 +283,9 @@ def _environment() -> dict[str, str]:
 
 
 def _call(command: list[str], remedy: str, env: dict[str, str] | None = None) -> None:
-    if subprocess.run(command, env=env or _environment(), stdout=sys.stderr).returncode:
-        raise tools.ToolError(f"`{' '.join(command)}` failed, see above; {remedy}")
+    what = f"`{' '.join(command)}`"
+    if waiting.run(command, what, remedy, waiting.WORK, env=env or _environment(), stdout=sys.stderr).returncode:
+        raise tools.ToolError(f"{what} failed, see above; {remedy}")
 
 
 if __name__ == "__main__":
