@@ -211,8 +211,8 @@ def in_image(report: Path) -> list[Finding]:
 
 
 def _match(place: str, vulnerability: Any, artifact: Any, relatedVulnerabilities: Any, **_: Any) -> Finding:
-    ids = dict.fromkeys([vulnerability["id"], *[each["id"] for each in relatedVulnerabilities]])
-    fixed = tuple(vulnerability["fix"]["versions"])
+    ids = dict.fromkeys([vulnerability["id"], *[each["id"] for each in relatedVulnerabilities or []]])
+    fixed = tuple(vulnerability["fix"]["versions"] or [])
     return Finding("image", place, artifact["name"], artifact["version"], tuple(ids), fixed)
 
 

@@ -299,6 +299,16 @@ def test_a_severe_finding_in_an_image_is_refused_and_accepted(severity: str, roo
     assert run("scan", "--root", root, "--image-report", report, report).code == 0
 
 
+def test_a_list_of_an_image_may_be_null(root: Path) -> None:
+    bare = match("High") | {"relatedVulnerabilities": None}
+    bare["vulnerability"]["fix"]["versions"] = None
+    report = reported(root, matches=[bare])
+
+    [line] = run("scan", "--root", root, "--image-report", report).errors
+
+    assert line == f"{report}: libssl3 3.0: CVE-2026-1, not fixed yet; {REMEDY}"
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
