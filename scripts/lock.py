@@ -26,6 +26,7 @@ SECONDS = 1200
 LOCKS = (
     (".", "requirements-test.txt", ["pyproject.toml", "--group", "test"], None),
     (".", "requirements-cluster.txt", ["pyproject.toml", "--group", "cluster"], "requirements-test.txt"),
+    (".", "requirements-scan.txt", ["pyproject.toml", "--group", "scan"], "requirements-test.txt"),
     (".", "requirements.txt", ["pyproject.toml"], "requirements-cluster.txt"),
     ("model-src", "requirements-test.txt", ["--group", "test"], None),
     ("model-src", "requirements-kubeflow.txt", ["--group", "kubeflow"], "requirements-test.txt"),

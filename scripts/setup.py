@@ -11,6 +11,7 @@ what is there already is left alone, and an interrupted set-up is completed by t
   python scripts/setup.py status     what the commands that look at a cluster need
   python scripts/setup.py cluster    what `make cluster` needs
   python scripts/setup.py bench      what `make bench` needs
+  python scripts/setup.py scan       what `make scan` needs
   python scripts/setup.py test       everything that `make test` needs
   python scripts/setup.py test-features  what `make test-features` needs beside that
   python scripts/setup.py test-cluster   what `make test-cluster` needs beside that
@@ -98,6 +99,7 @@ TEST_LOCK, MODEL_TEST_LOCK = ROOT / "requirements-test.txt", ROOT / "model-src/r
 CLUSTER_LOCK = ROOT / "requirements-cluster.txt"
 COMMANDS = Environment(ROOT / ".venv", ROOT / "requirements.txt", 35, 0.1, (CLUSTER_LOCK, TEST_LOCK))
 COMMANDS_CLUSTER = Environment(ROOT / ".venv", CLUSTER_LOCK, 50, 0.1, (TEST_LOCK,))
+COMMANDS_SCAN = Environment(ROOT / ".venv", ROOT / "requirements-scan.txt", 45, 0.1, (TEST_LOCK,))
 COMMANDS_TEST = Environment(ROOT / ".venv", TEST_LOCK, 100, 0.2)
 MODEL = Environment(ROOT / "model-src/.venv", ROOT / "model-src/requirements-train.txt", 270, 0.5, (MODEL_TEST_LOCK,))
 MONITOR = Environment(ROOT / "model-src/.venv-monitor", ROOT / "model-src/requirements-monitor.txt", 240, 0.8)
@@ -122,9 +124,10 @@ PROFILES = {
     "validate": Profile((COMMANDS,), (tools.MANIFESTS, tools.KUSTOMIZE), sources=(tools.SCHEMAS,)),
     "test": Profile(
         (COMMANDS_TEST, MODEL_TEST),
-        (tools.MANIFESTS, tools.KUSTOMIZE, tools.KUBECONFORM, tools.ACTIONLINT, tools.VERSITYGW),
+        (tools.MANIFESTS, tools.KUSTOMIZE, tools.KUBECONFORM, tools.ACTIONLINT, tools.VERSITYGW, tools.GOVULNCHECK),
         sources=(tools.SCHEMAS,),
     ),
+    "scan": Profile((COMMANDS_SCAN,), tools.BUILT),
     "status": Profile((COMMANDS_CLUSTER,), (tools.MANIFESTS,)),
     "cluster": Profile(
         (COMMANDS_CLUSTER,),
