@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from gitops import cli
 from gitops.checks import (
     admission,
+    answers,
     argocd,
     consistency,
     exposure,
@@ -43,7 +44,14 @@ from gitops.repo.publish import BRANCH
 from contract.errors import Refused
 
 REVIEW = (
-    review.RULES | storage.RULES | argocd.RULES | admission.RULES | metadata.RULES | exposure.RULES | isolation.RULES
+    review.RULES
+    | answers.RULES
+    | storage.RULES
+    | argocd.RULES
+    | admission.RULES
+    | metadata.RULES
+    | exposure.RULES
+    | isolation.RULES
 )
 RULES = consistency.RULES | owners.RULES | REVIEW
 
