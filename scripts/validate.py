@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from gitops import cli
 from gitops.checks import (
     admission,
+    answers,
     argocd,
     consistency,
     exposure,
@@ -43,7 +44,14 @@ from gitops.repo.publish import BRANCH
 from contract.errors import Refused
 
 REVIEW = (
-    review.RULES | storage.RULES | argocd.RULES | admission.RULES | metadata.RULES | exposure.RULES | isolation.RULES
+    review.RULES
+    | answers.RULES
+    | storage.RULES
+    | argocd.RULES
+    | admission.RULES
+    | metadata.RULES
+    | exposure.RULES
+    | isolation.RULES
 )
 RULES = consistency.RULES | owners.RULES | REVIEW
 
@@ -146,18 +154,29 @@ def _concerned(args: argparse.Namespace, git: Git, base: str, folders: list[str]
 
 
 def _renders_at(git: Git, base: str, unchanged: Mapping[str, list[Object]]) -> dict[str, list[Object]]:
-    """What the overlays of a commit render. One that did not render then had nothing that could be lost.
+    """What the overlays of a commit render. Of one that does not render then, what it last did on the way there: Argo
+    CD leaves that running, and a change that mends the overlay could drop it.
 
     `unchanged` has what renders as it did then: none of the files that it reads was another.
     """
-    renders = {}
-    with snapshot.at(git, base).exported() as tree:
-        for folder in layout.overlays(tree, read_policy(tree)):
-            if folder in unchanged:
-                renders[folder] = unchanged[folder]
-                continue
-            with contextlib.suppress(Refused):
-                renders[folder] = kustomize.objects(kustomize.build(tree, folder))
+    renders: dict[str, list[Object]] = {}
+    missing: list[str] = []
+    # What a merge brought was deployed as a whole.
+    earlier = git.text("rev-list", "--first-parent", base, "--", *layout.DEPLOYED).splitlines()
+    for commit in dict.fromkeys([base, *earlier]):
+        with snapshot.at(git, commit).exported() as tree:
+            if commit == base:
+                there = layout.deployed(tree, read_policy(tree))
+                renders = {folder: unchanged[folder] for folder in there if folder in unchanged}
+                missing = [folder for folder in there if folder not in unchanged]
+            # Where there was no such folder, nothing of it ran.
+            missing = [folder for folder in missing if (tree / folder).is_dir()]
+            for folder in missing:
+                with contextlib.suppress(Refused):
+                    renders[folder] = kustomize.objects(kustomize.build(tree, folder))
+        missing = [folder for folder in missing if folder not in renders]
+        if not missing:
+            break
     return renders
 
 

@@ -136,6 +136,46 @@ def test_what_no_caller_reaches_any_more_needs_a_record(released: Checkout) -> N
     assert errors(released) == []
 
 
+def test_what_serves_goes_on_serving_where_its_overlay_did_not_render_in_between(released: Checkout) -> None:
+    """Argo CD leaves running what the overlay last rendered, however it was broken, and for how many commits."""
+    whole = released.read(OVERLAY)
+    for broken in (b"resources: [gone.yaml]\n", b"resources: [\n", None):
+        if broken is None:
+            (released.root / OVERLAY).unlink()
+        else:
+            released.write(OVERLAY, broken)
+        released.commit()
+
+        released.write(OVERLAY, "resources: []\n")
+        dropped = errors(released)
+        released.write(OVERLAY, whole)
+        mended = errors(released)
+
+        assert any(line.startswith("overlays/dev/lily-api: Deployment.apps ml-dev/lily-api is no longer rendered")
+                   for line in dropped)  # fmt: skip
+        assert mended == []
+
+
+def test_a_part_that_no_overlay_could_read_hides_no_service(released: Checkout) -> None:
+    """Nor does a merge: what was on its way there was never deployed."""
+    base = "base/api/kustomization.yaml"
+    whole = released.read(base)
+    released.git("checkout", "-qb", "broken")
+    released.write(base, "resources: [gone.yaml]\n")
+    released.commit()
+    released.write(OVERLAY, "resources: []\n")
+    released.commit()
+    released.write(OVERLAY, "resources: [../../../apps/lily-api]\n")
+    released.commit()
+    released.git("checkout", "-q", "cicd")
+    released.git("merge", "-q", "--no-ff", "-m", "Merge", "broken")
+
+    released.write(base, whole)
+    released.write(OVERLAY, "resources: []\n")
+
+    assert any("Deployment.apps ml-dev/lily-api is no longer rendered" in line for line in errors(released))
+
+
 def test_what_the_api_server_would_refuse_to_change_is_refused(released: Checkout) -> None:
     patch = "  - target: {kind: Service}\n    patch: '- {op: add, path: /spec/clusterIP, value: None}'\n"
     released.replace(OVERLAY, "  - path: release.yaml\n", f"  - path: release.yaml\n{patch}")

@@ -84,7 +84,7 @@ def ruleset(branch: str, *checks: str) -> list[dict[str, Any]]:
 def github(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """What a server answers as GitHub's API does, by path; all of it as it should be. Without an answer, 404."""
     answers: dict[str, Any] = {
-        "": {"default_branch": "cicd", "allow_auto_merge": True},
+        "": {"default_branch": "cicd", "allow_auto_merge": True, "permissions": {"admin": True}},
         "/rules/branches/cicd": ruleset("cicd", "Judge", "Checks for cicd"),
         "/rules/branches/main": ruleset("the main", "Checks for main"),
         "/rulesets/4": {"id": 4, "name": "deployed", "bypass_actors": []},
@@ -226,8 +226,105 @@ def test_a_merge_queue_is_as_good_as_a_strict_check(checkout: Checkout, github: 
 def test_nothing_is_there_where_no_rule_is(checkout: Checkout, github: dict[str, Any]) -> None:
     for path in list(github):
         github.pop(path)
+    github[""] = {"permissions": {"admin": True}}
 
     assert len(at_github(checkout)) == 17
+
+
+@pytest.mark.parametrize("repository", [None, {"permissions": {"admin": False}}, {}])
+def test_what_a_token_may_not_see_is_not_taken_for_missing(
+    checkout: Checkout, github: dict[str, Any], repository: dict[str, Any] | None
+) -> None:
+    github.pop("/codeowners/errors")
+    github.pop("")
+    if repository is not None:
+        github[""] = repository | {"default_branch": "cicd", "allow_auto_merge": True}
+
+    [(what, remedy)] = at_github(checkout).items()
+
+    assert what == "rules of the branches, code owners and environments on GitHub"
+    assert "404: not there, or not for this token; use a token of an administrator" in remedy
+
+
+def protection(*checks: str) -> dict[str, Any]:
+    """A classic branch protection as `GET /repos/{owner}/{repo}/branches/{branch}/protection` gives it."""
+    return {
+        "required_status_checks": {"strict": True, "checks": [{"context": name, "app_id": ACTIONS} for name in checks]},
+        "required_pull_request_reviews": {
+            "dismiss_stale_reviews": True,
+            "require_code_owner_reviews": True,
+            "bypass_pull_request_allowances": {"users": [], "teams": [], "apps": []},
+        },
+        "enforce_admins": {"enabled": True},
+        "allow_force_pushes": {"enabled": False},
+        "allow_deletions": {"enabled": False},
+    }
+
+
+@pytest.fixture
+def classic(github: dict[str, Any]) -> dict[str, Any]:
+    """GitHub with classic protections in the place of rulesets; that of cicd."""
+    github |= {"/rules/branches/cicd": [], "/rules/branches/main": []}
+    github["/branches/main/protection"] = protection("Checks for main")
+    github["/branches/cicd/protection"] = protection("Judge", "Checks for cicd")
+    found: dict[str, Any] = github["/branches/cicd/protection"]
+    return found
+
+
+def test_a_classic_protection_is_as_good_as_a_ruleset(checkout: Checkout, classic: dict[str, Any]) -> None:
+    assert at_github(checkout) == {}
+
+
+@pytest.mark.parametrize(
+    ("fault", "what"),
+    [
+        (lambda p: p.pop("required_pull_request_reviews"), "changes come by pull request"),
+        (lambda p: p["allow_force_pushes"].update(enabled=True), "is never forced"),
+        (lambda p: p["allow_deletions"].update(enabled=True), "is never deleted"),
+        (lambda p: p[CHECKS].update(strict=False), "checks are of the newest state"),
+        (lambda p: p[CHECKS]["checks"].pop(), "the check Checks for cicd is required"),
+        (lambda p: p[CHECKS]["checks"][0].update(app_id=-1), "the check Judge is required"),
+        (lambda p: p[CHECKS]["checks"][0].update(app_id=None), "the check Judge is required"),
+        (
+            lambda p: p["required_pull_request_reviews"].update(require_code_owner_reviews=False),
+            "code owners approve what is merged",
+        ),
+    ],
+)
+def test_what_a_classic_protection_lacks_is_named(
+    checkout: Checkout, classic: dict[str, Any], fault: Callable[[dict[str, Any]], object], what: str
+) -> None:
+    fault(classic)
+
+    assert f"cicd: {what}" in at_github(checkout)
+
+
+@pytest.mark.parametrize(
+    ("fault", "remedy"),
+    [
+        (lambda p: p["enforce_admins"].update(enabled=False), "administrators may"),
+        (
+            lambda p: p["required_pull_request_reviews"]["bypass_pull_request_allowances"].update(
+                users=[{"login": "ann"}], apps=[{"slug": "bot"}]
+            ),
+            "bypass required pull requests`: ann, bot",
+        ),
+    ],
+)
+def test_a_classic_protection_that_somebody_bypasses_holds_nothing(
+    checkout: Checkout,
+    github: dict[str, Any],
+    classic: dict[str, Any],
+    fault: Callable[[dict[str, Any]], object],
+    remedy: str,
+) -> None:
+    fault(classic)
+    found = at_github(checkout)
+    github["/rules/branches/cicd"] = ruleset("cicd", "Judge", "Checks for cicd")
+
+    assert remedy in found["cicd: nobody bypasses the branch protection"]
+    assert "cicd: changes come by pull request" in found
+    assert at_github(checkout) == {}
 
 
 def test_what_was_not_looked_at_is_no_fault_and_not_called_good(

@@ -112,9 +112,11 @@ def check_model_form(repository: Repository) -> Iterator[Finding]:
             for path, predictor in workloads.components(item):
                 for name in workloads.FRAMEWORKS:
                     if at(predictor, name) is not None:
+                        instead = f"write {path}.model with modelFormat.name: {name}"
+                        if path.endswith(("transformer", "explainer")):
+                            instead = f"write {path}.containers"
                         message = (
-                            f"{path}.{name}: write {path}.model with modelFormat.name: {name};"
-                            " a later change of this form never reaches the running model"
+                            f"{path}.{name}: {instead}; a later change of this form never reaches the running model"
                         )
                         yield framework.finding("model-form", folder, item, message)
                 if not path.endswith(("transformer", "explainer")) and _without_model(predictor):

@@ -6,13 +6,12 @@ import copy
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.checks.serving import NETWORK_POLICY
-from gitops.manifests import closure, kustomize, workloads
+from gitops.manifests import kustomize, workloads
 from gitops.manifests.objects import Object, at, differences, identity, listed, mapping, mappings, selects
 from gitops.repo import layout
 
@@ -53,16 +52,9 @@ def _base(root: Path) -> list[Object] | str:
     """What base/environment renders, or why it does not."""
     folder = f"base/{ENVIRONMENT}"
     try:
-        files = sorted(closure.closure(root, folder))
-        return _render(root, folder, tuple((root / file).read_bytes() for file in files))
+        return kustomize.once(root, folder)
     except (Refused, OSError) as error:
         return f"every environment is compared with it, and it does not render: {error}"
-
-
-@cache
-def _render(root: Path, folder: str, sources: tuple[bytes, ...]) -> list[Object]:
-    """`sources` are the bytes that the render reads: with other bytes it is another one."""
-    return kustomize.objects(kustomize.build(root, folder))
 
 
 def _deviations(folder: str, environment: str, base: Sequence[Object], items: Sequence[Object]) -> Iterator[Finding]:

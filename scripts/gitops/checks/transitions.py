@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -10,15 +9,13 @@ from pathlib import Path
 from gitops.checks import serving
 from gitops.checks.framework import Finding
 from gitops.manifests.objects import Object, identity
-from gitops.releases import effect, history, hold, judgement, release_file, retired, withdrawn
-from gitops.releases.judgement import Moment, Place, Proposal, State
-from gitops.releases.release import Release, Target
+from gitops.releases import effect, history, judgement, retired, state
+from gitops.releases.judgement import Moment, Place, Proposal
+from gitops.releases.release import Target
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import Policy
 from gitops.repo.snapshot import Snapshot
-
-from contract.errors import Refused
 
 RULES = (*judgement.RULES, "removal", "immutable")
 Renders = Mapping[str, Sequence[Object]]
@@ -49,8 +46,8 @@ def proposal(git: Git, base: str, root: Path, policy: Policy, before: Renders, a
 
     return Proposal(
         there.policy,
-        _state(old, _places(there), before, readable=True),
-        _state(here.read, _places(here), after),
+        state.of(old, _places(there), _images(before), readable=True),
+        state.of(here.read, _places(here), _images(after)),
         ran,
         history.introduced(git, base, "HEAD"),
         paths,
@@ -62,24 +59,13 @@ def _unless(changed: set[str], here: Show, there: Show) -> Show:
     return lambda path: there(path) if path in changed else here(path)
 
 
+def _images(renders: Renders) -> Callable[[Place], frozenset[str]]:
+    return lambda place: effect.images(renders.get(layout.overlay(*place), []))
+
+
 def _places(tree: Snapshot) -> list[Place]:
     found = dict.fromkeys(filter(None, map(layout.place, tree.files("overlays"))))
     return [place for place in found if place[0] not in layout.OF_ENVIRONMENT]
-
-
-def _state(show: Show, places: Sequence[Place], renders: Renders, readable: bool = False) -> State:
-    """What the overlays run. Of the commit before, what could not be read is nothing: all that follows it is new."""
-    releases: dict[Target, Release] = {}
-    images: dict[Place, frozenset[str]] = {}
-    for place in places:
-        with contextlib.suppress(*[Refused] if readable else []):
-            releases |= {item.target: item for item in release_file.read_all(show, *place)}
-        mine = releases.get(Target(*place))
-        # No Application is made of what is unreleased; other folders are deployed as they are.
-        if mine is None or mine.released:
-            images[place] = effect.images(renders.get(layout.overlay(*place), []))
-    holds = {place: text for place in places if (text := show(hold.path(*place))) is not None}
-    return State(releases, holds, images, withdrawn.read(show(layout.WITHDRAWN)))
 
 
 def _removals(git: Git, base: str, root: Path, before: Renders, after: Renders) -> Iterator[Finding]:

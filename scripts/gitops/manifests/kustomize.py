@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,18 @@ def build_all(root: Path, folders: Iterable[str]) -> dict[str, str]:
     if faults:
         raise Refused(*dict.fromkeys(faults))  # what several folders share has the same fault in each
     return renders
+
+
+def once(root: Path, folder: str) -> list[Object]:
+    """The objects of a render, remembered while the files that it reads have the same bytes. Raises Refused, and
+    OSError for a file that cannot be read."""
+    files = sorted(closure.closure(root, folder))
+    return _remembered(root, folder, tuple((root / file).read_bytes() for file in files))
+
+
+@cache
+def _remembered(root: Path, folder: str, sources: tuple[bytes, ...]) -> list[Object]:
+    return objects(build(root, folder))
 
 
 def objects(render: str) -> list[Object]:

@@ -40,9 +40,9 @@ KSERVE_PORTS = (8080,)
 """Where KServe's stock servers listen."""
 _COMPONENTS = ("predictor", "transformer", "explainer")
 _RUNTIMES = ("ServingRuntime", "ClusterServingRuntime")
-# The fields of a predictor that KServe has for single frameworks.
+# The fields of a predictor that KServe has for single frameworks, and of an explainer.
 FRAMEWORKS = (
-    "huggingface", "lightgbm", "onnx", "paddle", "pmml", "pytorch", "sklearn", "tensorflow", "triton", "xgboost",
+    "art", "huggingface", "lightgbm", "onnx", "paddle", "pmml", "pytorch", "sklearn", "tensorflow", "triton", "xgboost",
 )  # fmt: skip
 _LISTS = ("initContainers", "containers", "ephemeralContainers")
 # What only a field of a container, or the name of a model, is called.

@@ -12,9 +12,9 @@ from gitops.manifests import closure, kustomize
 from gitops.manifests.objects import Difference, Object, differences, identity
 from gitops.models import signing
 from gitops.models.signing import Signer
-from gitops.releases import effect, history, hold, judgement, release_file, withdrawn
+from gitops.releases import effect, history, hold, judgement, release_file, state, withdrawn
 from gitops.releases.effect import Effect
-from gitops.releases.judgement import Place, Proposal, State
+from gitops.releases.judgement import Place, Proposal
 from gitops.releases.release import Release, Target
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
@@ -134,7 +134,8 @@ def _require_allowed(
     """Raises Refused for releases that may not run where they are to; the places that this depends on."""
     places = {(r.app, r.environment) for r in releases}
     before = {(app, previous) for app, environment in places if (previous := tree.policy.before(environment))}
-    base = _state(tree, places | before)
+    there = [place for place in places | before if release_file.find(tree.read, *place)]
+    base = state.of(tree.read, there, lambda place: effect.images(tree.overlay(*place)))
     base = replace(base, releases={**_of_the_same_versions(tree, releases), **base.releases})
     new = {r.target: r for r in releases}
     head = replace(base, releases={**base.releases, **new}, holds={**base.holds, **held})
@@ -144,16 +145,6 @@ def _require_allowed(
     if faults := judgement.judge(proposal):
         raise Refused(*map(str, faults))
     return places | before
-
-
-def _state(tree: Tree, places: Iterable[Place]) -> State:
-    """What these places run."""
-    there = sorted(place for place in places if release_file.find(tree.read, *place))
-    releases = {item.target: item for place in there for item in release_file.read_all(tree.read, *place)}
-    running = [place for place in there if releases[Target(*place)].released]
-    holds = {place: text for place in there if (text := tree.read(hold.path(*place))) is not None}
-    images = {place: effect.images(tree.overlay(*place)) for place in running}
-    return State(releases, holds, images, tree.withdrawn)
 
 
 def _of_the_same_versions(tree: Tree, releases: Sequence[Release]) -> dict[Target, Release]:

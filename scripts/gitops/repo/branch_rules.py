@@ -1,4 +1,4 @@
-"""What the repository's promises need of GitHub: rulesets of the branches, code owners, environments."""
+"""What the repository's promises need of GitHub: rules of the branches, code owners, environments."""
 
 from __future__ import annotations
 
@@ -57,14 +57,74 @@ def _repository(github: GitHub, policy: Policy) -> Found:
 
 def _branch(github: GitHub, branch: str, checks: Sequence[str], policy: Policy) -> Found:
     rules = [rule for rule in github.get(f"/rules/branches/{branch}?per_page=100") or [] if rule["type"] in _NEEDED]
+    protection = github.get(f"/branches/{branch}/protection") or {}
+    bypasses = _bypasses(protection)
+    by_rulesets = _wanted(branch, checks, policy, rules)
+    # What somebody may pass by holds nothing. Where rulesets hold all, an older protection beside them may be anything.
+    wanted = by_rulesets if bypasses else _wanted(branch, checks, policy, [*rules, *_as_rules(protection)])
     where = f"Settings, Rules, Rulesets, a ruleset of {branch}"
+    for what, (there, remedy) in wanted.items():
+        yield f"{branch}: {what}", None if there else f"{where}: {remedy}"
+    if bypasses and not all(there for there, _ in by_rulesets.values()):
+        yield f"{branch}: nobody bypasses the branch protection", f"Settings, Branches, {branch}: {bypasses}"
+    if branch == BRANCH and not policy.owners:
+        yield f"{branch}: nobody has to approve; {POLICY_FILE} names no owners", None
+    for number in sorted({rule["ruleset_id"] for rule in rules}):
+        yield _bypass(github, branch, number)
 
+
+def _as_rules(protection: dict[str, Any]) -> list[dict[str, Any]]:
+    """A classic branch protection as the rules that a ruleset would have for it.
+
+    Source: https://docs.github.com/en/rest/branches/branch-protection?apiVersion=2022-11-28
+    """
+    if not protection:
+        return []
+    found: list[dict[str, Any]] = []
+    if (reviews := protection.get("required_pull_request_reviews")) is not None:
+        parameters = {
+            "require_code_owner_review": reviews.get("require_code_owner_reviews"),
+            "dismiss_stale_reviews_on_push": reviews.get("dismiss_stale_reviews"),
+        }
+        found.append({"type": "pull_request", "parameters": parameters})
+    if (checks := protection.get("required_status_checks")) is not None:
+        # -1 and null are any source.
+        listed = [
+            {"context": each["context"], "integration_id": max(each.get("app_id") or 0, 0)}
+            for each in checks.get("checks", [])
+        ]
+        parameters = {"strict_required_status_checks_policy": checks.get("strict"), "required_status_checks": listed}
+        found.append({"type": "required_status_checks", "parameters": parameters})
+    for kind, field in (("non_fast_forward", "allow_force_pushes"), ("deletion", "allow_deletions")):
+        if not protection.get(field, {}).get("enabled"):
+            found.append({"type": kind})
+    return found
+
+
+def _bypasses(protection: dict[str, Any]) -> str:
+    """What lets somebody pass by a classic branch protection, and how to end it; "" where nobody may."""
+    if protection and not protection.get("enforce_admins", {}).get("enabled"):
+        return "administrators may; choose `Do not allow bypassing the above settings`"
+    allowed = (protection.get("required_pull_request_reviews") or {}).get("bypass_pull_request_allowances") or {}
+    named = [
+        str(each.get("login") or each.get("slug"))
+        for kind in ("users", "teams", "apps")
+        for each in allowed.get(kind, [])
+    ]
+    return f"take out of `Allow specified actors to bypass required pull requests`: {', '.join(named)}" if named else ""
+
+
+Wanted = dict[str, tuple[bool, str]]
+"""By what is wanted: whether it is there, and what to choose."""
+
+
+def _wanted(branch: str, checks: Sequence[str], policy: Policy, rules: Sequence[dict[str, Any]]) -> Wanted:
     def any_of(kind: str, *parameters: str) -> bool:
         return any(
             rule["type"] == kind and all(rule.get("parameters", {}).get(name) for name in parameters) for rule in rules
         )
 
-    wanted = {
+    wanted: Wanted = {
         "changes come by pull request": (any_of("pull_request"), "require a pull request before merging"),
         "is never forced": (any_of("non_fast_forward"), "block force pushes"),
         "is never deleted": (any_of("deletion"), "restrict deletions"),
@@ -84,12 +144,7 @@ def _branch(github: GitHub, branch: str, checks: Sequence[str], policy: Policy) 
         any_of("merge_queue") or any_of("required_status_checks", "strict_required_status_checks_policy"),
         "require branches to be up to date before merging, or a merge queue",
     )
-    for what, (there, remedy) in wanted.items():
-        yield f"{branch}: {what}", None if there else f"{where}: {remedy}"
-    if branch == BRANCH and not policy.owners:
-        yield f"{branch}: nobody has to approve; {POLICY_FILE} names no owners", None
-    for number in sorted({rule["ruleset_id"] for rule in rules}):
-        yield _bypass(github, branch, number)
+    return wanted
 
 
 def _requires(rule: dict[str, Any], name: str) -> bool:

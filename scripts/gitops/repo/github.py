@@ -8,9 +8,11 @@ import re
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
+from gitops.manifests.objects import mapping
 from gitops.repo.git import Git
 from gitops.repo.publish import REMOTE
 
@@ -31,11 +33,25 @@ class GitHub:
     token: str
 
     def get(self, path: str) -> Any:
-        """What is at `path` below the repository, or None if there is no such thing, or none for this token.
+        """What is at `path` below the repository, or None if there is no such thing.
 
-        Raises Refused when there is no answer, or none in JSON.
+        Raises Refused when there is no answer, or none in JSON, or where it cannot be told whether there is none: to
+        all but administrators, GitHub answers 404 for what they may not see.
         """
-        url = f"{self.api}/repos/{self.name}{path}"
+        found = self._ask(path)
+        if found is None and not self._administers:
+            raise Refused(f"{self._url(path)}: 404: not there, or not for this token; {_remedy(403)}")
+        return found
+
+    @cached_property
+    def _administers(self) -> bool:
+        return bool(mapping((self._ask("") or {}).get("permissions")).get("admin"))
+
+    def _url(self, path: str) -> str:
+        return f"{self.api}/repos/{self.name}{path}"
+
+    def _ask(self, path: str) -> Any:
+        url = self._url(path)
         headers = {
             "Accept": "application/vnd.github+json",
             "Authorization": f"Bearer {self.token}",
@@ -56,7 +72,11 @@ class GitHub:
 
 
 def _remedy(code: int) -> str:
-    return "the token has to read administration and actions there" if code in (401, 403) else "try again"
+    return (
+        "use a token of an administrator, that may read administration and actions there"
+        if code in (401, 403)
+        else "try again"
+    )
 
 
 def repository(git: Git) -> str | None:

@@ -105,6 +105,16 @@ def overlays(root: Path, policy: Policy) -> list[str]:
     ]
 
 
+def deployed(root: Path, policy: Policy) -> list[str]:
+    """Every folder of an environment that is deployed, or would be if it rendered."""
+    return [
+        f"overlays/{environment}/{folder.name}"
+        for environment in policy.environments
+        for folder in sorted((root / "overlays" / environment).glob("*"))
+        if folder.is_dir() and folder.name != "shared"
+    ]
+
+
 def require_app(root: Path, policy: Policy, app: str, environment: str) -> None:
     """Raises Refused, with the known names, for those that are not in the repository."""
     if environment not in policy.environments:
