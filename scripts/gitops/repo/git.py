@@ -6,7 +6,8 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,11 +21,29 @@ _FOREIGN = (
     "GIT_PREFIX", "GIT_QUARANTINE_PATH", "GIT_WORK_TREE",
 )  # fmt: skip
 # Settings of the user that would change what git prints or writes here.
-_SETTINGS = ("log.showSignature=false", "log.follow=false", "i18n.logOutputEncoding=UTF-8", "core.quotePath=false")
+_SETTINGS = (
+    "log.showSignature=false", "log.follow=false", "log.showRoot=true", "log.diffMerges=separate",
+    "i18n.logOutputEncoding=UTF-8", "core.quotePath=false",
+)  # fmt: skip
+
+_CHANGE = "%H%x1f%cI%x1f%an"
+_OF_FILES = ("100644", "100755", "120000")
 
 
 class GitError(Refused):
     """git failed; the lines carry git's own words."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A commit, and the files that it changed: of each the id of the blob that it left there, None for a file that it
+    took away."""
+
+    commit: str
+    date: str
+    """In ISO 8601."""
+    author: str
+    files: Mapping[str, str | None]
 
 
 class Git:
@@ -108,6 +127,21 @@ class Git:
             _, kind, size = head.split()
             yield bytes(given[start : start + int(size)]) if kind == b"blob" else None
             start += int(size) + 1
+
+    def changes(self, rev: str, *paths: str) -> list[Change]:
+        """The commits up to `rev` that changed files under `paths`, newest first, by one process. A merge counts as
+        one commit, with what it brought; what a merged branch had on its way does not."""
+        given = ("log", "--first-parent", "-m", "--raw", "--no-abbrev", "--no-renames", "-z", f"--format={_CHANGE}")
+        listed = self.raw(*given, rev, "--", *paths).decode(errors="surrogateescape")
+        return list(_changes(f"{listed}\0"))
+
+    def blobs(self, ids: Iterable[str]) -> dict[str, bytes]:
+        """The bytes of these blobs, by one process. Raises GitError for one that is not there."""
+        listed = list(dict.fromkeys(ids))
+        found = dict(zip(listed, self._batch(listed) if listed else (), strict=True))
+        if missing := [blob for blob, data in found.items() if data is None]:
+            raise GitError(f"{missing[0]}: missing in this repository; `git fetch` it")
+        return {blob: data for blob, data in found.items() if data is not None}
 
     def files(self, rev: str, *paths: str) -> list[str]:
         return [p for p in self.text("ls-tree", "-r", "-z", "--name-only", rev, "--", *paths).split("\0") if p]
@@ -248,6 +282,22 @@ class Git:
                 self.text("merge", "--quiet", "--ff-only", new)
         else:
             self.text("update-ref", f"refs/heads/{branch}", new, old or ZERO)
+
+
+def _changes(listed: str) -> Iterator[Change]:
+    """What `git log --raw -z` printed: of each commit the line of _CHANGE, and of each file its modes and ids, and its
+    path, with a NUL after each."""
+    head, files = "", dict[str, str | None]()
+    words = iter(listed.split("\0"))
+    for word in words:
+        if word.lstrip("\n").startswith(":"):
+            _, mode, _, blob, _ = word.split(" ")
+            files[next(words)] = blob if mode in _OF_FILES else None
+            continue
+        if head:
+            commit, date, author = head.split("\x1f", 2)
+            yield Change(commit, date, author, files)
+        head, files = word.lstrip("\n"), {}
 
 
 def _words(done: subprocess.CompletedProcess[bytes]) -> list[str]:
