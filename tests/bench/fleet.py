@@ -1,6 +1,6 @@
 """A repository of many apps with a history of many releases, in the shapes of the sample.
 
-  python tests/bench/fleet.py FOLDER --apps 1000 --commits 10000
+python tests/bench/fleet.py FOLDER --apps 1000 --commits 10000
 """
 
 from __future__ import annotations
@@ -95,18 +95,16 @@ def _releases(files: dict[str, bytes], apps: int, commits: int, last: Sequence[N
         body = b"M 100644 inline %s\ndata %d\n%s\n" % (path.encode(), len(text), text)
         words = f"Release {name(number)} in {environment} to {named.version}".encode()
         who = b"committer Fleet <fleet@example.com> %d +0000\n" % (seconds + at)
-        if at % 2 and at:
-            before = b":%d" % last_mark
+        if at % 2:
+            before = b":%d" % (mark - 2)
             yield b"commit refs/heads/side\nmark :%d\n%sdata %d\n%s\nfrom %s\n%s" % (
                 mark, who, len(words), words, before, body,
             )  # fmt: skip
             yield b"commit refs/heads/cicd\nmark :%d\n%sdata %d\n%s\nfrom %s\nmerge :%d\n%s" % (
                 mark + 1, who, len(words), words, before, mark, body,
             )  # fmt: skip
-            last_mark = mark + 1
         else:
             yield b"commit refs/heads/cicd\nmark :%d\n%sdata %d\n%s\n%s%s" % (mark, who, len(words), words, first, body)
-            last_mark = mark
     yield b"reset refs/heads/side\nfrom 0000000000000000000000000000000000000000\n"
 
 
@@ -114,7 +112,8 @@ def released(text: bytes, named: Named, flavour: str) -> bytes:
     """A release file with this version."""
     values = {
         b"version: unreleased": f"version: {named.version}", b"/digest: unreleased": f"/digest: {named.digest}",
-        b"/manifest: unreleased": f"/manifest: {named.manifest}", b"code-commit: unreleased": f"code-commit: {'c' * 40}",
+        b"/manifest: unreleased": f"/manifest: {named.manifest}",
+        b"code-commit: unreleased": f"code-commit: {'c' * 40}",
         b"data-digest: unreleased": f"data-digest: sha256:{'d' * 64}",
         b"mlflow-run: unreleased": f"mlflow-run: {'f' * 32}",
         b"s3://unreleased/": f"s3://{conftest.BUCKET}/models/lily/{named.version}/{flavour}/",

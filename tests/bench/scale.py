@@ -1,7 +1,7 @@
 """What one change costs in a large fleet beside a small one, by the same commands in turns in one run.
 
-  python tests/bench/scale.py
-  python tests/bench/scale.py --apps 3 100 --commits 100 1000 --runs 3
+python tests/bench/scale.py
+python tests/bench/scale.py --apps 3 100 --commits 100 1000 --runs 3
 """
 
 from __future__ import annotations

@@ -146,6 +146,21 @@ class Git:
     def files(self, rev: str, *paths: str) -> list[str]:
         return [p for p in self.text("ls-tree", "-r", "-z", "--name-only", rev, "--", *paths).split("\0") if p]
 
+    def entries(self, rev: str, *paths: str) -> list[tuple[str, str, str]]:
+        """(mode, id, path) of the files of a commit under `paths`; a commit of another repository is none."""
+        listed = self.raw("ls-tree", "-r", "-z", rev, "--", *paths).decode(errors="surrogateescape")
+        rows = [(*meta.split(), path) for meta, _, path in (row.partition("\t") for row in listed.split("\0")) if path]
+        return [(mode, blob, path) for mode, kind, blob, path in rows if kind == "blob"]
+
+    def mentioning(self, rev: str, words: Sequence[bytes], *paths: str) -> list[str]:
+        """The files of a commit under `paths` whose bytes have one of the words."""
+        asked = [part for word in words for part in ("-e", os.fsdecode(word))]
+        done = self._call(["grep", "--text", "--fixed-strings", "--name-only", "-z", *asked, rev, "--", *paths])
+        if done.returncode > 1:
+            raise GitError(*[f"git grep: {line}" for line in _words(done)])
+        found = done.stdout.decode(errors="surrogateescape").split("\0")
+        return [name.removeprefix(f"{rev}:") for name in found if name]
+
     def changed(self, old: str, new: str | None = None) -> list[str]:
         """Files that differ between `old` and `new`, or between `old` and the working tree with untracked files."""
         names = self.text("diff", "--name-only", "--no-renames", "-z", old, *([new] if new else []))
@@ -193,11 +208,7 @@ class Git:
     def export(self, rev: str, target: Path, *paths: str) -> None:
         """Writes the files of a commit under `paths` into `target`, with the bytes that the commit has: a checkout by
         git would convert them as the .gitattributes of the working tree ask, which may be those of another commit."""
-        listed = self.raw("ls-tree", "-r", "-z", rev, "--", *paths).decode(errors="surrogateescape")
-        entries = [
-            (*meta.split(), path) for meta, _, path in (row.partition("\t") for row in listed.split("\0")) if path
-        ]
-        files = [(mode, blob, target / path) for mode, kind, blob, path in entries if kind == "blob"]
+        files = [(mode, blob, target / path) for mode, blob, path in self.entries(rev, *paths)]
         for (mode, blob, file), data in zip(files, self._batch([blob for _, blob, _ in files]), strict=True):
             if data is None:
                 raise GitError(f"{blob}: missing in this repository, and {file.relative_to(target)} of {rev} is it")
