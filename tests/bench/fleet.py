@@ -113,7 +113,7 @@ def released(text: bytes, named: Named, flavour: str) -> bytes:
     values = {
         b"version: unreleased": f"version: {named.version}", b"/digest: unreleased": f"/digest: {named.digest}",
         b"/manifest: unreleased": f"/manifest: {named.manifest}",
-        b"code-commit: unreleased": f"code-commit: {'c' * 40}",
+        b"code-commit: unreleased": f"code-commit: {conftest.CODE_COMMIT}",
         b"data-digest: unreleased": f"data-digest: sha256:{'d' * 64}",
         b"mlflow-run: unreleased": f"mlflow-run: {'f' * 32}",
         b"s3://unreleased/": f"s3://{conftest.BUCKET}/models/lily/{named.version}/{flavour}/",

@@ -11,7 +11,7 @@ from gitops.checks import serving
 from gitops.checks.framework import Finding
 from gitops.manifests.objects import Object, identity
 from gitops.releases import effect, history, hold, judgement, release_file, retired, withdrawn
-from gitops.releases.judgement import Moment, Place, Proposal, State
+from gitops.releases.judgement import Place, Proposal, State
 from gitops.releases.release import Release, Target
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
@@ -43,15 +43,11 @@ def proposal(git: Git, base: str, root: Path, policy: Policy, before: Renders, a
     # What did not change is read from the working tree, and not by a process a file.
     old = _unless(set(paths), here.read, there.read)
 
-    @cache
-    def ran(target: Target) -> list[Moment]:
-        return history.moments(git, base, target)
-
     return Proposal(
         there.policy,
         _state(old, _places(there), before, readable=True),
         _state(here.read, _places(here), after),
-        ran,
+        cache(history.Ran(git, base, there.policy.environments)),
         history.introduced(git, base, "HEAD"),
         paths,
         policy,

@@ -40,7 +40,7 @@ class Files(Protocol):
 class Searched(Files, Protocol):
     """Files that can be searched at once, and none of which is a link."""
 
-    def mentioning(self, words: Iterable[bytes]) -> list[str]:
+    def mentioning(self, words: Iterable[bytes]) -> dict[str, bytes]:
         """The files, relative to `root`, whose bytes have one of these words."""
 
     def kustomizations(self) -> Iterable[str]:
@@ -199,7 +199,7 @@ def suspects(files: Searched, folders: Iterable[str], changed: Iterable[str]) ->
     What names a file names its folder, or is processed in that folder or below it. So each text that has the name of
     the folder is suspected, as are all kustomizations in the folder and below; and whatever names those in turn.
     """
-    others = set(files.mentioning(_WRITTEN_OTHERWISE))
+    otherwise: dict[str, bytes] | None = None
     suspected: set[str] = set()
     named: set[str] = set()
     at: set[str] = set()
@@ -210,17 +210,21 @@ def suspects(files: Searched, folders: Iterable[str], changed: Iterable[str]) ->
         at |= places
         names = {os.path.basename(place) for place in places} - named
         named |= names
-        new = {path for path in files.kustomizations() if _is_below(os.path.dirname(path), places)}
         words = [name.encode(errors="surrogateescape") for name in names if name]
-        plain = set(files.mentioning(words)) if words else set()
-        new |= plain | {path for path in others - plain if _has_word(files, path, names)}
+        new = {path for path in files.kustomizations() if _is_below(os.path.dirname(path), places)}
+        if words:
+            found = files.mentioning(words if otherwise is not None else [*words, *_WRITTEN_OTHERWISE])
+            new |= {path for path, text in found.items() if any(word in text for word in words)}
+            if otherwise is None:
+                otherwise = {p: text for p, text in found.items() if any(w in text for w in _WRITTEN_OTHERWISE)}
+            new |= {path for path, text in otherwise.items() if _has_word(text, names)}
         new -= suspected
     return [folder for folder in folders if _is_below(folder, at)]
 
 
-def _has_word(files: Files, path: str, names: Iterable[str]) -> bool:
+def _has_word(text: bytes, names: Iterable[str]) -> bool:
     try:
-        words = "\n".join(_words(files.read(os.path.join(files.root, path))))
+        words = "\n".join(_words(text))
     except yaml.YAMLError:
         return False
     return "\\" in words or any(name in words for name in names)

@@ -61,7 +61,13 @@ def get(text: bytes, path: Path, file: str) -> str | None:
 def load(text: bytes, file: str) -> Any:
     """The one document of a file as plain data. Raises Refused for what cannot be read."""
     _, source = _decode(text, file)
-    return copy.deepcopy(simple[0] if (simple := _simple(source)) else _load(source, file))
+    return _copied(simple[0]) if (simple := _simple(source)) else copy.deepcopy(_load(source, file))
+
+
+def _copied(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _copied(value) for key, value in data.items()}
+    return [_copied(item) for item in data] if isinstance(data, list) else data
 
 
 # What a text without these has is the same to every version of YAML: no anchors, aliases, tags, tabs, block scalars,

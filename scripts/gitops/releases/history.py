@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
 from gitops.releases import hold, release_file
 from gitops.releases.judgement import Moment, Place
@@ -61,21 +61,36 @@ def ever(git: Git, rev: str) -> set[Release]:
     return found
 
 
-def moments(git: Git, rev: str, target: Target) -> list[Moment]:
-    """What a target ran from each commit up to `rev` on, with the hold of its app, oldest first. Commits of merged
-    branches do not count, as in `history`."""
-    place = target.app, target.environment
-    held = hold.path(*place)
-    states = _states(git, rev, *layout.release_paths(*place), held)[::-1]
-    blobs = git.blobs(blob for _, state in states for blob in state.values())
-    found = []
-    for _, state in states:
-        show = _reader(blobs, state)
-        with contextlib.suppress(Refused):  # an older form of the file, as in `history`
-            there = release_file.find(show, *place)
-            item = release_file.read(there[1], target, there[0]) if there else None
-            found.append(Moment(item if item and item.released else None, show(held)))
-    return found
+class Ran:
+    """What targets ran from each commit up to `rev` on, with the holds of their apps, oldest first. Commits of merged
+    branches do not count, as in `history`. All environments of an app are read at once: most are asked for."""
+
+    def __init__(self, git: Git, rev: str, environments: Iterable[str]) -> None:
+        self._git, self._rev, self._environments = git, rev, tuple(environments)
+        self._read: dict[str, tuple[list[tuple[Change, State]], Mapping[str, bytes]]] = {}
+
+    def __call__(self, target: Target) -> list[Moment]:
+        states, blobs = self._states(target)
+        place, held = (target.app, target.environment), hold.path(target.app, target.environment)
+        paths = (*layout.release_paths(*place), held)
+        found = []
+        for change, state in states:
+            if change.files.keys().isdisjoint(paths):
+                continue
+            show = _reader(blobs, state)
+            with contextlib.suppress(Refused):  # an older form of the file, as in `history`
+                there = release_file.find(show, *place)
+                item = release_file.read(there[1], target, there[0]) if there else None
+                found.append(Moment(item if item and item.released else None, show(held)))
+        return found
+
+    def _states(self, target: Target) -> tuple[list[tuple[Change, State]], Mapping[str, bytes]]:
+        if target.app not in self._read:
+            places = [(target.app, name) for name in dict.fromkeys([*self._environments, target.environment])]
+            paths = [path for place in places for path in (*layout.release_paths(*place), hold.path(*place))]
+            states = _states(self._git, self._rev, *paths)[::-1]
+            self._read[target.app] = states, self._git.blobs(blob for _, state in states for blob in state.values())
+        return self._read[target.app]
 
 
 def introduced(git: Git, base: str, head: str) -> list[tuple[str, Release]]:
@@ -104,6 +119,12 @@ def introduced(git: Git, base: str, head: str) -> list[tuple[str, Release]]:
 def places_at(git: Git, rev: str) -> list[Place]:
     """Where a commit has releases, unreleased ones included, in the order of the environments."""
     return [place for place, _ in _files_at(git, rev)]
+
+
+def naming(git: Git, rev: str, versions: Sequence[str]) -> set[Place]:
+    """Where a release file of a commit may name one of these versions."""
+    files = git.mentioning(rev, [version.encode() for version in versions], "overlays") if versions else []
+    return {place for path in files if (place := layout.place(path))}
 
 
 def all_at(git: Git, rev: str, places: Container[Place] | None = None) -> list[Release]:

@@ -76,8 +76,8 @@ class Tree:
         """The objects of these overlays, each of them rendered once."""
         asked = list(dict.fromkeys(folders))
         missing = [folder for folder in asked if folder not in self._rendered]
-        if self._source.commit:
-            self._source.commit.write(self.root, missing)
+        if there := self._source.commit:
+            there.write(self.root, set().union(*(closure.closure(there, folder) for folder in missing)))
         new = kustomize.build_all(self.root, missing)
         self._rendered |= {folder: kustomize.objects(text) for folder, text in new.items()}
         return {folder: self._rendered[folder] for folder in asked}
@@ -91,8 +91,9 @@ class Tree:
 
     def naming(self, versions: Collection[str]) -> set[Place]:
         """Where a release file may name one of these versions."""
-        there = self._source.commit
-        files = there.mentioning(version.encode() for version in versions) if there and versions else self.files
+        files: Iterable[str] = self.files
+        if there := self._source.commit:
+            files = there.mentioning(version.encode() for version in versions) if versions else ()
         return {place for path in files if path.endswith(".yaml") and (place := layout.place(path))}
 
     def require_model(self, target: Target, uri: VersionURI) -> str:
@@ -168,7 +169,7 @@ def _require_allowed(
     head = replace(base, releases={**base.releases, **new}, holds={**base.holds, **held})
     # A release that is the first of its place brings everything along that is rendered beside it.
     head = replace(head, images={place: effect.images(after[layout.overlay(*place)]) for place in places})
-    proposal = Proposal(tree.policy, base, head, lambda target: history.moments(git, rev, target))
+    proposal = Proposal(tree.policy, base, head, history.Ran(git, rev, tree.policy.environments))
     if faults := judgement.judge(proposal):
         raise Refused(*map(str, faults))
     return places | before

@@ -21,7 +21,8 @@ def rendered_diffs(git: Git, old: str, new: str | None, folders: Iterable[str]) 
 
     Raises Refused when the new side does not render. The old side may fail: its repair must be possible to show.
     """
-    with snapshot.at(git, old).exported() as before, snapshot.at(git, new).exported() as after:
+    folders = list(folders)
+    with snapshot.at(git, old).copied(folders) as before, snapshot.at(git, new).copied(folders) as after:
         changed = [folder for folder in folders if _sources(after, folder) != _sources_or_none(before, folder)]
         right = kustomize.build_all(after, _there(after, changed))
         try:

@@ -21,6 +21,7 @@ from gitops.repo.layout import DEPLOYED
 from gitops.repo.policy import POLICY_FILE, Policy
 
 from contract import temporary
+from contract.errors import Refused
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,35 @@ class Snapshot:
     def deployed(self) -> Collection[str]:
         """The paths of all files of what is deployed."""
         return self.commit.files if self.commit else set(self.files(*DEPLOYED))
+
+    @contextmanager
+    def copied(self, folders: Iterable[str]) -> Iterator[Path]:
+        """A throw-away copy of what the renders of these folders read, or of more."""
+        with temporary.folder("model-gitops-tree-") as tree:
+            if self._copy(folders, tree):
+                yield tree
+                return
+        with self.exported() as whole:
+            yield whole
+
+    def _copy(self, folders: Iterable[str], tree: Path) -> bool:
+        """Whether it could be told what these renders read, and was copied."""
+        there = self.commit or (None if self.rev else self.root.resolve())
+        if there is None:
+            return False
+        try:
+            read = sorted(set().union(*(closure.closure(there, folder) for folder in folders)))
+        except Refused:
+            return False
+        if isinstance(there, InCommit):
+            there.write(tree, read)
+            return True
+        if any(path.resolve() != path for path in (there / name for name in read)):
+            return False
+        for name in read:
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(there / name, tree / name)
+        return True
 
     @contextmanager
     def exported(self) -> Iterator[Path]:
@@ -113,18 +143,20 @@ class InCommit:
             self._read |= {name: blobs[self._ids[name]] for name in beside}
         return self._read[path]
 
-    def write(self, tree: Path, folders: Iterable[str]) -> None:
-        """Writes what the renders of these folders may read into `tree`, where it is not there."""
-        read = set().union(*(closure.closure(self, folder) for folder in folders))
-        for path in sorted(path for path in read if not (tree / path).exists()):
-            (tree / path).parent.mkdir(parents=True, exist_ok=True)
-            (tree / path).write_bytes(self.read(f"{self.root}/{path}"))
+    def write(self, tree: Path, files: Iterable[str]) -> None:
+        """Writes files into `tree`, where they are not there."""
+        for path in files:
+            if not (tree / path).exists():
+                (tree / path).parent.mkdir(parents=True, exist_ok=True)
+                (tree / path).write_bytes(self.read(f"{self.root}/{path}"))
 
     def kustomizations(self) -> list[str]:
         return [path for path in self.files if os.path.basename(path) == KUSTOMIZATION]
 
-    def mentioning(self, words: Iterable[bytes]) -> list[str]:
-        return self._git.mentioning(self._rev, list(words), *DEPLOYED)
+    def mentioning(self, words: Iterable[bytes]) -> dict[str, bytes]:
+        paths = self._git.mentioning(self._rev, list(words), *DEPLOYED)
+        blobs = self._git.blobs(self._ids[f"{self.root}/{path}"] for path in paths)
+        return {path: blobs[self._ids[f"{self.root}/{path}"]] for path in paths}
 
 
 def at(git: Git, rev: str | None) -> Snapshot:
