@@ -2,7 +2,7 @@
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup init demo serve validate cluster bootstrap cluster-ui cluster-down test coverage test-models test-features test-cluster bench bench-cluster lock
+.PHONY: help setup init demo serve validate cluster bootstrap cluster-ui cluster-down test coverage test-models test-features test-cluster bench bench-cluster scan lock
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -55,6 +55,9 @@ bench: ## figures: what finds which fault, one edit, one commit, all checks, man
 
 bench-cluster: ## figures: from a merge to the live object, with a refresh and by Argo CD's own polling
 	@$(PYTHON) scripts/setup.py test && $(PYTHON) scripts/setup.py cluster && .venv/bin/python tests/bench/merge_to_live.py
+
+scan: ## known vulnerabilities in every pin and program; needs the network, and all programs, built in 17 minutes
+	@$(PYTHON) scripts/setup.py scan && .venv/bin/python scripts/scan.py
 
 lock: ## the locks again, after a dependency was changed
 	@$(PYTHON) scripts/setup.py test && .venv/bin/python scripts/lock.py

@@ -134,7 +134,7 @@ def _judge(
     """The exit code of the monitoring, and its verdict if there is one."""
     version = parse_flavour(item.uri)[0]
     options = {"window": args.window, "rows": args.rows, "min-rows": args.min_rows}
-    with python.start(
+    with python.running(
         "monitoring", "--version", str(version), "--digest", item.digest, "--log", log, "--out", out,
         "--environment", item.environment, "--app", item.app,
         *(word for name, value in options.items() if value is not None for word in (f"--{name}", value)),

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from gitops.repo.git import Git
 from gitops.repo.policy import Policy, read_policy
 from gitops.repo.snapshot import Snapshot
 
+from contract import waiting
 from contract.errors import Refused
 
 
@@ -98,7 +98,7 @@ def repository(root: Path) -> Iterator[Check]:
     yield from on_github(git, policy)
     remedy = "run `python scripts/init_fork.py --check`, and with your values"
     check = [sys.executable, str(cli.ROOT / "scripts/init_fork.py"), "--root", str(root), "--check"]
-    left = subprocess.run(check, capture_output=True).returncode
+    left = waiting.run(check, "init_fork.py --check", "run it yourself", capture_output=True).returncode
     yield Check("no value of the template is left", remedy if left else None)
 
 

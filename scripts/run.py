@@ -29,7 +29,9 @@ GROUPS = {
     "Releases": (
         "bump_model", "promote_model", "rollback_model", "withdraw_version", "retire_app", "releases", "status",
     ),
-    "The repository": ("validate", "render", "codeowners", "import_model_code", "init_fork", "bootstrap", "lock"),
+    "The repository": (
+        "validate", "render", "codeowners", "import_model_code", "init_fork", "bootstrap", "scan", "lock",
+    ),
     "This machine": ("setup", "doctor", "demo", "serve_model", "local_s3", "local_cluster"),
 }  # fmt: skip
 

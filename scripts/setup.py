@@ -11,6 +11,7 @@ what is there already is left alone, and an interrupted set-up is completed by t
   python scripts/setup.py status     what the commands that look at a cluster need
   python scripts/setup.py cluster    what `make cluster` needs
   python scripts/setup.py bench      what `make bench` needs
+  python scripts/setup.py scan       what `make scan` needs
   python scripts/setup.py test       everything that `make test` needs
   python scripts/setup.py test-features  what `make test-features` needs beside that
   python scripts/setup.py test-cluster   what `make test-cluster` needs beside that
@@ -24,13 +25,15 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gitops.programs import building, tools
+
+from contract import waiting
+from contract.errors import Refused
 
 ROOT = Path(__file__).resolve().parents[1]
 SUPPORTED = ((3, 11), (3, 12), (3, 13))
@@ -71,7 +74,7 @@ class Environment:
         try:
             _call([python, "-m", "venv", "--without-pip", *clear, str(self.folder)], "pip is tried")
             _call(command, "pip is tried", _uv_variables(python))
-        except (tools.ToolError, OSError):
+        except (tools.ToolError, waiting.TooSlow, OSError):
             print(f"  uv did not fill {self.folder.relative_to(ROOT)}; pip does", file=sys.stderr, flush=True)
             return False
         return True
@@ -96,6 +99,7 @@ TEST_LOCK, MODEL_TEST_LOCK = ROOT / "requirements-test.txt", ROOT / "model-src/r
 CLUSTER_LOCK = ROOT / "requirements-cluster.txt"
 COMMANDS = Environment(ROOT / ".venv", ROOT / "requirements.txt", 35, 0.1, (CLUSTER_LOCK, TEST_LOCK))
 COMMANDS_CLUSTER = Environment(ROOT / ".venv", CLUSTER_LOCK, 50, 0.1, (TEST_LOCK,))
+COMMANDS_SCAN = Environment(ROOT / ".venv", ROOT / "requirements-scan.txt", 45, 0.1, (TEST_LOCK,))
 COMMANDS_TEST = Environment(ROOT / ".venv", TEST_LOCK, 100, 0.2)
 MODEL = Environment(ROOT / "model-src/.venv", ROOT / "model-src/requirements-train.txt", 270, 0.5, (MODEL_TEST_LOCK,))
 MONITOR = Environment(ROOT / "model-src/.venv-monitor", ROOT / "model-src/requirements-monitor.txt", 240, 0.8)
@@ -120,9 +124,10 @@ PROFILES = {
     "validate": Profile((COMMANDS,), (tools.MANIFESTS, tools.KUSTOMIZE), sources=(tools.SCHEMAS,)),
     "test": Profile(
         (COMMANDS_TEST, MODEL_TEST),
-        (tools.MANIFESTS, tools.KUSTOMIZE, tools.KUBECONFORM, tools.ACTIONLINT, tools.VERSITYGW),
+        (tools.MANIFESTS, tools.KUSTOMIZE, tools.KUBECONFORM, tools.ACTIONLINT, tools.VERSITYGW, tools.GOVULNCHECK),
         sources=(tools.SCHEMAS,),
     ),
+    "scan": Profile((COMMANDS_SCAN,), tools.BUILT),
     "status": Profile((COMMANDS_CLUSTER,), (tools.MANIFESTS,)),
     "cluster": Profile(
         (COMMANDS_CLUSTER,),
@@ -147,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     profile = PROFILES[parser.parse_args(argv).profile]
     try:
         set_up(profile)
-    except (tools.ToolError, OSError) as error:
+    except (tools.ToolError, Refused, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -210,7 +215,7 @@ def _uv() -> Path | None:
     try:
         building.build([tools.UV])
         return tools.UV.require()
-    except (tools.ToolError, OSError) as error:
+    except (tools.ToolError, waiting.TooSlow, OSError) as error:
         print(f"  no uv, so pip installs: {str(error).splitlines()[-1]}", file=sys.stderr, flush=True)
         return None
 
@@ -234,9 +239,10 @@ def _version(python: str | Path) -> str | None:
     """The version of an interpreter, as in `3.12`; None if it does not run."""
     code = "import sys; print('.'.join(map(str, sys.version_info[:2])))"
     try:
-        return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
+        done = waiting.run([python, "-c", code], f"{python}", "does it run?", capture_output=True, text=True)
+    except (OSError, waiting.TooSlow):
         return None
+    return None if done.returncode else str(done.stdout).strip()
 
 
 # What pip is told about its index, and the variable that tells uv the same.
@@ -254,7 +260,9 @@ def _uv_variables(python: str) -> dict[str, str]:
     """The environment of uv, which heeds none of pip's configuration: the index is where pip would look for it."""
     # An environment that uv has made is without pip, which is then beside the Python that it was made with.
     code = "import subprocess, sys; subprocess.run([sys._base_executable, '-m', 'pip', 'config', 'list'])"
-    said = subprocess.run([python, "-c", code], env=_environment(), capture_output=True, text=True)
+    said = waiting.run(
+        [python, "-c", code], "`pip config list`", "does pip run?", env=_environment(), capture_output=True, text=True
+    )
     told = re.findall(r"^(global|install|:env:)\.([a-z-]+)=(.+)$", said.stdout, re.M)
     found = {}
     # The last word is that of a variable.
@@ -278,8 +286,9 @@ def _environment() -> dict[str, str]:
 
 
 def _call(command: list[str], remedy: str, env: dict[str, str] | None = None) -> None:
-    if subprocess.run(command, env=env or _environment(), stdout=sys.stderr).returncode:
-        raise tools.ToolError(f"`{' '.join(command)}` failed, see above; {remedy}")
+    what = f"`{' '.join(command)}`"
+    if waiting.run(command, what, remedy, waiting.WORK, env=env or _environment(), stdout=sys.stderr).returncode:
+        raise tools.ToolError(f"{what} failed, see above; {remedy}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from gitops.releases import writing
 from gitops.repo.git import Git
 from gitops.repo.policy import POLICY_FILE, SigningPolicy, parse_policy, read_policy
 
-from contract import signature
+from contract import signature, temporary
 from contract.errors import Refused
 
 DEFAULT = Path("~/.config/model-gitops/signing.key")
@@ -67,6 +66,8 @@ def make(args: argparse.Namespace) -> None:
     if args.dry_run:
         cli.say(f"would {'use' if there else 'make'} {private} and write {path} and {POLICY_FILE}")
         return
+    # A private key that a killed run left is one too many.
+    temporary.sweep_siblings(private.parent)
     if not there:
         write_private(private, signing.new_private_key())
         cli.say(f"made {private}; keep a copy of it where you keep secrets")
@@ -95,10 +96,13 @@ def with_signing(text: bytes, path: str) -> bytes:
 def write_private(path: Path, pem: bytes) -> None:
     """Makes the file, for its owner alone, whole or not at all. Raises FileExistsError if there is one meanwhile."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as file:
-        file.write(pem)
-        file.flush()
-        os.link(file.name, path)
+    with temporary.sibling_file(path) as file:
+        try:
+            file.write(pem)
+            file.flush()
+            os.link(file.name, path)
+        finally:
+            Path(file.name).unlink()
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ def ask(python: ModelPython, asked: Mapping[str, Any], args: argparse.Namespace)
     """What has to change in the registry, shown before it is changed, and how many changes were made."""
     env = {"MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI") or LOCAL.format(args.root)}
     options = ["--dry-run"] if args.dry_run else []
-    with python.start("lifecycle.registry", *options, stdin=subprocess.PIPE, env=env) as process:
+    with python.running("lifecycle.registry", *options, stdin=subprocess.PIPE, env=env) as process:
         assert process.stdin and process.stdout
         with contextlib.suppress(BrokenPipeError):  # it ended at once, and its errors have why
             json.dump(asked, process.stdin)

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import os
+import re
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import Checkout
+from conftest import ROOT, Checkout, wait_until
 
 from gitops.repo.git import Git, GitError
 
@@ -278,3 +282,57 @@ def test_many_files_are_read_at_once(repo: Git, plain: Checkout) -> None:
     assert repo.show_all([]) == []
     with pytest.raises(Refused, match="a line break in a file's name"):
         repo.show_all(["HEAD:a\nb"])
+
+
+def test_a_lock_is_told_by_whether_git_still_runs(plain: Checkout, tmp_path: Path) -> None:
+    """A merge that waits for a filter, which is a real git that holds the index, and then is killed."""
+    old = plain.git("rev-parse", "HEAD")
+    plain.write("overlays/dev/note.txt", "new")
+    new = plain.commit()
+    plain.git("reset", "-q", "--hard", old)
+    (plain.root / ".git/info").mkdir(exist_ok=True)
+    (plain.root / ".git/info/attributes").write_text("note.txt filter=slow\n")
+    waits = f"touch '{tmp_path}/waits'; sleep 1000"
+    advance = (
+        "import sys; from pathlib import Path; from gitops.repo.git import Git;"
+        " Git(Path(sys.argv[1])).advance('cicd', *sys.argv[2:])"
+    )
+    plain.git("config", "filter.slow.smudge", waits)
+    with subprocess.Popen(
+        [sys.executable, "-c", advance, plain.root, old, new], cwd=ROOT / "scripts", start_new_session=True
+    ) as process:
+        try:
+            wait_until((tmp_path / "waits").exists, "the filter runs")
+            plain.git("config", "--unset", "filter.slow.smudge")
+            with pytest.raises(GitError) as living:
+                Git(plain.root).advance("cicd", old, new)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+    with pytest.raises(GitError) as dead:
+        Git(plain.root).advance("cicd", old, new)
+
+    lock = f"git merge: {plain.root}/.git/index.lock: "
+    [line] = living.value.lines
+    told = rf"{re.escape(lock)}git runs here \(process [0-9, ]+\); when it has ended, run this again"
+    assert re.fullmatch(told, line)
+    assert dead.value.lines == (
+        f"{lock}left by a git that was killed, none runs here; remove the file, then run this again",
+    )
+    (plain.root / ".git/index.lock").unlink()
+    plain.git("reset", "-q", "--hard")
+    Git(plain.root).advance("cicd", old, new)
+    assert plain.git("rev-parse", "cicd") == new
+
+
+def test_the_lock_of_a_ref_is_named(plain: Checkout) -> None:
+    new = plain.git("commit-tree", "-p", "HEAD", "-m", "New", "HEAD^{tree}")
+    plain.git("checkout", "-q", "--detach")
+    lock = plain.root / ".git/refs/heads/cicd.lock"
+    lock.touch()
+
+    with pytest.raises(GitError) as refused:
+        Git(plain.root).advance("cicd", plain.git("rev-parse", "cicd"), new)
+
+    assert refused.value.lines == (
+        f"git update-ref: {lock}: left by a git that was killed, none runs here; remove the file, then run this again",
+    )

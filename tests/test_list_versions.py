@@ -192,8 +192,7 @@ def test_verification_finds_what_was_altered_removed_and_added_and_still_lists(
     assert [row["uri"] for row in json.loads(done.out)] == [one.uri, other.uri]
     assert done.code == 1
     assert done.errors == [
-        f"{one.uri}onnx/model.onnx: sha256 e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 of 0 bytes,"
-        f" the manifest has {was['sha256']} of {was['size']};"
+        f"{one.uri}onnx/model.onnx: size: 0 bytes, the manifest has {was['size']};"
         " versions are never overwritten: find out who wrote that object, do not release it",
         f"{one.uri}sklearn/model.joblib: missing; the version is incomplete, do not release it",
         f"{other.uri}onnx/model.onnx: the stored bytes do not match the checksum they were stored with;"

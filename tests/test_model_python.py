@@ -62,7 +62,7 @@ def test_a_module_runs_in_the_folder_of_the_model_code(source: Path) -> None:
     (source / "told.py").write_text("import os, sys; print(os.getcwd(), os.environ['WORD'], *sys.argv[1:], input())")
     python = model_python.ModelPython(source, Path(sys.executable))
 
-    with python.start("told", "a b", stdin=subprocess.PIPE, env={"WORD": "one"}) as process:
+    with python.running("told", "a b", stdin=subprocess.PIPE, env={"WORD": "one"}) as process:
         out, err = process.communicate("two")
 
     assert (process.returncode, out, err) == (0, f"{source} one a b two\n", "")

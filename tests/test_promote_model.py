@@ -251,7 +251,7 @@ def test_what_is_not_there_cannot_be_promoted(checkout: Checkout, args: tuple[st
 
 
 def test_bytes_that_were_altered_since_are_not_promoted(released: Checkout, version: Version, s3: S3) -> None:
-    s3.client.put_object(Bucket=BUCKET, Key=f"models/lily/{version.version}/sklearn/model.joblib", Body=b"evil")
+    s3.client.put_object(Bucket=BUCKET, Key=f"models/lily/{version.version}/sklearn/model.joblib", Body=b"evil bytes")
 
     [line] = refused(released, *APP, "--to", "staging", "--push")
 

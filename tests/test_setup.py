@@ -30,6 +30,7 @@ PROGRAMS = sorted(
 LOCKS = [
     "requirements-test.txt",
     "requirements-cluster.txt",
+    "requirements-scan.txt",
     "requirements.txt",
     "model-src/requirements-test.txt",
     "model-src/requirements-train.txt",
@@ -415,6 +416,7 @@ def test_every_package_of_a_lock_has_a_version_and_hashes_and_no_host(lock: str)
     [
         ("requirements.txt", "requirements-cluster.txt"),
         ("requirements-cluster.txt", "requirements-test.txt"),
+        ("requirements-scan.txt", "requirements-test.txt"),
         ("model-src/requirements-train.txt", "model-src/requirements-test.txt"),
         ("model-src/requirements-monitor.txt", "model-src/requirements-test.txt"),
         ("model-src/requirements-kubeflow.txt", "model-src/requirements-test.txt"),

@@ -14,10 +14,12 @@ from pathlib import Path
 import boto3
 import pytest
 from conftest import BUCKET, ROOT, S3, SAMPLE, Result, Version, listens, package, s3_running, wait_until
+from dripping import LONG, OK, dripping
 
 from gitops.models import store
 from gitops.models.s3 import Store
 
+from contract import waiting
 from contract.errors import Refused
 from contract.manifest import File, Manifest
 from contract.uri import parse_uri
@@ -76,9 +78,10 @@ def test_a_damaged_manifest_is_reported_as_damage(version: Version, s3: S3) -> N
 def test_an_object_that_was_replaced_together_with_its_checksum_is_found(version: Version, s3: S3) -> None:
     s3.client.put_object(Bucket=BUCKET, Key=key(version, "onnx/model.onnx"), Body=b"replaced")
     was, sha256 = listed(version)[0], hashlib.sha256(b"replaced").hexdigest()
+    assert was.size == 8
 
     assert refusal(lambda: verify(version.uri)) == (
-        f"{version.uri}onnx/model.onnx: sha256 {sha256} of 8 bytes, the manifest has {was.sha256} of {was.size};"
+        f"{version.uri}onnx/model.onnx: sha256 {sha256}, the manifest has {was.sha256};"
         " versions are never overwritten: find out who wrote that object, do not release it",
     )
 
@@ -139,18 +142,18 @@ def test_an_object_larger_than_what_is_read_at_once_is_hashed_whole(s3: S3) -> N
     body = os.urandom(3 * (1 << 20) + 7)
     s3.client.put_object(Bucket=BUCKET, Key="large", Body=body)
 
-    assert Store(BUCKET).sha256("large") == (hashlib.sha256(body).hexdigest(), len(body))
+    assert Store(BUCKET).sha256("large", len(body)) == (hashlib.sha256(body).hexdigest(), len(body))
 
 
 def test_an_object_is_added_once(s3: S3) -> None:
     one, two = (hashlib.sha256(body).hexdigest() for body in (b"one", b"two"))
 
     assert [Store(BUCKET).add("key", b"one", one), Store(BUCKET).add("key", b"two", two)] == [True, False]
-    assert Store(BUCKET).read("key") == b"one"
+    assert Store(BUCKET).read("key", 3) == b"one"
 
 
 def test_what_is_not_there_is_none(s3: S3) -> None:
-    assert (Store(BUCKET).read("nothing"), Store(BUCKET).sha256("nothing"), Store(BUCKET).keys("no")) == (
+    assert (Store(BUCKET).read("nothing", 1), Store(BUCKET).sha256("nothing", 1), Store(BUCKET).keys("no")) == (
         None,
         None,
         [],
@@ -163,6 +166,39 @@ def test_more_keys_than_one_answer_holds_are_all_listed(s3: S3) -> None:
         (s3.files / f"many/{number:04}").touch()
 
     assert Store(BUCKET).keys("many/") == [f"many/{number:04}" for number in range(1001)]
+
+
+@pytest.mark.parametrize("length", [0, 7, 9, 1 << 20])
+def test_an_object_of_another_size_is_told_by_its_size(version: Version, s3: S3, length: int) -> None:
+    s3.client.put_object(Bucket=BUCKET, Key=key(version, "onnx/model.onnx"), Body=bytes(length))
+
+    assert refusal(lambda: verify(version.uri)) == (
+        f"{version.uri}onnx/model.onnx: size: {length} bytes, the manifest has 8; versions are never overwritten: find"
+        " out who wrote that object, do not release it",
+    )
+
+
+@pytest.mark.parametrize("answer", [LONG, OK + b"\r\n"], ids=["which says its length", "which does not"])
+def test_no_more_is_read_of_an_object_than_shows_that_it_is_too_large(
+    answer: bytes, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither has an end: read whole, they would be waited for."""
+    monkeypatch.setenv(waiting.VARIABLE, "600")
+    with dripping(answer) as server:
+        server.drop = bytes(1 << 16)
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+        sha256, size = Store(BUCKET).sha256("key", 8) or ("", 0)
+
+    assert sha256 is None
+    assert size > 8
+
+
+def test_a_manifest_without_end_is_none(version: Version, s3: S3) -> None:
+    s3.client.put_object(Bucket=BUCKET, Key=key(version, "manifest.json"), Body=b" " * (1 << 21))
+
+    assert refusal(lambda: verify(version.uri)) == (
+        f"{version.uri}manifest.json: larger than 1048576 bytes, so it is none; find out who wrote that object",
+    )
 
 
 # A local server
@@ -178,7 +214,7 @@ def test_the_printed_variables_lead_a_client_to_the_bucket_and_the_data_stays_fo
         with s3_running(tmp_path / "data", environment) as server, monkeypatch.context() as patch:
             for name, value in server.variables.items():
                 patch.setenv(name, value)
-            stored.append((Store(BUCKET).add("key", b"body", sha256), Store(BUCKET).sha256("key")))
+            stored.append((Store(BUCKET).add("key", b"body", sha256), Store(BUCKET).sha256("key", 4)))
 
     assert stored == [(True, (sha256, 4)), (False, (sha256, 4))]
 

@@ -1,4 +1,4 @@
-"""What a killed process leaves in $TMPDIR, and who removes it."""
+"""What a killed process leaves in $TMPDIR and beside its targets, and who removes it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, SAMPLE, Checkout
+from storage import files, streams
+
+from gitops.releases import writing
+from gitops.repo.git import Git
 
 from contract import temporary
 
@@ -88,3 +93,140 @@ def test_a_folder_that_is_not_there_is_an_error_with_its_name(tmp_path: Path, mo
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
     with pytest.raises(OSError, match="absent"), temporary.folder(PREFIX):
         pass
+
+
+# Beside a target
+
+# Kills itself when it is about to make an event of this name for the so-manieth time.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+
+event, count, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+from storage import files, streams
+
+def hook(name, values):
+    global count
+    if name == event and str(values[0]).startswith(str(folder)):
+        count -= 1
+        if count < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(hook)
+"""
+FILE = KILLED + "files.write_atomically(folder / 'target', b'new')"
+STREAM = KILLED + "w = streams.writer(str(folder / 'target')); w.write(b'new'); w.publish(); w.drop()"
+FOLDER = KILLED + "with files.staged_folder(folder / 'target') as made: (made / 'new').touch()"
+
+
+def kill(code: str, event: str, count: int, folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", code, event, str(count), folder],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "model-src")}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir() if file.name.startswith("."))
+
+
+@pytest.mark.parametrize(
+    ("code", "event", "count", "content"),
+    [(FILE, "os.rename", 0, None), (STREAM, "os.link", 0, None), (STREAM, "os.remove", 0, b"new")],
+)
+def test_a_file_that_was_being_written_is_removed_by_the_next(
+    code: str, event: str, count: int, content: bytes | None, tmp_path: Path
+) -> None:
+    kill(code, event, count, tmp_path)
+    [found] = left(tmp_path)
+    assert found.startswith(".target.writing-")
+    assert ((tmp_path / "target").read_bytes() if (tmp_path / "target").exists() else None) == content
+
+    files.write_atomically(tmp_path / "other", b"")
+
+    assert left(tmp_path) == []
+    assert ((tmp_path / "target").read_bytes() if (tmp_path / "target").exists() else None) == content
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_folder_that_was_being_replaced_is_old_or_new_after_the_next(count: int, tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target/old").touch()
+    kill(FOLDER, "os.rename", count, tmp_path)
+    assert len(left(tmp_path)) == 1
+
+    with pytest.raises(KeyError), files.staged_folder(tmp_path / "target"):
+        assert [file.name for file in (tmp_path / "target").iterdir()] == ["old"]
+        raise KeyError
+
+    assert left(tmp_path) == []
+    assert [file.name for file in (tmp_path / "target").iterdir()] == ["old"]
+
+
+def test_what_a_living_one_writes_and_what_is_not_ours_stays(tmp_path: Path) -> None:
+    names = [".target.writing-", ".target.abcdefgh", "target.writing-abcdefgh", ".target.writing-ABCDEFGH"]
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / ".pipe.writing-abcdefgh").touch()
+    (tmp_path / ".pipe.writing-abcdefgh").unlink()
+    os.mkfifo(tmp_path / ".pipe.writing-abcdefgh")
+    (tmp_path / ".link.writing-abcdefgh").symlink_to(tmp_path / names[0])
+    before = sorted(tmp_path.iterdir())
+
+    with temporary.sibling_file(tmp_path / "target") as file, files.staged_folder(tmp_path / "folder"):
+        files.write_atomically(tmp_path / "other", b"")
+        assert Path(file.name).exists()
+        Path(file.name).rename(tmp_path / "target")
+
+    assert sorted(tmp_path.iterdir()) == sorted([*before, *(tmp_path / name for name in ("folder", "other", "target"))])
+
+
+def test_writers_of_one_file_at_once_take_nothing_from_each_other(tmp_path: Path) -> None:
+    def write(number: int) -> None:
+        for _ in range(50):
+            files.write_atomically(tmp_path / "target", b"%d" % number)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+
+    assert [file.name for file in tmp_path.iterdir()] == ["target"]
+
+
+def test_a_batch_removes_what_a_killed_one_left_although_all_is_done(tmp_path: Path) -> None:
+    (tmp_path / "version").mkdir()
+    kill(STREAM, "os.remove", 0, tmp_path / "version")
+
+    assert list(streams.find(f"{tmp_path}/")) == [f"{tmp_path}/version/target"]
+    assert left(tmp_path / "version") == []
+
+
+def test_a_private_key_that_was_being_made_is_removed_by_the_next_run(plain: Checkout, tmp_path: Path) -> None:
+    """Killed once before the key has its name, and once after."""
+    plain.write("overlays/promotion.yaml", (SAMPLE / "overlays/promotion.yaml").read_bytes())
+    (plain.root / "base/api/signed").mkdir(parents=True)
+    folder = tmp_path / "secrets"
+    code = f"sys.path.insert(0, {str(ROOT / 'scripts')!r}); import signing_key; " \
+        f"signing_key.main(['--root', {str(plain.root)!r}, '--private-key', str(folder / 'key')])"  # fmt: skip
+    # The second one first removes what the first one left.
+    for event, count in (("os.link", 0), ("os.remove", 1)):
+        kill(f"{KILLED}\n{code}", event, count, folder)
+        assert len(left(folder)) == 1
+
+    done = plain.run("signing_key", "--private-key", folder / "key")
+
+    assert done.code == 0, done.err
+    assert [file.name for file in folder.iterdir()] == ["key"]
+
+
+def test_what_is_written_into_a_checkout_leaves_nothing_in_gits_folder(plain: Checkout) -> None:
+    code = f"sys.path.insert(0, {str(ROOT / 'scripts')!r})\n" \
+        "from gitops.releases import writing; from gitops.repo.git import Git\n" \
+        f"writing.write_files(Git(Path({str(plain.root)!r})), {{'README.md': b'new'}})"  # fmt: skip
+    kill(f"{KILLED}\n{code}", "os.rename", 0, plain.root)
+    assert len(list((plain.root / ".git").glob("gitops-new-*"))) == 1
+
+    writing.write_files(Git(plain.root), {"README.md": b"new"})
+
+    assert list((plain.root / ".git").glob("gitops-new-*")) == []
+    assert plain.read("README.md") == b"new"

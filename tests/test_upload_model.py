@@ -224,8 +224,7 @@ def test_an_object_with_other_bytes_is_refused_and_stays(packaged: Version, s3: 
 
     refuses(
         done,
-        f"{packaged.uri}{FILES[0]}: sha256 e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 of 0 bytes,"
-        f" the manifest has {listed['sha256']} of {listed['size']};"
+        f"{packaged.uri}{FILES[0]}: size: 0 bytes, the manifest has {listed['size']};"
         " versions are never overwritten: find out who wrote that object, do not release it",
     )
     assert stored(s3)[f"{prefix(packaged)}{FILES[0]}"] == b""

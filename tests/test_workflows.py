@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import BUCKET, ROOT, S3, Checkout, Version, package, write_release
+from conftest import BUCKET, ROOT, S3, Checkout, Version, git, package, write_release
 
 from gitops.releases.release import Target
 
@@ -125,6 +125,26 @@ def test_only_the_jobs_that_release_or_start_training_may_write() -> None:
         "mlops-pipeline.release": "${{ vars.AWS_MODEL_WRITER_ROLE }}",
         "retrain.check": "${{ vars.AWS_MONITOR_ROLE }}",
     }
+
+
+def test_every_image_is_scanned_and_every_report_is_judged() -> None:
+    work = WORKFLOWS["scan"]
+    listed = git(ROOT, "ls-files", "model-src/**Dockerfile", "model-src/Dockerfile").split()
+    runs = [step["run"].split() for _, step in steps("scan") if "run" in step]
+    builds = {
+        run[-2]: f"model-src/{run[run.index('-f') + 1] if '-f' in run else 'Dockerfile'}"
+        for run in runs
+        if run[0] == "docker"
+    }
+    scans = {step["with"]["image"]: step["with"] for _, step in steps("scan") if "image" in step.get("with", {})}
+    [judged] = [run for run in runs if "--image-report" in run]
+
+    assert {"schedule", "pull_request"} <= work["on"].keys()
+    assert [job["permissions"] for job in work["jobs"].values()] == [{"contents": "read"}] * 2
+    assert sorted(builds.values()) == sorted(set(listed))
+    assert builds.keys() == scans.keys()
+    assert [scan["output-file"] for scan in scans.values()] == judged[judged.index("--image-report") + 1 :]
+    assert {(scan["output-format"], scan["fail-build"]) for scan in scans.values()} == {("json", "false")}
 
 
 def test_the_pipeline_does_not_start_itself() -> None:

@@ -14,12 +14,12 @@ import binascii
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from contract import temporary
 from contract.digest import MANIFEST
 from contract.errors import Refused
 from contract.strict import once
@@ -120,8 +120,8 @@ def verify(manifest: bytes, signature: bytes, key: Key, where: str) -> None:
     from model_signing import verifying
 
     checking: Any = verifying  # without types
-    with tempfile.TemporaryDirectory(dir=_FOLDER if os.access(_FOLDER, os.W_OK) else None) as folder:
-        paths = [Path(folder) / each for each in (MANIFEST, "signature", "key")]
+    with temporary.folder("model-signature-", _FOLDER if os.access(_FOLDER, os.W_OK) else None) as folder:
+        paths = [folder / each for each in (MANIFEST, "signature", "key")]
         for path, content in zip(paths, (manifest, signature, key.pem), strict=True):
             path.write_bytes(content)
         try:

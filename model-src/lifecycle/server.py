@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from contract import waiting
+
 
 def uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
@@ -21,6 +23,15 @@ def shown(text: str) -> str:
     return text.replace(uri(), uri().replace(f"{user}{at}", "", 1)) if at else text
 
 
+def _limit() -> waiting.Limit:
+    """Of all that is asked of the server within one block: MLflow's own time-outs are of single reads."""
+    from urllib3 import connectionpool
+
+    waiting.watch(connectionpool.HTTPConnectionPool, connectionpool.HTTPSConnectionPool)
+    remedy = "check the network and the server, then run the command again"
+    return waiting.Limit(f"MLflow at {shown(uri())} (MLFLOW_TRACKING_URI)", remedy, waiting.ANSWER, in_all=True)
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keeps stdout for results, and MLflow's remarks about itself off the terminal; failures are exceptions."""
@@ -29,6 +40,7 @@ def quiet() -> Iterator[None]:
     # A server that is away is reported within seconds instead of minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     with (
+        _limit(),
         warnings.catch_warnings(),
         contextlib.redirect_stderr(io.StringIO()),
         contextlib.redirect_stdout(io.StringIO()),

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
+from contract import temporary
 from contract.errors import Refused
 from lifecycle import server
 from lifecycle.tuning import Candidate
@@ -124,12 +125,9 @@ def record_search(
 
 
 def _log(mlflow: Any, name: str, content: bytes) -> None:
-    import tempfile
-    from pathlib import Path
-
     # log_text would write it with this machine's line ends, and log_image wants no PNG.
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / name
+    with temporary.folder("model-artifact-") as folder:
+        file = folder / name
         file.write_bytes(content)
         mlflow.log_artifact(str(file))
 

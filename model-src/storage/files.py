@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+from contract import temporary
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a sibling and renames it, so that a reader sees the old file or the new one. Makes missing folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as sibling:
+    with temporary.sibling_file(path) as sibling:
         try:
             sibling.write(content)
+            sibling.flush()
             share(sibling)
-            sibling.close()
             Path(sibling.name).replace(path)
         except BaseException:
             Path(sibling.name).unlink()
@@ -29,13 +29,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 def staged_folder(target: Path) -> Iterator[Path]:
     """A new folder beside `target` that takes its place when the block ends well, and is removed when it does not.
 
-    A folder cannot be renamed over another, so the old one is first renamed aside: a process killed between the two
-    renames leaves both complete, beside the target in `.<name>.*/`.
+    A folder cannot be renamed over another, so the old one is first renamed aside: when the process is killed between
+    the two renames, the next one brings it back.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    holder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    new, old = holder / "new", holder / "old"
-    try:
+    with temporary.sibling_folder(target) as holder:
+        new, old = holder / "new", holder / temporary.OLD
         new.mkdir()
         yield new
         try:
@@ -46,8 +45,6 @@ def staged_folder(target: Path) -> Iterator[Path]:
             if old.exists() and not target.exists():
                 old.rename(target)
             raise
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)
 
 
 def share(file: IO[bytes]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from contract import waiting
 from contract.errors import Refused
 from contract.uri import parse_folder
 from storage.files import write_atomically
@@ -88,11 +90,15 @@ class Bucket:
 
     def read(self, name: str, limit: int | None = None) -> bytes:
         content = bytearray()
-        with self._s3.calls(f"{self.uri}{name}", self._to_read) as client:
-            body = client.get_object(Bucket=self._bucket, Key=f"{self._prefix}{name}")["Body"]
+        with (
+            self._s3.calls(f"{self.uri}{name}", self._to_read) as client,
+            contextlib.closing(client.get_object(Bucket=self._bucket, Key=f"{self._prefix}{name}")["Body"]) as body,
+        ):
             # To the end and not only as far as needed: boto3 compares the store's checksum when it sees the end.
-            while (limit is None or len(content) <= limit) and (chunk := body.read(1 << 20)):
+            for chunk in waiting.steps(body.read):
                 content += chunk
+                if limit is not None and len(content) > limit:
+                    break
         return bytes(content if limit is None else content[: limit + 1])
 
     def add(self, name: str, content: bytes) -> None:

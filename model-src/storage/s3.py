@@ -7,22 +7,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from contract import waiting
 from contract.errors import Refused
+from contract.waiting import Limit
 from storage import Unavailable
 
 
 @dataclass(frozen=True)
 class Policy:
     connect_timeout: float
-    read_timeout: float
-    """Seconds, of one try."""
+    """Seconds."""
+    times: float
+    """How often patience() a server has for an answer or the next STEP of it, at each try."""
     tries: int
 
+    @property
+    def read_timeout(self) -> float:
+        return self.times * waiting.patience()
 
-ONE_TRY = Policy(connect_timeout=2, read_timeout=10, tries=1)
+
+ONE_TRY = Policy(connect_timeout=2, times=1 / 6, tries=1)
 """For the service: it tries again by itself, because it shows meanwhile why it is not ready and counts what it could
 not log, and it has to stop in time."""
-PATIENT = Policy(connect_timeout=5, read_timeout=60, tries=3)
+PATIENT = Policy(connect_timeout=5, times=1, tries=3)
 """For jobs and commands, which have nothing to do while they wait."""
 
 
@@ -34,12 +41,15 @@ class S3:
         self._policy = policy
         self._client: Any = None
 
+    def limit(self, uri: str) -> Limit:
+        return Limit(uri, "check the network and the server", self._policy.times)
+
     @contextlib.contextmanager
-    def calls(self, uri: str, remedy: str) -> Iterator[Any]:
-        """The client, for calls about `uri` within the block. What they raise becomes Unavailable when it is worth
-        asking again, and Refused, with a remedy, when it is not."""
+    def calls(self, uri: str, remedy: str, limit: Limit | None = None) -> Iterator[Any]:
+        """The client, for calls about `uri` within the block, which `limit` ends. What they raise becomes Unavailable
+        when it is worth asking again, and Refused, with a remedy, when it is not."""
         try:
-            with _translated(uri, remedy):
+            with _translated(uri, remedy), limit or self.limit(uri):
                 if self._client is None:
                     self._client = _connect(self._policy)
                 yield self._client
@@ -51,10 +61,12 @@ class S3:
 def _connect(policy: Policy) -> Any:
     # It takes a tenth of a second to import, which a local folder does not need.
     import boto3
+    from botocore import awsrequest
     from botocore.config import Config
 
+    waiting.watch(awsrequest.AWSHTTPConnectionPool, awsrequest.AWSHTTPSConnectionPool)
     config = Config(
-        connect_timeout=policy.connect_timeout,
+        connect_timeout=min(policy.connect_timeout, policy.read_timeout),
         read_timeout=policy.read_timeout,
         retries={"mode": "standard", "total_max_attempts": policy.tries},
     )
@@ -67,6 +79,8 @@ def _translated(uri: str, remedy: str) -> Iterator[None]:
 
     try:
         yield
+    except waiting.TooSlow as slow:
+        raise Unavailable(str(slow)) from None
     except exceptions.FlexibleChecksumError as error:
         raise Refused(f"{uri}: the stored bytes were altered: {error}; do not use them") from None
     except exceptions.ClientError as error:

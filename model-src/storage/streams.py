@@ -7,12 +7,13 @@ import hashlib
 import io
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Protocol
 
+from contract import temporary
 from contract.errors import Refused
+from contract.waiting import STEP, Limit
 from storage import Unavailable
 from storage.files import share
 from storage.s3 import PATIENT, S3, code
@@ -47,10 +48,11 @@ def reading(uri: str) -> Iterator[BinaryIO]:
     """The bytes of an object or a file. Raises Refused, and Unavailable when it is worth trying again."""
     if is_s3(uri):
         bucket, key = _split(uri)
-        with _S3.calls(uri, _READ) as client:
+        limit = _S3.limit(uri)
+        with _S3.calls(uri, _READ, limit) as client:
             body = client.get_object(Bucket=bucket, Key=key)["Body"]
         with contextlib.closing(body):
-            yield io.BufferedReader(_Body(uri, body), 1 << 20)
+            yield io.BufferedReader(_Body(uri, body, limit), 1 << 20)
         return
     try:
         file = Path(uri).open("rb")  # noqa: SIM115 - what is raised while it is read is not about opening it
@@ -71,8 +73,10 @@ def find(place: str) -> dict[str, float]:
                     found[f"s3://{bucket}/{item['Key']}"] = item["LastModified"].timestamp()
     else:
         for file in Path(place).rglob("*"):
-            # A name with a dot is of a file that is being written.
-            if file.is_file() and not file.name.startswith("."):
+            # A name with a dot is of a file that is being written, or was until its process was killed.
+            if file.name.startswith("."):
+                temporary.sweep_sibling(file)
+            elif file.is_file():
                 # Not the time of modification, which a copy may bring along.
                 found[f"{place}{file.relative_to(place).as_posix()}"] = file.stat().st_ctime
     return dict(sorted(found.items()))
@@ -163,16 +167,14 @@ class _NewFile:
 
     def drop(self) -> None:
         if self._file:
-            self._file.close()
             Path(self._file.name).unlink()
+            self._file.close()
             self._file = None
 
     def _open(self) -> IO[bytes]:
         if not self._file:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - drop() closes it
-                dir=self._path.parent, prefix=f".{self._path.name}.", delete=False
-            )
+            self._file = temporary.sibling_file(self._path)
             share(self._file)
         return self._file
 
@@ -205,15 +207,15 @@ def _is_there(uri: str, sha256: str) -> bool:
 class _Body(io.RawIOBase):
     """What boto3 gives for an object, as a stream. Only its read() compares the length and the store's checksum."""
 
-    def __init__(self, uri: str, body: Any) -> None:
-        self._uri, self._body = uri, body
+    def __init__(self, uri: str, body: Any, limit: Limit) -> None:
+        self._uri, self._body, self._limit = uri, body, limit
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        with _S3.calls(self._uri, _READ):
-            data = self._body.read(len(buffer))
+        with _S3.calls(self._uri, _READ, self._limit):
+            data = self._body.read(min(len(buffer), STEP))
         buffer[: len(data)] = data
         return len(data)
 

@@ -483,6 +483,7 @@ def test_what_is_stopped_midway_leaves_no_output_and_is_done_the_next_time(
     (tmp_path / "in.csv").write_text(WIDE)
     assert run(f"{tmp_path}/in.csv", f"{place}/out.csv") == 0
     assert get(f"{place}/out.csv").count(f",{model}\n") == 1000
+    assert not list(tmp_path.glob("place/.*"))
 
 
 def test_what_is_too_large_for_a_part_is_uploaded_in_parts_as_one(

@@ -28,7 +28,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contract import command
+from contract import command, waiting
 from contract.errors import Refused
 from storage.files import staged_folder, write_atomically
 
@@ -209,7 +209,7 @@ def in_order(described: Manifest, known: Mapping[str, float | None], flower: int
 def _post(url: str, body: object) -> dict[str, object]:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with waiting.Limit(url, "is the service busy?"), waiting.open_url(request) as response:
             answer: dict[str, object] = json.load(response)
     except urllib.error.HTTPError as error:
         raise Refused(f"{url}: {error.code}: {error.read(500).decode(errors='replace')}") from None

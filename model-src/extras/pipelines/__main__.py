@@ -14,12 +14,11 @@ import io
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from contract import command
+from contract import command, temporary
 from contract.errors import Refused
 from lifecycle.model import Files
 
@@ -69,9 +68,9 @@ def compile_to(out: Path, model: str, image: str, *, loop: bool) -> Path:
 
     if not re.fullmatch(r"[a-z0-9][\w.:/@-]*", image):
         raise Refused(f"--image {image!r}: not a reference to an image, such as registry.example.com/train@sha256:...")
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary.folder("model-pipeline-") as folder:
         # The SDK takes the format from the name's end.
-        file = Path(folder) / "pipeline.yaml"
+        file = folder / "pipeline.yaml"
         compiler.Compiler().compile(pipeline.build(model, image, loop=loop), str(file))
         write_atomically(out, file.read_bytes())
     return out
@@ -95,16 +94,16 @@ def run(model: str, data: Path, out: Path) -> tuple[Path, str]:
     data, out = data.absolute(), out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     log = out / "log.txt"
-    with tempfile.TemporaryDirectory(dir=out, prefix=".run-") as temporary, log.open("w") as file:
+    with temporary.folder(".run-", out) as folder, log.open("w") as file:
         # The SDK puts the source of each component into a new folder and leaves it there.
-        os.environ["TMPDIR"] = temporary
+        os.environ["TMPDIR"] = str(folder)
         # Its cache of fonts.
-        os.environ["MPLCONFIGDIR"] = temporary
+        os.environ["MPLCONFIGDIR"] = str(folder)
         os.environ["MLFLOW_TRACKING_URI"] = _tracking_uri(out)
         # A database gives a new experiment a folder below the current one, and a component's is soon gone.
         with contextlib.chdir(out), tracking.experiment(experiment):
             pass
-        local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(out), workspace_root=f"{temporary}/shared")
+        local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(out), workspace_root=f"{folder}/shared")
         said = _Said(file)
         try:
             with contextlib.redirect_stdout(said):

@@ -11,13 +11,12 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from contract import command
+from contract import command, temporary
 from contract.errors import Refused
 from lifecycle import stages
 from lifecycle.model import Files
@@ -143,7 +142,7 @@ def _folder(step: str, model: str, reads: Mapping[str, str], writes: Mapping[str
     # Absolute, because the current folder changes.
     given |= {getattr(files, name): Path(source).absolute() for name, source in reads.items()}
     taken = {getattr(files, name): Path(target).absolute() for name, target in writes.items()}
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    with temporary.folder("model-step-") as folder, contextlib.chdir(folder):
         for place, source in given.items():
             place.parent.mkdir(parents=True, exist_ok=True)
             # Stages replace files and never change one, so what a link leads to stays as it is.

@@ -20,9 +20,20 @@ except ModuleNotFoundError:
 from gitops.cli import progress
 from gitops.manifests.objects import Object, at, identity, mappings
 
+from contract import waiting
 from contract.errors import Refused
 
 MANAGER = "model-gitops"
+_READY = 1 / 12
+"""Whether it is ready is asked again and again, each time for 5 seconds at the default."""
+
+
+class _Http(urllib3.HTTPConnectionPool):
+    ConnectionCls = waiting.watched(urllib3.HTTPConnectionPool.ConnectionCls)
+
+
+class _Https(urllib3.HTTPSConnectionPool):
+    ConnectionCls = waiting.watched(urllib3.HTTPSConnectionPool.ConnectionCls)
 
 
 class Cluster:
@@ -40,6 +51,7 @@ class Cluster:
         configuration.retries = urllib3.Retry(0)
         self.server = configuration.host
         self.api = client.ApiClient(configuration)
+        self.api.rest_client.pool_manager.pool_classes_by_scheme = {"http": _Http, "https": _Https}
         self._found: dynamic.DynamicClient | None = None
 
     @property
@@ -53,8 +65,9 @@ class Cluster:
         """Whether the server answers that it is ready."""
         try:
             asked = self.api.param_serialize("GET", "/readyz", auth_settings=["BearerToken"])
-            return bool(self.api.call_api(*asked, _request_timeout=5).status == 200)
-        except (ApiException, urllib3.exceptions.HTTPError, OSError):
+            with waiting.Limit(self.server, "check the server", _READY):
+                return bool(self.api.call_api(*asked).status == 200)
+        except (ApiException, waiting.TooSlow, urllib3.exceptions.HTTPError, OSError):
             return False
 
     def version(self) -> str:
@@ -129,7 +142,8 @@ class Cluster:
     @contextlib.contextmanager
     def _translated(self, what: str) -> Iterator[None]:
         try:
-            yield
+            with waiting.Limit(f"{self.server}: {what}", "check the network and the server"):
+                yield
         except ApiException as error:
             raise Refused(f"{what}: {_words(error)}") from None
         except (urllib3.exceptions.HTTPError, OSError) as error:

@@ -7,7 +7,6 @@ Kubernetes' own ObjectMeta. Layout: `<group, or v1 for the core>/<kind in lower 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -21,6 +20,7 @@ import yaml
 from gitops.cli import say
 from gitops.programs import tools
 
+from contract import waiting
 from contract.errors import Refused
 
 Schema = dict[str, Any]
@@ -51,7 +51,7 @@ def folder() -> Path:
 def _make(sources: Path, target: Path) -> None:
     """Makes the folder in one step, once, however many processes ask for it; what a killed one left is removed."""
     with (tools.cache() / "schemas.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting.lock(lock, tools.cache() / "schemas.lock")
         if target.is_dir():
             return
         say("making the closed schemas, once; this takes some seconds")

@@ -16,14 +16,16 @@ from typing import BinaryIO
 
 import boto3
 import botocore.exceptions as faults
+from botocore import awsrequest
 from botocore.config import Config
 
 from gitops.repo.policy import read_policy
 
+from contract import waiting
 from contract.errors import Refused
 from contract.uri import BUCKET
 
-_CHUNK = 1 << 20
+waiting.watch(awsrequest.AWSHTTPConnectionPool, awsrequest.AWSHTTPSConnectionPool)
 # What AWS and versitygw answer to credentials without the status Forbidden.
 _NOT_KNOWN = ("ExpiredToken", "InvalidToken", "XAdminUserNotFound")
 
@@ -37,34 +39,51 @@ class Store:
 
     def __init__(self, bucket: str) -> None:
         self.bucket = bucket
-        config = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": 3})
+        longest = waiting.patience()
+        retries = {"mode": "standard", "max_attempts": 3}
+        config = Config(connect_timeout=min(5, longest), read_timeout=longest, retries=retries)
         with self._translated(""):
             try:
                 self._s3 = boto3.client("s3", config=config)
             except ValueError as error:  # among them an endpoint that is no URL
                 raise Refused(f"s3://{bucket}: {error}; check AWS_ENDPOINT_URL_S3") from None
 
-    def read(self, key: str, limit: int | None = None) -> bytes | None:
+    def read(self, key: str, limit: int) -> bytes | None:
         """An object's bytes, of a larger one `limit` + 1 at most, or None if there is no such object."""
         with self._translated(key):
             try:
-                body = self._s3.get_object(Bucket=self.bucket, Key=key)["Body"]
-                return bytes(body.read(None if limit is None else limit + 1))
+                found = self._s3.get_object(Bucket=self.bucket, Key=key)
             except self._s3.exceptions.NoSuchKey:
                 return None
+            with contextlib.closing(found["Body"]) as body:
+                content = bytearray()
+                for chunk in waiting.steps(body.read):
+                    content += chunk
+                    if len(content) > limit:
+                        break
+                return bytes(content[: limit + 1])
 
-    def sha256(self, key: str) -> tuple[str, int] | None:
-        """SHA-256 (hex) and size of what is stored, computed from its bytes; None if there is no such object."""
+    def sha256(self, key: str, size: int) -> tuple[str | None, int] | None:
+        """SHA-256 (hex), computed from the stored bytes, and their number; None if there is no such object.
+
+        There is no SHA-256 of an object that is not of `size` bytes: no more of it is read than shows that.
+        """
         with self._translated(key):
             try:
-                body = self._s3.get_object(Bucket=self.bucket, Key=key)["Body"]
+                found = self._s3.get_object(Bucket=self.bucket, Key=key)
             except self._s3.exceptions.NoSuchKey:
                 return None
-            digest, size = hashlib.sha256(), 0
-            for chunk in body.iter_chunks(_CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
-            return digest.hexdigest(), size
+            with contextlib.closing(found["Body"]) as body:
+                # A server that gives no length, or a wrong one, is found out by what it sends.
+                if found.get("ContentLength", size) != size:
+                    return None, found["ContentLength"]
+                digest, read = hashlib.sha256(), 0
+                for chunk in waiting.steps(body.read):
+                    digest.update(chunk)
+                    read += len(chunk)
+                    if read > size:
+                        break
+            return (digest.hexdigest() if read == size else None), read
 
     def add(self, key: str, body: bytes | BinaryIO, sha256: str) -> bool:
         """Stores bytes of this SHA-256 under a key that must be new; False if the key exists, whoever was first."""
@@ -90,7 +109,8 @@ class Store:
     def _translated(self, key: str) -> Iterator[None]:
         url = self.url(key)
         try:
-            yield
+            with waiting.Limit(url, "check the network and AWS_ENDPOINT_URL_S3, then run the command again"):
+                yield
         except faults.ClientError as error:
             code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
             if code == "NoSuchBucket":

@@ -22,7 +22,7 @@ from typing import Any
 from gitops.repo.policy import POLICY_FILE
 from gitops.repo.snapshot import Snapshot
 
-from contract import signature, temporary
+from contract import signature, temporary, waiting
 from contract.digest import MANIFEST
 from contract.errors import Refused
 from contract.manifest import Manifest
@@ -196,14 +196,18 @@ def sign_keyless(manifest: bytes) -> bytes:
     from sigstore import oidc
 
     try:
-        token = oidc.detect_credential()
+        with _in_time("--sign-keyless: the token of this job"):
+            token = oidc.detect_credential()
     except oidc.IdentityError as error:
         raise Refused(f"--sign-keyless: no token of this job: {_one_line(error)}") from None
     if token is None:
         raise Refused("--sign-keyless: no job of a CI with a token; on GitHub, give the job `id-token: write`")
     with _files(manifest) as (model, made):
         try:
-            _config(signing).use_sigstore_signer(identity_token=token).sign(model, made)
+            with _in_time("--sign-keyless: Sigstore"):
+                _config(signing).use_sigstore_signer(identity_token=token).sign(model, made)
+        except waiting.TooSlow:
+            raise
         except Exception as error:  # of several libraries, with no base of their own
             raise Refused(f"--sign-keyless: Sigstore did not sign: {_one_line(error)}; run it again") from None
         return made.read_bytes()
@@ -223,13 +227,24 @@ def verify(manifest: bytes, signed: bytes, signer: Signer, where: str) -> None:
     with _files(manifest, signed) as (model, stored):
         try:
             checking = _config(verifying)
-            checking.use_sigstore_verifier(identity=signer.identity, oidc_issuer=signer.issuer)
+            with _in_time(f"{where}: cannot be verified: Sigstore"):
+                checking.use_sigstore_verifier(identity=signer.identity, oidc_issuer=signer.issuer)
+        except waiting.TooSlow:
+            raise
         except Exception as error:  # Sigstore's own keys come by the network
             raise Refused(f"{where}: cannot be verified: Sigstore: {_one_line(error)}; check the network") from None
         try:
             checking.verify(model, stored)
         except Exception as error:  # of several libraries, with no base of their own
             raise Refused(f"{where}: not made by {signer}, or altered ({_one_line(error)}); {_REMEDY}") from None
+
+
+def _in_time(what: str) -> waiting.Limit:
+    """Sigstore's clients have no end of their own for all that they ask."""
+    import urllib3
+
+    waiting.watch(urllib3.HTTPConnectionPool, urllib3.HTTPSConnectionPool)
+    return waiting.Limit(what, "check the network, then run it again", waiting.ANSWER, in_all=True)
 
 
 @contextmanager

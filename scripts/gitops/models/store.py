@@ -14,10 +14,11 @@ from gitops.repo.policy import POLICY_FILE
 from contract import signature
 from contract.digest import MANIFEST, counts
 from contract.errors import Refused
-from contract.manifest import Manifest
+from contract.manifest import File, Manifest
 from contract.manifest import parse as parse_manifest
 from contract.signature import LIMIT
 from contract.uri import VERSION, VersionURI
+from contract.version import MANIFEST_LIMIT
 
 
 def list_versions(store: Store, model: str) -> list[VersionURI]:
@@ -30,11 +31,13 @@ def list_versions(store: Store, model: str) -> list[VersionURI]:
 def read_manifest(store: Store, uri: VersionURI) -> Manifest:
     """The manifest of a version; Refused unless it exists, agrees with itself and belongs to this very URI."""
     source = f"{uri}{MANIFEST}"
-    text = store.read(f"{uri.prefix}{MANIFEST}")
+    text = store.read(f"{uri.prefix}{MANIFEST}", MANIFEST_LIMIT)
     if text is None:
         raise Refused(
             f"{uri}: no such version in the bucket; `list_versions.py --model {uri.model}` lists what is there"
         )
+    if len(text) > MANIFEST_LIMIT:
+        raise Refused(f"{source}: larger than {MANIFEST_LIMIT} bytes, so it is none; find out who wrote that object")
     manifest = parse_manifest(text, source)
     if (manifest.model, manifest.version) != (uri.model, uri.version):
         raise Refused(f"{source}: names {manifest.model}/{manifest.version}, not {uri.model}/{uri.version}")
@@ -49,7 +52,7 @@ def file_faults(store: Store, uri: VersionURI, manifest: Manifest) -> list[str]:
     for file in manifest.files:
         cli.progress(f"verifying {uri}{file.path}")
         try:
-            stored = store.sha256(f"{uri.prefix}{file.path}")
+            stored = store.sha256(f"{uri.prefix}{file.path}", file.size)
         except Damaged as damaged:
             found += damaged.lines
             continue
@@ -57,8 +60,8 @@ def file_faults(store: Store, uri: VersionURI, manifest: Manifest) -> list[str]:
             found.append(f"{uri}{file.path}: missing; the version is incomplete, do not release it")
         elif stored != (file.sha256, file.size):
             found.append(
-                f"{uri}{file.path}: sha256 {stored[0]} of {stored[1]} bytes, the manifest has {file.sha256} of"
-                f" {file.size}; versions are never overwritten: find out who wrote that object, do not release it"
+                f"{uri}{file.path}: {_differs(stored, file)}; versions are never overwritten: find out who wrote that"
+                " object, do not release it"
             )
     cli.progress("")
     known = {file.path for file in manifest.files} | {MANIFEST}
@@ -67,6 +70,15 @@ def file_faults(store: Store, uri: VersionURI, manifest: Manifest) -> list[str]:
         if path not in known and counts(path):
             found.append(f"{uri}{path}: not in the manifest; remove the object, a model server might load it")
     return found
+
+
+def _differs(stored: tuple[str | None, int], file: File) -> str:
+    sha256, size = stored
+    return (
+        f"sha256 {sha256}, the manifest has {file.sha256}"
+        if sha256
+        else f"size: {size} bytes, the manifest has {file.size}"
+    )
 
 
 def require_signature(store: Store, uri: VersionURI, manifest: Manifest, signer: Signer | None) -> None:

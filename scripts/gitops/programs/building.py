@@ -19,6 +19,10 @@ from pathlib import Path
 from gitops.programs import tools
 from gitops.programs.tools import Program, Sources, ToolError, Wheel
 
+from contract import waiting
+
+_REMEDY = "check the network and the package index, then run the command again"
+
 
 def missing_programs(programs: Sequence[Program | Wheel]) -> list[Program | Wheel]:
     return [program for program in programs if not program.built]
@@ -108,9 +112,11 @@ def _build_program(go: Go, program: Program, work: Path) -> None:
     ) as process:
         assert process.stderr is not None
         lines = []
-        for count, line in enumerate(process.stderr, 1):
-            lines.append(line.rstrip())
-            _step(f"{program.name} {program.version}: compiled {count} of about {packages} packages", transient=True)
+        with waiting.Limit(f"building {program.name}", _REMEDY, waiting.WORK, lambda: waiting.end(process)):
+            for count, line in enumerate(process.stderr, 1):
+                lines.append(line.rstrip())
+                done = f"compiled {count} of about {packages} packages"
+                _step(f"{program.name} {program.version}: {done}", transient=True)
     if process.returncode:
         raise ToolError("\n".join([f"{program.name} could not be built:", *lines[-15:]]))
     program.path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,11 +177,13 @@ def _keep(source: Path, patterns: tuple[str, ...], target: Path, name: str) -> N
 
 
 def _call(command: list[str], cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+    done = waiting.run(
+        command, f"`{' '.join(command)}`", _REMEDY, waiting.WORK, cwd=cwd, env=env, capture_output=True, text=True
+    )
     if done.returncode:
         tail = (done.stderr or done.stdout).strip().splitlines()[-15:]
         raise ToolError("\n".join([f"`{' '.join(command)}` failed:", *tail]))
-    return done.stdout
+    return str(done.stdout)
 
 
 @contextlib.contextmanager
@@ -185,7 +193,7 @@ def _lock(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             _step("another build is running; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            waiting.lock(file, path, 2 * waiting.WORK)
         yield
 
 

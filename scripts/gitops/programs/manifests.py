@@ -13,8 +13,10 @@ from typing import Any
 
 from gitops.programs import tools
 
+from contract import waiting
 from contract.errors import Refused
 
+_REMEDY = "it needs no network: look whether this machine is busy or out of memory, then run the command again"
 # Those that wait for a question, by their program.
 _idle: dict[Path, list[_Process]] = {}
 # The pipes of a fork's parent are not its own.
@@ -40,10 +42,14 @@ class _Process:
         assert self._process.stdout is not None
         line = ""
         try:
-            self._process.stdin.write(json.dumps(question) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
+            with waiting.Limit("tools/manifests", _REMEDY, waiting.ANSWER, lambda: waiting.end(self._process)):
+                self._process.stdin.write(json.dumps(question) + "\n")
+                self._process.stdin.flush()
+                line = self._process.stdout.readline()
             return dict(json.loads(line))
+        except waiting.TooSlow:
+            self.stop()
+            raise
         except (BrokenPipeError, ValueError):
             self.stop()
             self._words.seek(0)
@@ -78,5 +84,5 @@ def _waiting(program: Path) -> _Process | None:
 
 @atexit.register
 def _stop() -> None:
-    for process in [process for waiting in _idle.values() for process in waiting]:
+    for process in [process for idle in _idle.values() for process in idle]:
         process.stop()

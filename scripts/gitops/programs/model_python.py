@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from contract import waiting
 from contract.errors import Refused
 
 FOLDER = "model-src"
+_REMEDY = "look what it waits for, then run the command again"
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,22 @@ class ModelPython:
     source: Path
     path: Path
 
-    def start(
+    @contextlib.contextmanager
+    def running(
         self, module: str, *args: str | Path, stdin: int = subprocess.DEVNULL, env: Mapping[str, str] | None = None
-    ) -> subprocess.Popen[str]:
-        """Starts `python -m module` in model-src/, its output and its errors in pipes; `env` is added to ours."""
-        return subprocess.Popen(
-            [self.path, "-m", module, *args], cwd=self.source, env=os.environ | dict(env or {}), text=True,
-            stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+    ) -> Iterator[subprocess.Popen[str]]:
+        """`python -m module` in model-src/, its output and its errors in pipes; `env` is added to ours. Raises TooSlow
+        when it has not ended with the block in the time of work."""
+        what = f"`python -m {module}` in {self.source}"
+        with (
+            subprocess.Popen(
+                [self.path, "-m", module, *args], cwd=self.source, env=os.environ | dict(env or {}), text=True,
+                stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            ) as process,
+            waiting.Limit(what, _REMEDY, waiting.WORK, lambda: waiting.end(process)),
+        ):  # fmt: skip
+            yield process
+            process.wait()
 
 
 def find(root: Path, need: Need) -> ModelPython:
@@ -59,4 +70,5 @@ def has(python: Path, module: str) -> bool:
     """Whether an interpreter has a module of the standard library or installed."""
     # Importing one can take seconds, looking for it does not.
     look = "import importlib.util, sys; sys.exit(3 if importlib.util.find_spec(sys.argv[1]) else 0)"
-    return subprocess.run([python, "-I", "-c", look, module], capture_output=True).returncode == 3
+    command: list[str | Path] = [python, "-I", "-c", look, module]
+    return waiting.run(command, f"{python}", _REMEDY, capture_output=True).returncode == 3

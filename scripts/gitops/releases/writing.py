@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -208,13 +207,14 @@ def stands(git: Git, change: Change, old: str, new: str) -> bool:
 
 def write_files(git: Git, files: Mapping[str, bytes]) -> None:
     """Replaces files of the checkout, each by one rename from git's own folder, where nothing is left in the way."""
-    new = Path(git.text("rev-parse", "--absolute-git-dir")) / f"gitops-new-{os.getpid()}"
-    for path, data in files.items():
-        target = git.root / path
-        new.write_bytes(data)
-        if target.exists():
-            new.chmod(target.stat().st_mode)
-        new.replace(target)
+    with temporary.folder("gitops-new-", Path(git.text("rev-parse", "--absolute-git-dir"))) as folder:
+        new = folder / "file"
+        for path, data in files.items():
+            target = git.root / path
+            new.write_bytes(data)
+            if target.exists():
+                new.chmod(target.stat().st_mode)
+            new.replace(target)
 
 
 def _apply(tree: Tree, releases: Sequence[Release]) -> tuple[dict[str, bytes], set[str], Renders]:

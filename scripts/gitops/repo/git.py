@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ _SETTINGS = (
 
 _CHANGE = "%H%x1f%cI%x1f%an"
 _OF_FILES = ("100644", "100755", "120000")
+
+_LOCK = re.compile(r"Unable to create '(?P<file>.+\.lock)': File exists")
 
 
 class GitError(Refused):
@@ -65,7 +68,8 @@ class Git:
         self, args: list[str], stdin: bytes | None = None, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[bytes]:
         # A reference refs/replace/ID would show another object under an id.
-        fixed = {"LC_ALL": "C", "GIT_NO_REPLACE_OBJECTS": "1"}
+        # And what only looks leaves no lock when it is killed.
+        fixed = {"LC_ALL": "C", "GIT_NO_REPLACE_OBJECTS": "1", "GIT_OPTIONAL_LOCKS": "0"}
         inherited = {k: v for k, v in os.environ.items() if k not in _FOREIGN}
         settings = [word for setting in _SETTINGS for word in ("-c", setting)]
         return waiting.git(["git", *settings], args, self.root, inherited | fixed | (env or {}), stdin)
@@ -73,8 +77,18 @@ class Git:
     def raw(self, *args: str, stdin: bytes | None = None, env: dict[str, str] | None = None) -> bytes:
         done = self._call(list(args), stdin, env)
         if done.returncode:
-            raise GitError(*[f"git {args[0]}: {line}" for line in _words(done)])
+            lines = _words(done)
+            raise GitError(*[f"git {args[0]}: {line}" for line in [*filter(None, map(self._locked, lines))] or lines])
         return done.stdout
+
+    def _locked(self, line: str) -> str | None:
+        """What to do about a lock of this repository, if one is why git failed. Nobody but a person can remove it: git
+        holds a lock by the file alone, also while an editor is open."""
+        if line.startswith("remote:") or not (match := _LOCK.search(line)):
+            return None
+        if running := _running(self.root):
+            return f"{match['file']}: git runs here (process {', '.join(running)}); when it has ended, run this again"
+        return f"{match['file']}: left by a git that was killed, none runs here; remove the file, then run this again"
 
     def text(self, *args: str, stdin: bytes | None = None, env: dict[str, str] | None = None) -> str:
         return self.raw(*args, stdin=stdin, env=env).decode(errors="surrogateescape").strip()
@@ -315,6 +329,22 @@ def _words(done: subprocess.CompletedProcess[bytes]) -> list[str]:
     """The words of a git that failed, without blank lines."""
     lines = [line.strip() for line in done.stderr.decode(errors="replace").splitlines()]
     return [line for line in lines if line] or ["no message"]
+
+
+def _running(root: Path) -> list[str]:
+    """The processes of git in a folder or below it; wherever it runs, where the system does not tell the folders."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,comm="], capture_output=True, text=True).stdout
+    gits = [pid for pid, name in (line.split(maxsplit=1) for line in listed.splitlines()) if name.startswith("git")]
+    return [pid for pid in gits if _below(Path("/proc", pid), root)]
+
+
+def _below(process: Path, root: Path) -> bool:
+    if not process.parent.joinpath("self").exists():
+        return True
+    try:
+        return (process / "cwd").readlink().is_relative_to(root.resolve())
+    except OSError:  # it has ended, or is another user's
+        return False
 
 
 @contextlib.contextmanager

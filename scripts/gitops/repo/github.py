@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 from gitops.repo.git import Git
 from gitops.repo.publish import REMOTE
 
+from contract import waiting
 from contract.errors import Refused
 
 _ADDRESS = re.compile(
     r"(?:https?://(?:[^@/]+@)?|ssh://git@|git@)(?P<host>[^/:]+)(?::\d+)?[/:](?P<name>[^/]+/[^/]+?)(?:\.git)?/?"
 )
-_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,10 @@ class GitHub:
             "X-GitHub-Api-Version": "2022-11-28",
         }
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_SECONDS) as answer:
+            with (
+                waiting.Limit(url, "check the network, then run the command again"),
+                waiting.open_url(urllib.request.Request(url, headers=headers)) as answer,
+            ):
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             if error.code == 404:
