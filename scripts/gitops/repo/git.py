@@ -191,6 +191,10 @@ class Git:
         listed = self.raw("status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames", "--", *paths)
         return [line[3:] for line in listed.decode(errors="surrogateescape").split("\0") if line]
 
+    def is_committed(self, *paths: str) -> bool:
+        """Whether everything under `paths` is as HEAD has it, and nothing else is there, be it ignored or not."""
+        return not self.dirty(*paths) and not self.text("ls-files", "--others", "-z", "--", *paths)
+
     def require_clean(self, *paths: str) -> None:
         """Raises Refused while there are uncommitted changes under `paths`: what is made now would be without them."""
         if changed := self.dirty(*paths):
