@@ -104,7 +104,7 @@ def bump(args: argparse.Namespace) -> None:
         tree.render(layout.overlay(now.app, now.environment) for now in current.values())  # side by side
         releases = []
         for request, now in current.items():
-            hold.require_none(tree.root, now.app, now.environment)
+            hold.require_none(tree.read, now.app, now.environment)
             flavour = tree.require_model(request.target, request.uri)
             if (known := (request.uri, tree.signer)) not in verified:
                 verified[known] = store.verify(Store(request.uri.bucket), *known)
@@ -166,7 +166,7 @@ def _without_new_image(tree: Tree, uri: VersionURI) -> list[Request]:
     environment = tree.policy.environments[0]
     found = {
         app: layout.overlay(app, environment)
-        for app in layout.apps(tree.root)
+        for app in tree.apps
         if any(item.image != release.UNRELEASED for item in release_file.read_all(tree.read, app, environment)[:1])
     }
     renders = tree.render(found.values())

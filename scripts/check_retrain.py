@@ -181,7 +181,7 @@ def _manifest(item: Release) -> Manifest:
 def _first_released(git: Git, tip: str, everything: Sequence[Release], item: Release) -> datetime:
     """When the version was first released anywhere: training with the same code gives a version of the same date."""
     dates = [
-        git.text("log", "-1", "--format=%cI", commit)
+        commit.date
         for target in {Target(other.app, other.environment) for other in everything if other.canary is None}
         for commit, earlier in history.history(git, tip, target)
         if earlier.digest == item.digest

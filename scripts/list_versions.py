@@ -44,13 +44,13 @@ def show(args: argparse.Namespace) -> None:
     source = s3.model_bucket(args.bucket, args.root)
     git = Git(args.root)
     tip = publish.tip(git)
-    running = _running(git, tip)
+    found = store.list_versions(source, args.model)
+    running = _running(git, tip, [uri.version for uri in found])
     named = _named(git, tip) if args.verify else {}
     bad = withdrawn.read(git.show(tip, layout.WITHDRAWN))
     signer = signing.asked(Snapshot(args.root))
     faults: list[str] = []
     rows: list[dict[str, Any]] = []
-    found = store.list_versions(source, args.model)
     if not found and args.model not in layout.models(args.root):
         raise Refused(
             f"--model {args.model!r}: no such model: model-src/ has {', '.join(layout.models(args.root)) or 'none'},"
@@ -86,10 +86,10 @@ def show(args: argparse.Namespace) -> None:
         cli.say(f"{len(rows)} versions verified, every stored byte as in its manifest")
 
 
-def _running(git: Git, tip: str) -> dict[str, list[str]]:
+def _running(git: Git, tip: str, versions: Sequence[str]) -> dict[str, list[str]]:
     """`app in environment` by the digest that runs there, according to Git."""
     found: dict[str, list[str]] = {}
-    for item in history.all_at(git, tip):
+    for item in history.all_at(git, tip, history.naming(git, tip, versions)):
         found.setdefault(item.digest, []).append(f"{item.app} in {item.environment}")
     return found
 

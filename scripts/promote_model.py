@@ -81,7 +81,7 @@ def _carried(tree: Tree, target: Target) -> tuple[Release, Release]:
     gets what all callers get there: what ran as a canary only is not promoted."""
     app, to = target.app, target.environment
     now = tree.release(target)
-    hold.require_none(tree.root, app, to)
+    hold.require_none(tree.read, app, to)
     source = tree.policy.before(to)
     if source is None:
         raise Refused(f"--to {to}: the first environment; releases come to it by `python scripts/bump_model.py`")

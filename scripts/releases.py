@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from gitops import cli
 from gitops.releases import history, release
-from gitops.releases.release import Release
+from gitops.releases.judgement import Place
 from gitops.repo import publish
 from gitops.repo.git import Git
 
@@ -29,12 +29,11 @@ def show(args: argparse.Namespace) -> None:
     git = Git(args.root)
     git.require_full_history()
     tip = publish.tip(git)
-    rows = []
-    for item in _chosen(history.all_at(git, tip), args):
-        since = history.since(git, tip, item)
-        rows.append(
-            vars(item) | {"since": since.date if item.released else None, "commit": since.commit, "by": since.author}
-        )
+    items = history.all_at(git, tip, _chosen(history.places_at(git, tip), args))
+    rows = [
+        vars(item) | {"since": since.date if item.released else None, "commit": since.commit, "by": since.author}
+        for item, since in zip(items, history.since(git, tip, items), strict=True)
+    ]
     if args.json:
         cli.print_json({"tip": tip, "releases": rows})
         return
@@ -54,13 +53,13 @@ def show(args: argparse.Namespace) -> None:
     cli.say(f"according to {publish.BRANCH} at {tip[:12]}")
 
 
-def _chosen(listed: Sequence[Release], args: argparse.Namespace) -> Sequence[Release]:
-    """The releases that were asked for. Raises Refused when a name fits none of those that are left."""
-    for option, field, name in (("--env", "environment", args.env), ("--app", "app", args.app)):
-        known = dict.fromkeys(getattr(item, field) for item in listed)
+def _chosen(listed: Sequence[Place], args: argparse.Namespace) -> Sequence[Place]:
+    """The places that were asked for. Raises Refused when a name fits none of those that are left."""
+    for option, field, name in (("--env", 1, args.env), ("--app", 0, args.app)):
+        known = dict.fromkeys(place[field] for place in listed)
         if name is not None and name not in known:
             raise Refused(f"{option} {name}: nothing of that name on {publish.BRANCH}; there is {', '.join(known)}")
-        listed = [item for item in listed if name in (None, getattr(item, field))]
+        listed = [place for place in listed if name in (None, place[field])]
     return listed
 
 

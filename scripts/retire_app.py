@@ -23,7 +23,6 @@ from gitops.releases import release, release_file, retired
 from gitops.releases.release import Release
 from gitops.repo import layout, publish, snapshot
 from gitops.repo.git import Git
-from gitops.repo.policy import read_policy
 
 from contract.errors import Refused
 
@@ -50,9 +49,10 @@ def retire(args: argparse.Namespace) -> None:
     publish.require_clean(git)
     base = publish.base_of_branch(git, push=args.push)
     folder, record = layout.overlay(args.app, args.env), retired.path(args.env)
-    with snapshot.at(git, base).exported() as tree:
-        policy = read_policy(tree)
-        layout.require_app(tree, policy, args.app, args.env)
+    there = snapshot.at(git, base)
+    policy, deployed = there.policy, there.deployed()
+    layout.require_app(deployed, layout.apps_of(deployed), policy, args.app, args.env)
+    with there.exported() as tree:
         gone = [str(identity(item)) for item in kustomize.objects(kustomize.build(tree, folder))]
     after = policy.environments[policy.environments.index(args.env) + 1 :]
     if later := [e for e in after if any(r.released for r in _releases(git, base, args.app, e))]:

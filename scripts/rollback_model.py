@@ -23,7 +23,6 @@ from gitops.releases.release import Release, Target
 from gitops.releases.writing import Tree
 from gitops.repo import layout, publish, snapshot
 from gitops.repo.git import Git
-from gitops.repo.policy import read_policy
 
 from contract.errors import Refused
 
@@ -141,8 +140,9 @@ def release_hold(args: argparse.Namespace) -> None:
     path = hold.path(args.app, args.env)
 
     def build(base: str) -> str | None:
-        with snapshot.at(git, base).exported() as tree:
-            layout.require_app(tree, read_policy(tree), args.app, args.env)
+        there = snapshot.at(git, base)
+        files = there.deployed()
+        layout.require_app(files, layout.apps_of(files), there.policy, args.app, args.env)
         if git.show(base, path) is None:
             raise Refused(f"{path}: no such hold; {args.app} in {args.env} can be released")
         if args.dry_run:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import yaml
-from conftest import SAMPLE
+from conftest import SAMPLE, Checkout
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gitops.manifests import closure, kustomize
 from gitops.manifests.objects import differences, identity, leaves
 from gitops.programs import tools
-from gitops.repo import layout
+from gitops.repo import layout, snapshot
+from gitops.repo.git import Git
 from gitops.repo.policy import read_policy
 
 from contract.errors import Refused
@@ -456,3 +461,109 @@ def test_the_program_has_the_versions_of_those_it_stands_for() -> None:
     for library in ("sigs.k8s.io/kustomize/api", "sigs.k8s.io/kustomize/kyaml"):
         assert both[library] == pins("kustomize")[library]
     assert both["github.com/yannh/kubeconform"] == pins("kubeconform")["github.com/yannh/kubeconform"]
+
+
+# Which renders a change can affect, told from Git
+
+
+class Memory:
+    """Files that are nowhere, for closures."""
+
+    root = "/commit"
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self._files = files
+        self._folders = {parent.as_posix() for path in files for parent in Path(path).parents}
+
+    def isfile(self, path: str) -> bool:
+        return path.removeprefix("/commit/") in self._files
+
+    def isdir(self, path: str) -> bool:
+        return path == self.root or path.removeprefix("/commit/") in self._folders
+
+    def realpath(self, path: str) -> str:
+        return path
+
+    def read(self, path: str) -> bytes:
+        return self._files[path.removeprefix("/commit/")]
+
+    def kustomizations(self) -> list[str]:
+        return [path for path in self._files if Path(path).name == "kustomization.yaml"]
+
+    def mentioning(self, words: Iterable[bytes]) -> dict[str, bytes]:
+        wanted = list(words)
+        return {path: text for path, text in self._files.items() if any(word in text for word in wanted)}
+
+
+PLACES = ("a", "a/b", "a/b/c", "d", "d/b", "d/e", "overlays/x", "overlays/y")
+WORDS = [
+    "r.yaml", "./r.yaml", "..", "../..", "../b", "../r.yaml", "b", "b/c", "../../d", "../../a/b", "../x", "../x/r.yaml",
+    "../../d/e", "name=../b/r.yaml", "t.yaml", "../t.yaml", "c/../r.yaml", "../../d/b/../e/r.yaml",
+]  # fmt: skip
+
+
+def as_word(word: str, how: str) -> str:
+    """A word as YAML can write it."""
+    if how == "escaped":
+        return '"' + "".join(f"\\x{ord(letter):02x}" for letter in word) + '"'
+    return f'"files: [\\"{word}\\"]\\n"' if how == "inline" else json.dumps(word)
+
+
+WAYS = ["plain", "plain", "escaped", "inline"]
+TEXTS = st.builds(
+    lambda words, encoding: ("resources:\n" + "".join(f"- {word}\n" for word in words)).encode(encoding),
+    st.lists(st.builds(as_word, st.sampled_from(WORDS), st.sampled_from(WAYS)), max_size=2),
+    st.sampled_from(["utf-8", "utf-8", "utf-8", "utf-16"]),
+)  # fmt: skip
+KUSTOMIZATIONS = st.dictionaries(
+    st.sampled_from([f"{place}/kustomization.yaml" for place in PLACES]), TEXTS, min_size=4
+)
+OTHER = st.dictionaries(
+    st.sampled_from([f"{place}/{name}" for place in PLACES for name in ("r.yaml", "t.yaml")]),
+    TEXTS.map(lambda text: "kind: builtin\n".encode("utf-16" if text[:1] in b"\xff\xfe" else "utf-8") + text),
+    min_size=4,
+)
+
+
+@settings(max_examples=500, deadline=None, derandomize=True)
+@given(KUSTOMIZATIONS, OTHER, st.data())
+def test_what_is_suspected_has_all_that_a_change_affects(
+    kustomizations: dict[str, bytes], other: dict[str, bytes], data: st.DataObject
+) -> None:
+    files = Memory(kustomizations | other)
+    changed = data.draw(st.sampled_from(sorted([*kustomizations, *other, "a/gone.yaml", "overlays/x/gone.yaml"])))
+    try:
+        affected = closure.readers(files, PLACES, [changed])
+    except Refused:  # a text that is not YAML
+        return
+
+    assert set(affected) <= set(closure.suspects(files, PLACES, [changed]))
+
+
+def test_few_are_suspected(checkout: Checkout) -> None:
+    there = snapshot.at(Git(checkout.root), "HEAD").commit
+    assert there is not None
+
+    for folder in FOLDERS:
+        assert closure.closure(there, folder) == closure.closure(checkout.root, folder)
+    assert closure.suspects(there, FOLDERS, ["overlays/dev/lily-api/release.yaml"]) == [
+        f"overlays/{environment}/lily-api" for environment in ("dev", "staging", "prod")
+    ]
+
+
+def test_what_a_render_reads_is_copied_alone(checkout: Checkout) -> None:
+    for rev in ("HEAD", None):
+        with snapshot.at(Git(checkout.root), rev).copied(["overlays/dev/lily-api"]) as tree:
+            assert kustomize.build(tree, "overlays/dev/lily-api") == built(checkout.root, "overlays/dev/lily-api")
+            assert not (tree / "overlays/prod").exists()
+
+
+def test_a_link_makes_all_be_copied(checkout: Checkout) -> None:
+    (checkout.root / "base/linked").symlink_to("api")
+    write(checkout.root, {"overlays/dev/linked/kustomization.yaml": "resources: [../../../base/linked]\n"})
+    checkout.commit("Link")
+
+    for rev in ("HEAD", None):
+        with snapshot.at(Git(checkout.root), rev).copied(["overlays/dev/linked"]) as tree:
+            assert kustomize.build(tree, "overlays/dev/linked")
+            assert (tree / "overlays/prod").exists()

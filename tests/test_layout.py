@@ -302,11 +302,13 @@ def test_what_there_is_is_found(root: Path) -> None:
     ],
 )
 def test_a_name_that_is_not_there_is_refused_with_those_that_are(app: str, env: str, message: str, root: Path) -> None:
-    assert refusal(lambda: layout.require_app(root, POLICY, app, env)) == (message,)
+    files = [file.relative_to(root).as_posix() for file in root.rglob("*.yaml")]
+    assert refusal(lambda: layout.require_app(files, layout.apps(root), POLICY, app, env)) == (message,)
 
 
 def test_an_app_with_an_overlay_is_accepted(root: Path) -> None:
-    layout.require_app(root, POLICY, "wine-api", "dev")
+    files = [file.relative_to(root).as_posix() for file in root.rglob("*.yaml")]
+    layout.require_app(files, layout.apps(root), POLICY, "wine-api", "dev")
 
 
 def test_the_threat_model_names_the_rules_policies_and_tests_that_there_are() -> None:

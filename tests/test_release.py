@@ -247,7 +247,7 @@ def test_what_a_merged_branch_tried_on_its_way_never_ran(ran: Checkout) -> None:
     found = list(history.history(Git(ran.root), "cicd", TARGET))
 
     assert [item.version for _, item in found] == ["version3", "version1", "unreleased"]
-    assert found[0][0] == ran.git("rev-parse", "cicd")
+    assert found[0][0].commit == ran.git("rev-parse", "cicd")
 
 
 def test_a_release_runs_since_the_merge_that_brought_it_and_not_since_a_later_comment(ran: Checkout) -> None:
@@ -259,7 +259,7 @@ def test_a_release_runs_since_the_merge_that_brought_it_and_not_since_a_later_co
     ran.replace(FILE, "spec:\n", "# the predictor\nspec:\n")
     ran.commit("A comment")
 
-    arrived = history.since(Git(ran.root), "cicd", numbered(2))
+    arrived = history.since(Git(ran.root), "cicd", [numbered(2)])[0]
 
     assert arrived.commit == merge
     assert arrived.date == git(ran.root, "show", "-s", "--format=%cI", merge)
@@ -270,7 +270,7 @@ def test_a_release_that_came_back_runs_since_it_came_back(ran: Checkout) -> None
     commit_release(ran, numbered(2))
     back = commit_release(ran, numbered(1))
 
-    assert history.since(Git(ran.root), "cicd", numbered(1)).commit == back
+    assert history.since(Git(ran.root), "cicd", [numbered(1)])[0].commit == back
 
 
 def test_what_a_target_had_is_read_from_the_files_of_all_commits_oldest_first(ran: Checkout) -> None:
@@ -282,10 +282,10 @@ def test_what_a_target_had_is_read_from_the_files_of_all_commits_oldest_first(ra
     ran.git("rm", "-qr", "overlays/dev")
     ran.commit("Retire app from dev")
 
-    found = history.moments(Git(ran.root), "cicd", TARGET)
+    found = history.Ran(Git(ran.root), "cicd", ())(TARGET)
 
     assert found == [Moment(None), Moment(numbered(1)), Moment(numbered(2), b"held"), Moment(None)]
-    assert history.moments(Git(ran.root), "cicd", Target("app", "prod")) == []
+    assert history.Ran(Git(ran.root), "cicd", ("dev",))(Target("app", "prod")) == []
 
 
 def test_what_commits_of_a_branch_release_is_what_none_of_their_parents_had(ran: Checkout) -> None:
@@ -336,7 +336,7 @@ def test_a_canary_that_cannot_be_read_hides_no_release_beside_it(ran: Checkout) 
     commit = ran.commit()
 
     assert history.introduced(Git(ran.root), base, "HEAD") == [(commit, numbered(2))]
-    assert history.moments(Git(ran.root), "HEAD", TARGET)[-1] == Moment(numbered(2))
+    assert history.Ran(Git(ran.root), "HEAD", ())(TARGET)[-1] == Moment(numbered(2))
 
 
 def test_what_ever_ran_is_known_of_apps_that_are_gone_and_not_of_what_a_merged_branch_tried(ran: Checkout) -> None:

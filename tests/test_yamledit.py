@@ -423,3 +423,25 @@ def test_a_new_scalar_stands_behind_its_sibling_and_no_other_byte_changes(newlin
 def test_a_new_scalar_in_any_other_style_is_refused_with_the_remedy(text: bytes) -> None:
     with pytest.raises(Refused, match=r"add the field by a pull request|write the value out"):
         yamledit.add_after(text, ("a", "manifest"), ("a", "digest"), "c", "f")
+
+
+_PIECES = some.sampled_from(
+    [
+        "a", "b: c", "name: x", "- ", "  ", "\n", "\n  ", ": ", "1", "01", "0x1", "1e3", "1_000", "1:30", "y", "yes",
+        "~", "null", "true", "=", "<<: x", "'q'", '"q"', '""', "{", "}", "[", "]", ", ", "#", " # c", "@", "%", "`",
+        "key: {a: b}", "list: [a, 1]", "2026-02-01", "2026-02-01-ab", "sha256:ab", "s3://x/", "|", ">", "&a", "*a",
+        "!t", "?", "---", "\t", "\\", "\u00e9", ".5", "1.", "-", "+1", "0o7", "x: y: z",
+    ]
+)  # fmt: skip
+
+
+@hypothesis.settings(max_examples=1500)
+@hypothesis.given(some.lists(_PIECES, max_size=12).map("".join))
+def test_a_simple_text_is_read_as_the_slow_way_reads_it(text: str) -> None:
+    if (simple := yamledit._simple(text)) is None:
+        return
+    assert simple[0] == yamledit._load(text, "f")
+    for key in simple[0] if isinstance(simple[0], dict) else ():
+        if not isinstance(simple[0][key], dict | list):
+            node = yamledit._find(yamledit._compose(text, "f"), (key,), "f")
+            assert yamledit.get(text.encode(), (key,), "f") == (None if node is None else str(node.value))

@@ -10,8 +10,7 @@ from gitops.checks import serving
 from gitops.checks.framework import Finding
 from gitops.manifests.objects import Object, identity
 from gitops.releases import effect, history, judgement, retired, state
-from gitops.releases.judgement import Moment, Place, Proposal
-from gitops.releases.release import Target
+from gitops.releases.judgement import Place, Proposal
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import Policy
@@ -40,15 +39,11 @@ def proposal(git: Git, base: str, root: Path, policy: Policy, before: Renders, a
     # What did not change is read from the working tree, and not by a process a file.
     old = _unless(set(paths), here.read, there.read)
 
-    @cache
-    def ran(target: Target) -> list[Moment]:
-        return history.moments(git, base, target)
-
     return Proposal(
         there.policy,
         state.of(old, _places(there), _images(before), readable=True),
         state.of(here.read, _places(here), _images(after)),
-        ran,
+        cache(history.Ran(git, base, there.policy.environments)),
         history.introduced(git, base, "HEAD"),
         paths,
         policy,

@@ -1,7 +1,7 @@
 """Which files a render reads, and what of them is not in this repository."""
 
 # Thousands of words are looked up in a run, which takes seconds with pathlib.
-# ruff: noqa: PTH110, PTH112, PTH113, PTH118
+# ruff: noqa: PTH112, PTH113, PTH118, PTH119, PTH120
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
@@ -25,57 +25,101 @@ _WITH_PATH = ("openapi", "patches", "patchesJson6902", "replacements")
 _GENERATED = ("configMapGenerator", "secretGenerator")
 
 
-def closure(root: Path, folder: str) -> set[str]:
+class Files(Protocol):
+    """Where the files of a repository are: in a folder, or in a commit of which no copy was made. Paths are absolute,
+    below `root`."""
+
+    @property
+    def root(self) -> str: ...
+    def isdir(self, path: str) -> bool: ...
+    def isfile(self, path: str) -> bool: ...
+    def realpath(self, path: str) -> str: ...
+    def read(self, path: str) -> bytes: ...
+
+
+class Searched(Files, Protocol):
+    """Files that can be searched at once, and none of which is a link."""
+
+    def mentioning(self, words: Iterable[bytes]) -> dict[str, bytes]:
+        """The files, relative to `root`, whose bytes have one of these words."""
+
+    def kustomizations(self) -> Iterable[str]:
+        """All of them, relative to `root`."""
+
+
+class _Folder:
+    def __init__(self, root: Path) -> None:
+        self.root = str(root.resolve())
+
+    def isdir(self, path: str) -> bool:
+        return os.path.isdir(path)
+
+    def isfile(self, path: str) -> bool:
+        return os.path.isfile(path)
+
+    def realpath(self, path: str) -> str:
+        return os.path.realpath(path)
+
+    def read(self, path: str) -> bytes:
+        return Path(path).read_bytes()
+
+
+def _files(root: Path | Files) -> Files:
+    return _Folder(root) if isinstance(root, Path) else root
+
+
+def closure(root: Path | Files, folder: str) -> set[str]:
     """Every file below `root` that `kustomize build FOLDER` may read, relative to `root`.
 
     Any string of a kustomization that names an existing file or folder counts as read. That is more than kustomize's
     own fields would give and never less, and needs no list of them.
     """
-    return set(_sources(root.resolve(), folder))
+    return set(_sources(_files(root), folder))
 
 
-def _sources(root: Path, folder: str) -> dict[str, Any]:
+def _sources(files: Files, folder: str) -> dict[str, Any]:
     """The files of a closure, each kustomization among them with its documents, the others with None."""
     found: dict[str, Any] = {}
-    _collect(str(root), os.path.realpath(root / folder), found)
+    _collect(files, files.realpath(os.path.join(files.root, folder)), found)
     return found
 
 
-def _collect(root: str, folder: str, found: dict[str, Any]) -> None:
+def _collect(files: Files, folder: str, found: dict[str, Any]) -> None:
     file = os.path.join(folder, KUSTOMIZATION)
-    name = os.path.relpath(file, root)
-    if name in found or not os.path.isfile(file):
+    name = os.path.relpath(file, files.root)
+    if name in found or not files.isfile(file):
         return
-    text = Path(file).read_bytes()
+    text = files.read(file)
     try:
         found[name] = _documents(text)
     except yaml.YAMLError as error:
         raise Refused(f"{name}: {fault(error)}") from None
-    _follow(root, folder, _words(text), found)
+    _follow(files, folder, _words(text), found)
 
 
-def _follow(root: str, folder: str, words: Iterable[str], found: dict[str, Any]) -> None:
+def _follow(files: Files, folder: str, words: Iterable[str], found: dict[str, Any]) -> None:
+    root = files.root
     for word in words:
         if "\n" in word:  # an inline patch, or an inline transformer that names a file
             with contextlib.suppress(yaml.YAMLError):  # kustomize refuses it, if it is of any matter
-                _follow(root, folder, _words(word.encode()), found)
+                _follow(files, folder, _words(word.encode()), found)
             continue
         for candidate in {word, word.rpartition("=")[2]} - {"", "."}:
             path = os.path.normpath(os.path.join(folder, candidate))
-            if not os.path.exists(path):
+            if not (files.isdir(path) or files.isfile(path)):
                 continue
-            real = os.path.realpath(path)
+            real = files.realpath(path)
             if not real.startswith(f"{root}/"):
                 continue
             if path != real:
                 found[os.path.relpath(path, root)] = None  # a link is a file of the repository too
-            if os.path.isdir(real):
-                _collect(root, real, found)
+            if files.isdir(real):
+                _collect(files, real, found)
             elif (name := real[len(root) + 1 :]) not in found:
                 found[name] = None
-                if b"builtin" in (text := Path(real).read_bytes()):  # a transformer in a file of its own may name more
+                if b"builtin" in (text := files.read(real)):  # a transformer in a file of its own may name more
                     with contextlib.suppress(yaml.YAMLError):
-                        _follow(root, folder, _words(text), found)
+                        _follow(files, folder, _words(text), found)
 
 
 @cache
@@ -105,7 +149,7 @@ def foreign(root: Path, folder: str) -> list[str]:
     Kustomize would fetch some of it from the network, where no commit and no check reaches.
     """
     faults = []
-    for name, text in _sources(root, folder).items():
+    for name, text in _sources(_Folder(root), folder).items():
         for field, word in _named(text):
             path = ((root / name).parent / word).resolve()
             wanted = "file" if field in _PLUGINS else f"file, or folder with a {KUSTOMIZATION},"
@@ -133,16 +177,62 @@ def _named(kustomization: Any) -> Iterator[tuple[str, str]]:
             yield from ((field, word) for word in words if isinstance(word, str) and word and "\n" not in word)
 
 
-def readers(root: Path, folders: Iterable[str], files: Iterable[str]) -> list[str]:
+def readers(root: Path | Files, folders: Iterable[str], files: Iterable[str]) -> list[str]:
     """Those of `folders` whose render may read one of `files`; a file that is gone counts where its folder was."""
-    changed = set(files)
-    gone = {str(Path(file).parent) for file in changed if not (root / file).exists()}
+    there, changed = _files(root), set(files)
+    gone = {os.path.dirname(file) for file in changed if not there.isfile(os.path.join(there.root, file))}
     found = []
     for folder in folders:
-        read = closure(root, folder)
-        if read & changed or {str(Path(file).parent) for file in read} & gone:
+        read = closure(there, folder)
+        if read & changed or {os.path.dirname(file) for file in read} & gone:
             found.append(folder)
     return found
+
+
+# A word can be written so that its bytes are not in the text: by an escape, and in UTF-16.
+_WRITTEN_OTHERWISE = (b"\\", b"\xff\xfe", b"\xfe\xff")
+
+
+def suspects(files: Searched, folders: Iterable[str], changed: Iterable[str]) -> list[str]:
+    """Those of `folders` that readers() may find, and maybe others, told without a look at most of them.
+
+    What names a file names its folder, or is processed in that folder or below it. So each text that has the name of
+    the folder is suspected, as are all kustomizations in the folder and below; and whatever names those in turn.
+    """
+    otherwise: dict[str, bytes] | None = None
+    suspected: set[str] = set()
+    named: set[str] = set()
+    at: set[str] = set()
+    new = set(changed)
+    while new:
+        suspected |= new
+        places = {os.path.dirname(file) for file in new} - at
+        at |= places
+        names = {os.path.basename(place) for place in places} - named
+        named |= names
+        words = [name.encode(errors="surrogateescape") for name in names if name]
+        new = {path for path in files.kustomizations() if _is_below(os.path.dirname(path), places)}
+        if words:
+            found = files.mentioning(words if otherwise is not None else [*words, *_WRITTEN_OTHERWISE])
+            new |= {path for path, text in found.items() if any(word in text for word in words)}
+            if otherwise is None:
+                otherwise = {p: text for p, text in found.items() if any(w in text for w in _WRITTEN_OTHERWISE)}
+            new |= {path for path, text in otherwise.items() if _has_word(text, names)}
+        new -= suspected
+    return [folder for folder in folders if _is_below(folder, at)]
+
+
+def _has_word(text: bytes, names: Iterable[str]) -> bool:
+    try:
+        words = "\n".join(_words(text))
+    except yaml.YAMLError:
+        return False
+    return "\\" in words or any(name in words for name in names)
+
+
+def _is_below(folder: str, places: Iterable[str]) -> bool:
+    """Whether a folder is one of these or in one of them."""
+    return any(f"{folder}/".startswith(f"{place}/") or not place for place in places)
 
 
 def fault(error: yaml.YAMLError) -> str:

@@ -48,6 +48,8 @@ def show(path: Path) -> str:
 def get(text: bytes, path: Path, file: str) -> str | None:
     """The scalar at `path`, or None where the path leads nowhere. Raises Refused for what cannot be read."""
     _, source = _decode(text, file)
+    if (simple := _simple(source)) and (found := _walk(simple[0], path)) is not _UNCLEAR:
+        return found
     node = _find(_compose(source, file), path, file)
     if node is None:
         return None
@@ -59,7 +61,73 @@ def get(text: bytes, path: Path, file: str) -> str | None:
 def load(text: bytes, file: str) -> Any:
     """The one document of a file as plain data. Raises Refused for what cannot be read."""
     _, source = _decode(text, file)
-    return copy.deepcopy(_load(source, file))
+    return _copied(simple[0]) if (simple := _simple(source)) else copy.deepcopy(_load(source, file))
+
+
+def _copied(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _copied(value) for key, value in data.items()}
+    return [_copied(item) for item in data] if isinstance(data, list) else data
+
+
+# What a text without these has is the same to every version of YAML: no anchors, aliases, tags, tabs, block scalars,
+# directives, documents or merges.
+_SPECIAL = re.compile(r"[&*!|>\t\\]|^(---|\.\.\.|%)|<<|\?(\s|\Z)|[^\n\x20-\x7e]", re.MULTILINE)
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+_STRING, _INTEGER = "tag:yaml.org,2002:str", "tag:yaml.org,2002:int"
+_C_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_UNCLEAR = "\0"
+
+
+@lru_cache(maxsize=256)
+def _simple(source: str) -> tuple[Any] | None:
+    """The one document of a simple text as plain data, read by libyaml in a thirtieth of the time. None for any other
+    text, good or bad, which ruamel.yaml reads: one with anything whose meaning depends on YAML's version."""
+    if _SPECIAL.search(source):
+        return None
+    try:
+        return (_data(yaml.compose(source, Loader=_C_LOADER)),)
+    except (yaml.YAMLError, _Unclear, RecursionError):
+        return None
+
+
+class _Unclear(Exception):
+    pass
+
+
+def _data(node: Any) -> Any:
+    if isinstance(node, yaml.ScalarNode) and node.tag == _STRING and (node.style or not _OTHER.fullmatch(node.value)):
+        return node.value
+    if isinstance(node, yaml.ScalarNode) and node.tag == _INTEGER and _NUMBER.fullmatch(node.value):
+        return int(node.value)
+    if isinstance(node, yaml.SequenceNode):
+        return [_data(item) for item in node.value]
+    if isinstance(node, yaml.MappingNode):
+        found = {_data(key): _data(value) for key, value in node.value if isinstance(key, yaml.ScalarNode)}
+        if len(found) == len(node.value) and all(isinstance(key, str) for key in found):
+            return found
+    raise _Unclear
+
+
+def _walk(data: Any, path: Path) -> str | None:
+    """The scalar at `path`, None where it leads nowhere, and _UNCLEAR for what is to be told of by _find()."""
+    for step in path:
+        if isinstance(step, Named):
+            items = [item for item in data if _called_so(item, step)] if isinstance(data, list) else []
+            if len(items) > 1:
+                return _UNCLEAR
+            data = items[0] if items else None
+        else:
+            data = data.get(step) if isinstance(data, dict) else None
+        if data is None:
+            return None
+    return _UNCLEAR if isinstance(data, dict | list) else str(data)
+
+
+def _called_so(item: Any, step: Named) -> bool:
+    for key in step.key:
+        item = item.get(key) if isinstance(item, dict) else None
+    return item is not None and not isinstance(item, dict | list) and str(item) == step.name
 
 
 # A file is looked at a dozen times while it is checked. Nobody changes the nodes, and who loads data gets a copy.

@@ -5,8 +5,8 @@ A rollback sets one, so that the next run of a pipeline does not bring back what
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import yaml
 
@@ -58,8 +58,8 @@ def told(text: bytes, app: str, environment: str) -> str:
     )
 
 
-def require_none(root: Path, app: str, environment: str) -> None:
-    """Raises Refused while a release is held."""
+def require_none(show: Callable[[str], bytes | None], app: str, environment: str) -> None:
+    """Raises Refused while a release is held; `show` gives the bytes of a path, if any."""
     file = path(app, environment)
-    if (root / file).exists():
-        raise Refused(f"{file}: {told((root / file).read_bytes(), app, environment)}")
+    if (text := show(file)) is not None:
+        raise Refused(f"{file}: {told(text, app, environment)}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from gitops.releases.judgement import Place, Proposal
 from gitops.releases.release import Release, Target
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
-from gitops.repo.policy import POLICY_FILE, read_policy
+from gitops.repo.policy import POLICY_FILE
 from gitops.repo.snapshot import Snapshot
 
 from contract import temporary
@@ -28,11 +29,14 @@ from contract.uri import VersionURI
 
 
 class Tree:
-    """A throw-away copy of what is deployed, as it was before the change."""
+    """What is deployed, as it was before the change. What is rendered of a commit is copied to `root` when it is asked
+    for; of a working tree, everything is there."""
 
     def __init__(self, source: Snapshot, root: Path) -> None:
         self._source, self.root = source, root
-        self.policy = read_policy(root)
+        self.policy = source.policy
+        self.files = source.deployed()
+        self.apps = layout.apps_of(self.files)
         self._rendered: dict[str, list[Object]] = {}
 
     def read(self, path: str) -> bytes | None:
@@ -48,7 +52,7 @@ class Tree:
 
     def release(self, target: Target) -> Release:
         """What a target runs. Raises Refused for names that are not in the repository."""
-        layout.require_app(self.root, self.policy, target.app, target.environment)
+        layout.require_app(self.files, self.apps, self.policy, target.app, target.environment)
         found = release_file.find(self.read, target.app, target.environment)
         if found is None:
             own, kustomization = layout.release_paths(target.app, target.environment)
@@ -70,9 +74,26 @@ class Tree:
     def render(self, folders: Iterable[str]) -> dict[str, list[Object]]:
         """The objects of these overlays, each of them rendered once."""
         asked = list(dict.fromkeys(folders))
-        new = kustomize.build_all(self.root, [folder for folder in asked if folder not in self._rendered])
+        missing = [folder for folder in asked if folder not in self._rendered]
+        if there := self._source.commit:
+            there.write(self.root, set().union(*(closure.closure(there, folder) for folder in missing)))
+        new = kustomize.build_all(self.root, missing)
         self._rendered |= {folder: kustomize.objects(text) for folder, text in new.items()}
         return {folder: self._rendered[folder] for folder in asked}
+
+    def readers(self, changed: Collection[str]) -> list[str]:
+        """The overlays whose render may read one of the files."""
+        overlays, there = layout.overlays_of(self.files, self.policy), self._source.commit
+        if there is None:
+            return closure.readers(self.root, overlays, changed)
+        return closure.readers(there, closure.suspects(there, overlays, changed), changed)
+
+    def naming(self, versions: Collection[str]) -> set[Place]:
+        """Where a release file may name one of these versions."""
+        files: Iterable[str] = self.files
+        if there := self._source.commit:
+            files = there.mentioning(version.encode() for version in versions) if versions else ()
+        return {place for path in files if path.endswith(".yaml") and (place := layout.place(path))}
 
     def require_model(self, target: Target, uri: VersionURI) -> str:
         """The URI that the app gets for this version. Raises Refused for a foreign bucket or another model's."""
@@ -113,7 +134,7 @@ def prepare(git: Git, rev: str | None, wanted: Wanted, held: Mapping[Place, byte
     may not run there, or the renders would change in anything but the fields of the releases.
     """
     source = snapshot.at(git, rev)
-    with source.exported() as root:
+    with _copied(source) as root:
         tree = Tree(source, root)
         releases = [r for r in wanted(tree, rev or "HEAD") if r != tree.release(r.target)]
         files, reads, after = _apply(tree, releases)
@@ -121,6 +142,13 @@ def prepare(git: Git, rev: str | None, wanted: Wanted, held: Mapping[Place, byte
     for app, environment in places:
         reads |= {*layout.release_paths(app, environment), hold.path(app, environment)}
     return Change(releases, files, frozenset(reads))
+
+
+@contextlib.contextmanager
+def _copied(source: Snapshot) -> Iterator[Path]:
+    """A throw-away copy, empty where a commit is read without one."""
+    with temporary.folder("model-gitops-tree-") if source.commit else source.exported() as root:
+        yield root
 
 
 def _require_allowed(
@@ -141,7 +169,7 @@ def _require_allowed(
     head = replace(base, releases={**base.releases, **new}, holds={**base.holds, **held})
     # A release that is the first of its place brings everything along that is rendered beside it.
     head = replace(head, images={place: effect.images(after[layout.overlay(*place)]) for place in places})
-    proposal = Proposal(tree.policy, base, head, lambda target: history.moments(git, rev, target))
+    proposal = Proposal(tree.policy, base, head, history.Ran(git, rev, tree.policy.environments))
     if faults := judgement.judge(proposal):
         raise Refused(*map(str, faults))
     return places | before
@@ -149,13 +177,12 @@ def _require_allowed(
 
 def _of_the_same_versions(tree: Tree, releases: Sequence[Release]) -> dict[Target, Release]:
     """What runs one of these versions anywhere: it has one manifest."""
-    versions = [item.version.encode() for item in releases]
+    versions = {item.version for item in releases}
     found: dict[Target, Release] = {}
-    for folder in layout.overlays(tree.root, tree.policy):
-        _, environment, app = folder.split("/")
-        file = release_file.find(tree.read, app, environment)
-        if file and any(version in file[1] for version in versions):
-            found |= {item.target: item for item in release_file.read_all(tree.read, app, environment)}
+    for place in tree.naming(versions):
+        file = release_file.find(tree.read, *place)
+        if file and any(version.encode() in file[1] for version in versions):
+            found |= {item.target: item for item in release_file.read_all(tree.read, *place)}
     return found
 
 
@@ -192,8 +219,7 @@ def _apply(tree: Tree, releases: Sequence[Release]) -> tuple[dict[str, bytes], s
         changed[item.file] = release_file.write(text, item)
         folder = layout.overlay(item.app, item.environment)
         effects.setdefault(folder, []).append(effect.of(item, text, tree.render([folder])[folder]))
-    reading = closure.readers(tree.root, layout.overlays(tree.root, tree.policy), changed)
-    readers = list(dict.fromkeys([*reading, *effects]))
+    readers = list(dict.fromkeys([*tree.readers(changed), *effects]))
     before = tree.render(readers)
     for file, data in changed.items():
         (tree.root / file).write_bytes(data)

@@ -10,7 +10,7 @@ from gitops.manifests import closure, kustomize
 from gitops.manifests.objects import KUSTOMIZATION
 from gitops.repo import snapshot
 from gitops.repo.git import Git
-from gitops.repo.layout import ARGOCD, PLATFORM
+from gitops.repo.layout import ARGOCD, DEPLOYED, PLATFORM
 
 from contract.errors import Refused
 
@@ -21,7 +21,10 @@ def rendered_diffs(git: Git, old: str, new: str | None, folders: Iterable[str]) 
 
     Raises Refused when the new side does not render. The old side may fail: its repair must be possible to show.
     """
-    with snapshot.at(git, old).exported() as before, snapshot.at(git, new).exported() as after:
+    # A tree that is as it was committed is read from Git, which tells what may have changed without a look at the rest.
+    new = "HEAD" if new is None and git.is_committed(*DEPLOYED) else new
+    folders = _affected(git, old, new, list(folders))
+    with snapshot.at(git, old).copied(folders) as before, snapshot.at(git, new).copied(folders) as after:
         changed = [folder for folder in folders if _sources(after, folder) != _sources_or_none(before, folder)]
         right = kustomize.build_all(after, _there(after, changed))
         try:
@@ -34,6 +37,15 @@ def rendered_diffs(git: Git, old: str, new: str | None, folders: Iterable[str]) 
         if diff := "".join(difflib.unified_diff(*pair, f"{folder} before", f"{folder} after", n=2)):
             found[folder] = diff
     return found
+
+
+def _affected(git: Git, old: str, new: str | None, folders: list[str]) -> list[str]:
+    """Those of the folders whose render may differ, and maybe others."""
+    sides = [snapshot.at(git, rev).commit for rev in (old, new)]
+    changed, suspected = git.changed(old, new), set[str]()
+    for side in sides:
+        suspected |= set(closure.suspects(side, folders, changed) if side else folders)
+    return [folder for folder in folders if folder in suspected]
 
 
 def reached(folders: Iterable[str], environments: Sequence[str]) -> list[str]:

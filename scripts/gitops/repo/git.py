@@ -7,7 +7,8 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,13 +22,31 @@ _FOREIGN = (
     "GIT_PREFIX", "GIT_QUARANTINE_PATH", "GIT_WORK_TREE",
 )  # fmt: skip
 # Settings of the user that would change what git prints or writes here.
-_SETTINGS = ("log.showSignature=false", "log.follow=false", "i18n.logOutputEncoding=UTF-8", "core.quotePath=false")
+_SETTINGS = (
+    "log.showSignature=false", "log.follow=false", "log.showRoot=true", "log.diffMerges=separate",
+    "i18n.logOutputEncoding=UTF-8", "core.quotePath=false",
+)  # fmt: skip
+
+_CHANGE = "%H%x1f%cI%x1f%an"
+_OF_FILES = ("100644", "100755", "120000")
 
 _LOCK = re.compile(r"Unable to create '(?P<file>.+\.lock)': File exists")
 
 
 class GitError(Refused):
     """git failed; the lines carry git's own words."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A commit, and the files that it changed: of each the id of the blob that it left there, None for a file that it
+    took away."""
+
+    commit: str
+    date: str
+    """In ISO 8601."""
+    author: str
+    files: Mapping[str, str | None]
 
 
 class Git:
@@ -123,8 +142,38 @@ class Git:
             yield bytes(given[start : start + int(size)]) if kind == b"blob" else None
             start += int(size) + 1
 
+    def changes(self, rev: str, *paths: str) -> list[Change]:
+        """The commits up to `rev` that changed files under `paths`, newest first, by one process. A merge counts as
+        one commit, with what it brought; what a merged branch had on its way does not."""
+        given = ("log", "--first-parent", "-m", "--raw", "--no-abbrev", "--no-renames", "-z", f"--format={_CHANGE}")
+        listed = self.raw(*given, rev, "--", *paths).decode(errors="surrogateescape")
+        return list(_changes(f"{listed}\0"))
+
+    def blobs(self, ids: Iterable[str]) -> dict[str, bytes]:
+        """The bytes of these blobs, by one process. Raises GitError for one that is not there."""
+        listed = list(dict.fromkeys(ids))
+        found = dict(zip(listed, self._batch(listed) if listed else (), strict=True))
+        if missing := [blob for blob, data in found.items() if data is None]:
+            raise GitError(f"{missing[0]}: missing in this repository; `git fetch` it")
+        return {blob: data for blob, data in found.items() if data is not None}
+
     def files(self, rev: str, *paths: str) -> list[str]:
         return [p for p in self.text("ls-tree", "-r", "-z", "--name-only", rev, "--", *paths).split("\0") if p]
+
+    def entries(self, rev: str, *paths: str) -> list[tuple[str, str, str]]:
+        """(mode, id, path) of the files of a commit under `paths`; a commit of another repository is none."""
+        listed = self.raw("ls-tree", "-r", "-z", rev, "--", *paths).decode(errors="surrogateescape")
+        rows = [(*meta.split(), path) for meta, _, path in (row.partition("\t") for row in listed.split("\0")) if path]
+        return [(mode, blob, path) for mode, kind, blob, path in rows if kind == "blob"]
+
+    def mentioning(self, rev: str, words: Sequence[bytes], *paths: str) -> list[str]:
+        """The files of a commit under `paths` whose bytes have one of the words."""
+        asked = [part for word in words for part in ("-e", os.fsdecode(word))]
+        done = self._call(["grep", "--text", "--fixed-strings", "--name-only", "-z", *asked, rev, "--", *paths])
+        if done.returncode > 1:
+            raise GitError(*[f"git grep: {line}" for line in _words(done)])
+        found = done.stdout.decode(errors="surrogateescape").split("\0")
+        return [name.removeprefix(f"{rev}:") for name in found if name]
 
     def changed(self, old: str, new: str | None = None) -> list[str]:
         """Files that differ between `old` and `new`, or between `old` and the working tree with untracked files."""
@@ -141,6 +190,10 @@ class Git:
         """Changed and untracked files under `paths`."""
         listed = self.raw("status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames", "--", *paths)
         return [line[3:] for line in listed.decode(errors="surrogateescape").split("\0") if line]
+
+    def is_committed(self, *paths: str) -> bool:
+        """Whether everything under `paths` is as HEAD has it, and nothing else is there, be it ignored or not."""
+        return not self.dirty(*paths) and not self.text("ls-files", "--others", "-z", "--", *paths)
 
     def require_clean(self, *paths: str) -> None:
         """Raises Refused while there are uncommitted changes under `paths`: what is made now would be without them."""
@@ -173,11 +226,7 @@ class Git:
     def export(self, rev: str, target: Path, *paths: str) -> None:
         """Writes the files of a commit under `paths` into `target`, with the bytes that the commit has: a checkout by
         git would convert them as the .gitattributes of the working tree ask, which may be those of another commit."""
-        listed = self.raw("ls-tree", "-r", "-z", rev, "--", *paths).decode(errors="surrogateescape")
-        entries = [
-            (*meta.split(), path) for meta, _, path in (row.partition("\t") for row in listed.split("\0")) if path
-        ]
-        files = [(mode, blob, target / path) for mode, kind, blob, path in entries if kind == "blob"]
+        files = [(mode, blob, target / path) for mode, blob, path in self.entries(rev, *paths)]
         for (mode, blob, file), data in zip(files, self._batch([blob for _, blob, _ in files]), strict=True):
             if data is None:
                 raise GitError(f"{blob}: missing in this repository, and {file.relative_to(target)} of {rev} is it")
@@ -262,6 +311,22 @@ class Git:
                 self.text("merge", "--quiet", "--ff-only", new)
         else:
             self.text("update-ref", f"refs/heads/{branch}", new, old or ZERO)
+
+
+def _changes(listed: str) -> Iterator[Change]:
+    """What `git log --raw -z` printed: of each commit the line of _CHANGE, and of each file its modes and ids, and its
+    path, with a NUL after each."""
+    head, files = "", dict[str, str | None]()
+    words = iter(listed.split("\0"))
+    for word in words:
+        if word.lstrip("\n").startswith(":"):
+            _, mode, _, blob, _ = word.split(" ")
+            files[next(words)] = blob if mode in _OF_FILES else None
+            continue
+        if head:
+            commit, date, author = head.split("\x1f", 2)
+            yield Change(commit, date, author, files)
+        head, files = word.lstrip("\n"), {}
 
 
 def _words(done: subprocess.CompletedProcess[bytes]) -> list[str]:

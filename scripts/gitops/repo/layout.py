@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 from gitops.manifests.objects import KUSTOMIZATION
@@ -87,7 +88,13 @@ def release_paths(app: str, environment: str) -> tuple[str, str]:
 
 def apps(root: Path) -> list[str]:
     """The apps of `apps/`, sorted."""
-    return sorted(folder.parent.name for folder in (root / "apps").glob("*/kustomization.yaml"))
+    return apps_of(file.relative_to(root).as_posix() for file in (root / "apps").glob(f"*/{KUSTOMIZATION}"))
+
+
+def apps_of(files: Iterable[str]) -> list[str]:
+    """The same, of the paths of files."""
+    parts = [path.split("/") for path in files]
+    return sorted(part[1] for part in parts if len(part) == 3 and (part[0], part[2]) == ("apps", KUSTOMIZATION))
 
 
 def models(root: Path) -> list[str]:
@@ -97,12 +104,17 @@ def models(root: Path) -> list[str]:
 
 def overlays(root: Path, policy: Policy) -> list[str]:
     """Every overlay that renders something, environment by environment."""
-    return [
-        f"overlays/{environment}/{folder.parent.name}"
-        for environment in policy.environments
-        for folder in sorted((root / "overlays" / environment).glob("*/kustomization.yaml"))
-        if folder.parent.name != "shared"
-    ]
+    files = (root / "overlays").glob(f"*/*/{KUSTOMIZATION}")
+    return overlays_of((file.relative_to(root).as_posix() for file in files), policy)
+
+
+def overlays_of(files: Iterable[str], policy: Policy) -> list[str]:
+    """The same, of the paths of files."""
+    found: dict[str, list[str]] = {environment: [] for environment in policy.environments}
+    for path in files:
+        if path.endswith(f"/{KUSTOMIZATION}") and (there := place(path)) and there[0] != "shared":
+            found.get(there[1], []).append(there[0])
+    return [overlay(name, environment) for environment, names in found.items() for name in sorted(names)]
 
 
 def deployed(root: Path, policy: Policy) -> list[str]:
@@ -115,15 +127,16 @@ def deployed(root: Path, policy: Policy) -> list[str]:
     ]
 
 
-def require_app(root: Path, policy: Policy, app: str, environment: str) -> None:
-    """Raises Refused, with the known names, for those that are not in the repository."""
+def require_app(files: Container[str], apps: Sequence[str], policy: Policy, app: str, environment: str) -> None:
+    """Raises Refused, with the known names, for those that are not in the repository: `files` has its paths, `apps` is
+    what it has of those."""
     if environment not in policy.environments:
         known = ", ".join(policy.environments)
         raise Refused(f"{POLICY_FILE}: environments: no {environment!r}; the environments are {known}")
-    if app not in apps(root):
-        raise Refused(f"apps/{app}: no such app; the apps are {', '.join(apps(root))}")
+    if app not in apps:
+        raise Refused(f"apps/{app}: no such app; the apps are {', '.join(apps)}")
     paths = release_paths(app, environment)
-    if not any((root / path).is_file() for path in paths):
+    if not any(path in files for path in paths):
         raise Refused(
             f"{paths[0]}: missing; {app} has no overlay in {environment}, CONTRIBUTING.md tells how to add one"
         )

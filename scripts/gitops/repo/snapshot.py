@@ -1,20 +1,27 @@
 """The files of the repository at a commit, or as they are in the working tree."""
 
+# As in closure.py.
+# ruff: noqa: PTH119, PTH120
+
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from gitops.manifests import closure
+from gitops.manifests.objects import KUSTOMIZATION
 from gitops.repo import policy
 from gitops.repo.git import Git
 from gitops.repo.layout import DEPLOYED
 from gitops.repo.policy import POLICY_FILE, Policy
 
 from contract import temporary
+from contract.errors import Refused
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,8 @@ class Snapshot:
 
     def read(self, path: str) -> bytes | None:
         """The bytes of a file, at a commit without any conversion; None if there is no such file."""
+        if "commit" in vars(self) and self.commit and path.startswith(tuple(f"{name}/" for name in DEPLOYED)):
+            return self.commit.read(f"{self.commit.root}/{path}") if path in self.commit.files else None
         if self.git and self.rev:
             return self.git.show(self.rev, path)
         return (self.root / path).read_bytes() if (self.root / path).is_file() else None
@@ -43,6 +52,45 @@ class Snapshot:
         """Raises Refused with one line per fault of the file."""
         return policy.parse_policy(self.read(POLICY_FILE))
 
+    @cached_property
+    def commit(self) -> InCommit | None:
+        """What is deployed, for closures without a copy; None for a working tree, and where there are links."""
+        found = InCommit(self.git, self.rev) if self.git and self.rev else None
+        return None if found is None or found.links else found
+
+    def deployed(self) -> Collection[str]:
+        """The paths of all files of what is deployed."""
+        return self.commit.files if self.commit else set(self.files(*DEPLOYED))
+
+    @contextmanager
+    def copied(self, folders: Iterable[str]) -> Iterator[Path]:
+        """A throw-away copy of what the renders of these folders read, or of more."""
+        with temporary.folder("model-gitops-tree-") as tree:
+            if self._copy(folders, tree):
+                yield tree
+                return
+        with self.exported() as whole:
+            yield whole
+
+    def _copy(self, folders: Iterable[str], tree: Path) -> bool:
+        """Whether it could be told what these renders read, and was copied."""
+        there = self.commit or (None if self.rev else self.root.resolve())
+        if there is None:
+            return False
+        try:
+            read = sorted(set().union(*(closure.closure(there, folder) for folder in folders)))
+        except Refused:
+            return False
+        if isinstance(there, InCommit):
+            there.write(tree, read)
+            return True
+        if any(path.resolve() != path for path in (there / name for name in read)):
+            return False
+        for name in read:
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(there / name, tree / name)
+        return True
+
     @contextmanager
     def exported(self) -> Iterator[Path]:
         """A throw-away copy of what is deployed."""
@@ -54,6 +102,61 @@ class Snapshot:
                     if (self.root / name).is_dir():
                         shutil.copytree(self.root / name, tree / name, symlinks=True)
             yield tree
+
+
+class InCommit:
+    """The deployed files of a commit, those of a folder read together when the first of them is."""
+
+    root = "/commit"
+
+    def __init__(self, git: Git, rev: str) -> None:
+        self._git, self._rev = git, rev
+        entries = git.entries(rev, *DEPLOYED)
+        self.links = any(mode == "120000" for mode, _, _ in entries)
+        self._ids = {f"{self.root}/{path}": blob for _, blob, path in entries}
+        self._folders: dict[str, list[str]] = {self.root: []}
+        for path in self._ids:
+            self._folders.setdefault(os.path.dirname(path), []).append(path)
+        for folder in list(self._folders):
+            while (folder := os.path.dirname(folder)) not in self._folders:
+                self._folders[folder] = []
+        self._read: dict[str, bytes] = {}
+
+    @cached_property
+    def files(self) -> set[str]:
+        """Their paths in the repository."""
+        return {path.removeprefix(f"{self.root}/") for path in self._ids}
+
+    def isfile(self, path: str) -> bool:
+        return path in self._ids
+
+    def isdir(self, path: str) -> bool:
+        return path in self._folders
+
+    def realpath(self, path: str) -> str:
+        return path
+
+    def read(self, path: str) -> bytes:
+        if path not in self._read:
+            beside = self._folders[os.path.dirname(path)]
+            blobs = self._git.blobs(self._ids[name] for name in beside)
+            self._read |= {name: blobs[self._ids[name]] for name in beside}
+        return self._read[path]
+
+    def write(self, tree: Path, files: Iterable[str]) -> None:
+        """Writes files into `tree`, where they are not there."""
+        for path in files:
+            if not (tree / path).exists():
+                (tree / path).parent.mkdir(parents=True, exist_ok=True)
+                (tree / path).write_bytes(self.read(f"{self.root}/{path}"))
+
+    def kustomizations(self) -> list[str]:
+        return [path for path in self.files if os.path.basename(path) == KUSTOMIZATION]
+
+    def mentioning(self, words: Iterable[bytes]) -> dict[str, bytes]:
+        paths = self._git.mentioning(self._rev, list(words), *DEPLOYED)
+        blobs = self._git.blobs(self._ids[f"{self.root}/{path}"] for path in paths)
+        return {path: blobs[self._ids[f"{self.root}/{path}"]] for path in paths}
 
 
 def at(git: Git, rev: str | None) -> Snapshot:
