@@ -2,7 +2,7 @@
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup init demo serve validate cluster bootstrap cluster-ui cluster-down test coverage test-models test-features test-cluster bench bench-cluster scan lock
+.PHONY: help setup init demo serve validate cluster bootstrap cluster-ui cluster-down test coverage test-models test-features test-cluster bench bench-scale bench-cluster scan lock
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -52,6 +52,9 @@ test-cluster: ## the same repository on a real API server, KServe and Argo CD
 
 bench: ## figures: what finds which fault, one edit, one commit, all checks, many writers; each beside another way
 	@$(PYTHON) scripts/setup.py bench && for bench in corpus_table commands writers; do .venv/bin/python tests/bench/$$bench.py || exit 1; done
+
+bench-scale: ## figures: what one change costs among 1,000 apps with 10,000 releases beside 3 with 100 (10 min)
+	@$(PYTHON) scripts/setup.py bench && .venv/bin/python tests/bench/scale.py
 
 bench-cluster: ## figures: from a merge to the live object, with a refresh and by Argo CD's own polling
 	@$(PYTHON) scripts/setup.py test && $(PYTHON) scripts/setup.py cluster && .venv/bin/python tests/bench/merge_to_live.py
