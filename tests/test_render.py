@@ -234,8 +234,10 @@ def test_the_repair_of_what_did_not_render_can_be_shown(checkout: Checkout, brok
 def test_what_does_not_render_on_either_side_is_refused(checkout: Checkout) -> None:
     checkout.write(HOST, "resources: [\n")
     checkout.commit()
+    checkout.write(HOST, "resources: [  # still\n")
+    checkout.commit()
 
-    done = checkout.run("render", "--changed-since", "HEAD")
+    done = checkout.run("render", "--changed-since", "HEAD~1")
 
     assert (done.code, done.out) == (1, "")
     assert done.errors == [f"{HOST}: line 2: not YAML: did not find expected node content"]

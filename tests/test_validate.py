@@ -234,9 +234,10 @@ def test_an_ingress_that_leads_to_another_environments_path_names_it() -> None:
 
 def test_the_framework_forms_are_those_of_kserve() -> None:
     schema = json.loads((schemas.folder() / "serving.kserve.io/inferenceservice_v1beta1.json").read_text())
-    predictor = schema["properties"]["spec"]["properties"]["predictor"]["properties"]
+    components = schema["properties"]["spec"]["properties"]
+    fields = [item for part in ("predictor", "explainer") for item in components[part]["properties"].items()]
 
-    forms = {name for name, field in predictor.items() if "storageUri" in field.get("properties", {})}
+    forms = {name for name, field in fields if "storageUri" in field.get("properties", {})}
 
     assert forms == {*workloads.FRAMEWORKS, "model"}
 

@@ -19,7 +19,8 @@ def rendered_diffs(git: Git, old: str, new: str | None, folders: Iterable[str]) 
     """Unified diffs of what differs when rendered, by folder, between two commits or trees; `new` None is the
     working tree. A folder that one side lacks counts as rendering nothing there.
 
-    Raises Refused when the new side does not render. The old side may fail: its repair must be possible to show.
+    Raises Refused when the new side of what may differ does not render. The old side may fail: its repair must be
+    possible to show.
     """
     # A tree that is as it was committed is read from Git, which tells what may have changed without a look at the rest.
     new = "HEAD" if new is None and git.is_committed(*DEPLOYED) else new
