@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from gitops import cli
 from gitops.checks import (
@@ -159,25 +159,30 @@ def _renders_at(git: Git, base: str, unchanged: Mapping[str, list[Object]]) -> d
 
     `unchanged` has what renders as it did then: none of the files that it reads was another.
     """
-    renders: dict[str, list[Object]] = {}
-    missing: list[str] = []
-    # What a merge brought was deployed as a whole.
-    earlier = git.text("rev-list", "--first-parent", base, "--", *layout.DEPLOYED).splitlines()
-    for commit in dict.fromkeys([base, *earlier]):
-        with snapshot.at(git, commit).exported() as tree:
-            if commit == base:
-                there = layout.deployed(tree, read_policy(tree))
-                renders = {folder: unchanged[folder] for folder in there if folder in unchanged}
-                missing = [folder for folder in there if folder not in unchanged]
-            # Where there was no such folder, nothing of it ran.
-            missing = [folder for folder in missing if (tree / folder).is_dir()]
+    there = snapshot.at(git, base)
+    folders = layout.deployed(there.deployed(), there.policy)
+    renders = {folder: unchanged[folder] for folder in folders if folder in unchanged}
+    missing = [folder for folder in folders if folder not in unchanged]
+    for commit in _back_from(git, base):
+        if not missing:
+            break
+        then = snapshot.at(git, commit)
+        # Where there was no such folder, nothing of it ran.
+        there_then = {path.rpartition("/")[0] for path in then.deployed()}
+        missing = [folder for folder in missing if folder in there_then]
+        with then.copied(missing) as tree:
             for folder in missing:
                 with contextlib.suppress(Refused):
                     renders[folder] = kustomize.objects(kustomize.build(tree, folder))
         missing = [folder for folder in missing if folder not in renders]
-        if not missing:
-            break
     return renders
+
+
+def _back_from(git: Git, base: str) -> Iterator[str]:
+    """A commit, and then those before it that changed what is deployed. What a merge brought counts as a whole."""
+    yield base
+    earlier = git.text("rev-list", "--first-parent", base, "--", *layout.DEPLOYED).splitlines()
+    yield from (commit for commit in earlier if commit != base)
 
 
 if __name__ == "__main__":

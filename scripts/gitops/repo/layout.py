@@ -117,14 +117,13 @@ def overlays_of(files: Iterable[str], policy: Policy) -> list[str]:
     return [overlay(name, environment) for environment, names in found.items() for name in sorted(names)]
 
 
-def deployed(root: Path, policy: Policy) -> list[str]:
-    """Every folder of an environment that is deployed, or would be if it rendered."""
-    return [
-        f"overlays/{environment}/{folder.name}"
-        for environment in policy.environments
-        for folder in sorted((root / "overlays" / environment).glob("*"))
-        if folder.is_dir() and folder.name != "shared"
-    ]
+def deployed(files: Iterable[str], policy: Policy) -> list[str]:
+    """Every folder of an environment that is deployed, or would be if it rendered, of the paths of files."""
+    found: dict[str, set[str]] = {environment: set() for environment in policy.environments}
+    for path in files:
+        if (there := place(path)) and there[0] != "shared":
+            found.get(there[1], set()).add(there[0])
+    return [overlay(name, environment) for environment, names in found.items() for name in sorted(names)]
 
 
 def require_app(files: Container[str], apps: Sequence[str], policy: Policy, app: str, environment: str) -> None:
