@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make(folder: Path, apps: int, commits: int, last: Sequence[Named] = ()) -> Path:
     """A bare repository with `apps` apps in three environments, and `commits` releases after another on cicd, half of
-    which come by a merge. The first three apps have had `last` everywhere in the end."""
+    which come by a merge. The first three apps have had `last` everywhere in the end, prod but the last of them."""
     work = folder / "work"
     conftest.copy_checkout(work)
     files = dict(_files(work, apps))
@@ -85,7 +85,12 @@ def _releases(files: dict[str, bytes], apps: int, commits: int, last: Sequence[N
     """Commands of git fast-import. Source of the format: https://git-scm.com/docs/git-fast-import"""
     places = list(product(range(apps), ENVIRONMENTS))
     given = [(*places[at % len(places)], Named.drawn(at // len(places))) for at in range(commits)]
-    given += [(*place, named) for named in last for place in product(range(min(apps, 3)), ENVIRONMENTS)]
+    given += [
+        (*place, named)
+        for named in last
+        for place in product(range(min(apps, 3)), ENVIRONMENTS)
+        if named != last[-1] or place[1] != ENVIRONMENTS[-1]
+    ]
     seconds = 1_760_000_000
     for at, (number, environment, named) in enumerate(given):
         flavour = list(SHAPES.values())[number % len(SHAPES)]
