@@ -59,6 +59,9 @@ class Environment:
         return stamped and Path(self._python).exists()
 
     def install(self, python: str, uv: Path | None) -> None:
+        # What a link leads to belongs to another checkout, and would be emptied.
+        if self.folder.is_symlink():
+            self.folder.unlink()
         # From here on the environment is neither that of an earlier lock nor that of this one.
         for stamp in self.folder.glob(".installed-*"):
             stamp.unlink()

@@ -231,6 +231,20 @@ def test_an_environment_of_the_same_python_is_kept_when_its_lock_changes(copy: C
     assert copy.calls[0] == [sys.executable, "-m", "venv", "--without-pip", str(copy.root / ".venv")]
 
 
+def test_the_environment_of_another_checkout_is_left_as_it_is(copy: Copy, tmp_path: Path) -> None:
+    copy.set_up("commands")
+    environment, other = copy.root / ".venv", tmp_path / "other"
+    environment.rename(other)
+    environment.symlink_to(other)
+    (copy.root / "requirements.txt").write_text("# changed\n")
+    before = sorted(other.iterdir())
+
+    copy.set_up("commands")
+
+    assert not environment.is_symlink()
+    assert sorted(other.iterdir()) == before
+
+
 @pytest.mark.parametrize("failure", [ToolError("`uv pip install` failed, see above"), OSError("Exec format error")])
 def test_pip_installs_in_an_environment_of_its_own_what_uv_does_not(failure: BaseException, copy: Copy) -> None:
     copy.fail_uv = failure
