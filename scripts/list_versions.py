@@ -22,7 +22,7 @@ from gitops.models.s3 import Store
 from gitops.models.signing import Signer
 from gitops.releases import history, withdrawn
 from gitops.releases.release import Release
-from gitops.repo import layout, publish
+from gitops.repo import layout, publish, snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import POLICY_FILE
 from gitops.repo.snapshot import Snapshot
@@ -89,7 +89,7 @@ def show(args: argparse.Namespace) -> None:
 def _running(git: Git, tip: str, versions: Sequence[str]) -> dict[str, list[str]]:
     """`app in environment` by the digest that runs there, according to Git."""
     found: dict[str, list[str]] = {}
-    for item in history.all_at(git, tip, history.naming(git, tip, versions)):
+    for item in history.all_at(git, tip, history.naming(snapshot.at(git, tip), versions)):
         found.setdefault(item.digest, []).append(f"{item.app} in {item.environment}")
     return found
 

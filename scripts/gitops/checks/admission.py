@@ -269,7 +269,7 @@ def _parameter_faults(objects: Mapping[Identity, Object], repository: Repository
 
 
 def _unnamed_manifests(repository: Repository) -> Iterator[Finding]:
-    """Released objects that the cluster would refuse from the day on which it asks for the manifest."""
+    """Released objects that the cluster would refuse once the manifest is required."""
     for folder, items in repository.renders.items():
         for item in items if folder.startswith("overlays/") else ():
             for path, part in [("metadata", at(item, "metadata")), *workloads.canaries(item)]:

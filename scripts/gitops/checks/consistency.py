@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -166,7 +165,6 @@ def _links(folder: Path) -> list[Path]:
 
 
 _FIRST = "before the first release; write {}, bump_model.py sets it"
-_SHA256 = re.compile("sha256:[0-9a-f]{64}")
 
 
 def _release_faults(item: Object, policy: Policy) -> Iterator[tuple[str, str]]:
@@ -226,7 +224,7 @@ def _part_faults(
             if value != uri:
                 why = f"which {POLICY_FILE}, the app and the annotation of the version give"
                 yield place, f"{value!r}: not {uri}, {why}; only bump_model.py writes it"
-        if not _SHA256.fullmatch(digest) or digest.removeprefix("sha256:")[:12] != version[-12:]:
+        if not release_file.SHA256.fullmatch(digest) or digest.removeprefix("sha256:")[:12] != version[-12:]:
             why = f"not the digest of version {version}; only bump_model.py writes either"
             yield f"{annotation}digest", f"{digest!r}: {why}"
         for place, value in fields.items():
@@ -246,7 +244,7 @@ def _manifest_faults(
     if manifest not in (None, release.UNRELEASED):
         if version == release.UNRELEASED:
             yield f"{annotation}manifest", f"{manifest!r} {_FIRST.format(release.UNRELEASED)}"
-        elif not _SHA256.fullmatch(str(manifest)):
+        elif not release_file.SHA256.fullmatch(str(manifest)):
             yield f"{annotation}manifest", f"{manifest!r}: not sha256: and 64 hex digits; only bump_model.py writes it"
     places = {place.replace("env[MODEL_URI]", "env[MODEL_MANIFEST]") for place in uris if "env[MODEL_URI]" in place}
     places |= {place for place in fields if place.endswith("env[MODEL_MANIFEST].value")}

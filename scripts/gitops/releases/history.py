@@ -10,16 +10,17 @@ from gitops.releases.judgement import Moment, Place
 from gitops.releases.release import Release, Target
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Change, Git
+from gitops.repo.snapshot import Snapshot
 
 from contract.errors import Refused
 
-State = Mapping[str, str]
-"""The ids of the blobs of files, by path."""
+Ids = Mapping[str, str]
+"""Of the blobs of files, by path."""
 
 
-def _states(git: Git, rev: str, *paths: str) -> list[tuple[Change, State]]:
+def _states(git: Git, rev: str, *paths: str) -> list[tuple[Change, Ids]]:
     """The commits that changed these files, newest first, each with all of them as it left them."""
-    found: list[tuple[Change, State]] = []
+    found: list[tuple[Change, Ids]] = []
     now: dict[str, str | None] = {}
     for change in reversed(git.changes(rev, *paths)):
         now |= change.files
@@ -27,7 +28,7 @@ def _states(git: Git, rev: str, *paths: str) -> list[tuple[Change, State]]:
     return found[::-1]
 
 
-def _reader(blobs: Mapping[str, bytes], state: State) -> Callable[[str], bytes | None]:
+def _reader(blobs: Mapping[str, bytes], state: Ids) -> Callable[[str], bytes | None]:
     return lambda path: blobs[state[path]] if path in state else None
 
 
@@ -67,7 +68,7 @@ class Ran:
 
     def __init__(self, git: Git, rev: str, environments: Iterable[str]) -> None:
         self._git, self._rev, self._environments = git, rev, tuple(environments)
-        self._read: dict[str, tuple[list[tuple[Change, State]], Mapping[str, bytes]]] = {}
+        self._read: dict[str, tuple[list[tuple[Change, Ids]], Mapping[str, bytes]]] = {}
 
     def __call__(self, target: Target) -> list[Moment]:
         states, blobs = self._states(target)
@@ -84,7 +85,7 @@ class Ran:
                 found.append(Moment(item if item and item.released else None, show(held)))
         return found
 
-    def _states(self, target: Target) -> tuple[list[tuple[Change, State]], Mapping[str, bytes]]:
+    def _states(self, target: Target) -> tuple[list[tuple[Change, Ids]], Mapping[str, bytes]]:
         if target.app not in self._read:
             places = [(target.app, name) for name in dict.fromkeys([*self._environments, target.environment])]
             paths = [path for place in places for path in (*layout.release_paths(*place), hold.path(*place))]
@@ -121,9 +122,9 @@ def places_at(git: Git, rev: str) -> list[Place]:
     return [place for place, _ in _files_at(git, rev)]
 
 
-def naming(git: Git, rev: str, versions: Sequence[str]) -> set[Place]:
-    """Where a release file of a commit may name one of these versions."""
-    files = git.mentioning(rev, [version.encode() for version in versions], "overlays") if versions else []
+def naming(there: Snapshot, versions: Iterable[str]) -> set[Place]:
+    """Where a release file may name one of these versions."""
+    files = there.mentioning([version.encode() for version in versions], "overlays")
     return {place for path in files if (place := layout.place(path))}
 
 
@@ -165,7 +166,7 @@ def since(git: Git, rev: str, releases: Sequence[Release]) -> list[Change]:
     chosen = {path for item in releases for path in layout.release_paths(item.app, item.environment)}
     # Git compares paths with every commit, so that many of them cost more than all.
     changes = git.changes(rev, *(chosen if len(chosen) <= _FEW else ("overlays",)))
-    states: dict[Place, list[tuple[Change, State]]] = {}
+    states: dict[Place, list[tuple[Change, Ids]]] = {}
     now: dict[str, str | None] = {}
     for change in reversed(changes):
         now |= {path: blob for path, blob in change.files.items() if path in chosen}
@@ -179,7 +180,7 @@ def since(git: Git, rev: str, releases: Sequence[Release]) -> list[Change]:
 _FEW = 20
 
 
-def _arrived(item: Release, states: Sequence[tuple[Change, State]], blobs: Mapping[str, bytes]) -> Change:
+def _arrived(item: Release, states: Sequence[tuple[Change, Ids]], blobs: Mapping[str, bytes]) -> Change:
     arrived = states[-1][0]
     for change, state in reversed(states):
         text = release_file.find(_reader(blobs, state), item.app, item.environment)

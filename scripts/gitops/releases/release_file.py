@@ -16,7 +16,7 @@ from gitops.repo import layout
 
 from contract.errors import Refused
 
-MANIFEST = re.compile("sha256:[0-9a-f]{64}")
+SHA256 = re.compile("sha256:[0-9a-f]{64}")
 
 
 def find(show: Callable[[str], bytes | None], app: str, environment: str) -> tuple[str, bytes] | None:
@@ -69,7 +69,7 @@ def _manifest(text: bytes, where: Form, file: str) -> str | None:
                 f"{file}: {yamledit.show(path)}: {other!r} differs from {yamledit.show(first)}: {value!r};"
                 " a release has both, or neither; only commands write them"
             )
-    if value is not None and value != UNRELEASED and not MANIFEST.fullmatch(value):
+    if value is not None and value != UNRELEASED and not SHA256.fullmatch(value):
         raise Refused(
             f"{file}: {yamledit.show(first)}: {value!r}: not sha256: and 64 hex digits; only commands write it"
         )

@@ -43,7 +43,7 @@ class Tree:
         """The exact bytes of a file, which a checkout may have converted."""
         if self._source.rev is None and (self._source.root / path).is_symlink():
             raise Refused(f"{path}: a symbolic link; put a file in its place, every release is written to its own")
-        return self._source.read(path)
+        return there.get(path) if (there := self._source.commit) else self._source.read(path)
 
     @cached_property
     def signer(self) -> Signer | None:
@@ -88,12 +88,11 @@ class Tree:
             return closure.readers(self.root, overlays, changed)
         return closure.readers(there, closure.suspects(there, overlays, changed), changed)
 
-    def naming(self, versions: Collection[str]) -> set[Place]:
-        """Where a release file may name one of these versions."""
-        files: Iterable[str] = self.files
-        if there := self._source.commit:
-            files = there.mentioning(version.encode() for version in versions) if versions else ()
-        return {place for path in files if path.endswith(".yaml") and (place := layout.place(path))}
+    def running(self, versions: Collection[str]) -> dict[Target, Release]:
+        """What runs one of these versions anywhere, and maybe other releases."""
+        places = history.naming(self._source, versions)
+        there = [place for place in places if release_file.find(self.read, *place)]
+        return {item.target: item for place in there for item in release_file.read_all(self.read, *place)}
 
     def require_model(self, target: Target, uri: VersionURI) -> str:
         """The URI that the app gets for this version. Raises Refused for a foreign bucket or another model's."""
@@ -164,7 +163,8 @@ def _require_allowed(
     before = {(app, previous) for app, environment in places if (previous := tree.policy.before(environment))}
     there = [place for place in places | before if release_file.find(tree.read, *place)]
     base = state.of(tree.read, there, lambda place: effect.images(tree.overlay(*place)))
-    base = replace(base, releases={**_of_the_same_versions(tree, releases), **base.releases})
+    # A version has one manifest, whatever else runs it.
+    base = replace(base, releases={**tree.running({item.version for item in releases}), **base.releases})
     new = {r.target: r for r in releases}
     head = replace(base, releases={**base.releases, **new}, holds={**base.holds, **held})
     # A release that is the first of its place brings everything along that is rendered beside it.
@@ -173,17 +173,6 @@ def _require_allowed(
     if faults := judgement.judge(proposal):
         raise Refused(*map(str, faults))
     return places | before
-
-
-def _of_the_same_versions(tree: Tree, releases: Sequence[Release]) -> dict[Target, Release]:
-    """What runs one of these versions anywhere: it has one manifest."""
-    versions = {item.version for item in releases}
-    found: dict[Target, Release] = {}
-    for place in tree.naming(versions):
-        file = release_file.find(tree.read, *place)
-        if file and any(version.encode() in file[1] for version in versions):
-            found |= {item.target: item for item in release_file.read_all(tree.read, *place)}
-    return found
 
 
 _OTHERS = re.compile(r"overlays/[^/]+/[^/]+/(release|hold)\.yaml")

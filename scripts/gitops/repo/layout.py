@@ -110,11 +110,7 @@ def overlays(root: Path, policy: Policy) -> list[str]:
 
 def overlays_of(files: Iterable[str], policy: Policy) -> list[str]:
     """The same, of the paths of files."""
-    found: dict[str, list[str]] = {environment: [] for environment in policy.environments}
-    for path in files:
-        if path.endswith(f"/{KUSTOMIZATION}") and (there := place(path)) and there[0] != "shared":
-            found.get(there[1], []).append(there[0])
-    return [overlay(name, environment) for environment, names in found.items() for name in sorted(names)]
+    return deployed((path for path in files if path.endswith(f"/{KUSTOMIZATION}")), policy)
 
 
 def deployed(files: Iterable[str], policy: Policy) -> list[str]:

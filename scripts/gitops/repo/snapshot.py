@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,8 +34,6 @@ class Snapshot:
 
     def read(self, path: str) -> bytes | None:
         """The bytes of a file, at a commit without any conversion; None if there is no such file."""
-        if "commit" in vars(self) and self.commit and path.startswith(tuple(f"{name}/" for name in DEPLOYED)):
-            return self.commit.read(f"{self.commit.root}/{path}") if path in self.commit.files else None
         if self.git and self.rev:
             return self.git.show(self.rev, path)
         return (self.root / path).read_bytes() if (self.root / path).is_file() else None
@@ -46,6 +44,14 @@ class Snapshot:
             return sorted(self.git.files(self.rev, *folders))
         found = [file for folder in folders for file in (self.root / folder).rglob("*") if file.is_file()]
         return sorted(file.relative_to(self.root).as_posix() for file in found)
+
+    def mentioning(self, words: Sequence[bytes], *folders: str) -> list[str]:
+        """The files below these folders whose bytes have one of the words."""
+        if not words:
+            return []
+        if self.git and self.rev:
+            return self.git.mentioning(self.rev, words, *folders)
+        return [path for path in self.files(*folders) if any(word in (self.root / path).read_bytes() for word in words)]
 
     @cached_property
     def policy(self) -> Policy:
@@ -142,6 +148,10 @@ class InCommit:
             blobs = self._git.blobs(self._ids[name] for name in beside)
             self._read |= {name: blobs[self._ids[name]] for name in beside}
         return self._read[path]
+
+    def get(self, path: str) -> bytes | None:
+        """The bytes of a file by its path in the repository, if any."""
+        return self.read(f"{self.root}/{path}") if path in self.files else None
 
     def write(self, tree: Path, files: Iterable[str]) -> None:
         """Writes files into `tree`, where they are not there."""
