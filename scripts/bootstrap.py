@@ -47,7 +47,7 @@ def bootstrap(args: argparse.Namespace) -> None:
     if not cluster.has(*APPLICATION):
         raise Refused(f"{cluster.server}: Argo CD is not installed; run `{_install(args.root)}`")
     # Its settings first: without them it would not wait for one wave of add-ons before the next.
-    objects = kustomize.objects(kustomize.build(args.root, layout.ARGOCD))
+    objects = kustomize.rendered(args.root, layout.ARGOCD)
     if others := _others(cluster, objects):
         raise Refused(*[f"ApplicationSet {name}: {OTHERS.format(name=name)}" for name in others])
     kube.apply_all(cluster, [installed.settings(args.root), *objects])
@@ -75,7 +75,7 @@ def _others(cluster: Cluster, objects: Sequence[Object]) -> list[str]:
 
 def _install(root: Path) -> str:
     """The command that installs the version that Argo CD will keep itself at."""
-    addons = kustomize.objects(kustomize.build(root, layout.PLATFORM))
+    addons = kustomize.rendered(root, layout.PLATFORM)
     source = next(at(item, "spec", "source") for item in addons if item["metadata"]["name"] == "argo-cd")
     folder = f"{source['repoURL'].removesuffix('.git')}/{source['path']}"
     return INSTALL.format(source=folder, version=source["targetRevision"])

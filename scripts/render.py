@@ -55,10 +55,11 @@ def render(args: argparse.Namespace) -> None:
         _differences(args, known)
         return
     chosen = _chosen(args, known)
-    renders = kustomize.build_all(args.root, chosen)
     if args.json:
-        cli.print_json({folder: kustomize.objects(text) for folder, text in renders.items()})
-    elif args.out:
+        cli.print_json(kustomize.rendered_all(args.root, chosen))
+        return
+    renders = kustomize.build_all(args.root, chosen)
+    if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         for folder, text in renders.items():
             (args.out / f"{folder.replace('/', '-')}.yaml").write_text(text)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from gitops import cli
 from gitops.checks import (
@@ -36,10 +36,12 @@ from gitops.checks import (
 from gitops.checks.framework import Finding, Repository
 from gitops.manifests import closure, kustomize
 from gitops.manifests.objects import Object
-from gitops.repo import layout, snapshot
+from gitops.repo import fleet, layout, snapshot
 from gitops.repo.git import Git
+from gitops.repo.layout import ARGOCD, DEPLOYED, PLATFORM
 from gitops.repo.policy import POLICY_FILE, read_policy
 from gitops.repo.publish import BRANCH
+from gitops.repo.snapshot import OnDisk
 
 from contract.errors import Refused
 
@@ -87,19 +89,28 @@ def validate(args: argparse.Namespace) -> int:
 
 def examine(args: argparse.Namespace, git: Git | None, base: str) -> tuple[list[Finding], str]:
     """The findings to report, and what was checked."""
-    sources.require(args.root, git)
+    files = OnDisk(args.root)
+    sources.require(files, git)
     policy = read_policy(args.root)
     folders = layout.folders(args.root, policy)
-    sources.require_deployed(args.root, policy, folders)
-    concerned = _concerned(args, git, base, folders) if git else folders
-    renders = {f: kustomize.objects(text) for f, text in kustomize.build_all(args.root, folders).items()}
-    repository = Repository(args.root, policy, renders)
-    # The rules look at everything, because an object may clash with one of an overlay that did not change.
+    changed = git.changed(base) if git else []
+    concerned = _concerned(git, changed, files, folders) if git else folders
+    before = fleet.at(git, base) if git else None
+    there, reads = (before.renders, before.reads) if before else ({}, {})
+    same = there.keys() & set(folders).difference(concerned)
+    known = {folder: reads[folder] for folder in same}
+    sources.require_deployed(args.root, policy, _reads(files, folders, known))
+    new = kustomize.rendered_all(args.root, (folder for folder in folders if folder not in same), files)
+    renders = {folder: there[folder] if folder in same else new[folder] for folder in folders}
+    # What the platform and the projects of Argo CD allow is a matter of every overlay.
+    chosen = folders if {ARGOCD, PLATFORM} & set(concerned) else concerned
+    repository = Repository(args.root, policy, renders, frozenset(chosen), known, files)
     found = check(repository, kubeconform.check({folder: renders[folder] for folder in concerned}))
     if git:
         unchanged = {folder: items for folder, items in renders.items() if folder not in concerned}
-        found += transitions.check(git, base, args.root, policy, _renders_at(git, base, unchanged), renders)
-        found += owners.check_automation(git, base, args.by or "")
+        ran = _renders_at(git, base, {**there, **unchanged})
+        found += transitions.check(git, base, changed, repository, ran)
+        found += owners.check_automation(git, base, changed, args.by or "")
     reported = [finding for finding in found if not finding.folders or set(finding.folders) & set(concerned)]
     objects, checked = (
         sum(len(renders[folder]) for folder in concerned),
@@ -145,24 +156,29 @@ def _base(args: argparse.Namespace) -> tuple[Git, str]:
     return git, base
 
 
-def _concerned(args: argparse.Namespace, git: Git, base: str, folders: list[str]) -> list[str]:
+def _concerned(git: Git, changed: Sequence[str], files: OnDisk, folders: list[str]) -> list[str]:
     """The folders that a change can affect. The rules and schemas themselves are part of a change that touches them."""
-    changed = git.changed(base)
     if any(path.startswith(("scripts/", "tools/")) or path in (POLICY_FILE, admission.LOCK) for path in changed):
         return folders
-    return closure.readers(args.root, folders, changed)
+    # A tree that is as it was committed can be searched.
+    head = snapshot.at(git, "HEAD").commit if git.is_committed(*DEPLOYED) else None
+    return closure.readers(files, closure.suspects(head, folders, changed) if head else folders, changed)
 
 
-def _renders_at(git: Git, base: str, unchanged: Mapping[str, list[Object]]) -> dict[str, list[Object]]:
+def _reads(files: OnDisk, folders: Iterable[str], known: Mapping[str, Collection[str]]) -> dict[str, Collection[str]]:
+    return {folder: known[folder] if folder in known else closure.closure(files, folder) for folder in folders}
+
+
+def _renders_at(git: Git, base: str, known: Mapping[str, list[Object]]) -> dict[str, list[Object]]:
     """What the overlays of a commit render. Of one that does not render then, what it last did on the way there: Argo
     CD leaves that running, and a change that mends the overlay could drop it.
 
-    `unchanged` has what renders as it did then: none of the files that it reads was another.
+    `known` has what they render then, as far as that is known.
     """
     there = snapshot.at(git, base)
     folders = layout.deployed(there.deployed(), there.policy)
-    renders = {folder: unchanged[folder] for folder in folders if folder in unchanged}
-    missing = [folder for folder in folders if folder not in unchanged]
+    renders = {folder: known[folder] for folder in folders if folder in known}
+    missing = [folder for folder in folders if folder not in known]
     for commit in _back_from(git, base):
         if not missing:
             break
@@ -173,7 +189,7 @@ def _renders_at(git: Git, base: str, unchanged: Mapping[str, list[Object]]) -> d
         with then.copied(missing) as tree:
             for folder in missing:
                 with contextlib.suppress(Refused):
-                    renders[folder] = kustomize.objects(kustomize.build(tree, folder))
+                    renders[folder] = kustomize.rendered(tree, folder)
         missing = [folder for folder in missing if folder not in renders]
     return renders
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from gitops.checks.framework import Finding, Repository
 from gitops.manifests import closure, kustomize
 from gitops.manifests.objects import Object
 from gitops.repo import layout, policy
+from gitops.repo.layout import ARGOCD, PLATFORM
 from gitops.repo.policy import read_policy
 
 from contract.errors import Refused
@@ -121,6 +122,7 @@ def verdicts(root: Path, closed: Path | None = None) -> dict[str, Verdict]:
     before = {folder: kustomize.objects(text) for folder, text in kustomize.build_all(root, folders).items()}
     found: dict[str, Verdict] = {}
     renders: dict[str, dict[str, list[Object]]] = {}
+    parts: dict[str, Collection[str]] = {}
     objects = {}
     for fixture in FIXTURES:
         with fixture.applied(root):
@@ -130,6 +132,7 @@ def verdicts(root: Path, closed: Path | None = None) -> dict[str, Verdict]:
                 found[fixture.name] = Verdict(list(refused.lines), _without_schema(root, folders, fixture), [])
                 continue
         renders[fixture.name] = before | changes
+        parts[fixture.name] = changes.keys()
         objects |= {f"{fixture.name}!{folder}": items for folder, items in changes.items()}
     schema: dict[str, list[Finding]] = {name: [] for name in renders}
     for finding in kubeconform.check(objects, closed):
@@ -141,6 +144,7 @@ def verdicts(root: Path, closed: Path | None = None) -> dict[str, Verdict]:
             with fixture.applied(root):
                 repository = Repository(root, read_policy(root), renders[fixture.name])
                 told = {name: list(rule(repository)) for name, rule in validate.RULES.items()}
+                _require_the_same_of_a_part(repository, told, parts[fixture.name])
             mine = schema[fixture.name]
             everything = validate.told(told, mine)
             # No rule asks what another has found, so those that are left are as they were.
@@ -148,6 +152,21 @@ def verdicts(root: Path, closed: Path | None = None) -> dict[str, Verdict]:
             without = validate.told(others, [] if "schema" in fixture.catchers else mine)
             found[fixture.name] = Verdict(*(list(map(str, listed)) for listed in (everything, without, mine)))
     return found
+
+
+def _require_the_same_of_a_part(
+    repository: Repository, told: Mapping[str, Sequence[Finding]], chosen: Collection[str]
+) -> None:
+    """Asked about what an edit can affect, rules find there what they find when they are asked about all."""
+    if not {ARGOCD, PLATFORM}.isdisjoint(chosen):
+        return  # then they are asked about all
+    part = replace(repository, chosen=chosen)
+    for name, rule in validate.RULES.items():
+        here, there = (
+            [each for each in found if not each.folders or not set(each.folders).isdisjoint(chosen)]
+            for found in (rule(part), told[name])
+        )
+        assert here == there, name
 
 
 def _render(root: Path, folders: list[str], fixture: Fixture) -> dict[str, list[Object]]:

@@ -348,7 +348,8 @@ def automated(checkout: Checkout) -> Checkout:
 
 def by(checkout: Checkout, login: str = BOT) -> list[str]:
     """What is found of the changes since HEAD."""
-    return list(map(str, owners.check_automation(Git(checkout.root), "HEAD", login)))
+    git = Git(checkout.root)
+    return list(map(str, owners.check_automation(git, "HEAD", git.changed("HEAD"), login)))
 
 
 def test_automation_releases(automated: Checkout, tmp_path: Path) -> None:

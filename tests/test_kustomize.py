@@ -472,6 +472,7 @@ class Memory:
     root = "/commit"
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
+        self.steps: dict[str, closure.Step | None] = {}
         self._files = files
         self._folders = {parent.as_posix() for path in files for parent in Path(path).parents}
 

@@ -15,6 +15,7 @@ from gitops.manifests import kustomize
 from gitops.manifests.objects import Object
 from gitops.repo import applications, layout
 from gitops.repo.policy import POLICY_FILE, Policy, read_policy
+from gitops.repo.snapshot import OnDisk
 
 from contract.errors import Refused
 
@@ -162,7 +163,7 @@ def test_a_link_is_refused(tmp_path: Path, link: str, target: str) -> None:
     (tmp_path / link).symlink_to(target)
 
     with pytest.raises(Refused) as refused:
-        sources.require(tmp_path)
+        sources.require(OnDisk(tmp_path))
     assert [line.partition(": ")[0] for line in refused.value.lines] == [link]
 
 

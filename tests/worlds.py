@@ -16,6 +16,7 @@ import yaml
 from conftest import BUCKET, REGISTRY, git
 
 from gitops.checks import transitions
+from gitops.checks.framework import Repository
 from gitops.manifests import kustomize
 from gitops.manifests.objects import Object
 from gitops.releases import effect, hold, judgement, withdrawn
@@ -497,7 +498,7 @@ class Real:
             folder = layout.overlay(app, environment)
             texts = [text.decode() for text in _overlay(tree, app, environment).values()]
             if (key := (folder, *texts)) not in self._cache:
-                self._cache[key] = kustomize.objects(kustomize.build(self.root, folder))
+                self._cache[key] = kustomize.rendered(self.root, folder)
             found[folder] = self._cache[key]
         return found
 
@@ -510,7 +511,9 @@ class Real:
         policy = parse_policy((self.root / "overlays/promotion.yaml").read_bytes())
         after = self._renders(head)
         base = git(self.root, "rev-parse", "cicd")
-        found = {(f.rule, f.where) for f in transitions.check(self.git, base, self.root, policy, before, after)}
+        there = Repository(self.root, policy, after)
+        findings = transitions.check(self.git, base, self.git.changed(base), there, before)
+        found = {(finding.rule, finding.where) for finding in findings}
         for environment in head.intruders:
             found |= intrusions(head, environment, after[layout.overlay(API, environment)])
         return found

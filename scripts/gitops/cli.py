@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -37,7 +38,14 @@ def run(command: Callable[[argparse.Namespace], int | None], args: argparse.Name
         args.root = args.root.resolve()
         return command(args)
 
-    return contract.command.run(work, "interrupted; run the same command again to complete it")
+    # A command is over before what it leaves is worth looking for among all that it has read.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return contract.command.run(work, "interrupted; run the same command again to complete it")
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def say(line: str) -> None:

@@ -84,7 +84,9 @@ def _files(work: Path, apps: int) -> Iterator[tuple[str, bytes]]:
 def _releases(files: dict[str, bytes], apps: int, commits: int, last: Sequence[Named]) -> Iterator[bytes]:
     """Commands of git fast-import. Source of the format: https://git-scm.com/docs/git-fast-import"""
     places = list(product(range(apps), ENVIRONMENTS))
-    given = [(*places[at % len(places)], Named.drawn(at // len(places))) for at in range(commits)]
+    # Each app has versions of its own, the same in all environments.
+    rounds = ((*places[at % len(places)], at // len(places)) for at in range(commits))
+    given = [(number, environment, Named.drawn(turn * apps + number)) for number, environment, turn in rounds]
     given += [
         (*place, named)
         for named in last

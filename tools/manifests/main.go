@@ -20,19 +20,22 @@ import (
 )
 
 type request struct {
-	// To render: the working directory and the folder as `kustomize build` takes them.
+	// To render: the working directory and the folder as `kustomize build` takes them, and whether the objects are
+	// asked for in the place of the text.
 	Root   string `json:"root"`
 	Folder string `json:"folder"`
+	Parsed bool   `json:"parsed"`
 	// To check: kubeconform's -schema-location, and each object as JSON.
 	Schemas string   `json:"schemas"`
 	Objects []string `json:"objects"`
 }
 
 type answer struct {
-	// The render, and what else the program would have printed.
-	Output string `json:"output"`
-	Words  string `json:"words"`
-	Failed bool   `json:"failed"`
+	// The render, as text or as objects, and what else the program would have printed.
+	Output string            `json:"output"`
+	Parsed []json.RawMessage `json:"parsed"`
+	Words  string            `json:"words"`
+	Failed bool              `json:"failed"`
 	// One for each object.
 	Results []result `json:"results"`
 }
@@ -81,26 +84,39 @@ func reply(asked request, said *os.File) answer {
 		os.Stderr = own
 		log.SetOutput(own)
 	}()
-	output, err := render(asked)
+	given, err := render(asked)
 	if err != nil {
 		fmt.Fprintf(said, "Error: %v\n", err)
 	}
-	return answer{Output: output, Words: taken(said), Failed: err != nil}
+	given.Words, given.Failed = taken(said), err != nil
+	return given
 }
 
-func render(asked request) (string, error) {
+func render(asked request) (answer, error) {
 	if err := os.Chdir(asked.Root); err != nil {
-		return "", err
+		return answer{}, err
 	}
 	defer os.Chdir("/") //nolint:errcheck // it is always there
 	options := krusty.MakeDefaultOptions()
 	options.Reorder = krusty.ReorderOptionLegacy // the program's default
 	objects, err := krusty.MakeKustomizer(options).Run(filesys.MakeFsOnDisk(), asked.Folder)
 	if err != nil {
-		return "", err
+		return answer{}, err
 	}
-	text, err := objects.AsYaml()
-	return string(text), err
+	if !asked.Parsed {
+		text, err := objects.AsYaml()
+		return answer{Output: string(text)}, err
+	}
+	// What AsYaml makes its text of.
+	parsed := make([]json.RawMessage, 0, objects.Size())
+	for _, object := range objects.Resources() {
+		text, err := object.MarshalJSON()
+		if err != nil {
+			return answer{}, err
+		}
+		parsed = append(parsed, text)
+	}
+	return answer{Parsed: parsed}, nil
 }
 
 // taken empties the file and gives what was in it.

@@ -270,8 +270,8 @@ def _parameter_faults(objects: Mapping[Identity, Object], repository: Repository
 
 def _unnamed_manifests(repository: Repository) -> Iterator[Finding]:
     """Released objects that the cluster would refuse once the manifest is required."""
-    for folder, items in repository.renders.items():
-        for item in items if folder.startswith("overlays/") else ():
+    for folder, _, _, items in repository.overlays():
+        for item in items:
             for path, part in [("metadata", at(item, "metadata")), *workloads.canaries(item)]:
                 annotations = mapping(at(part, "annotations"))
                 version = annotations.get(f"{ANNOTATION}version", UNRELEASED)
@@ -319,7 +319,7 @@ def _storage_faults(
     objects: Mapping[Identity, Object], repository: Repository, command: str | None
 ) -> Iterator[Finding]:
     what = Identity("serving.kserve.io", "ClusterStorageContainer", "", workloads.STORAGE_CONTAINER)
-    served = any(workloads.is_inference_service(item) for _, _, _, items in repository.overlays() for item in items)
+    served = any(workloads.is_inference_service(item) for _, _, _, items in repository.all_overlays() for item in items)
     if what not in objects:
         if served:
             yield _missing(what, f"list storage/container.yaml in {PLATFORM}/kustomization.yaml")

@@ -33,19 +33,20 @@ _CODE = re.compile(r"(PYTHON|LD_|BASH_ENV\Z|ENV\Z|PATH\Z).*")
 
 def check_answers(repository: Repository) -> Iterator[Finding]:
     """A workload that serves a model is started in every environment as its app is, canaries as what they stand for."""
-    for folder, _, app, items in repository.overlays():
-        serving = [item for item in items if workloads.runs(item) and workloads.models(item)]
-        if not serving:
+    serving = {
+        (folder, f"apps/{app}"): [item for item in items if workloads.runs(item) and workloads.models(item)]
+        for folder, _, app, items in repository.overlays()
+    }
+    apps = kustomize.once(repository.files, dict.fromkeys(app for (_, app), items in serving.items() if items))
+    for (folder, app), items in serving.items():
+        own = apps.get(app, [])
+        if isinstance(own, Refused):
+            yield Finding(RULE, folder, f"is compared with {app}, which does not render: {own}", (folder,))
             continue
-        try:
-            own = kustomize.once(repository.root, f"apps/{app}")
-        except (Refused, OSError) as error:
-            yield Finding(RULE, folder, f"is compared with apps/{app}, which does not render: {error}", (folder,))
-            continue
-        for item in serving:
+        for item in items:
             for path, here, there in _differences(item, _like(item, own)):
-                message = f"{path}: {here!r}, and {there!r} in apps/{app}: it decides what answers, and no release has"
-                message += f" it; write it into apps/{app} or its base, for all environments"
+                message = f"{path}: {here!r}, and {there!r} in {app}: it decides what answers, and no release has"
+                message += f" it; write it into {app} or its base, for all environments"
                 yield finding(RULE, folder, item, message)
 
 

@@ -282,7 +282,7 @@ def _sets(repository: Repository) -> Iterator[Finding]:
 def _same_names(repository: Repository) -> Iterator[Finding]:
     """Applications of one name: the second one's controller would take over, or never get, what the first one keeps."""
     seen = {_name(item): folder for folder, item in _applications(repository)}
-    for folder, _, _, _ in repository.overlays():
+    for folder, _, _, _ in repository.all_overlays():
         name = applications.name(folder)
         if (first := seen.setdefault(name, folder)) != folder:
             yield Finding("applications", folder, f"its Application would be {name}, which is that of {first} too;"

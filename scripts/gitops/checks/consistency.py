@@ -61,7 +61,7 @@ def check_namespace(repository: Repository) -> Iterator[Finding]:
 def check_workloads(repository: Repository) -> Iterator[Finding]:
     """Whatever runs containers or names a model is of a kind that the rules look into, and a model is served only by
     a kind for which there are releases."""
-    for folder, items in repository.renders.items():
+    for folder, items in repository.folders():
         for item in items:
             for path in workloads.unclaimed(item):
                 message = (
@@ -150,18 +150,14 @@ def check_release(repository: Repository) -> Iterator[Finding]:
         if not faults and folder not in formless:
             for where, message in _file_faults(repository.root, app, environment, items):
                 yield Finding("release", where, message, (folder,))
-    for link in _links(repository.root / "overlays"):
+    for link in sorted(path for path in repository.files.links if path.startswith("overlays")):
         message = (
             "a symbolic link; put a file in its place, history has what a release file is and not what it leads to"
         )
-        yield Finding("release", link.relative_to(repository.root).as_posix(), message)
+        yield Finding("release", link, message)
     for folder in (ARGOCD, PLATFORM):
         for item, path, fault in effect.unnamed(repository.renders.get(folder, []), ()):
             yield framework.finding("release", folder, item, f"{path}: {fault}")
-
-
-def _links(folder: Path) -> list[Path]:
-    return sorted(path for path in [folder, *folder.rglob("*")] if path.is_symlink())
 
 
 _FIRST = "before the first release; write {}, bump_model.py sets it"

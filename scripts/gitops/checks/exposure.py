@@ -24,12 +24,14 @@ _HOST = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9]
 def check_hosts(repository: Repository) -> Iterator[Finding]:
     """Every host is written out and of its own environment, as the policy gives them, and one path of it leads to one
     place."""
-    seen: dict[tuple[str, str, str], str] = {}
     for folder, environment, _, items in repository.overlays():
         for item in (item for item in items if workloads.kind_of(item) == INGRESS):
             for path, host in _hosts(item):
                 if fault := _host_fault(repository.policy, environment, host):
                     yield finding("hosts", folder, item, f"{path}: {fault}")
+    seen: dict[tuple[str, str, str], str] = {}
+    for folder, environment, _, items in repository.all_overlays():
+        for item in (item for item in items if workloads.kind_of(item) == INGRESS):
             for address in _addresses(item):
                 mine = f"{folder}: {identity(item)}"
                 if (first := seen.setdefault((environment, *address), mine)) != mine:

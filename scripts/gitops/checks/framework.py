@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+from gitops.manifests import closure
 from gitops.manifests.objects import Object, identity
 from gitops.repo.layout import ARGOCD, PLATFORM
 from gitops.repo.policy import Policy
+from gitops.repo.snapshot import OnDisk
 
 
 @dataclass(frozen=True, order=True)
@@ -31,14 +34,43 @@ class Repository:
 
     root: Path
     policy: Policy
-    renders: dict[str, list[Object]]
+    renders: Mapping[str, list[Object]]
+    chosen: Collection[str] | None = None
+    """The folders about which findings are asked for; None: all."""
+    known: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """The files that renders read, where they are known."""
+
+    disk: OnDisk | None = None
+
+    @cached_property
+    def files(self) -> OnDisk:
+        """What is deployed, as it is now."""
+        return self.disk or OnDisk(self.root)
+
+    def reads(self, folder: str) -> Collection[str]:
+        """The files that a render reads."""
+        return self.known[folder] if folder in self.known else closure.closure(self.files, folder)
+
+    def folders(self) -> Iterator[tuple[str, list[Object]]]:
+        """(folder, objects) of everything that is asked for."""
+        return (
+            (folder, items) for folder, items in self.renders.items() if self.chosen is None or folder in self.chosen
+        )
 
     def overlays(self) -> Iterator[tuple[str, str, str, list[Object]]]:
-        """(folder, environment, app, objects) of every overlay."""
-        for folder, items in self.renders.items():
-            if folder not in (ARGOCD, PLATFORM):
-                _, environment, app = folder.split("/")
-                yield folder, environment, app, items
+        """(folder, environment, app, objects) of every overlay that is asked for."""
+        return _overlays(self.folders())
+
+    def all_overlays(self) -> Iterator[tuple[str, str, str, list[Object]]]:
+        """The same of all there are: an object may clash with one of an overlay that is not asked for."""
+        return _overlays(self.renders.items())
+
+
+def _overlays(renders: Iterable[tuple[str, list[Object]]]) -> Iterator[tuple[str, str, str, list[Object]]]:
+    for folder, items in renders:
+        if folder not in (ARGOCD, PLATFORM):
+            _, environment, app = folder.split("/")
+            yield folder, environment, app, items
 
 
 def finding(rule: str, folder: str, item: Object, message: str, *others: str) -> Finding:

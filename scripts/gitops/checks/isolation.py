@@ -6,13 +6,12 @@ import copy
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.checks.serving import NETWORK_POLICY
 from gitops.manifests import kustomize, workloads
-from gitops.manifests.objects import Object, at, differences, identity, listed, mapping, mappings, selects
+from gitops.manifests.objects import Labelled, Object, at, differences, identity, listed, mapping, mappings
 from gitops.repo import layout
 
 from contract.errors import Refused
@@ -31,30 +30,56 @@ _SIZES = {
 def check_isolation(repository: Repository) -> Iterator[Finding]:
     """An environment is what base/environment gives, in its own sizes; it denies all that no policy of an app lets
     through, and such a policy is about the app's own pods and names who may reach them and what they may reach."""
-    expected = _base(repository.root)
+    expected = _base(repository)
     if isinstance(expected, str):
         yield Finding(RULE, f"base/{ENVIRONMENT}", expected)
         return
-    for environment in dict.fromkeys(name for _, name, _, _ in repository.overlays()):
+    for environment in dict.fromkeys(name for _, name, _, _ in repository.all_overlays()):
         folder = layout.overlay(ENVIRONMENT, environment)
         if folder in repository.renders:
             yield from _deviations(folder, environment, expected, repository.renders[folder])
         else:
             yield Finding(RULE, folder, f"missing; nothing separates the environment; list base/{ENVIRONMENT} there")
-    for folder, environment, app, items in repository.overlays():
+    others = _Others(repository)
+    for folder, environment, app, items in repository.all_overlays():
         for item in items:
             if app != ENVIRONMENT and workloads.kind_of(item) == NETWORK_POLICY:
-                yield from _selection_faults(repository, environment, folder, item)
-                yield from _peers_faults(repository, environment, folder, item)
+                yield from _selection_faults(others, environment, folder, item)
+                yield from _peers_faults(repository, others, environment, folder, item)
 
 
-def _base(root: Path) -> list[Object] | str:
+class _Others:
+    """The pods that a policy of an app can be about by mistake."""
+
+    def __init__(self, repository: Repository) -> None:
+        pods: dict[str, list[tuple[Mapping[str, Any], str]]] = {}
+        self._ports: dict[str, dict[int, str]] = {}
+        for folder, environment, _, items in repository.all_overlays():
+            for item in items:
+                for pod in workloads.pods(item):
+                    pods.setdefault(environment, []).append((pod.labels, folder))
+                    numbers = [port.number for port in workloads.ports(item, pod) if isinstance(port.number, int)]
+                    self._ports.setdefault(environment, {}).update(dict.fromkeys(numbers, folder))
+        self._pods = {environment: Labelled(found) for environment, found in pods.items()}
+
+    def selected(self, environment: str, selector: Any) -> list[str]:
+        """The folders of an environment of which a selector selects pods."""
+        return list(dict.fromkeys(self._pods[environment].selected(selector))) if environment in self._pods else []
+
+    def listening(self, environment: str) -> dict[int, str]:
+        """The ports of other environments' pods, and the folder of one of those."""
+        found: dict[int, str] = {}
+        for other, ports in self._ports.items():
+            found |= ports if other != environment else {}
+        return found
+
+
+def _base(repository: Repository) -> list[Object] | str:
     """What base/environment renders, or why it does not."""
-    folder = f"base/{ENVIRONMENT}"
-    try:
-        return kustomize.once(root, folder)
-    except (Refused, OSError) as error:
-        return f"every environment is compared with it, and it does not render: {error}"
+    [found] = kustomize.once(repository.files, [f"base/{ENVIRONMENT}"]).values()
+    if isinstance(found, Refused):
+        return f"every environment is compared with it, and it does not render: {found}"
+    return found
 
 
 def _deviations(folder: str, environment: str, base: Sequence[Object], items: Sequence[Object]) -> Iterator[Finding]:
@@ -101,19 +126,20 @@ _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 _NARROW = 8
 
 
-def _selection_faults(repository: Repository, environment: str, folder: str, item: Object) -> Iterator[Finding]:
+def _selection_faults(others: _Others, environment: str, folder: str, item: Object) -> Iterator[Finding]:
     chosen = at(item, "spec", "podSelector")
     if not chosen:
         yield finding(RULE, folder, item, "spec.podSelector: selects every pod; write the labels of the app's own")
         return
-    for other, name, _, items in repository.overlays():
-        pods = [pod for each in items for pod in workloads.pods(each)] if name == environment else []
-        if other != folder and any(selects(chosen, pod.labels) for pod in pods):
+    for other in others.selected(environment, chosen):
+        if other != folder:
             message = f"spec.podSelector: selects pods of {other} too; write the labels of the app's own"
             yield finding(RULE, folder, item, message, other)
 
 
-def _peers_faults(repository: Repository, environment: str, folder: str, item: Object) -> Iterator[Finding]:
+def _peers_faults(
+    repository: Repository, others: _Others, environment: str, folder: str, item: Object
+) -> Iterator[Finding]:
     exposure = repository.policy.exposure.get(environment)
     for direction, peers in (("ingress", "from"), ("egress", "to")):
         for number, rule in enumerate(mappings(at(item, "spec", direction))):
@@ -125,8 +151,8 @@ def _peers_faults(repository: Repository, environment: str, folder: str, item: O
                            if not _narrow(cidr)]  # fmt: skip
             yield from (finding(RULE, folder, item, f"{path}.{field}: {fault}") for field, fault in faults)
             if direction == "egress" and ranges:
-                for fault, *others in _outward_faults(rule, repository, environment):
-                    yield finding(RULE, folder, item, f"{path}.ports: {fault}", *others)
+                for fault, *there in _outward_faults(rule, others.listening(environment)):
+                    yield finding(RULE, folder, item, f"{path}.ports: {fault}", *there)
 
 
 def _peer_faults(rule: Mapping[str, Any], peers: str) -> Iterator[tuple[str, str]]:
@@ -146,31 +172,18 @@ def _narrow(cidr: str) -> bool:
         return False
 
 
-def _outward_faults(rule: Mapping[str, Any], repository: Repository, environment: str) -> Iterator[tuple[str, ...]]:
+def _outward_faults(rule: Mapping[str, Any], listening: Mapping[int, str]) -> Iterator[tuple[str, ...]]:
     """(fault, the other folder). A range of addresses has the pods of other environments too, whose own policies let in
     the whole range."""
     ports = mappings(rule.get("ports"))
     if not ports or any(port.get("port") is None for port in ports):
         yield ("missing, so it is every port, those of other environments' pods too; list them",)
         return
-    for number, folder in _listening(repository, environment).items():
+    for number, folder in listening.items():
         for port in ports:
             first, last = port.get("port"), port.get("endPort", port.get("port"))
             if isinstance(first, int) and isinstance(last, int) and first <= number <= last:
                 yield f"{number}: pods of {folder} listen there, and the range has them; leave it out", folder
-
-
-def _listening(repository: Repository, environment: str) -> dict[int, str]:
-    """The ports of other environments' pods, and the folder of one of those."""
-    return {
-        port.number: folder
-        for folder, other, _, items in repository.overlays()
-        if other != environment
-        for item in items
-        for pod in workloads.pods(item)
-        for port in workloads.ports(item, pod)
-        if isinstance(port.number, int)
-    }
 
 
 RULES: dict[str, Rule] = {RULE: check_isolation}

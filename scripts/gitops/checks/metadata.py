@@ -40,7 +40,7 @@ _CLUSTERS_OWN = (
 
 def check_metadata(repository: Repository) -> Iterator[Finding]:
     """Nothing in an object's metadata has Argo CD, KServe or Kubernetes delete it, replace it or leave it as it is."""
-    for folder, items in repository.renders.items():
+    for folder, items in repository.folders():
         for item in items:
             for path, fault in _faults(item):
                 yield finding("metadata", folder, item, f"{path}: {fault}")

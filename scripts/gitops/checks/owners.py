@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from gitops.checks.framework import Finding, Repository, Rule
 from gitops.releases import release_file
@@ -27,13 +27,13 @@ def check_owners(repository: Repository) -> Iterator[Finding]:
 RULES: dict[str, Rule] = {"owners": check_owners}
 
 
-def check_automation(git: Git, base: str, author: str) -> Iterator[Finding]:
-    """The login that the policy of `base` names changes releases alone: each file has the very bytes that a command
-    writes there for the release that it now names."""
+def check_automation(git: Git, base: str, changed: Iterable[str], author: str) -> Iterator[Finding]:
+    """The login that the policy of `base` names changes releases alone: each changed file has the very bytes that a
+    command writes there for the release that it now names."""
     before, after = snapshot.at(git, base), snapshot.at(git, None)
     if not author or author.casefold() != before.policy.automation.casefold():
         return
-    for path in git.changed(base):
+    for path in changed:
         old, new = before.read(path), after.read(path)
         if old is None or new is None or not _is_release(before.policy, path, old, new):
             yield Finding(

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from gitops.checks import framework
 from gitops.checks.framework import Finding, Repository
-from gitops.manifests import closure
 from gitops.manifests.objects import KUSTOMIZATION, at
 from gitops.releases import release_file
 from gitops.repo import applications, layout
@@ -35,18 +34,20 @@ _SPECIAL = {
 def check_paths(repository: Repository) -> Iterator[Finding]:
     """Every path of what is deployed is one that is rendered here as Argo CD renders it, and no other."""
     root, environments = repository.root, repository.policy.environments
+    known = repository.known.keys() - (repository.chosen or ())
     found: dict[str, str] = {}
-    paths = list(_paths(root))
+    paths = repository.files.files
     for path in paths:
         where, fault = path, _kind_fault(path) or _name_fault(path, repository)
         if not fault and path.startswith("overlays/"):
             where, fault = _place_fault(path, environments)
         if fault:
             found.setdefault(where, fault)
-    for folder in _folders(paths, environments) - {"/".join(where.split("/")[:3]) for where in found}:
+    # What is known rendered before as well, and was looked into then.
+    for folder in _folders(paths, environments) - {"/".join(where.split("/")[:3]) for where in found} - known:
         if fault := _overlay_fault(root, folder):
             found[folder] = fault
-    rendered = {file for folder in repository.renders for file in closure.closure(root, folder)}
+    rendered = {file for folder in repository.renders for file in repository.reads(folder)}
     for path in paths:
         if path not in rendered and found.keys().isdisjoint([path, *map(str, Path(path).parents)]):
             found |= {path: fault} if (fault := _stray_fault(path)) else {}
@@ -59,15 +60,6 @@ def _folders(paths: list[str], environments: tuple[str, ...]) -> set[str]:
     """The folders of environments, with their apps', that have a file: overlays/<environment>/<folder>."""
     parts = [path.split("/") for path in paths if path.startswith("overlays/")]
     return {"/".join(part[:3]) for part in parts if len(part) > 3 and part[1] in environments}
-
-
-def _paths(root: Path) -> Iterator[str]:
-    """Everything below what is deployed that is no folder, as `git ls-files` lists it. Links are refused before."""
-    for top in layout.DEPLOYED:
-        for folder, _, files in os.walk(root / top):
-            yield from (os.path.relpath(Path(folder, name), root) for name in files)
-        if (root / top).is_file():
-            yield top
 
 
 def _kind_fault(path: str) -> str:
@@ -151,7 +143,7 @@ def check_generate_paths(repository: Repository) -> Iterator[Finding]:
     rule = "generate-paths"
     for folder, _, _, _ in repository.overlays():
         written = applications.generate_paths(folder)
-        for parent in _uncovered(repository.root, folder, written):
+        for parent in _uncovered(repository.reads(folder), folder, written):
             message = f"reads {parent}, and Argo CD looks below {written} alone; read it from there"
             yield Finding(rule, folder, message, (folder,))
     for item in repository.renders.get(ARGOCD, []):
@@ -160,17 +152,17 @@ def check_generate_paths(repository: Repository) -> Iterator[Finding]:
             continue
         field = ("metadata", "annotations", "argocd.argoproj.io/manifest-generate-paths")
         written = str(at(item, *field) or "")
-        for parent in _uncovered(repository.root, path, written):
+        for parent in _uncovered(repository.reads(path), path, written):
             message = f"{'.'.join(field)}: {written!r} does not cover {parent}, read by {path}; add it"
             yield framework.finding(rule, ARGOCD, item, message, path)
 
 
-def _uncovered(root: Path, folder: str, paths: str) -> list[str]:
+def _uncovered(files: Iterable[str], folder: str, paths: str) -> list[str]:
     """The folders of the files that a render reads and the annotation leaves out."""
     covered = {_resolve(path.strip(), folder) for path in paths.split(";") if path.strip()}
     missed = {
         file
-        for file in closure.closure(root, folder)
+        for file in files
         if not any(place == "." or file == place or file.startswith(f"{place}/") for place in covered)
     }
     return sorted({str(Path(file).parent) for file in missed})

@@ -9,12 +9,11 @@ import re
 from calendar import monthrange
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from gitops.checks import admission
 from gitops.checks.framework import Finding, Repository, Rule, finding
-from gitops.manifests import closure, kustomize, workloads
+from gitops.manifests import kustomize, workloads
 from gitops.manifests.objects import KUSTOMIZATION, Object, at, leaves, listed, mapping, mappings, selects
 from gitops.manifests.workloads import Container, Pod
 from gitops.releases import release
@@ -309,15 +308,15 @@ def check_names(repository: Repository) -> Iterator[Finding]:
     for folder, _, app, items in repository.overlays():
         if app == "environment":
             continue
-        shape = _shape_names(repository.root, folder) - {app}
+        shape = _shape_names(repository, folder) - {app}
         for item in items:
             faults = [*_unnamed(item, shape), *_unlabelled(item, app, shape)]
             yield from (finding("names", folder, item, fault) for fault in faults)
 
 
-def _shape_names(root: Path, folder: str) -> set[str]:
+def _shape_names(repository: Repository, folder: str) -> set[str]:
     """The names of the objects in base/ from which an overlay is made."""
-    files = (root / name for name in closure.closure(root, folder) if name.startswith("base/"))
+    files = (repository.root / name for name in repository.reads(folder) if name.startswith("base/"))
     return {name for file in files if file.suffix == ".yaml" for name in _names(file.read_text())}
 
 

@@ -8,12 +8,23 @@ that for one environment, so that the renders before a change and after it can b
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gitops.manifests import workloads
-from gitops.manifests.objects import Identity, Object, at, identity, leaves, listed, mapping, mappings, selects
+from gitops.manifests.objects import (
+    Identity,
+    Labelled,
+    Object,
+    at,
+    differences,
+    identity,
+    leaves,
+    listed,
+    mapping,
+    mappings,
+)
 from gitops.manifests.workloads import Pod, Port
 from gitops.releases import release
 
@@ -33,54 +44,76 @@ class State:
     fault: str = ""
 
 
-@dataclass(frozen=True)
 class _Environment:
     """The objects of an environment, by what they are to a service."""
 
-    items: Sequence[Object]
+    def __init__(self, items: Sequence[Object]) -> None:
+        self.items = items
+        self._kinds: dict[tuple[str, str], list[Object]] = {}
+        self._scalers: dict[tuple[str, str], list[Object]] = {}
+        for item in items:
+            self._kinds.setdefault(workloads.kind_of(item), []).append(item)
+            if target := workloads.scaled(item):
+                self._scalers.setdefault(target, []).append(item)
+        makers = [item for item in items if workloads.runs(item) and not _idle(item, self)]
+        self.pods = {id(item): [pod for pod in workloads.pods(item) if pod.whole] for item in makers}
+        """Those that are made, by the identity of the object that makes them."""
+        running = [(item, pod) for item in makers for pod in self.pods[id(item)]]
+        self._running = Labelled((pod.labels, (item, pod)) for item, pod in running)
+        self._policies: dict[int, list[Mapping[str, Any]]] = {}
+        for policy in self.of(NETWORK_POLICY):
+            spec = mapping(at(policy, "spec"))
+            chosen = self._running.selected(spec["podSelector"]) if spec.get("podSelector") else running
+            for _, pod in chosen:
+                self._policies.setdefault(id(pod), []).append(spec)
 
     def of(self, kind: tuple[str, str]) -> list[Object]:
-        return [item for item in self.items if workloads.kind_of(item) == kind]
+        return self._kinds.get(kind, [])
 
-    def running(self) -> list[tuple[Object, Pod]]:
-        """The pods that are made, and the object that makes them."""
-        makers = [item for item in self.items if workloads.runs(item) and not _idle(item, self.items)]
-        return [(item, pod) for item in makers for pod in workloads.pods(item) if pod.whole]
+    def scalers(self, target: tuple[str, str]) -> list[Object]:
+        """The objects that decide how many pods one of this kind and name has."""
+        return self._scalers.get(target, [])
+
+    def selected(self, service: Object) -> list[tuple[Object, Pod]]:
+        """The pods that a Service selects, and the object that makes them."""
+        return self._running.selected({"matchLabels": at(service, "spec", "selector")})
+
+    def policies(self, pod: Pod) -> list[Mapping[str, Any]]:
+        """The specs of the network policies that select one of `pods`."""
+        return self._policies.get(id(pod), [])
 
 
 def states(items: Sequence[Object]) -> list[State]:
     """What each object of one environment does for its callers: workloads first, then what leads to them."""
     environment = _Environment(items)
-    running = environment.running()
-    answering = {_name(item): item for item in environment.of(SERVICE) if not _unanswered(item, environment, running)}
-    leading = [item for item in environment.of(INGRESS) if not _leads_nowhere(item, answering)]
-    exposed = {name: item for name, item in answering.items() if any(name in _backends(each) for each in leading)}
+    services, ingresses = environment.of(SERVICE), environment.of(INGRESS)
+    faults = [_unanswered(item, environment) for item in services]
+    answering = {_name(item): item for item, fault in zip(services, faults, strict=True) if not fault}
+    leading = [item for item in ingresses if not _leads_nowhere(item, answering)]
+    named = {name for item in leading for name in _backends(item)}
+    reached, exposed = (
+        {id(maker) for name, item in answering.items() if names is None or name in names
+         for maker, _ in environment.selected(item)}
+        for names in (None, named)
+    )  # fmt: skip
     found: list[State] = []
     for item in items:
         if workloads.runs(item):
-            found += _workload_states(item, environment, running, answering.values(), exposed.values())
-    for item in environment.of(SERVICE):
-        found.append(State(identity(item), "answering", _unanswered(item, environment, running)))
-    for item in environment.of(INGRESS):
-        found.append(State(identity(item), "answering", _leads_nowhere(item, answering)))
+            found += _workload_states(item, environment, id(item) in reached, id(item) in exposed)
+    found += [State(identity(item), "answering", fault) for item, fault in zip(services, faults, strict=True)]
+    found += [State(identity(item), "answering", _leads_nowhere(item, answering)) for item in ingresses]
     return found
 
 
-def _workload_states(
-    item: Object,
-    environment: _Environment,
-    running: Sequence[tuple[Object, Pod]],
-    services: Iterable[Object],
-    exposed: Iterable[Object],
-) -> Iterator[State]:
-    mine, idle = identity(item), _idle(item, environment.items)
-    pods = [pod for maker, pod in running if maker is item]
+def _workload_states(item: Object, environment: _Environment, served: bool, exposed: bool) -> Iterator[State]:
+    mine, idle = identity(item), _idle(item, environment)
+    pods = environment.pods.get(id(item), [])
     yield State(mine, "rendered")
     yield State(mine, "running", idle)
     let_in = any(_lets(environment, pod, "Ingress", port) for pod in pods for port in workloads.ports(item, pod))
     reached = {
-        "reached by a Service": any(_selected(service, pods) for service in services),
-        "reached by an Ingress": any(_selected(service, pods) for service in exposed),
+        "reached by a Service": served,
+        "reached by an Ingress": exposed,
         "open to callers": let_in,
         "able to call out": any(_lets(environment, pod, "Egress") for pod in pods),
         "able to look up names": any(_lets(environment, pod, "Egress", _DNS) for pod in pods),
@@ -108,15 +141,15 @@ _SHORTEST_DEADLINE = 10
 _GATES = ("schedulingGates", "readinessGates")
 
 
-def _idle(item: Object, items: Sequence[Object]) -> str:
+def _idle(item: Object, environment: _Environment) -> str:
     """Why a workload makes no pods that answer, or none of its release; "" where nothing keeps it from that."""
-    faults = (*_unreleased(item), *_without_pods(item), *_scaled_away(item, items), *_gated(item))
+    faults = (*_unreleased(item), *_without_pods(item), *_scaled_away(item, environment), *_gated(item))
     return next(iter(faults), "")
 
 
 def _unreleased(item: Object) -> Iterator[str]:
     for path, value in workloads.named(item).items():
-        if value == release.UNRELEASED_URI or release.unreleased(value):
+        if _is_none(value):
             yield f"{path}: {value!r}: nothing is released"
 
 
@@ -135,11 +168,10 @@ def _without_pods(item: Object) -> Iterator[str]:
         yield f"spec.startingDeadlineSeconds: {deadline}: below {_SHORTEST_DEADLINE} a run may never start"
 
 
-def _scaled_away(item: Object, items: Sequence[Object]) -> Iterator[str]:
+def _scaled_away(item: Object, environment: _Environment) -> Iterator[str]:
     """Reasons of autoscalers: that of an object of its own, or KServe's."""
-    target = (str(item.get("kind")), _name(item))
-    for other in items:
-        bounds = mapping(at(other, "spec")) if workloads.scaled(other) == target else {}
+    for other in environment.scalers((str(item.get("kind")), _name(item))):
+        bounds = mapping(at(other, "spec"))
         for field in ("minReplicas", "maxReplicas"):
             if bounds.get(field) == 0:
                 yield f"{identity(other)}: spec.{field}: 0: it may take every pod away"
@@ -169,17 +201,12 @@ def _name(item: Object) -> str:
     return str(at(item, "metadata", "name"))
 
 
-def _selected(service: Object, pods: Iterable[Pod]) -> list[Pod]:
-    chosen = {"matchLabels": at(service, "spec", "selector")}
-    return [pod for pod in pods if selects(chosen, pod.labels)]
-
-
-def _unanswered(service: Object, environment: _Environment, running: Sequence[tuple[Object, Pod]]) -> str:
+def _unanswered(service: Object, environment: _Environment) -> str:
     """Why a Service has a port at which no pod answers; "" where all of them lead to one."""
     spec = mapping(at(service, "spec"))
     if spec.get("type") == "ExternalName":
         return "spec.type: 'ExternalName': it leads elsewhere"
-    chosen = [(item, pod) for item, pod in running if _selected(service, [pod])]
+    chosen = environment.selected(service)
     if not chosen:
         return f"spec.selector: {spec.get('selector')!r}: selects no pod that runs"
     for port in mappings(spec.get("ports")) or [{}]:
@@ -218,19 +245,18 @@ def _leads_nowhere(ingress: Object, answering: Mapping[str, Object]) -> str:
 
 def _lets(environment: _Environment, pod: Pod, direction: str, port: Port | None = None) -> bool:
     """Whether callers get in, or the pod gets out, at this port; without one, at any but that of the DNS."""
-    chosen = [each for each in environment.of(NETWORK_POLICY) if _is_about(mapping(at(each, "spec")), pod, direction)]
-    rules = [rule for each in chosen for rule in mappings(at(each, "spec", direction.lower()))]
+    chosen = [spec for spec in environment.policies(pod) if _is_about(spec, direction)]
+    rules = [rule for spec in chosen for rule in mappings(spec.get(direction.lower()))]
     return not chosen or any(_covers(listed(rule.get("ports")), port) for rule in rules)
 
 
-def _is_about(spec: Mapping[str, Any], pod: Pod, direction: str) -> bool:
+def _is_about(spec: Mapping[str, Any], direction: str) -> bool:
     """Without policyTypes a policy is about what comes in, and about what goes out if it has rules for that.
 
     Source: https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/
     """
     types = listed(spec.get("policyTypes")) or ["Ingress", *(["Egress"] if spec.get("egress") else [])]
-    selector = spec.get("podSelector")
-    return direction in types and (not selector or selects(selector, pod.labels))
+    return direction in types
 
 
 def _covers(ports: Sequence[Any], port: Port | None) -> bool:
@@ -268,6 +294,7 @@ class Loss:
 def lost(before: Renders, after: Renders) -> list[Loss]:
     """What served before and does not after, given the renders of the overlays by folder: one loss for each object,
     and where a workload of an app is lost, not what only led to it."""
+    before, after = _changed_environments(before, after)
     now = {(state.identity, state.what): state.fault for state in _all_states(after)}
     places = {identity(item): folder for folder, items in before.items() for item in items}
     losses: dict[str, dict[Identity, Loss]] = {}
@@ -281,11 +308,45 @@ def lost(before: Renders, after: Renders) -> list[Loss]:
     return [loss for found in losses.values() for loss in _foremost(list(found.values()))]
 
 
+def _changed_environments(before: Renders, after: Renders) -> tuple[Renders, Renders]:
+    """Nothing of one environment leads to another."""
+    folders = [folder for folder in {**before, **after} if not _serve_alike(before.get(folder), after.get(folder))]
+    changed = {_environment(folder) for folder in folders}
+    one, other = (
+        {folder: items for folder, items in renders.items() if _environment(folder) in changed}
+        for renders in (before, after)
+    )
+    return one, other
+
+
+# What a release sets, by the end of its path.
+_OF_RELEASE = re.compile(r"(\.image|\.storageUri|\.env\[MODEL_[A-Z]+\]\.value|\.annotations\.model\.mlops/[a-z-]+)\Z")
+
+
+def _serve_alike(one: Sequence[Object] | None, other: Sequence[Object] | None) -> bool:
+    """Whether two renders differ in nothing but which release they have."""
+    if one is other or one is None or other is None:
+        return one is other
+    return all(
+        _OF_RELEASE.search(each.path)
+        and all(isinstance(value, str) and not _is_none(value) for value in (each.before, each.after))
+        for each in differences(one, other)
+    )
+
+
+def _is_none(value: Any) -> bool:
+    return bool(value == release.UNRELEASED_URI or release.unreleased(value))
+
+
+def _environment(folder: str) -> str | None:
+    return folder.split("/")[1] if folder.startswith("overlays/") else None
+
+
 def _all_states(renders: Renders) -> list[State]:
     environments: dict[str, list[Object]] = {}
     for folder, items in renders.items():
-        if folder.startswith("overlays/"):
-            environments.setdefault(folder.split("/")[1], []).extend(items)
+        if environment := _environment(folder):
+            environments.setdefault(environment, []).extend(items)
     return [state for items in environments.values() for state in states(items)]
 
 
@@ -320,10 +381,11 @@ def frozen(before: Renders, after: Renders) -> list[tuple[str, Object, str]]:
 
     Source: the validation of updates in k8s.io/kubernetes/pkg/apis, and KServe's webhook of InferenceServices.
     """
-    now = {identity(item): item for items in after.values() for item in items}
+    now = {identity(item): item for folder, items in after.items() if items is not before.get(folder) for item in items}
     return [
         (folder, item, path)
         for folder, items in before.items()
+        if items is not after.get(folder)
         if not any(True for item in items for _ in _unreleased(item))
         for item in items
         if identity(item) in now

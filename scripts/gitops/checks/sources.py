@@ -3,14 +3,14 @@ and Argo CD, which checks out the branch by itself. Asked before any of them is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from gitops.checks.framework import Finding
-from gitops.manifests import closure
 from gitops.repo.git import Git
 from gitops.repo.layout import CODEOWNERS, DEPLOYED
 from gitops.repo.policy import POLICY_FILE, Policy
+from gitops.repo.snapshot import OnDisk
 
 from contract.errors import Refused
 
@@ -19,17 +19,18 @@ RULE = "sources"
 _CONVERTING = ("filter", "ident", "working-tree-encoding", "eol=crlf")
 
 
-def require(root: Path, git: Git | None = None) -> None:
+def require(files: OnDisk, git: Git | None = None) -> None:
     """Raises Refused, a line a fault; the submodules are known only of a git repository."""
-    found = [*_links(root), *_attributes(root), *_submodules(root, git)]
+    root = Path(files.root)
+    found = [*_links(root, files), *_attributes(root, files), *_submodules(root, git)]
     if found:
         raise Refused(*map(str, found))
 
 
-def require_deployed(root: Path, policy: Policy, folders: Iterable[str]) -> None:
-    """Raises Refused for what a render or the policy names beside the folders that are looked at and compared with
-    what was there before."""
-    read = {name: folder for folder in folders for name in closure.closure(root, folder)}
+def require_deployed(root: Path, policy: Policy, reads: Mapping[str, Collection[str]]) -> None:
+    """Raises Refused for what a render, by the files that it reads, or the policy names beside the folders that are
+    looked at and compared with what was there before."""
+    read = {name: folder for folder, files in reads.items() for name in files}
     outside = {name: folder for name, folder in read.items() if name.partition("/")[0] not in DEPLOYED}
     found = [
         Finding(RULE, folder, f"reads {name}, which is in none of {', '.join(DEPLOYED)}; put a copy into one of them")
@@ -46,18 +47,16 @@ def _key(root: Path, policy: Policy) -> Iterator[Finding]:
         yield Finding(RULE, path, "reached by a symbolic link; put a file in its place")
 
 
-def _links(root: Path) -> Iterator[Finding]:
+def _links(root: Path, files: OnDisk) -> Iterator[Finding]:
     """A link is read here as what it leads to, and in the history as its own few bytes."""
-    for name in (*DEPLOYED, POLICY_FILE, CODEOWNERS):
-        for path in (root / name, *(root / name).rglob("*")):
-            if path.is_symlink():
-                where = path.relative_to(root).as_posix()
-                yield Finding(RULE, where, f"a symbolic link to {path.readlink()}; put a file in its place")
+    for where in dict.fromkeys((*files.links, POLICY_FILE, CODEOWNERS)):
+        if (root / where).is_symlink():
+            yield Finding(RULE, where, f"a symbolic link to {(root / where).readlink()}; put a file in its place")
 
 
-def _attributes(root: Path) -> Iterator[Finding]:
-    files = [root / ".gitattributes", *(file for name in DEPLOYED for file in (root / name).rglob(".gitattributes"))]
-    for file in files:
+def _attributes(root: Path, files: OnDisk) -> Iterator[Finding]:
+    there = (root / path for path in files.files if path.endswith("/.gitattributes"))
+    for file in (root / ".gitattributes", *there):
         text = file.read_text(errors="surrogateescape") if file.is_file() else ""
         for number, line in enumerate(text.splitlines(), 1):
             pattern, *attributes = line.split() or [""]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 from gitops.checks import serving
-from gitops.checks.framework import Finding
+from gitops.checks.framework import Finding, Repository
 from gitops.manifests.objects import Object, identity
 from gitops.releases import effect, history, judgement, retired, state
 from gitops.releases.judgement import Place, Proposal
+from gitops.releases.release import Release
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
-from gitops.repo.policy import Policy
 from gitops.repo.snapshot import Snapshot
 
 RULES = (*judgement.RULES, "removal", "immutable")
@@ -21,10 +21,11 @@ Renders = Mapping[str, Sequence[Object]]
 Show = Callable[[str], bytes | None]
 
 
-def check(git: Git, base: str, root: Path, policy: Policy, before: Renders, after: Renders) -> list[Finding]:
-    """The findings for the working tree at `root` against the commit `base`, given the renders of both by folder and
-    the policy of the working tree. Everything is judged by the policy of `base`."""
-    faults = judgement.judge(proposal(git, base, root, policy, before, after))
+def check(git: Git, base: str, paths: Sequence[str], repository: Repository, before: Renders) -> list[Finding]:
+    """The findings for a working tree against the commit `base` and its renders by folder, given the files that differ.
+    Everything is judged by the policy of `base`."""
+    root, after = repository.root, repository.renders
+    faults = judgement.judge(proposal(git, base, paths, repository, before))
     return [
         *(Finding(fault.rule, fault.where, fault.message) for fault in faults),
         *_removals(git, base, root, before, after),
@@ -32,22 +33,44 @@ def check(git: Git, base: str, root: Path, policy: Policy, before: Renders, afte
     ]
 
 
-def proposal(git: Git, base: str, root: Path, policy: Policy, before: Renders, after: Renders) -> Proposal:
+def proposal(git: Git, base: str, paths: Sequence[str], repository: Repository, before: Renders) -> Proposal:
     """The change as data."""
-    paths = git.changed(base)
-    here, there = Snapshot(root), snapshot.at(git, base)
+    policy, after = repository.policy, repository.renders
+    here, there = Snapshot(repository.root), snapshot.at(git, base)
     # What did not change is read from the working tree, and not by a process a file.
     old = _unless(set(paths), here.read, there.read)
-
+    introduced = history.introduced(git, base, "HEAD")
+    environments = dict.fromkeys([*there.policy.environments, *policy.environments])
+    places = _touched(paths, before, after, introduced, environments)
+    # All releases of a version name one manifest, and what did not change names it there too.
+    files = repository.files.regular()
+    head = state.of(here.read, _there(files, places), _images(after))
+    versions = {item.version for item in head.released().values()}
+    places |= history.naming(there, versions)
     return Proposal(
         there.policy,
-        state.of(old, _places(there), _images(before), readable=True),
-        state.of(here.read, _places(here), _images(after)),
+        state.of(old, _there(there.deployed(), places), _images(before), readable=True),
+        state.of(here.read, _there(files, places), _images(after)),
         cache(history.Ran(git, base, there.policy.environments)),
-        history.introduced(git, base, "HEAD"),
+        introduced,
         paths,
         policy,
     )
+
+
+def _touched(
+    paths: Iterable[str],
+    before: Renders,
+    after: Renders,
+    introduced: Iterable[tuple[str, Release]],
+    environments: Iterable[str],
+) -> set[Place]:
+    """Where a change can have changed what runs, and the same apps in all environments, through which it comes."""
+    folders = {folder for folder in {**before, **after} if before.get(folder) is not after.get(folder)}
+    found = {place for path in paths if (place := layout.place(path))}
+    found |= {place for folder in folders if (place := layout.place(f"{folder}/"))}
+    found |= {(item.app, item.environment) for _, item in introduced}
+    return {(app, environment) for app, _ in found for environment in environments} | found
 
 
 def _unless(changed: set[str], here: Show, there: Show) -> Show:
@@ -58,8 +81,9 @@ def _images(renders: Renders) -> Callable[[Place], frozenset[str]]:
     return lambda place: effect.images(renders.get(layout.overlay(*place), []))
 
 
-def _places(tree: Snapshot) -> list[Place]:
-    found = dict.fromkeys(filter(None, map(layout.place, tree.files("overlays"))))
+def _there(files: Iterable[str], places: Collection[Place]) -> list[Place]:
+    """Those of these places of apps at which there is a file."""
+    found = set(filter(None, map(layout.place, files))).intersection(places)
     return [place for place in found if place[0] not in layout.OF_ENVIRONMENT]
 
 

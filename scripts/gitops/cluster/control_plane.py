@@ -378,7 +378,7 @@ class ControlPlane:
         git.fetch(publish.REMOTE, publish.BRANCH)
         with snapshot.at(git, f"refs/remotes/{publish.REMOTE}/{publish.BRANCH}").exported() as tree:
             kube.apply_all(self.cluster, installed.policies(tree))
-            kube.apply_all(self.cluster, kustomize.objects(kustomize.build(tree, layout.ARGOCD)))
+            kube.apply_all(self.cluster, kustomize.rendered(tree, layout.ARGOCD))
 
 
 def require_programs() -> None:

@@ -23,7 +23,7 @@ def kserve(address: str, authority: bytes) -> list[Object]:
     whose certificate is by this authority. Nothing here routes requests, so it makes no Ingress."""
     files = tools.KSERVE.files
     objects = []
-    for item in kustomize.objects(kustomize.build(files, "config/overlays/standalone/kserve")):
+    for item in kustomize.rendered(files, "config/overlays/standalone/kserve"):
         if item["kind"] in ("Certificate", "Issuer", "Deployment"):
             continue
         for webhook in item.get("webhooks", ()):
@@ -54,8 +54,8 @@ def argocd() -> list[Object]:
     files = tools.ARGOCD.files / "manifests"
     objects = [yaml.safe_load(file.read_text()) for file in sorted((files / "crds").glob("*-crd.yaml"))]
     objects.append({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "argocd"}})
-    allowed = [item for item in kustomize.objects(kustomize.build(files, "cluster-install")) if item["kind"] in _ALLOWS]
-    for item in [*kustomize.objects(kustomize.build(files, "base/config")), *allowed]:
+    allowed = [item for item in kustomize.rendered(files, "cluster-install") if item["kind"] in _ALLOWS]
+    for item in [*kustomize.rendered(files, "base/config"), *allowed]:
         if not item["kind"].startswith("Cluster"):
             item["metadata"]["namespace"] = "argocd"
         if item["metadata"]["name"] == "argocd-cm":
@@ -67,7 +67,7 @@ def argocd() -> list[Object]:
 def policies(root: Path) -> list[Object]:
     """What a cluster of this repository refuses, verifies and tells Argo CD by itself: argocd/platform/ without its
     add-ons, and the settings that Argo CD would give itself."""
-    objects = kustomize.objects(kustomize.build(root, layout.PLATFORM))
+    objects = kustomize.rendered(root, layout.PLATFORM)
     return [settings(root), *(item for item in objects if item["kind"] != "Application")]
 
 

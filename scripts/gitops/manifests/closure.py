@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,14 +28,26 @@ _GENERATED = ("configMapGenerator", "secretGenerator")
 
 class Files(Protocol):
     """Where the files of a repository are: in a folder, or in a commit of which no copy was made. Paths are absolute,
-    below `root`."""
+    below `root`. `steps` has what was found of folders, for as long as their files stay as they are."""
 
     @property
     def root(self) -> str: ...
+    @property
+    def steps(self) -> dict[str, Step | None]: ...
     def isdir(self, path: str) -> bool: ...
     def isfile(self, path: str) -> bool: ...
     def realpath(self, path: str) -> str: ...
     def read(self, path: str) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one kustomization names: files, relative to `root`, and folders. None in `steps` is a folder without one."""
+
+    name: str
+    documents: Any
+    files: dict[str, None]
+    folders: dict[str, None]
 
 
 class Searched(Files, Protocol):
@@ -50,6 +63,7 @@ class Searched(Files, Protocol):
 class _Folder:
     def __init__(self, root: Path) -> None:
         self.root = str(root.resolve())
+        self.steps: dict[str, Step | None] = {}
 
     def isdir(self, path: str) -> bool:
         return os.path.isdir(path)
@@ -80,29 +94,42 @@ def closure(root: Path | Files, folder: str) -> set[str]:
 def _sources(files: Files, folder: str) -> dict[str, Any]:
     """The files of a closure, each kustomization among them with its documents, the others with None."""
     found: dict[str, Any] = {}
-    _collect(files, files.realpath(os.path.join(files.root, folder)), found)
+    _collect(files, files.realpath(os.path.join(files.root, folder)), found, set())
     return found
 
 
-def _collect(files: Files, folder: str, found: dict[str, Any]) -> None:
-    file = os.path.join(folder, KUSTOMIZATION)
-    name = os.path.relpath(file, files.root)
-    if name in found or not files.isfile(file):
+def _collect(files: Files, folder: str, found: dict[str, Any], seen: set[str]) -> None:
+    if folder in seen:
         return
-    text = files.read(file)
+    seen.add(folder)
+    if folder not in files.steps:
+        files.steps[folder] = _step(files, folder)
+    if step := files.steps[folder]:
+        found |= dict.fromkeys(file for file in step.files if file not in found)
+        found[step.name] = step.documents
+        for inner in step.folders:
+            _collect(files, inner, found, seen)
+
+
+def _step(files: Files, folder: str) -> Step | None:
+    file = os.path.join(folder, KUSTOMIZATION)
+    if not files.isfile(file):
+        return None
+    name, text = os.path.relpath(file, files.root), files.read(file)
     try:
-        found[name] = _documents(text)
+        step = Step(name, _documents(text), {}, {})
     except yaml.YAMLError as error:
         raise Refused(f"{name}: {fault(error)}") from None
-    _follow(files, folder, _words(text), found)
+    _follow(files, folder, _words(text), step)
+    return step
 
 
-def _follow(files: Files, folder: str, words: Iterable[str], found: dict[str, Any]) -> None:
+def _follow(files: Files, folder: str, words: Iterable[str], step: Step) -> None:
     root = files.root
     for word in words:
         if "\n" in word:  # an inline patch, or an inline transformer that names a file
             with contextlib.suppress(yaml.YAMLError):  # kustomize refuses it, if it is of any matter
-                _follow(files, folder, _words(word.encode()), found)
+                _follow(files, folder, _words(word.encode()), step)
             continue
         for candidate in {word, word.rpartition("=")[2]} - {"", "."}:
             path = os.path.normpath(os.path.join(folder, candidate))
@@ -112,14 +139,14 @@ def _follow(files: Files, folder: str, words: Iterable[str], found: dict[str, An
             if not real.startswith(f"{root}/"):
                 continue
             if path != real:
-                found[os.path.relpath(path, root)] = None  # a link is a file of the repository too
+                step.files[os.path.relpath(path, root)] = None  # a link is a file of the repository too
             if files.isdir(real):
-                _collect(files, real, found)
-            elif (name := real[len(root) + 1 :]) not in found:
-                found[name] = None
+                step.folders[real] = None
+            elif (name := real[len(root) + 1 :]) not in step.files:
+                step.files[name] = None
                 if b"builtin" in (text := files.read(real)):  # a transformer in a file of its own may name more
                     with contextlib.suppress(yaml.YAMLError):
-                        _follow(files, folder, _words(text), found)
+                        _follow(files, folder, _words(text), step)
 
 
 @cache
@@ -143,18 +170,18 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(item)
 
 
-def foreign(root: Path, folder: str) -> list[str]:
+def foreign(root: Path | Files, folder: str) -> list[str]:
     """A line for everything that the kustomizations of a render name and that is not in this repository.
 
     Kustomize would fetch some of it from the network, where no commit and no check reaches.
     """
-    faults = []
-    for name, text in _sources(_Folder(root), folder).items():
+    faults, files = [], _files(root)
+    for name, text in _sources(files, folder).items():
         for field, word in _named(text):
-            path = ((root / name).parent / word).resolve()
+            path = files.realpath(os.path.normpath(os.path.join(files.root, os.path.dirname(name), word)))
             wanted = "file" if field in _PLUGINS else f"file, or folder with a {KUSTOMIZATION},"
-            if root in path.parents and (
-                path.is_file() or (field not in _PLUGINS and (path / KUSTOMIZATION).is_file())
+            if path.startswith(f"{files.root}/") and (
+                files.isfile(path) or (field not in _PLUGINS and files.isfile(os.path.join(path, KUSTOMIZATION)))
             ):
                 continue
             faults.append(f"{name}: {field}: {word!r}: no {wanted} of this repository; nothing else would be checked")

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from gitops.manifests import closure
-from gitops.manifests.closure import LOADER
+from gitops.manifests.closure import LOADER, Files
 from gitops.manifests.objects import Object
 from gitops.programs import manifests
 
 from contract.errors import Refused
 
+T = TypeVar("T")
 # Kustomize leaves `=` and `<<` unquoted where they are values. They are strings, whatever PyYAML makes of them.
 _RENDERED: Any = type("Rendered", (LOADER,), {
     "yaml_implicit_resolvers": {
@@ -30,14 +32,24 @@ _RENDERED: Any = type("Rendered", (LOADER,), {
 
 def build(root: Path, folder: str) -> str:
     """What plain `kustomize build FOLDER` prints, run from `root`. Raises Refused with kustomize's words."""
+    return str(_ask(root, folder, parsed=False)["output"])
+
+
+def rendered(root: Path, folder: str, files: Files | None = None) -> list[Object]:
+    """The objects that it prints, without a detour over their text; `files` has what is known of those of `root`.
+    Raises Refused with kustomize's words."""
+    return [item for item in _ask(root, folder, files, parsed=True)["parsed"] or [] if item]
+
+
+def _ask(root: Path, folder: str, files: Files | None = None, *, parsed: bool) -> dict[str, Any]:
     root = root.resolve()
-    if faults := closure.foreign(root, folder):
+    if faults := closure.foreign(files or root, folder):
         raise Refused(*faults)
-    done = manifests.ask({"root": str(root), "folder": folder})
+    done = manifests.ask({"root": str(root), "folder": folder, "parsed": parsed})
     if done["failed"]:
         # Of files that are not YAML kustomize does not name the place.
         raise Refused(*(_not_yaml(root, folder) or [f"{folder}: {line}" for line in _said(done["words"], root)]))
-    return str(done["output"])
+    return done
 
 
 _FROM = re.compile(
@@ -65,35 +77,77 @@ def _not_yaml(root: Path, folder: str) -> list[str]:
 
 
 def build_all(root: Path, folders: Iterable[str]) -> dict[str, str]:
-    """The renders of several folders, side by side. Raises Refused with the faults of all of them."""
+    """The texts of several folders, rendered side by side. Raises Refused with the faults of all of them."""
+    return _all(build, root, folders)
+
+
+def rendered_all(root: Path, folders: Iterable[str], files: Files | None = None) -> dict[str, list[Object]]:
+    """The objects of several folders, rendered side by side. Raises Refused with the faults of all of them."""
+    return _all(partial(rendered, files=files), root, folders)
+
+
+def those_that_render(root: Path, folders: Iterable[str]) -> dict[str, list[Object]]:
+    """The objects of each folder that renders."""
+    found = _each(rendered, root, folders)
+    return {folder: item for folder, item in found.items() if not isinstance(item, Refused)}
+
+
+def _all(render: Callable[[Path, str], T], root: Path, folders: Iterable[str]) -> dict[str, T]:
+    found = _each(render, root, folders)
+    faults = [line for item in found.values() if isinstance(item, Refused) for line in item.lines]
+    if faults:
+        raise Refused(*dict.fromkeys(faults))  # what several folders share has the same fault in each
+    return {folder: item for folder, item in found.items() if not isinstance(item, Refused)}
+
+
+def _each(render: Callable[[Path, str], T], root: Path, folders: Iterable[str]) -> dict[str, T | Refused]:
+    """What each folder renders, or why it does not."""
     listed = list(folders)
-    faults: list[str] = []
-    renders: dict[str, str] = {}
     # Where there are few, one process has rendered them before a second one is there.
     processes = os.cpu_count() if len(listed) > 6 else 1
     with ThreadPoolExecutor(processes) as pool:
-        for folder, future in [(folder, pool.submit(build, root, folder)) for folder in listed]:
-            try:
-                renders[folder] = future.result()
-            except Refused as refused:
-                faults += refused.lines
-    if faults:
-        raise Refused(*dict.fromkeys(faults))  # what several folders share has the same fault in each
-    return renders
+        return dict(zip(listed, pool.map(lambda folder: _or_reason(render, root, folder), listed), strict=True))
 
 
-def once(root: Path, folder: str) -> list[Object]:
-    """The objects of a render, remembered while the files that it reads have the same bytes. Raises Refused, and
-    OSError for a file that cannot be read."""
-    files = sorted(closure.closure(root, folder))
-    return _remembered(root, folder, tuple((root / file).read_bytes() for file in files))
+def _or_reason(render: Callable[[Path, str], T], root: Path, folder: str) -> T | Refused:
+    try:
+        return render(root, folder)
+    except Refused as refused:
+        return refused
 
 
-@cache
-def _remembered(root: Path, folder: str, sources: tuple[bytes, ...]) -> list[Object]:
-    return objects(build(root, folder))
+_once: dict[str, list[Object]] = {}
+
+
+def once(files: Files, folders: Iterable[str]) -> dict[str, list[Object] | Refused]:
+    """The objects of each folder, or why it does not render, remembered while the files that it reads have the same
+    bytes."""
+    found: dict[str, list[Object] | Refused] = {}
+    keys: dict[str, str] = {}
+    for folder in folders:
+        try:
+            keys[folder] = key(files, folder)
+        except Refused as refused:
+            found[folder] = refused
+    missing = [folder for folder, name in keys.items() if name not in _once]
+    new = _each(partial(rendered, files=files), Path(files.root), missing)
+    _once.update((keys[folder], item) for folder, item in new.items() if not isinstance(item, Refused))
+    return found | {folder: new[folder] if folder in new else _once[name] for folder, name in keys.items()}
+
+
+def key(files: Files, folder: str) -> str:
+    """The SHA-256, in hex digits, of all that decides a render: the program, the folder, and each file that is read.
+    Raises Refused for a file that cannot be read."""
+    digest = hashlib.sha256(f"{manifests.built().name}\n{folder}\n".encode(errors="surrogateescape"))
+    for name in sorted(closure.closure(files, folder)):
+        try:
+            text = files.read(f"{files.root}/{name}")
+        except OSError as error:
+            raise Refused(f"{name}: {error.strerror}") from None
+        digest.update(f"{name}\n{len(text)}\n".encode(errors="surrogateescape") + text)
+    return digest.hexdigest()
 
 
 def objects(render: str) -> list[Object]:
-    """The objects of a render."""
+    """The objects of a text in the form of a render."""
     return [document for document in yaml.load_all(render, _RENDERED) if document]

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 Object = dict[str, Any]
+T = TypeVar("T")
 KUSTOMIZATION = "kustomization.yaml"
 
 
@@ -129,3 +130,21 @@ def selects(selector: Any, labels: Mapping[str, Any]) -> bool:
     if any(labels.get(key) != value for key, value in wanted.items()):
         return False
     return all(matches(expression, labels) for expression in expressions)
+
+
+class Labelled(Generic[T]):
+    """Things with labels, so many that a selector had better not be compared with each of them."""
+
+    def __init__(self, things: Iterable[tuple[Mapping[str, Any], T]]) -> None:
+        self._things = list(things)
+        self._having: dict[tuple[str, str], list[int]] = {}
+        for number, (labels, _) in enumerate(self._things):
+            for key, value in labels.items():
+                if isinstance(value, str):
+                    self._having.setdefault((key, value), []).append(number)
+
+    def selected(self, selector: Any) -> list[T]:
+        """Those that a label selector selects, in their order."""
+        wanted = [pair for pair in mapping(at(selector, "matchLabels")).items() if isinstance(pair[1], str)]
+        having = min((self._having.get(pair, []) for pair in wanted), key=len, default=range(len(self._things)))
+        return [thing for labels, thing in map(self._things.__getitem__, having) if selects(selector, labels)]

@@ -70,10 +70,11 @@ def _copied(data: Any) -> Any:
     return [_copied(item) for item in data] if isinstance(data, list) else data
 
 
-# What a text without these has is the same to every version of YAML: no anchors, aliases, tags, tabs, block scalars,
-# directives, documents or merges.
-_SPECIAL = re.compile(r"[&*!|>\t\\]|^(---|\.\.\.|%)|<<|\?(\s|\Z)|[^\n\x20-\x7e]", re.MULTILINE)
+# What a text without these has is the same to every version of YAML: no anchors, aliases, tags, tabs, directives,
+# documents or merges, and of block scalars those that are written as most are.
+_SPECIAL = re.compile(r"[&*!>\t\\]|\|(?!-?\n *[^ \n])|^(---|\.\.\.|%)|<<|\?(\s|\Z)|[^\n\x20-\x7e]", re.MULTILINE)
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+_FIGURES = re.compile(r"[-+]?0[xob][0-9a-f_]+|[-+.:0-9e_]+", re.IGNORECASE)
 _STRING, _INTEGER = "tag:yaml.org,2002:str", "tag:yaml.org,2002:int"
 _C_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UNCLEAR = "\0"
@@ -96,7 +97,7 @@ class _Unclear(Exception):
 
 
 def _data(node: Any) -> Any:
-    if isinstance(node, yaml.ScalarNode) and node.tag == _STRING and (node.style or not _OTHER.fullmatch(node.value)):
+    if isinstance(node, yaml.ScalarNode) and node.tag == _STRING and (node.style or not _otherwise(node.value)):
         return node.value
     if isinstance(node, yaml.ScalarNode) and node.tag == _INTEGER and _NUMBER.fullmatch(node.value):
         return int(node.value)
@@ -107,6 +108,11 @@ def _data(node: Any) -> Any:
         if len(found) == len(node.value) and all(isinstance(key, str) for key in found):
             return found
     raise _Unclear
+
+
+def _otherwise(plain: str) -> bool:
+    """Whether some version of YAML may take a plain scalar for something else than a string."""
+    return bool(_OTHER.fullmatch(plain) or _FIGURES.fullmatch(plain))
 
 
 def _walk(data: Any, path: Path) -> str | None:

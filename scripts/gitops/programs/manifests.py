@@ -63,14 +63,19 @@ class _Process:
 
 def ask(question: dict[str, Any]) -> dict[str, Any]:
     """The answer of tools/manifests/main.go, which has the form of both. Raises Refused if there is none."""
-    try:
-        program = tools.MANIFESTS.require()
-    except tools.ToolError as error:
-        raise Refused(str(error)) from None
+    program = built()
     process = _waiting(program) or _Process(program)
     answer = process.ask(question)
     _idle.setdefault(program, []).append(process)
     return answer
+
+
+def built() -> Path:
+    """The program; its name tells its sources from others. Raises Refused if it is not there."""
+    try:
+        return tools.MANIFESTS.require()
+    except tools.ToolError as error:
+        raise Refused(str(error)) from None
 
 
 def _waiting(program: Path) -> _Process | None:

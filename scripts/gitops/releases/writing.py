@@ -77,8 +77,7 @@ class Tree:
         missing = [folder for folder in asked if folder not in self._rendered]
         if there := self._source.commit:
             there.write(self.root, set().union(*(closure.closure(there, folder) for folder in missing)))
-        new = kustomize.build_all(self.root, missing)
-        self._rendered |= {folder: kustomize.objects(text) for folder, text in new.items()}
+        self._rendered |= kustomize.rendered_all(self.root, missing)
         return {folder: self._rendered[folder] for folder in asked}
 
     def readers(self, changed: Collection[str]) -> list[str]:
@@ -212,7 +211,7 @@ def _apply(tree: Tree, releases: Sequence[Release]) -> tuple[dict[str, bytes], s
     before = tree.render(readers)
     for file, data in changed.items():
         (tree.root / file).write_bytes(data)
-    after = {folder: kustomize.objects(text) for folder, text in kustomize.build_all(tree.root, readers).items()}
+    after = kustomize.rendered_all(tree.root, readers)
     for folder, now in after.items():
         mine = effects.get(folder, [])
         require_only(folder, differences(before[folder], now), mine)

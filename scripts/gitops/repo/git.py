@@ -166,6 +166,10 @@ class Git:
         rows = [(*meta.split(), path) for meta, _, path in (row.partition("\t") for row in listed.split("\0")) if path]
         return [(mode, blob, path) for mode, kind, blob, path in rows if kind == "blob"]
 
+    def trees(self, rev: str, *paths: str) -> list[str]:
+        """What a commit has at these paths, a line each with its mode and its id."""
+        return self.text("ls-tree", rev, "--", *paths).splitlines()
+
     def mentioning(self, rev: str, words: Sequence[bytes], *paths: str) -> list[str]:
         """The files of a commit under `paths` whose bytes have one of the words."""
         asked = [part for word in words for part in ("-e", os.fsdecode(word))]
@@ -193,7 +197,8 @@ class Git:
 
     def is_committed(self, *paths: str) -> bool:
         """Whether everything under `paths` is as HEAD has it, and nothing else is there, be it ignored or not."""
-        return not self.dirty(*paths) and not self.text("ls-files", "--others", "-z", "--", *paths)
+        asked = ("--porcelain=v1", "-z", "--untracked-files=all", "--ignored=matching", "--no-renames")
+        return not self.text("status", *asked, "--", *paths)
 
     def require_clean(self, *paths: str) -> None:
         """Raises Refused while there are uncommitted changes under `paths`: what is made now would be without them."""

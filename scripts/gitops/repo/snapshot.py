@@ -1,16 +1,17 @@
 """The files of the repository at a commit, or as they are in the working tree."""
 
 # As in closure.py.
-# ruff: noqa: PTH119, PTH120
+# ruff: noqa: PTH112, PTH113, PTH119, PTH120
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from gitops.manifests import closure
@@ -66,7 +67,9 @@ class Snapshot:
 
     def deployed(self) -> Collection[str]:
         """The paths of all files of what is deployed."""
-        return self.commit.files if self.commit else set(self.files(*DEPLOYED))
+        if self.commit:
+            return self.commit.files
+        return set(self.files(*DEPLOYED)) if self.rev else set(OnDisk(self.root).regular())
 
     @contextmanager
     def copied(self, folders: Iterable[str]) -> Iterator[Path]:
@@ -110,6 +113,63 @@ class Snapshot:
             yield tree
 
 
+class OnDisk:
+    """The files of a folder, of which those that are deployed are listed once, and each is read once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = str(root.resolve())
+        self.files: list[str] = []
+        """The paths, in the repository, of all that is deployed and no folder, as `git ls-files` lists it."""
+        self.links: list[str] = []
+        self.steps: dict[str, closure.Step | None] = {}
+        self._files, self._folders = set[str](), set[str]()
+        self._read: dict[str, bytes] = {}
+        for name in DEPLOYED:
+            if (root / name).is_symlink():
+                self.links.append(name)
+            elif (root / name).is_dir():
+                self._list(f"{self.root}/{name}", name)
+            elif (root / name).exists():
+                self.files.append(name)
+
+    def _list(self, folder: str, name: str) -> None:
+        self._folders.add(folder)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                path = f"{name}/{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    self._list(entry.path, path)
+                    continue
+                self.files.append(path)
+                if entry.is_symlink():
+                    self.links.append(path)
+                elif entry.is_file():
+                    self._files.add(entry.path)
+
+    def regular(self) -> Collection[str]:
+        """Those of `files` that have bytes, links to such included."""
+        if not self.links:
+            return [path[len(self.root) + 1 :] for path in self._files]
+        return [path for path in self.files if os.path.isfile(f"{self.root}/{path}")]
+
+    def _is_listed(self, path: str) -> bool:
+        return not self.links and path[len(self.root) + 1 :].partition("/")[0] in DEPLOYED
+
+    def isfile(self, path: str) -> bool:
+        return path in self._files if self._is_listed(path) else os.path.isfile(path)
+
+    def isdir(self, path: str) -> bool:
+        return path in self._folders if self._is_listed(path) else os.path.isdir(path)
+
+    def realpath(self, path: str) -> str:
+        return path if self._is_listed(path) else os.path.realpath(path)
+
+    def read(self, path: str) -> bytes:
+        if path not in self._read:
+            self._read[path] = Path(path).read_bytes()
+        return self._read[path]
+
+
 class InCommit:
     """The deployed files of a commit, those of a folder read together when the first of them is."""
 
@@ -117,6 +177,7 @@ class InCommit:
 
     def __init__(self, git: Git, rev: str) -> None:
         self._git, self._rev = git, rev
+        self.steps: dict[str, closure.Step | None] = {}
         entries = git.entries(rev, *DEPLOYED)
         self.links = any(mode == "120000" for mode, _, _ in entries)
         self._ids = {f"{self.root}/{path}": blob for _, blob, path in entries}
@@ -149,6 +210,11 @@ class InCommit:
             self._read |= {name: blobs[self._ids[name]] for name in beside}
         return self._read[path]
 
+    def read_all(self) -> None:
+        """Reads what has not been read, by one process."""
+        blobs = self._git.blobs(self._ids.values())
+        self._read = {path: blobs[blob] for path, blob in self._ids.items()}
+
     def get(self, path: str) -> bytes | None:
         """The bytes of a file by its path in the repository, if any."""
         return self.read(f"{self.root}/{path}") if path in self.files else None
@@ -171,4 +237,13 @@ class InCommit:
 
 def at(git: Git, rev: str | None) -> Snapshot:
     """The files of a commit, or (None) of the working tree."""
-    return Snapshot(git.root, git, rev)
+    return _commit(git, rev) if rev and _ID.fullmatch(rev) else Snapshot(git.root, git, rev)
+
+
+_ID = re.compile("[0-9a-f]{40}([0-9a-f]{24})?")
+
+
+@lru_cache(maxsize=8)
+def _commit(git: Git, commit: str) -> Snapshot:
+    # It is asked for again and again, and what it lists and reads stays as it is.
+    return Snapshot(git.root, git, commit)

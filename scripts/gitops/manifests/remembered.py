@@ -1,0 +1,69 @@
+"""What was made of sources before, kept outside the checkout under the SHA-256 of all that decides it.
+
+Each entry has a SHA-256 of its own as well: what is half written, altered or another entry's is as good as not there.
+So is a file that is no database, or that cannot be written. Whoever can write it can write the programs beside it too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gitops.programs import tools
+
+KEPT = 30_000
+"""The entries that are kept, of which those of a fleet of a thousand apps are one in ten."""
+_AT_ONCE = 500
+_TABLE = "CREATE TABLE IF NOT EXISTS kept (number INTEGER PRIMARY KEY, name TEXT UNIQUE, sum TEXT, text TEXT)"
+
+
+def file() -> Path:
+    return tools.cache() / "renders.sqlite"
+
+
+def get(names: Sequence[str]) -> dict[str, Any]:
+    """Those of the entries that are there, by their names, which are SHA-256s in hex digits."""
+    found: dict[str, Any] = {}
+    with _database() as database:
+        for start in range(0, len(names), _AT_ONCE):
+            some = names[start : start + _AT_ONCE]
+            asked = f"SELECT name, sum, text FROM kept WHERE name IN ({', '.join('?' * len(some))})"
+            for name, digest, text in database.execute(asked, some):
+                if digest == _sum(name, text):
+                    found[name] = json.loads(text)
+    return found
+
+
+def put(entries: Mapping[str, Any]) -> None:
+    """Keeps values of JSON, in the place of the oldest."""
+    if not entries:
+        return
+    texts = {name: json.dumps(value) for name, value in entries.items()}
+    with _database() as database, database:
+        rows = [(name, _sum(name, text), text) for name, text in texts.items()]
+        database.executemany("INSERT OR REPLACE INTO kept (name, sum, text) VALUES (?, ?, ?)", rows)
+        database.execute("DELETE FROM kept WHERE number <= (SELECT max(number) FROM kept) - ?", (KEPT,))
+
+
+def _sum(name: str, text: str) -> str:
+    return hashlib.sha256(f"{name}\n{text}".encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _database() -> Iterator[sqlite3.Connection]:
+    try:
+        with contextlib.closing(sqlite3.connect(file())) as database:
+            # What a crash of the machine breaks is found broken.
+            database.execute("PRAGMA synchronous = OFF")
+            database.execute(_TABLE)
+            yield database
+    except sqlite3.OperationalError:  # another process is at it for long, or it cannot be written
+        pass
+    except (sqlite3.DatabaseError, TypeError, ValueError):
+        with contextlib.suppress(OSError):
+            file().unlink()
