@@ -24,6 +24,7 @@ from gitops.models import store
 from gitops.models.s3 import Store
 from gitops.models.signing import Signer
 from gitops.releases import effect, hold, release, release_file, writing
+from gitops.releases.history import Ran
 from gitops.releases.release import Release, Target
 from gitops.releases.writing import Tree
 from gitops.repo import layout, publish
@@ -88,6 +89,7 @@ def bump(args: argparse.Namespace) -> None:
     git = Git(args.root)
     git.require_full_history()
     asked = _requests(args)
+    apps = [request.target.app for request in asked]
     committing = args.commit or args.push
     if args.push:
         publish.require_remote(git)
@@ -98,7 +100,7 @@ def bump(args: argparse.Namespace) -> None:
     # The change, and the commit that it was checked against.
     checked: list[tuple[writing.Change, str]] = []
 
-    def wanted(tree: Tree, _: str) -> list[Release]:
+    def wanted(tree: Tree, _: Ran) -> list[Release]:
         requests = asked or _without_new_image(tree, parse_uri(args.model_uri))
         current = {request: tree.release(request.target) for request in requests}
         tree.render(layout.overlay(now.app, now.environment) for now in current.values())  # side by side
@@ -119,7 +121,7 @@ def bump(args: argparse.Namespace) -> None:
 
     def build(base: str) -> str | None:
         if not checked or not writing.stands(git, *checked[0], base):
-            checked[:] = [(writing.prepare(git, base, wanted), base)]
+            checked[:] = [(writing.prepare(git, base, wanted, apps), base)]
         change = checked[0][0]
         if args.dry_run:
             return None
@@ -132,7 +134,7 @@ def bump(args: argparse.Namespace) -> None:
         commit = publish.publish(git, build, push=args.push)
         changed = checked[0][0].releases
     else:
-        change = writing.prepare(git, None, wanted)
+        change = writing.prepare(git, None, wanted, apps)
         changed = change.releases
         if not args.dry_run:
             writing.write_files(git, change.files)

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from gitops import cli
 from gitops.releases import hold, release, verification, writing
+from gitops.releases.history import Ran
 from gitops.releases.release import Release, Target
 from gitops.releases.writing import Tree
 from gitops.repo import layout, publish
@@ -42,12 +43,12 @@ def promote(args: argparse.Namespace) -> None:
     apps = list(dict.fromkeys(args.app))
     old_form: list[Release] = []
 
-    def wanted(tree: Tree, _: str) -> list[Release]:
+    def wanted(tree: Tree, _: Ran) -> list[Release]:
         carried = [_carried(tree, Target(app, args.to, args.canary)) for app in apps]
         old_form[:] = [source for source, _ in carried if source.manifest is None]
         return [new for _, new in carried]
 
-    change = writing.prepare(git, base, wanted)
+    change = writing.prepare(git, base, wanted, apps)
     releases = change.releases
     branch = branch_name(args.to, releases) if releases else None
     diff = ""

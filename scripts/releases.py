@@ -29,7 +29,7 @@ def show(args: argparse.Namespace) -> None:
     git = Git(args.root)
     git.require_full_history()
     tip = publish.tip(git)
-    items = history.all_at(git, tip, _chosen(history.places_at(git, tip), args))
+    items = history.all_at(git, tip, _chosen(history.files_at(git, tip), args))
     rows = [
         vars(item) | {"since": since.date if item.released else None, "commit": since.commit, "by": since.author}
         for item, since in zip(items, history.since(git, tip, items), strict=True)
@@ -53,13 +53,13 @@ def show(args: argparse.Namespace) -> None:
     cli.say(f"according to {publish.BRANCH} at {tip[:12]}")
 
 
-def _chosen(listed: Sequence[Place], args: argparse.Namespace) -> Sequence[Place]:
-    """The places that were asked for. Raises Refused when a name fits none of those that are left."""
+def _chosen(listed: Sequence[tuple[Place, str]], args: argparse.Namespace) -> Sequence[tuple[Place, str]]:
+    """The places that were asked for, with their files. Raises Refused when a name fits none of those that are left."""
     for option, field, name in (("--env", 1, args.env), ("--app", 0, args.app)):
-        known = dict.fromkeys(place[field] for place in listed)
+        known = dict.fromkeys(place[field] for place, _ in listed)
         if name is not None and name not in known:
             raise Refused(f"{option} {name}: nothing of that name on {publish.BRANCH}; there is {', '.join(known)}")
-        listed = [place for place in listed if name in (None, place[field])]
+        listed = [(place, file) for place, file in listed if name in (None, place[field])]
     return listed
 
 

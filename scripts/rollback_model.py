@@ -17,7 +17,8 @@ from collections.abc import Container, Sequence
 from dataclasses import replace
 
 from gitops import cli
-from gitops.releases import history, hold, release, release_file, verification, withdrawn, writing
+from gitops.releases import hold, release, release_file, verification, withdrawn, writing
+from gitops.releases.history import Ran
 from gitops.releases.hold import Hold
 from gitops.releases.release import Release, Target
 from gitops.releases.writing import Tree
@@ -50,7 +51,7 @@ def roll_back(args: argparse.Namespace) -> None:
     restored: list[Release] = []
     old_form: list[Release] = []
 
-    def wanted(tree: Tree, history: str) -> list[Release]:
+    def wanted(tree: Tree, ran: Ran) -> list[Release]:
         now = tree.release(_target(args))
         if not first_seen:
             first_seen.append(now)
@@ -58,7 +59,7 @@ def roll_back(args: argparse.Namespace) -> None:
             raise Refused(
                 f"{now.file}: changed meanwhile, to {now.version}; look at that release, then run the command again"
             )
-        chosen = earlier(git, history, now, args.to, tree.withdrawn)
+        chosen = earlier(ran, now, args.to, tree.withdrawn)
         _, manifest = verification.verify_release(chosen, tree.signer)
         if now.manifest is None and now.file != layout.release_paths(now.app, now.environment)[0]:
             # No command can add the replacement that images of the old form lack, and what ran there may run again.
@@ -70,7 +71,7 @@ def roll_back(args: argparse.Namespace) -> None:
         if done_already(git, base, args):
             return base
         held = hold.write(args.app, args.env, Hold(_reason(args), *git.author()))
-        change = writing.prepare(git, base, wanted, {(args.app, args.env): held})
+        change = writing.prepare(git, base, wanted, [args.app], {(args.app, args.env): held})
         restored[:] = change.releases
         if args.dry_run:
             return None
@@ -110,10 +111,10 @@ def done_already(git: Git, base: str, args: argparse.Namespace) -> bool:
     return found is not None and release_file.read(found[1], _target(args), found[0]).version == args.to
 
 
-def earlier(git: Git, rev: str, now: Release, version: str | None, withdrawn_versions: Container[str]) -> Release:
+def earlier(ran: Ran, now: Release, version: str | None, withdrawn_versions: Container[str]) -> Release:
     """The newest release of the history that is another one than `now` and, if given, of this version, else of one that
     is not withdrawn."""
-    found = [old for _, old in history.history(git, rev, now.target) if old.released and not now.same_as(old)]
+    found = [old for old in ran.releases(now.target) if old.released and not now.same_as(old)]
     if not found:
         raise Refused(
             f"{now.file}: no earlier release in the history of {publish.BRANCH}; there is nothing to go back to"

@@ -74,7 +74,7 @@ def _copied(data: Any) -> Any:
 # documents or merges, and of block scalars those that are written as most are.
 _SPECIAL = re.compile(r"[&*!>\t\\]|\|(?!-?\n *[^ \n])|^(---|\.\.\.|%)|<<|\?(\s|\Z)|[^\n\x20-\x7e]", re.MULTILINE)
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
-_FIGURES = re.compile(r"[-+]?0[xob][0-9a-f_]+|[-+.:0-9e_]+", re.IGNORECASE)
+_FIGURES = re.compile(r"[-+]?0[xob][0-9a-f_]+|[-+]?[.:0-9_]+(e[-+]?[0-9_]*)?", re.IGNORECASE)
 _STRING, _INTEGER = "tag:yaml.org,2002:str", "tag:yaml.org,2002:int"
 _C_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UNCLEAR = "\0"

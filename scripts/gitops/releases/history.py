@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 from gitops.releases import hold, release_file
 from gitops.releases.judgement import Moment, Place
@@ -18,11 +20,11 @@ Ids = Mapping[str, str]
 """Of the blobs of files, by path."""
 
 
-def _states(git: Git, rev: str, *paths: str) -> list[tuple[Change, Ids]]:
-    """The commits that changed these files, newest first, each with all of them as it left them."""
+def _states(changes: Iterable[Change]) -> list[tuple[Change, Ids]]:
+    """Commits that changed some files, given and told newest first, each with all of them as it left them."""
     found: list[tuple[Change, Ids]] = []
     now: dict[str, str | None] = {}
-    for change in reversed(git.changes(rev, *paths)):
+    for change in list(changes)[::-1]:
         now |= change.files
         found.append((change, {path: blob for path, blob in now.items() if blob}))
     return found[::-1]
@@ -37,8 +39,13 @@ def history(git: Git, rev: str, target: Target) -> Iterator[tuple[Change, Releas
 
     What a merged branch tried on its way never ran: a merge counts as one commit, the one in which it arrived.
     """
-    states = _states(git, rev, *layout.release_paths(target.app, target.environment))
-    blobs = git.blobs(blob for _, state in states for blob in state.values())
+    states = _states(git.changes(rev, *layout.release_paths(target.app, target.environment)))
+    yield from _releases(states, git.blobs(blob for _, state in states for blob in state.values()), target)
+
+
+def _releases(
+    states: Iterable[tuple[Change, Ids]], blobs: Mapping[str, bytes], target: Target
+) -> Iterator[tuple[Change, Release]]:
     for change, state in states:
         with contextlib.suppress(Refused):  # an older form of the file; it names no release that could be compared
             if found := release_file.find(_reader(blobs, state), target.app, target.environment):
@@ -63,19 +70,24 @@ def ever(git: Git, rev: str) -> set[Release]:
 
 
 class Ran:
-    """What targets ran from each commit up to `rev` on, with the holds of their apps, oldest first. Commits of merged
-    branches do not count, as in `history`. All environments of an app are read at once: most are asked for."""
+    """What targets ran from each commit up to `rev` on, with the holds of their apps. Commits of merged branches do not
+    count, as in `history`. All environments of an app are read at once: most are asked for. Those of `apps` are read
+    while others look at something else, which in a long history takes as long as all of it."""
 
-    def __init__(self, git: Git, rev: str, environments: Iterable[str]) -> None:
+    def __init__(self, git: Git, rev: str, environments: Iterable[str], apps: Iterable[str] = ()) -> None:
         self._git, self._rev, self._environments = git, rev, tuple(environments)
-        self._read: dict[str, tuple[list[tuple[Change, Ids]], Mapping[str, bytes]]] = {}
+        self._read: dict[str, Future[_Read]] = {}
+        self._pool = ThreadPoolExecutor(1)
+        if asked := list(dict.fromkeys(apps)):
+            self._start(asked)
 
     def __call__(self, target: Target) -> list[Moment]:
+        """Oldest first."""
         states, blobs = self._states(target)
         place, held = (target.app, target.environment), hold.path(target.app, target.environment)
         paths = (*layout.release_paths(*place), held)
         found = []
-        for change, state in states:
+        for change, state in states[::-1]:
             if change.files.keys().isdisjoint(paths):
                 continue
             show = _reader(blobs, state)
@@ -85,13 +97,45 @@ class Ran:
                 found.append(Moment(item if item and item.released else None, show(held)))
         return found
 
-    def _states(self, target: Target) -> tuple[list[tuple[Change, Ids]], Mapping[str, bytes]]:
+    def releases(self, target: Target) -> Iterator[Release]:
+        """What this target had, newest first."""
+        states, blobs = self._states(target)
+        paths = layout.release_paths(target.app, target.environment)
+        own = [(change, state) for change, state in states if not change.files.keys().isdisjoint(paths)]
+        return (release for _, release in _releases(own, blobs, target))
+
+    def _states(self, target: Target) -> tuple[Sequence[tuple[Change, Ids]], Mapping[str, bytes]]:
+        if target.environment not in self._environments:
+            self._environments, self._read = (*self._environments, target.environment), {}
         if target.app not in self._read:
-            places = [(target.app, name) for name in dict.fromkeys([*self._environments, target.environment])]
-            paths = [path for place in places for path in (*layout.release_paths(*place), hold.path(*place))]
-            states = _states(self._git, self._rev, *paths)[::-1]
-            self._read[target.app] = states, self._git.blobs(blob for _, state in states for blob in state.values())
-        return self._read[target.app]
+            self._start([target.app])
+        changes, blobs = self._read[target.app].result()
+        paths = self._paths(target.app)
+        own = ((change, {path: blob for path, blob in change.files.items() if path in paths}) for change in changes)
+        return _states(replace(change, files=files) for change, files in own if files), blobs
+
+    def _paths(self, app: str) -> set[str]:
+        places = [(app, name) for name in self._environments]
+        return {path for place in places for path in (*layout.release_paths(*place), hold.path(*place))}
+
+    def _start(self, apps: Sequence[str]) -> None:
+        self._read |= dict.fromkeys(apps, self._pool.submit(self._load, apps))
+
+    def _load(self, apps: Sequence[str]) -> _Read:
+        paths = set().union(*map(self._paths, apps))
+        changes = _changes(self._git, self._rev, paths)
+        return changes, self._git.blobs(
+            blob for change in changes for path, blob in change.files.items() if blob and path in paths
+        )
+
+
+_Read = tuple[list[Change], Mapping[str, bytes]]
+
+
+def _changes(git: Git, rev: str, paths: Collection[str], most: int | None = None) -> list[Change]:
+    """The commits that changed these files, and maybe others."""
+    # Git compares paths with every commit, so that many of them cost more than all.
+    return git.changes(rev, *(sorted(paths) if len(paths) <= _FEW else ("overlays",)), most=most)
 
 
 def introduced(git: Git, base: str, head: str) -> list[tuple[str, Release]]:
@@ -117,20 +161,15 @@ def introduced(git: Git, base: str, head: str) -> list[tuple[str, Release]]:
     return found
 
 
-def places_at(git: Git, rev: str) -> list[Place]:
-    """Where a commit has releases, unreleased ones included, in the order of the environments."""
-    return [place for place, _ in _files_at(git, rev)]
-
-
 def naming(there: Snapshot, versions: Iterable[str]) -> set[Place]:
     """Where a release file may name one of these versions."""
     files = there.mentioning([version.encode() for version in versions], "overlays")
     return {place for path in files if (place := layout.place(path))}
 
 
-def all_at(git: Git, rev: str, places: Container[Place] | None = None) -> list[Release]:
-    """Every release that a commit names, or of these places, in the order of the environments."""
-    listed = [(place, file) for place, file in _files_at(git, rev) if places is None or place in places]
+def all_at(git: Git, rev: str, files: Sequence[tuple[Place, str]] | None = None) -> list[Release]:
+    """Every release that a commit names, or those of these files, in the order of the environments."""
+    listed = files_at(git, rev) if files is None else files
     texts = git.show_all([f"{rev}:{file}" for _, file in listed])
     found = []
     for (place, file), text in zip(listed, texts, strict=True):
@@ -138,7 +177,8 @@ def all_at(git: Git, rev: str, places: Container[Place] | None = None) -> list[R
     return found
 
 
-def _files_at(git: Git, rev: str) -> list[tuple[Place, str]]:
+def files_at(git: Git, rev: str) -> list[tuple[Place, str]]:
+    """Where a commit has releases, unreleased ones included, and the file of each, in the order of the environments."""
     there = snapshot.at(git, rev)
     order = {environment: number for number, environment in enumerate(there.policy.environments)}
     files = set(there.files("overlays"))
@@ -163,26 +203,47 @@ def _files_at(git: Git, rev: str) -> list[tuple[Place, str]]:
 def since(git: Git, rev: str, releases: Sequence[Release]) -> list[Change]:
     """The commit of the deployed branch that brought each of the releases that `rev` names; a merge counts as the
     moment it arrived, and a commit that changed something else of the file does not count."""
-    chosen = {path for item in releases for path in layout.release_paths(item.app, item.environment)}
-    # Git compares paths with every commit, so that many of them cost more than all.
-    changes = git.changes(rev, *(chosen if len(chosen) <= _FEW else ("overlays",)))
-    states: dict[Place, list[tuple[Change, Ids]]] = {}
-    now: dict[str, str | None] = {}
-    for change in reversed(changes):
-        now |= {path: blob for path, blob in change.files.items() if path in chosen}
-        for place in {place for path in change.files if path in chosen and (place := layout.place(path))}:
-            files = {path: blob for path in layout.release_paths(*place) if (blob := now.get(path))}
-            states.setdefault(place, []).append((change, files))
-    blobs = git.blobs(blob for found in states.values() for _, state in found for blob in state.values())
-    return [_arrived(item, states[item.app, item.environment], blobs) for item in releases]
+    paths = {path for item in releases for path in layout.release_paths(item.app, item.environment)}
+    # Of a few, the newest changes tell, and to find those git need not look at the whole history.
+    most = 8 * len(releases) if len(paths) <= _FEW else None
+    while True:
+        changes = _changes(git, rev, paths, most)
+        there = {} if most is None else {path: blob for _, blob, path in git.entries(rev, *paths)}
+        found = _since(git, releases, changes, there)
+        if most is None or len(changes) < most or None not in found:
+            return [change for change in found if change]
+        most *= 8
 
 
 _FEW = 20
 
 
-def _arrived(item: Release, states: Sequence[tuple[Change, Ids]], blobs: Mapping[str, bytes]) -> Change:
+def _since(
+    git: Git, releases: Sequence[Release], changes: Sequence[Change], there: Mapping[str, str]
+) -> list[Change | None]:
+    """The commit, of these, that brought each release, None where it is an earlier one. `there` has the blobs that are
+    in the end, of files that none of them may have changed."""
+    now: dict[str, str | None] = dict(there)
+    for change in changes:
+        now |= change.before
+    places = {(item.app, item.environment) for item in releases}
+    states: dict[Place, list[tuple[Change | None, Ids]]] = {place: [(None, _ids(now, place))] for place in places}
+    for change in reversed(changes):
+        now |= change.files
+        for place in {place for path in change.files if (place := layout.place(path)) in states}:
+            states[place].append((change, _ids(now, place)))
+    blobs = git.blobs(blob for found in states.values() for _, state in found for blob in state.values())
+    return [_arrived(item, states[item.app, item.environment], blobs) for item in releases]
+
+
+def _ids(blobs: Mapping[str, str | None], place: Place) -> Ids:
+    return {path: blob for path in layout.release_paths(*place) if (blob := blobs.get(path))}
+
+
+def _arrived(item: Release, states: Sequence[tuple[Change | None, Ids]], blobs: Mapping[str, bytes]) -> Change | None:
+    # What the last of them left is what is there.
     arrived = states[-1][0]
-    for change, state in reversed(states):
+    for change, state in reversed(states[:-1]):
         text = release_file.find(_reader(blobs, state), item.app, item.environment)
         # Reading takes long, and what has not the version is another release.
         if text is None or item.version.encode() not in text[1]:

@@ -111,7 +111,7 @@ def require_flavour(uri: str, manifest: Manifest, flavour_uri: str) -> None:
         raise Refused(f"{uri}: has no folder {folder}, which the app serves; package that flavour too")
 
 
-Wanted = Callable[[Tree, str], Sequence[Release]]
+Wanted = Callable[[Tree, history.Ran], Sequence[Release]]
 Renders = Mapping[str, Sequence[Object]]
 
 
@@ -124,19 +124,23 @@ class Change:
     reads: frozenset[str]
 
 
-def prepare(git: Git, rev: str | None, wanted: Wanted, held: Mapping[Place, bytes] | None = None) -> Change:
+def prepare(
+    git: Git, rev: str | None, wanted: Wanted, apps: Iterable[str], held: Mapping[Place, bytes] | None = None
+) -> Change:
     """What changes against a commit, or against the working tree (None), checked.
 
-    `wanted(tree, rev)` decides the releases: it gets what is deployed now, and the commit whose history counts. `held`
-    are the holds that come with them. Nothing is written outside the throw-away tree. Raises Refused if the releases
-    may not run there, or the renders would change in anything but the fields of the releases.
+    `wanted(tree, ran)` decides the releases, which are of `apps` as far as those are known before: it gets what is
+    deployed now, and what ran. `held` are the holds that come with them. Nothing is written outside the throw-away
+    tree. Raises Refused if the releases may not run there, or the renders would change in anything but the fields of
+    the releases.
     """
     source = snapshot.at(git, rev)
     with _copied(source) as root:
         tree = Tree(source, root)
-        releases = [r for r in wanted(tree, rev or "HEAD") if r != tree.release(r.target)]
+        ran = history.Ran(git, rev or "HEAD", tree.policy.environments, apps)
+        releases = [r for r in wanted(tree, ran) if r != tree.release(r.target)]
         files, reads, after = _apply(tree, releases)
-        places = _require_allowed(git, rev or "HEAD", tree, releases, held or {}, after)
+        places = _require_allowed(tree, ran, releases, held or {}, after)
     for app, environment in places:
         reads |= {*layout.release_paths(app, environment), hold.path(app, environment)}
     return Change(releases, files, frozenset(reads))
@@ -150,9 +154,8 @@ def _copied(source: Snapshot) -> Iterator[Path]:
 
 
 def _require_allowed(
-    git: Git,
-    rev: str,
     tree: Tree,
+    ran: history.Ran,
     releases: Sequence[Release],
     held: Mapping[Place, bytes],
     after: Renders,
@@ -168,7 +171,7 @@ def _require_allowed(
     head = replace(base, releases={**base.releases, **new}, holds={**base.holds, **held})
     # A release that is the first of its place brings everything along that is rendered beside it.
     head = replace(head, images={place: effect.images(after[layout.overlay(*place)]) for place in places})
-    proposal = Proposal(tree.policy, base, head, history.Ran(git, rev, tree.policy.environments))
+    proposal = Proposal(tree.policy, base, head, ran)
     if faults := judgement.judge(proposal):
         raise Refused(*map(str, faults))
     return places | before

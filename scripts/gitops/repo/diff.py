@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gitops.manifests import closure, kustomize
@@ -42,10 +43,14 @@ def rendered_diffs(git: Git, old: str, new: str | None, folders: Iterable[str]) 
 
 def _affected(git: Git, old: str, new: str | None, folders: list[str]) -> list[str]:
     """Those of the folders whose render may differ, and maybe others."""
-    sides = [snapshot.at(git, rev).commit for rev in (old, new)]
-    changed, suspected = git.changed(old, new), set[str]()
-    for side in sides:
-        suspected |= set(closure.suspects(side, folders, changed) if side else folders)
+    changed = git.changed(old, new)
+
+    def suspects(rev: str | None) -> list[str]:
+        side = snapshot.at(git, rev).commit
+        return closure.suspects(side, folders, changed) if side else folders
+
+    with ThreadPoolExecutor(2) as pool:
+        suspected = set().union(*pool.map(suspects, (old, new)))
     return [folder for folder in folders if folder in suspected]
 
 

@@ -39,14 +39,15 @@ class GitError(Refused):
 
 @dataclass(frozen=True)
 class Change:
-    """A commit, and the files that it changed: of each the id of the blob that it left there, None for a file that it
-    took away."""
+    """A commit, and the files that it changed: of each the id of the blob that it left there, and of the one that was
+    there before; None for no file."""
 
     commit: str
     date: str
     """In ISO 8601."""
     author: str
     files: Mapping[str, str | None]
+    before: Mapping[str, str | None]
 
 
 class Git:
@@ -142,11 +143,12 @@ class Git:
             yield bytes(given[start : start + int(size)]) if kind == b"blob" else None
             start += int(size) + 1
 
-    def changes(self, rev: str, *paths: str) -> list[Change]:
-        """The commits up to `rev` that changed files under `paths`, newest first, by one process. A merge counts as
-        one commit, with what it brought; what a merged branch had on its way does not."""
+    def changes(self, rev: str, *paths: str, most: int | None = None) -> list[Change]:
+        """The commits up to `rev` that changed files under `paths`, newest first, by one process, and no more than
+        `most`. A merge counts as one commit, with what it brought; what a merged branch had on its way does not."""
         given = ("log", "--first-parent", "-m", "--raw", "--no-abbrev", "--no-renames", "-z", f"--format={_CHANGE}")
-        listed = self.raw(*given, rev, "--", *paths).decode(errors="surrogateescape")
+        bounds = [] if most is None else [f"--max-count={most}"]
+        listed = self.raw(*given, *bounds, rev, "--", *paths).decode(errors="surrogateescape")
         return list(_changes(f"{listed}\0"))
 
     def blobs(self, ids: Iterable[str]) -> dict[str, bytes]:
@@ -247,14 +249,25 @@ class Git:
         """The id of the tree of commit `base` with these files' bytes replaced, or (None) removed; modes stay."""
         with self._index() as env:
             self.text("read-tree", base, env=env)
-            for path, data in files.items():
-                if data is None:
-                    self.text("update-index", "--force-remove", "--", path, env=env)
-                    continue
-                blob = self.text("hash-object", "-w", "--stdin", stdin=data)
-                mode = self.text("ls-files", "--stage", "--", path, env=env).split(" ")[0] or "100644"
-                self.text("update-index", "--add", "--cacheinfo", f"{mode},{blob},{path}", env=env)
+            rows = self.raw("ls-files", "--stage", "-z", "--", *files, env=env).decode(errors="surrogateescape")
+            modes = {path: meta.split(" ")[0] for meta, _, path in (row.partition("\t") for row in rows.split("\0"))}
+            blobs = iter(self._written([data for data in files.values() if data is not None]))
+            new = (
+                f"0 {ZERO}\t{path}" if data is None else f"{modes.get(path, '100644')} {next(blobs)}\t{path}"
+                for path, data in files.items()
+            )
+            listed = "".join(f"{row}\0" for row in new).encode(errors="surrogateescape")
+            self.raw("update-index", "-z", "--index-info", stdin=listed, env=env)
             return self.text("write-tree", env=env)
+
+    def _written(self, blobs: Sequence[bytes]) -> list[str]:
+        """The ids of blobs that are in the repository from now on."""
+        with temporary.folder("model-gitops-blobs-") as folder:
+            names = [str(folder / str(number)) for number, _ in enumerate(blobs)]
+            for name, data in zip(names, blobs, strict=True):
+                Path(name).write_bytes(data)
+            listed = "".join(f"{name}\n" for name in names).encode(errors="surrogateescape")
+            return self.text("hash-object", "-w", "--no-filters", "--stdin-paths", stdin=listed).splitlines()
 
     def tree_with_folder(self, base: str, folder: str, source: str) -> str:
         """The id of the tree of commit `base` with `folder` replaced by that folder of commit `source`."""
@@ -321,17 +334,19 @@ class Git:
 def _changes(listed: str) -> Iterator[Change]:
     """What `git log --raw -z` printed: of each commit the line of _CHANGE, and of each file its modes and ids, and its
     path, with a NUL after each."""
-    head, files = "", dict[str, str | None]()
+    head, files, before = "", dict[str, str | None](), dict[str, str | None]()
     words = iter(listed.split("\0"))
     for word in words:
         if word.lstrip("\n").startswith(":"):
-            _, mode, _, blob, _ = word.split(" ")
-            files[next(words)] = blob if mode in _OF_FILES else None
+            old_mode, mode, old, blob, _ = word.lstrip("\n:").split(" ")
+            path = next(words)
+            files[path] = blob if mode in _OF_FILES else None
+            before[path] = old if old_mode in _OF_FILES else None
             continue
         if head:
             commit, date, author = head.split("\x1f", 2)
-            yield Change(commit, date, author, files)
-        head, files = word.lstrip("\n"), {}
+            yield Change(commit, date, author, files, before)
+        head, files, before = word.lstrip("\n"), {}, {}
 
 
 def _words(done: subprocess.CompletedProcess[bytes]) -> list[str]:
