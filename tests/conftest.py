@@ -59,6 +59,7 @@ def isolated(home: Path) -> dict[str, str]:
             "HOME": str(home),
             # Built programs and schemas are shared with the developer's own runs.
             "MODEL_GITOPS_CACHE": os.environ.get("MODEL_GITOPS_CACHE", str(tools.cache())),
+            "MODEL_GITOPS_RENDERS": str(home / "renders.sqlite"),
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_TEMPLATE_DIR": "",  # no sample of a hook in each of a thousand clones
             "GIT_CONFIG_GLOBAL": os.devnull,

@@ -14,6 +14,8 @@ import pytest
 from conftest import IMAGE, ROOT, S3, SAMPLE, Checkout, Version, git, hook, package, wait_until
 
 from gitops.manifests import kustomize
+from gitops.manifests.closure import Files
+from gitops.manifests.objects import Object
 from gitops.repo import publish
 from gitops.repo.git import Git, GitError
 
@@ -516,8 +518,13 @@ def test_a_writer_that_lost_a_race_to_another_app_does_not_render_again(
     """But does when what it was checked with changed."""
     others = clone(checkout, "others")
     renders: list[str] = []
-    build, push = kustomize.build, Git.push
-    monkeypatch.setattr(kustomize, "build", lambda root, folder: renders.append(folder) or build(root, folder))
+    rendered, push = kustomize.rendered, Git.push
+
+    def counted(root: Path, folder: str, files: Files | None = None) -> list[Object]:
+        renders.append(folder)
+        return rendered(root, folder, files)
+
+    monkeypatch.setattr(kustomize, "rendered", counted)
 
     def overtaken(change: Callable[[], object]) -> int:
         """How many renders a bump takes when `change` gets in between."""

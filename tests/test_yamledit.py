@@ -13,6 +13,7 @@ import hypothesis.strategies as some
 import pytest
 import yaml
 from ruamel.yaml import YAML
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
 from gitops.manifests import yamledit
 from gitops.manifests.yamledit import Named
@@ -436,12 +437,22 @@ _PIECES = some.sampled_from(
 )  # fmt: skip
 
 
+def scalars(node: Node) -> list[tuple[str, int, int]]:
+    """(value, start, end) of all scalars below a node but block scalars, which no edit writes."""
+    if isinstance(node, ScalarNode):
+        block = node.style in ("|", ">")
+        return [] if block else [(str(node.value), node.start_mark.index, node.end_mark.index)]
+    items = [item for pair in node.value for item in pair] if isinstance(node, MappingNode) else node.value
+    return [found for item in items for found in scalars(item)]
+
+
 @hypothesis.settings(max_examples=1500)
 @hypothesis.given(some.lists(_PIECES, max_size=12).map("".join))
 def test_a_simple_text_is_read_as_the_slow_way_reads_it(text: str) -> None:
     if (simple := yamledit._simple(text)) is None:
         return
     assert simple[0] == yamledit._load(text, "f")
+    assert scalars(yamledit._nodes(text, "f")) == scalars(yamledit._compose(text, "f"))
     for key in simple[0] if isinstance(simple[0], dict) else ():
         if not isinstance(simple[0][key], dict | list):
             node = yamledit._find(yamledit._compose(text, "f"), (key,), "f")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,8 @@ _TABLE = "CREATE TABLE IF NOT EXISTS kept (number INTEGER PRIMARY KEY, name TEXT
 
 
 def file() -> Path:
-    return tools.cache() / "renders.sqlite"
+    """$MODEL_GITOPS_RENDERS if it is set, else beside the programs that were built."""
+    return Path(os.environ.get("MODEL_GITOPS_RENDERS") or tools.cache() / "renders.sqlite")
 
 
 def get(names: Sequence[str]) -> dict[str, Any]:

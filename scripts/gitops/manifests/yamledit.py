@@ -157,7 +157,7 @@ def edit(text: bytes, changes: Mapping[Path, str], file: str) -> bytes:
     intended.
     """
     bom, source = _decode(text, file)
-    root = _compose(source, file)
+    root = _nodes(source, file)
     spans: list[tuple[int, int, str]] = []
     for path, value in changes.items():
         node = _find(root, path, file)
@@ -174,7 +174,7 @@ def edit(text: bytes, changes: Mapping[Path, str], file: str) -> bytes:
             spans.append((start, end, _write(value, source[start:end])))
     for start, end, written in sorted(spans, reverse=True):
         source = source[:start] + written + source[end:]
-    after = _compose(source, file)
+    after = _nodes(source, file)
     for path, value in changes.items():
         node = _find(after, path, file)
         if not isinstance(node, ScalarNode) or node.value != value:
@@ -272,6 +272,21 @@ def _not_yaml(error: Exception, file: str) -> Refused:
         where = f"line {mark.line + 1}: " if mark else ""
         return Refused(f"{file}: {where}not YAML: {error.problem or error.context}")
     return Refused(f"{file}: not YAML: {' '.join(str(error).split())}")
+
+
+def _nodes(source: str, file: str) -> Node:
+    """The document of a text, with the places of its scalars. Of a simple one libyaml tells them, as it does values."""
+    return _node(yaml.compose(source, Loader=_C_LOADER)) if _simple(source) else _compose(source, file)
+
+
+def _node(found: Any) -> Node:
+    """The same of ruamel.yaml."""
+    place = found.start_mark, found.end_mark
+    if isinstance(found, yaml.MappingNode):
+        return MappingNode(found.tag, [(_node(key), _node(value)) for key, value in found.value], *place)
+    if isinstance(found, yaml.SequenceNode):
+        return SequenceNode(found.tag, [_node(item) for item in found.value], *place)
+    return ScalarNode(found.tag, found.value, *place, style=found.style)
 
 
 @_cached

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import product
 
 from gitops.releases import hold, release_file
 from gitops.releases.judgement import Moment, Place
@@ -18,11 +19,12 @@ from contract.errors import Refused
 
 Ids = Mapping[str, str]
 """Of the blobs of files, by path."""
+_States = list[tuple[Change, Ids]]
 
 
-def _states(changes: Iterable[Change]) -> list[tuple[Change, Ids]]:
+def _states(changes: Iterable[Change]) -> _States:
     """Commits that changed some files, given and told newest first, each with all of them as it left them."""
-    found: list[tuple[Change, Ids]] = []
+    found: _States = []
     now: dict[str, str | None] = {}
     for change in list(changes)[::-1]:
         now |= change.files
@@ -76,7 +78,7 @@ class Ran:
 
     def __init__(self, git: Git, rev: str, environments: Iterable[str], apps: Iterable[str] = ()) -> None:
         self._git, self._rev, self._environments = git, rev, tuple(environments)
-        self._read: dict[str, Future[_Read]] = {}
+        self._read: dict[str, Future[tuple[dict[str, _States], Mapping[str, bytes]]]] = {}
         self._pool = ThreadPoolExecutor(1)
         if asked := list(dict.fromkeys(apps)):
             self._start(asked)
@@ -104,32 +106,30 @@ class Ran:
         own = [(change, state) for change, state in states if not change.files.keys().isdisjoint(paths)]
         return (release for _, release in _releases(own, blobs, target))
 
-    def _states(self, target: Target) -> tuple[Sequence[tuple[Change, Ids]], Mapping[str, bytes]]:
+    def _states(self, target: Target) -> tuple[_States, Mapping[str, bytes]]:
         if target.environment not in self._environments:
             self._environments, self._read = (*self._environments, target.environment), {}
         if target.app not in self._read:
             self._start([target.app])
-        changes, blobs = self._read[target.app].result()
-        paths = self._paths(target.app)
-        own = ((change, {path: blob for path, blob in change.files.items() if path in paths}) for change in changes)
-        return _states(replace(change, files=files) for change, files in own if files), blobs
-
-    def _paths(self, app: str) -> set[str]:
-        places = [(app, name) for name in self._environments]
-        return {path for place in places for path in (*layout.release_paths(*place), hold.path(*place))}
+        states, blobs = self._read[target.app].result()
+        return states[target.app], blobs
 
     def _start(self, apps: Sequence[str]) -> None:
         self._read |= dict.fromkeys(apps, self._pool.submit(self._load, apps))
 
-    def _load(self, apps: Sequence[str]) -> _Read:
-        paths = set().union(*map(self._paths, apps))
-        changes = _changes(self._git, self._rev, paths)
-        return changes, self._git.blobs(
-            blob for change in changes for path, blob in change.files.items() if blob and path in paths
-        )
-
-
-_Read = tuple[list[Change], Mapping[str, bytes]]
+    def _load(self, apps: Sequence[str]) -> tuple[dict[str, _States], Mapping[str, bytes]]:
+        places = product(apps, self._environments)
+        owners = {path: place[0] for place in places for path in (*layout.release_paths(*place), hold.path(*place))}
+        changes: dict[str, list[Change]] = {app: [] for app in apps}
+        for change in _changes(self._git, self._rev, owners):
+            of_app: dict[str, dict[str, str | None]] = {}
+            for path in change.files.keys() & owners.keys():
+                of_app.setdefault(owners[path], {})[path] = change.files[path]
+            for app, files in of_app.items():
+                changes[app].append(replace(change, files=files))
+        states = {app: _states(found) for app, found in changes.items()}
+        blobs = (blob for found in states.values() for _, state in found for blob in state.values())
+        return states, self._git.blobs(blobs)
 
 
 def _changes(git: Git, rev: str, paths: Collection[str], most: int | None = None) -> list[Change]:

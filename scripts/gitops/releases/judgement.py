@@ -228,7 +228,10 @@ def _intermediate(proposal: Proposal) -> Iterator[Fault]:
 
 def _manifests(proposal: Proposal) -> Iterator[Fault]:
     """A version has exactly one manifest, and a release that changes names it."""
-    policy, states = proposal.policy, (proposal.base, proposal.head)
+    stated: dict[str | None, set[str | None]] = {}
+    for state in (proposal.base, proposal.head):
+        for one in state.released().values():
+            stated.setdefault(withdrawn.key(one.uri), set()).add(one.manifest)
     for item in _new(proposal):
         ran = [one.release for one in proposal.ran(item.target) if one.release]
         if item.manifest is None:
@@ -241,11 +244,12 @@ def _manifests(proposal: Proposal) -> Iterator[Fault]:
                 message = f"{item.version}: lost its manifest {now.manifest}; put the line back"
                 yield Fault("manifest", item.file, message)
             continue
-        there = [one for state in states for one in state.released().values()]
-        places = [Target(item.app, name) for name in policy.environments]
-        there += [one.release for place in places for one in proposal.ran(place) if one.release]
+        places = [Target(item.app, name) for name in proposal.policy.environments]
+        there = [one.release for place in places for one in proposal.ran(place) if one.release]
         key = withdrawn.key(item.uri)
-        others = {one.manifest for one in there if key and withdrawn.key(one.uri) == key}
+        others = (
+            {*stated.get(key, ()), *(one.manifest for one in there if withdrawn.key(one.uri) == key)} if key else set()
+        )
         if others := others - {None, item.manifest}:
             message = (
                 f"{item.version}: manifest {item.manifest}, but another release of it names {min(map(str, others))}"

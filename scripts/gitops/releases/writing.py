@@ -20,12 +20,14 @@ from gitops.releases.release import Release, Target
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import POLICY_FILE
-from gitops.repo.snapshot import Snapshot
+from gitops.repo.snapshot import OnDisk, Snapshot
 
 from contract import temporary
 from contract.errors import Refused
 from contract.manifest import Manifest
 from contract.uri import VersionURI
+
+_MANY = 50
 
 
 class Tree:
@@ -75,17 +77,22 @@ class Tree:
         """The objects of these overlays, each of them rendered once."""
         asked = list(dict.fromkeys(folders))
         missing = [folder for folder in asked if folder not in self._rendered]
+        if not missing:
+            return {folder: self._rendered[folder] for folder in asked}
         if there := self._source.commit:
             there.write(self.root, set().union(*(closure.closure(there, folder) for folder in missing)))
-        self._rendered |= kustomize.rendered_all(self.root, missing)
+        self._rendered |= kustomize.rendered_all(self.root, missing, OnDisk(self.root))
         return {folder: self._rendered[folder] for folder in asked}
 
     def readers(self, changed: Collection[str]) -> list[str]:
         """The overlays whose render may read one of the files."""
         overlays, there = layout.overlays_of(self.files, self.policy), self._source.commit
         if there is None:
-            return closure.readers(self.root, overlays, changed)
-        return closure.readers(there, closure.suspects(there, overlays, changed), changed)
+            return closure.readers(OnDisk(self.root), overlays, changed)
+        # Git looks for one word after the other.
+        return closure.readers(
+            there, closure.suspects(there, overlays, changed) if len(changed) < _MANY else overlays, changed
+        )
 
     def running(self, versions: Collection[str]) -> dict[Target, Release]:
         """What runs one of these versions anywhere, and maybe other releases."""
@@ -214,13 +221,14 @@ def _apply(tree: Tree, releases: Sequence[Release]) -> tuple[dict[str, bytes], s
     before = tree.render(readers)
     for file, data in changed.items():
         (tree.root / file).write_bytes(data)
-    after = kustomize.rendered_all(tree.root, readers)
+    files = OnDisk(tree.root)
+    after = kustomize.rendered_all(tree.root, readers, files)
     for folder, now in after.items():
         mine = effects.get(folder, [])
         require_only(folder, differences(before[folder], now), mine)
         require_effect(folder, now, mine)
         _require_named(tree, folder, changed, now)
-    return changed, set().union(*(closure.closure(tree.root, folder) for folder in readers)), after
+    return changed, set().union(*(closure.closure(files, folder) for folder in readers)), after
 
 
 def require_only(folder: str, found: Sequence[Difference], effects: Sequence[Effect]) -> None:

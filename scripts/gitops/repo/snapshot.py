@@ -170,6 +170,10 @@ class OnDisk:
         return self._read[path]
 
 
+# Reading that many folders takes as long as reading all.
+_MANY = 20
+
+
 class InCommit:
     """The deployed files of a commit, those of a folder read together when the first of them is."""
 
@@ -188,6 +192,7 @@ class InCommit:
             while (folder := os.path.dirname(folder)) not in self._folders:
                 self._folders[folder] = []
         self._read: dict[str, bytes] = {}
+        self._asked = 0
 
     @cached_property
     def files(self) -> set[str]:
@@ -205,6 +210,10 @@ class InCommit:
 
     def read(self, path: str) -> bytes:
         if path not in self._read:
+            self._asked += 1
+            if self._asked > _MANY:
+                self.read_all()
+                return self._read[path]
             beside = self._folders[os.path.dirname(path)]
             blobs = self._git.blobs(self._ids[name] for name in beside)
             self._read |= {name: blobs[self._ids[name]] for name in beside}
