@@ -94,9 +94,9 @@ def examine(args: argparse.Namespace, git: Git | None, base: str) -> tuple[list[
     policy = read_policy(args.root)
     folders = layout.folders(args.root, policy)
     changed = git.changed(base) if git else []
-    concerned = _concerned(git, changed, files, folders) if git else folders
     before = fleet.at(git, base) if git else None
     there, reads = (before.renders, before.reads) if before else ({}, {})
+    concerned = _concerned(git, changed, files, folders, reads) if git else folders
     same = there.keys() & set(folders).difference(concerned)
     known = {folder: reads[folder] for folder in same}
     sources.require_deployed(args.root, policy, _reads(files, folders, known))
@@ -156,13 +156,18 @@ def _base(args: argparse.Namespace) -> tuple[Git, str]:
     return git, base
 
 
-def _concerned(git: Git, changed: Sequence[str], files: OnDisk, folders: list[str]) -> list[str]:
-    """The folders that a change can affect. The rules and schemas themselves are part of a change that touches them."""
+def _concerned(
+    git: Git, changed: Sequence[str], files: OnDisk, folders: list[str], reads: Mapping[str, Collection[str]]
+) -> list[str]:
+    """The folders that a change can affect, given what they read before. The rules and schemas themselves are part of a
+    change that touches them."""
     if any(path.startswith(("scripts/", "tools/")) or path in (POLICY_FILE, admission.LOCK) for path in changed):
         return folders
     # A tree that is as it was committed can be searched.
     head = snapshot.at(git, "HEAD").commit if git.is_committed(*DEPLOYED) else None
-    return closure.readers(files, closure.suspects(head, folders, changed) if head else folders, changed)
+    found = set(closure.readers(files, closure.suspects(head, folders, changed) if head else folders, changed))
+    found |= {folder for folder in folders if not set(changed).isdisjoint(reads.get(folder, ()))}
+    return [folder for folder in folders if folder in found]
 
 
 def _reads(files: OnDisk, folders: Iterable[str], known: Mapping[str, Collection[str]]) -> dict[str, Collection[str]]:

@@ -11,12 +11,13 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gitops.programs import tools
 
+T = TypeVar("T")
 KEPT = 30_000
 """The entries that are kept, of which those of a fleet of a thousand apps are one in ten."""
 _AT_ONCE = 500
@@ -30,42 +31,53 @@ def file() -> Path:
 
 def get(names: Sequence[str]) -> dict[str, Any]:
     """Those of the entries that are there, by their names, which are SHA-256s in hex digits."""
-    found: dict[str, Any] = {}
-    with _database() as database:
+
+    def read(database: sqlite3.Connection) -> dict[str, Any]:
+        found: dict[str, Any] = {}
         for start in range(0, len(names), _AT_ONCE):
             some = names[start : start + _AT_ONCE]
             asked = f"SELECT name, sum, text FROM kept WHERE name IN ({', '.join('?' * len(some))})"
             for name, digest, text in database.execute(asked, some):
                 if digest == _sum(name, text):
                     found[name] = json.loads(text)
-    return found
+        return found
+
+    return _tried(read) or {}
 
 
 def put(entries: Mapping[str, Any]) -> None:
     """Keeps values of JSON, in the place of the oldest."""
-    if not entries:
-        return
     texts = {name: json.dumps(value) for name, value in entries.items()}
-    with _database() as database, database:
-        rows = [(name, _sum(name, text), text) for name, text in texts.items()]
-        database.executemany("INSERT OR REPLACE INTO kept (name, sum, text) VALUES (?, ?, ?)", rows)
-        database.execute("DELETE FROM kept WHERE number <= (SELECT max(number) FROM kept) - ?", (KEPT,))
+    rows = [(name, _sum(name, text), text) for name, text in texts.items()]
+
+    def write(database: sqlite3.Connection) -> None:
+        with database:
+            database.executemany("INSERT OR REPLACE INTO kept (name, sum, text) VALUES (?, ?, ?)", rows)
+            database.execute("DELETE FROM kept WHERE number <= (SELECT max(number) FROM kept) - ?", (KEPT,))
+
+    if rows:
+        _tried(write)
 
 
 def _sum(name: str, text: str) -> str:
     return hashlib.sha256(f"{name}\n{text}".encode()).hexdigest()
 
 
-@contextlib.contextmanager
-def _database() -> Iterator[sqlite3.Connection]:
+def _tried(work: Callable[[sqlite3.Connection], T]) -> T | None:
     try:
         with contextlib.closing(sqlite3.connect(file())) as database:
             # What a crash of the machine breaks is found broken.
             database.execute("PRAGMA synchronous = OFF")
             database.execute(_TABLE)
-            yield database
-    except sqlite3.OperationalError:  # another process is at it for long, or it cannot be written
-        pass
-    except (sqlite3.DatabaseError, TypeError, ValueError):
-        with contextlib.suppress(OSError):
-            file().unlink()
+            return work(database)
+    except sqlite3.OperationalError as error:  # another process is at it for long, or it cannot be written
+        if "no such column" in str(error) or "no column named" in str(error):
+            _remove()
+    except sqlite3.DatabaseError:
+        _remove()
+    return None
+
+
+def _remove() -> None:
+    with contextlib.suppress(OSError):
+        file().unlink()
