@@ -34,7 +34,7 @@ from gitops.checks import (
     transitions,
 )
 from gitops.checks.framework import Finding, Repository
-from gitops.manifests import closure, kustomize
+from gitops.manifests import closure, kustomize, remembered
 from gitops.manifests.objects import Object
 from gitops.repo import fleet, layout, snapshot
 from gitops.repo.git import Git
@@ -102,6 +102,9 @@ def examine(args: argparse.Namespace, git: Git | None, base: str) -> tuple[list[
     sources.require_deployed(args.root, policy, _reads(files, folders, known))
     new = kustomize.rendered_all(args.root, (folder for folder in folders if folder not in same), files)
     renders = {folder: there[folder] if folder in same else new[folder] for folder in folders}
+    if not git:
+        # A look at everything renders it anew. Who judges a change then needs only what is another.
+        remembered.put({kustomize.key(files, folder): items for folder, items in renders.items()})
     # What the platform and the projects of Argo CD allow is a matter of every overlay.
     chosen = folders if {ARGOCD, PLATFORM} & set(concerned) else concerned
     repository = Repository(args.root, policy, renders, frozenset(chosen), known, files)

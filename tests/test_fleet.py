@@ -15,7 +15,7 @@ from conftest import Checkout, git, make_checkout
 
 import validate
 from gitops.checks.framework import Finding
-from gitops.manifests import remembered
+from gitops.manifests import kustomize, remembered
 from gitops.manifests.objects import Object
 from gitops.repo import fleet, layout
 from gitops.repo.git import Git
@@ -59,6 +59,13 @@ def test_a_fleet_is_the_same_from_memory(shared: Checkout, file: Path) -> None:
     assert at(shared) == first
     assert rows(file) == there
     assert set(first.renders) == set(layout.folders(shared.root, read_policy(shared.root)))
+
+
+def test_who_looked_at_everything_need_render_nothing_again(shared: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shared.run("validate").code == 0
+    monkeypatch.setattr(kustomize, "rendered", lambda *_: pytest.fail("rendered again"))
+
+    assert at(shared).renders
 
 
 def cut(file: Path) -> None:

@@ -58,6 +58,33 @@ def test_plain_kustomize_renders_every_overlay_in_a_fresh_clone_without_a_warnin
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == kustomize.build(manifests, folder)
+    assert kustomize.objects(done.stdout) == kustomize.rendered(manifests, folder)
+
+
+ODD = """apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: odd
+data:
+  date: "2026-02-01"
+  number: "1e3"
+  merge: "<<"
+  equal: "="
+  word: "yes"
+  none: "null"
+  long: |
+    two
+
+    lines
+  unicode: "\u00e9\U0001f600"
+values: [1, 0, -7, 1.5, 0.1, 9007199254740993, 1000000, true, null, "", [], {}]
+"""
+
+
+def test_objects_are_those_of_the_text_whatever_their_values_are(tmp_path: Path) -> None:
+    write(tmp_path, {"top/kustomization.yaml": "resources: [odd.yaml]\n", "top/odd.yaml": ODD})
+
+    assert kustomize.rendered(tmp_path, "top") == kustomize.objects(kustomize.build(tmp_path, "top"))
 
 
 # Which files a render reads
