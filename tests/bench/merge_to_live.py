@@ -10,7 +10,7 @@ For each size it starts a control plane of its own on a fleet with so many relea
 After each push Argo CD gets the event that GitHub sends, and has the settings of argocd/platform/fleet/.
 
   python tests/bench/merge_to_live.py
-  python tests/bench/merge_to_live.py --apps 9 300 1000 9      half an hour; the last shows how far the machine drifts
+  python tests/bench/merge_to_live.py --apps 9 300 1000 9      an hour; the last 9 shows how the machine drifts
   python tests/bench/merge_to_live.py --apps 9 --merges 5 --services 0 --polled 3
 """
 
@@ -89,7 +89,7 @@ def measure(work: Path, size: int, args: argparse.Namespace, services: int) -> d
         row |= {"all, live s": seconds(changed), "all, synced s": seconds(synced)}
         if services:
             row |= burst(plane, services)
-        return row
+        return row | {"load": f"{os.getloadavg()[0]:.0f}"}
     finally:
         plane.down()
 
