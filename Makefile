@@ -56,8 +56,8 @@ bench: ## figures: what finds which fault, one edit, one commit, all checks, man
 bench-scale: ## figures: what one change costs among 1,000 apps with 10,000 releases beside 3 with 100 (10 min)
 	@$(PYTHON) scripts/setup.py bench && .venv/bin/python tests/bench/scale.py
 
-bench-cluster: ## figures: from a merge to the live object, with a refresh and by Argo CD's own polling
-	@$(PYTHON) scripts/setup.py test && $(PYTHON) scripts/setup.py cluster && .venv/bin/python tests/bench/merge_to_live.py
+bench-cluster: ## figures: from a merge to the live object, among 9 Applications and among 100: make bench-cluster ARGS="--apps 9 1000"
+	@$(PYTHON) scripts/setup.py test && $(PYTHON) scripts/setup.py cluster && .venv/bin/python tests/bench/merge_to_live.py $(ARGS)
 
 scan: ## known vulnerabilities in every pin and program; needs the network, and all programs, built in 17 minutes
 	@$(PYTHON) scripts/setup.py scan && .venv/bin/python scripts/scan.py

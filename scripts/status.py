@@ -32,6 +32,7 @@ from gitops.repo.policy import read_policy
 from contract.errors import Refused
 
 APPLICATION = ("argoproj.io/v1alpha1", "Application")
+SET = ("argoproj.io/v1alpha1", "ApplicationSet")
 ARGOCD = "argocd"
 
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--app", help="only this app")
     parser.add_argument("--kubeconfig", type=Path, help="default: $KUBECONFIG, or ~/.kube/config")
     parser.add_argument("--context", help="default: the kubeconfig's current one")
-    parser.add_argument("--refresh", action="store_true", help="ask Argo CD to look at Git now")
+    parser.add_argument("--refresh", action="store_true", help="ask Argo CD to look at Git now, for what is not fine")
     parser.add_argument("--wait", type=float, metavar="SECONDS", help="wait until all is fine, at most so long")
     parser.add_argument("--watch", action="store_true", help="show it again whenever it changes, until Ctrl-C")
     return cli.run(show, parser.parse_args(argv))
@@ -69,18 +70,18 @@ def show(args: argparse.Namespace) -> int:
         git.fetch(publish.REMOTE, publish.BRANCH)
     cluster = Cluster(args.kubeconfig, args.context)
     tip = publish.tip(git)
-    if args.refresh:
-        refresh(cluster)
     look = partial(rows, git, tip, cluster, expected(git, tip, args))
+    found = look()
+    if args.refresh:
+        refresh(cluster, found)
     if args.watch:
         return watch(look)
-    found = look()
     end, again = time.monotonic() + (args.wait or 0), time.monotonic() + 2
     while any(row.faults for row in found) and time.monotonic() < end:
         time.sleep(0.2)
         if args.refresh and time.monotonic() > again:
             # A request that comes while Argo CD is looking already may be answered with what it saw before.
-            refresh(cluster)
+            refresh(cluster, found)
             again = time.monotonic() + 2
         found = look()
     if args.json:
@@ -105,15 +106,18 @@ def watch(look: Callable[[], list[Row]]) -> int:
         time.sleep(1)
 
 
-def refresh(cluster: Cluster) -> None:
-    """Asks Argo CD to look at Git again: the ApplicationSets for new apps, the Applications for changes."""
-    for kind, annotation, value in (
-        ("ApplicationSet", "argocd.argoproj.io/application-set-refresh", "true"),
-        ("Application", "argocd.argoproj.io/refresh", "normal"),
-    ):
-        for item in cluster.list("argoproj.io/v1alpha1", kind, ARGOCD):
-            change = {"metadata": {"annotations": {annotation: value}}}
-            cluster.patch("argoproj.io/v1alpha1", kind, item["metadata"]["name"], ARGOCD, change)
+def refresh(cluster: Cluster, found: Sequence[Row]) -> None:
+    """Asks Argo CD to look at Git again for each app that is not fine: its Application, or the ApplicationSet that has
+    yet to make it. What is fine has all that Git has for it, and each request costs Argo CD a comparison."""
+    for row in found:
+        if not row.faults:
+            continue
+        if cluster.get(*APPLICATION, name := f"{row.app}-{row.environment}", ARGOCD):
+            asked = (*APPLICATION, name, "argocd.argoproj.io/refresh", "normal")
+        else:
+            asked = (*SET, f"apps-{row.environment}", "argocd.argoproj.io/application-set-refresh", "true")
+        api, kind, name, annotation, value = asked
+        cluster.patch(api, kind, name, ARGOCD, {"metadata": {"annotations": {annotation: value}}})
 
 
 @dataclass(frozen=True)

@@ -559,7 +559,9 @@ def test_every_file_is_read_by_a_render(manifests: Path) -> None:
         if file.is_file()
     }
 
-    listed_by_those_who_want_them = ("argocd/platform/knative/", "base/inference-service/knative/", "base/api/signed/")
+    listed_by_those_who_want_them = (
+        "argocd/platform/fleet/", "argocd/platform/knative/", "base/inference-service/knative/", "base/api/signed/",
+    )  # fmt: skip
     optional = {file for file in files if file.startswith(listed_by_those_who_want_them)}
     optional |= {file for file in files if f"/{layout.SKELETON}/" in file}
     assert files - read == {POLICY_FILE, admission.LOCK} | optional

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from conftest import ROOT, Checkout
 import bootstrap
 from gitops.checks import admission
 from gitops.manifests import kustomize, workloads
-from gitops.manifests.objects import Object
+from gitops.manifests.objects import KUSTOMIZATION, Object, at
 from gitops.programs import tools
 from gitops.repo import layout
 from gitops.repo.policy import Policy
@@ -72,6 +73,52 @@ def test_a_cluster_is_handed_over_when_its_add_ons_are_there_and_not_before() ->
         "Application kserve: Synced, Progressing"
     ]
     assert bootstrap._unsettled(Seen(root, others)) == []  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def fleet(manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
+    """Argo CD as it keeps itself where the component `fleet` is listed."""
+    folder = tmp_path_factory.mktemp("fleet")
+    shutil.copytree(manifests / layout.ARGOCD, folder / layout.ARGOCD)
+    listed = folder / layout.PLATFORM / KUSTOMIZATION
+    listed.write_text(listed.read_text().replace("# - fleet", "- fleet"))
+    objects = kustomize.objects(kustomize.build(folder, layout.PLATFORM))
+    [source] = [item["spec"]["source"] for item in objects if item["metadata"]["name"] == "argo-cd"]
+    shutil.copytree(tools.ARGOCD.files / "manifests", folder / "manifests")
+    itself = {"resources": [source["path"]], "patches": source["kustomize"]["patches"]}
+    (folder / KUSTOMIZATION).write_text(yaml.safe_dump(itself))
+    return kustomize.objects(kustomize.build(folder, "."))
+
+
+def test_settings_for_a_fleet_reach_the_programs_and_leave_the_others(manifests: Path, fleet: list[Object]) -> None:
+    """A key that no program reads would be ignored without a word."""
+    given = {item["metadata"]["name"]: item["data"] for item in fleet if item["kind"] == "ConfigMap" and "data" in item}
+    read = {
+        (source["name"], source["key"])
+        for item in fleet
+        for container in workloads.containers(item)
+        for variable in container.fields.get("env") or []
+        if (source := at(variable, "valueFrom", "configMapKeyRef"))
+    }
+
+    own = yaml.safe_load((manifests / layout.PLATFORM / "argocd-cm.yaml").read_text())["data"]
+    # A text that ends with a line break or not is the same program.
+    assert {key: text.strip() for key, text in own.items()}.items() <= {
+        key: text.strip() for key, text in given["argocd-cm"].items()
+    }.items()
+    tuned = {("argocd-cm", key) for key in given["argocd-cm"] if key.startswith("timeout.")}
+    tuned |= {("argocd-cmd-params-cm", key) for key in given["argocd-cmd-params-cm"]}
+    assert len(tuned) == 4
+    assert tuned <= read
+
+
+def test_a_platform_for_a_fleet_is_valid(checkout: Checkout) -> None:
+    listed = checkout.root / layout.PLATFORM / KUSTOMIZATION
+    listed.write_text(listed.read_text().replace("# - fleet", "- fleet"))
+
+    done = checkout.run("validate")
+
+    assert done.code == 0, done.err
 
 
 def with_knative(checkout: Checkout) -> None:

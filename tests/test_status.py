@@ -245,6 +245,37 @@ def test_what_is_not_released_has_no_application() -> None:
     ]
 
 
+class Asked:
+    """A cluster with one Application, which notes what it is asked for."""
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[str, str, Any]] = []
+
+    def get(self, api: str, kind: str, name: str, namespace: str) -> dict[str, Any] | None:
+        return APPLICATION if name == "lily-api-dev" else None
+
+    def patch(self, api: str, kind: str, name: str, namespace: str, change: Any) -> None:
+        self.changes.append((kind, name, change["metadata"]["annotations"]))
+
+
+def test_argo_cd_is_asked_for_what_is_not_fine_and_for_nothing_else() -> None:
+    told = dict.fromkeys(("version", "sync", "health", "live", "image", "pods"), "-")
+    rows = [
+        status.Row(environment, app, **told, faults=faults)
+        for environment, app, faults in (
+            ("dev", "lily-api", ["behind"]), ("staging", "lily-api", []), ("prod", "lily-api", ["no Application yet"]),
+        )
+    ]  # fmt: skip
+    cluster = Asked()
+
+    status.refresh(cluster, rows)  # type: ignore[arg-type]
+
+    assert cluster.changes == [
+        ("Application", "lily-api-dev", {"argocd.argoproj.io/refresh": "normal"}),
+        ("ApplicationSet", "apps-prod", {"argocd.argoproj.io/application-set-refresh": "true"}),
+    ]
+
+
 def test_a_kubeconfig_that_leads_nowhere_is_refused_in_one_line(checkout: Checkout) -> None:
     missing = checkout.run("status", "--kubeconfig", "/nowhere/config")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import push_event
 import pytest
 import yaml
 from conftest import IMAGE, Version, wait_until, write_release
@@ -90,9 +92,27 @@ def test_a_rollback_is_live_too(world: World, released: Version, versions: Calla
     world.done("rollback_model", "--app", "lily-sklearn", "--env", "dev", "--release-hold", "--push")
 
 
+def test_of_a_push_only_what_it_changes_is_compared_and_applied(
+    world: World, released: Version, versions: Callable[[str], Version]
+) -> None:
+    second, before = versions("two"), push_event.tip(world.plane)
+    world.release("lily-sklearn", "dev", second)
+    asked = len(world.log("argocd-server"))
+
+    push_event.send(world.plane, before, push_event.tip(world.plane))
+
+    wait_until(lambda: world.served("lily-sklearn", "dev") == uri(second, "lily-sklearn"), "it is live", 60)
+    assert set(re.findall(r"Requested app '(.+)' refresh", world.log("argocd-server")[asked:])) == {"lily-sklearn-dev"}
+    wait_until(lambda: state(world.application("lily-sklearn-dev"))[0] == "Synced", "it is synced", 60)
+    applied = at(world.application("lily-sklearn-dev"), "status", "operationState", "syncResult", "resources")
+    assert [item["kind"] for item in applied] == ["InferenceService"]
+    world.release("lily-sklearn", "dev", released)
+    world.live("lily-sklearn", "dev")
+
+
 def test_a_request_to_look_again_is_no_difference_to_what_git_says(world: World, released: Version) -> None:
     asked = "argocd.argoproj.io/application-set-refresh"
-    world.status("--refresh")
+    world.cluster.patch(*SET, "apps-dev", "argocd", {"metadata": {"annotations": {asked: "true"}}})
     wait_until(lambda: asked not in application_set(world)["metadata"].get("annotations", {}), "it was looked at")
     assert "template" in application_set(world)["spec"]["generators"][0]["git"]
 
