@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 from contract import temporary, waiting
@@ -54,7 +55,7 @@ class Git:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        inside = self._call(["rev-parse", "--show-toplevel"])
+        inside = self._run(["rev-parse", "--show-toplevel"])
         if inside.returncode:
             said = _words(inside)
             if any("not a git repository" in line for line in said):
@@ -64,15 +65,34 @@ class Git:
         if top != root.resolve():
             raise Refused(f"{root}: not the top of its git repository; use --root {top}")
 
+    @cached_property
+    def promisors(self) -> list[str]:
+        """The remotes that have the blobs which this clone lacks, because it was made with `--filter`; else none."""
+        listed = self._run(["config", "--type=bool", "--get-regexp", r"^remote\..*\.promisor$"]).stdout.decode()
+        found = [line.rpartition(" ") for line in listed.splitlines()]
+        return [key.removeprefix("remote.").removesuffix(".promisor") for key, _, value in found if value == "true"]
+
     def _call(
         self, args: list[str], stdin: bytes | None = None, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        # Where blobs are missing, whatever reads one asks a remote.
+        return self._run(args, stdin, env, remote=bool(self.promisors))
+
+    def _run(
+        self,
+        args: list[str],
+        stdin: bytes | None = None,
+        env: dict[str, str] | None = None,
+        *,
+        settings: Sequence[str] = (),
+        remote: bool = False,
     ) -> subprocess.CompletedProcess[bytes]:
         # A reference refs/replace/ID would show another object under an id.
         # And what only looks leaves no lock when it is killed.
         fixed = {"LC_ALL": "C", "GIT_NO_REPLACE_OBJECTS": "1", "GIT_OPTIONAL_LOCKS": "0"}
         inherited = {k: v for k, v in os.environ.items() if k not in _FOREIGN}
-        settings = [word for setting in _SETTINGS for word in ("-c", setting)]
-        return waiting.git(["git", *settings], args, self.root, inherited | fixed | (env or {}), stdin)
+        given = [word for setting in (*_SETTINGS, *settings) for word in ("-c", setting)]
+        return waiting.git(["git", *given], args, self.root, inherited | fixed | (env or {}), stdin, remote=remote)
 
     def raw(self, *args: str, stdin: bytes | None = None, env: dict[str, str] | None = None) -> bytes:
         done = self._call(list(args), stdin, env)
@@ -117,14 +137,65 @@ class Git:
     def show(self, rev: str, path: str) -> bytes | None:
         """The bytes of a file as a commit has them, without any conversion, or None if it has no such file."""
         done = self._call(["cat-file", "blob", f"{rev}:{path}"])
-        return None if done.returncode else done.stdout
+        if not done.returncode:
+            return done.stdout
+        listed = self._call(["ls-tree", rev, "--", path])
+        if b" blob " in listed.stdout or (listed.returncode and self.commit(rev)):
+            raise self._lost(f"{rev}:{path}", *_words(done))
+        return None
+
+    def _lost(self, name: str, *words: str) -> GitError:
+        """What to do about a blob that should be here."""
+        remedy = "`git fsck` shows what else is, and a new clone has all"
+        if self.promisors:
+            remedy = (
+                f"the clone was made without all blobs, and {', '.join(self.promisors)} did not give it; check the"
+                " network and the access to it, then run the command again"
+            )
+        return GitError(f"{name}: missing in this repository; {remedy}", *words)
 
     def show_all(self, names: Sequence[str]) -> list[bytes | None]:
         """The bytes of many files, each named as `REV:PATH`, by one process; None for each that is not there. Raises
         Refused for a name that git would take for two."""
         if broken := [name for name in names if "\n" in name]:
             raise Refused(f"{broken[0]!r}: a line break in a file's name; rename it")
-        return list(self._batch(names))
+        if self.promisors:
+            self._fetch_missing(self._ids(names).values())
+        found = list(self._batch(names))
+        absent = [name for name, data in zip(names, found, strict=True) if data is None]
+        if lost := [name for name in absent if name in self._ids(absent)]:
+            raise self._lost(lost[0])
+        return found
+
+    def _ids(self, names: Iterable[str]) -> dict[str, str]:
+        """The ids of the files among these, each named as `REV:PATH`."""
+        revs = {rev for rev, _, _ in (name.partition(":") for name in names) if self.commit(rev)}
+        found = {f"{rev}:{path}": blob for rev in revs for _, blob, path in self.entries(rev)}
+        return {name: found[name] for name in names if name in found}
+
+    def _fetch_missing(self, ids: Iterable[str]) -> None:
+        """Where this clone lacks blobs, gets those of these by one fetch, as git does for each that it reads alone."""
+        if not self.promisors or not (missing := self._missing(ids)):
+            return
+        options = ("--quiet", "--no-tags", "--no-write-fetch-head", "--recurse-submodules=no", "--filter=blob:none")
+        asked = "".join(f"{blob}\n" for blob in missing).encode()
+        # Told what is here, a server leaves out what the commits that are here have.
+        alone = ("fetch.negotiationAlgorithm=noop",)
+        words: list[str] = []
+        for remote in self.promisors:
+            done = self._run(["fetch", *options, "--stdin", remote], asked, settings=alone, remote=True)
+            if not done.returncode:
+                return
+            words += [f"git fetch: {line}" for line in _words(done)]
+        raise self._lost(missing[0], *words)
+
+    def _missing(self, ids: Iterable[str]) -> list[str]:
+        """Those of these blobs that are not here, without asking a remote for them."""
+        listed = list(dict.fromkeys(ids))
+        # It passes over what is not here, and fetches nothing.
+        looks = ("rev-list", "--objects", "--no-walk", "--ignore-missing", "--missing=allow-any", "--stdin")
+        there = set(self.text(*looks, stdin="".join(f"{blob}\n" for blob in listed).encode()).split())
+        return [blob for blob in listed if blob not in there]
 
     def _batch(self, names: Sequence[str]) -> Iterator[bytes | None]:
         """The bytes of each of these blobs, None for what is missing or none. `git cat-file --batch` prints for each a
@@ -152,9 +223,10 @@ class Git:
     def blobs(self, ids: Iterable[str]) -> dict[str, bytes]:
         """The bytes of these blobs, by one process. Raises GitError for one that is not there."""
         listed = list(dict.fromkeys(ids))
+        self._fetch_missing(listed)
         found = dict(zip(listed, self._batch(listed) if listed else (), strict=True))
         if missing := [blob for blob, data in found.items() if data is None]:
-            raise GitError(f"{missing[0]}: missing in this repository; `git fetch` it")
+            raise self._lost(missing[0])
         return {blob: data for blob, data in found.items() if data is not None}
 
     def files(self, rev: str, *paths: str) -> list[str]:
@@ -168,9 +240,12 @@ class Git:
 
     def mentioning(self, rev: str, words: Sequence[bytes], *paths: str) -> list[str]:
         """The files of a commit under `paths` whose bytes have one of the words."""
+        if self.promisors:
+            self._fetch_missing(blob for _, blob, _ in self.entries(rev, *paths))
         asked = [part for word in words for part in ("-e", os.fsdecode(word))]
         done = self._call(["grep", "--text", "--fixed-strings", "--name-only", "-z", *asked, rev, "--", *paths])
-        if done.returncode > 1:
+        # Of a blob that it cannot read it prints an error, and goes on.
+        if done.returncode > 1 or b"error: " in done.stderr:
             raise GitError(*[f"git grep: {line}" for line in _words(done)])
         found = done.stdout.decode(errors="surrogateescape").split("\0")
         return [name.removeprefix(f"{rev}:") for name in found if name]
@@ -227,6 +302,7 @@ class Git:
         """Writes the files of a commit under `paths` into `target`, with the bytes that the commit has: a checkout by
         git would convert them as the .gitattributes of the working tree ask, which may be those of another commit."""
         files = [(mode, blob, target / path) for mode, blob, path in self.entries(rev, *paths)]
+        self._fetch_missing(blob for _, blob, _ in files)
         for (mode, blob, file), data in zip(files, self._batch([blob for _, blob, _ in files]), strict=True):
             if data is None:
                 raise GitError(f"{blob}: missing in this repository, and {file.relative_to(target)} of {rev} is it")
@@ -249,7 +325,7 @@ class Git:
                 blob = self.text("hash-object", "-w", "--stdin", stdin=data)
                 mode = self.text("ls-files", "--stage", "--", path, env=env).split(" ")[0] or "100644"
                 self.text("update-index", "--add", "--cacheinfo", f"{mode},{blob},{path}", env=env)
-            return self.text("write-tree", env=env)
+            return self._write_tree(env)
 
     def tree_with_folder(self, base: str, folder: str, source: str) -> str:
         """The id of the tree of commit `base` with `folder` replaced by that folder of commit `source`."""
@@ -259,7 +335,11 @@ class Git:
             # Not `git rm`: it compares with the checkout, which has nothing to do with this index.
             self.text("update-index", "-z", "--force-remove", "--stdin", stdin=listed, env=env)
             self.text("read-tree", f"--prefix={folder}/", f"{source}:{folder}", env=env)
-            return self.text("write-tree", env=env)
+            return self._write_tree(env)
+
+    def _write_tree(self, env: dict[str, str]) -> str:
+        # Otherwise it would fetch every blob that is not here.
+        return self.text("write-tree", *(["--missing-ok"] if self.promisors else []), env=env)
 
     def commit_tree(self, tree: str, parent: str, message: str) -> str:
         """A commit of `tree` on `parent`, signed when the user's configuration signs commits. No ref is moved."""
