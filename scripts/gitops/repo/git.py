@@ -284,6 +284,12 @@ class Git:
     def is_ancestor(self, old: str, new: str) -> bool:
         return self.succeeds("merge-base", "--is-ancestor", old, new)
 
+    def dropped(self, remote: str, branch: str) -> str | None:
+        """A commit of a local branch that this clone has seen at the tip of a remote's, which no longer has it."""
+        upstream = f"refs/remotes/{remote}/{branch}"
+        fork = self._call(["merge-base", "--fork-point", upstream, f"refs/heads/{branch}"]).stdout.decode().strip()
+        return fork if fork and not self.is_ancestor(fork, upstream) else None
+
     def require_full_history(self) -> None:
         if self.text("rev-parse", "--is-shallow-repository") == "true":
             raise Refused(f"{self.root}: shallow clone, so history cannot be trusted; run `git fetch --unshallow`")
@@ -303,9 +309,9 @@ class Git:
         git would convert them as the .gitattributes of the working tree ask, which may be those of another commit."""
         files = [(mode, blob, target / path) for mode, blob, path in self.entries(rev, *paths)]
         self._fetch_missing(blob for _, blob, _ in files)
-        for (mode, blob, file), data in zip(files, self._batch([blob for _, blob, _ in files]), strict=True):
+        for (mode, _, file), data in zip(files, self._batch([blob for _, blob, _ in files]), strict=True):
             if data is None:
-                raise GitError(f"{blob}: missing in this repository, and {file.relative_to(target)} of {rev} is it")
+                raise self._lost(f"{rev}:{file.relative_to(target)}")
             file.parent.mkdir(parents=True, exist_ok=True)
             if mode == "120000":
                 file.symlink_to(os.fsdecode(data))
