@@ -167,10 +167,10 @@ class Git:
             raise self._lost(lost[0])
         return found
 
-    def _ids(self, names: Iterable[str]) -> dict[str, str]:
+    def _ids(self, names: Sequence[str]) -> dict[str, str]:
         """The ids of the files among these, each named as `REV:PATH`."""
-        revs = {rev for rev, _, _ in (name.partition(":") for name in names) if self.commit(rev)}
-        found = {f"{rev}:{path}": blob for rev in revs for _, blob, path in self.entries(rev)}
+        revs = {name.partition(":")[0] for name in names}
+        found = {f"{rev}:{path}": blob for rev in revs if self.commit(rev) for _, blob, path in self.entries(rev)}
         return {name: found[name] for name in names if name in found}
 
     def _fetch_missing(self, ids: Iterable[str]) -> None:
