@@ -80,7 +80,7 @@ def check(args: argparse.Namespace) -> int:
     tip = publish.tip(git)
     environments = snapshot.at(git, tip).policy.environments
     args.env = args.env or environments[-1]
-    items = _chosen(history.all_at(git, tip), environments, args)
+    items = _chosen(git, tip, environments, args)
     logs = {item.app: _address(args.log) for item in items} if args.log else _logs(git, tip, items)
     if args.app and not logs[args.app]:
         raise Refused(
@@ -108,14 +108,15 @@ def check(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _chosen(listed: Sequence[Release], environments: Sequence[str], args: argparse.Namespace) -> list[Release]:
+def _chosen(git: Git, tip: str, environments: Sequence[str], args: argparse.Namespace) -> list[Release]:
     """The released apps that were asked for; of each its own release, not those of canaries."""
-    listed = [item for item in listed if item.canary is None and item.environment == args.env]
-    apps = [item.app for item in listed]
+    places = [place for place in history.places_at(git, tip) if place[1] == args.env]
+    apps = [app for app, _ in places]
     for option, name, known in (("--env", args.env, environments), ("--app", args.app, apps)):
         if name is not None and name not in known:
             raise Refused(f"{option} {name}: nothing of that name on {publish.BRANCH}; there is {', '.join(known)}")
-    listed = [item for item in listed if args.app in (None, item.app)]
+    asked = {place for place in places if args.app in (None, place[0])}
+    listed = [item for item in history.all_at(git, tip, asked) if item.canary is None]
     released = [item for item in listed if item.released]
     if args.app and not released:
         raise Refused(f"{listed[0].file}: {args.app} is not released in {args.env}, so there is nothing to judge")

@@ -63,10 +63,10 @@ def decide(args: argparse.Namespace) -> None:
     git = Git(args.root)
     git.require_full_history()
     tip = publish.tip(git)
-    everything = history.all_at(git, tip)
     environments = snapshot.at(git, tip).policy.environments
     args.env = args.env or environments[-1]
-    running = _running(everything, environments, args)
+    places = {place for place in history.places_at(git, tip) if place[1] == args.env}
+    running = _running(history.all_at(git, tip, places), environments, args)
     verdicts = _verdicts(args, running)
     rows: list[dict[str, Any]] = []
     paths = [f"model-src/models/{model}/{POLICY_FILE}" for model in running]
@@ -162,7 +162,7 @@ def _running(
         raise Refused(f"--env {args.env}: nothing of that name on {publish.BRANCH}; there is {', '.join(environments)}")
     found: dict[str, list[Release]] = {}
     for item in listed:
-        if item.environment == args.env and item.released and item.canary is None:
+        if item.released and item.canary is None:
             found.setdefault(_uri(item).model, []).append(item)
     if args.model and args.model not in found:
         raise Refused(f"--model {args.model}: runs nowhere in {args.env}; there is {', '.join(found) or 'nothing'}")
