@@ -134,7 +134,7 @@ def test_commands_do_the_same_in_a_clone_without_blobs(
     fetches()
 
     done = partial.run(*bump)
-    assert (done.code, fetches() < 12) == (0, True), done.err
+    assert (done.code, fetches() < 8) == (0, True), done.err
     checkout.git("pull", "-q", "origin", "cicd")
     for look in looks:
-        assert (partial.run(*look).out, fetches() < 12) == (checkout.run(*look).out, True), look
+        assert (partial.run(*look).out, fetches() < 8) == (checkout.run(*look).out, True), look

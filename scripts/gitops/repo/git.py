@@ -55,6 +55,8 @@ class Git:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        # Of blobs, where a clone lacks some.
+        self._here: set[str] = set()
         inside = self._run(["rev-parse", "--show-toplevel"])
         if inside.returncode:
             said = _words(inside)
@@ -160,7 +162,7 @@ class Git:
         if broken := [name for name in names if "\n" in name]:
             raise Refused(f"{broken[0]!r}: a line break in a file's name; rename it")
         if self.promisors:
-            self._fetch_missing(self._ids(names).values())
+            self.fetch_missing(self._ids(names).values())
         found = list(self._batch(names))
         absent = [name for name, data in zip(names, found, strict=True) if data is None]
         if lost := [name for name in absent if name in self._ids(absent)]:
@@ -173,7 +175,7 @@ class Git:
         found = {f"{rev}:{path}": blob for rev in revs if self.commit(rev) for _, blob, path in self.entries(rev)}
         return {name: found[name] for name in names if name in found}
 
-    def _fetch_missing(self, ids: Iterable[str]) -> None:
+    def fetch_missing(self, ids: Iterable[str]) -> None:
         """Where this clone lacks blobs, gets those of these by one fetch, as git does for each that it reads alone."""
         if not self.promisors or not (missing := self._missing(ids)):
             return
@@ -185,16 +187,20 @@ class Git:
         for remote in self.promisors:
             done = self._run(["fetch", *options, "--stdin", remote], asked, settings=alone, remote=True)
             if not done.returncode:
+                self._here |= set(missing)
                 return
             words += [f"git fetch: {line}" for line in _words(done)]
         raise self._lost(missing[0], *words)
 
     def _missing(self, ids: Iterable[str]) -> list[str]:
         """Those of these blobs that are not here, without asking a remote for them."""
-        listed = list(dict.fromkeys(ids))
+        listed = [blob for blob in dict.fromkeys(ids) if blob not in self._here]
+        if not listed:
+            return []
         # It passes over what is not here, and fetches nothing.
         looks = ("rev-list", "--objects", "--no-walk", "--ignore-missing", "--missing=allow-any", "--stdin")
         there = set(self.text(*looks, stdin="".join(f"{blob}\n" for blob in listed).encode()).split())
+        self._here |= there
         return [blob for blob in listed if blob not in there]
 
     def _batch(self, names: Sequence[str]) -> Iterator[bytes | None]:
@@ -223,7 +229,7 @@ class Git:
     def blobs(self, ids: Iterable[str]) -> dict[str, bytes]:
         """The bytes of these blobs, by one process. Raises GitError for one that is not there."""
         listed = list(dict.fromkeys(ids))
-        self._fetch_missing(listed)
+        self.fetch_missing(listed)
         found = dict(zip(listed, self._batch(listed) if listed else (), strict=True))
         if missing := [blob for blob, data in found.items() if data is None]:
             raise self._lost(missing[0])
@@ -241,7 +247,7 @@ class Git:
     def mentioning(self, rev: str, words: Sequence[bytes], *paths: str) -> list[str]:
         """The files of a commit under `paths` whose bytes have one of the words."""
         if self.promisors:
-            self._fetch_missing(blob for _, blob, _ in self.entries(rev, *paths))
+            self.fetch_missing(blob for _, blob, _ in self.entries(rev, *paths))
         asked = [part for word in words for part in ("-e", os.fsdecode(word))]
         done = self._call(["grep", "--text", "--fixed-strings", "--name-only", "-z", *asked, rev, "--", *paths])
         # Of a blob that it cannot read it prints an error, and goes on.
@@ -308,7 +314,7 @@ class Git:
         """Writes the files of a commit under `paths` into `target`, with the bytes that the commit has: a checkout by
         git would convert them as the .gitattributes of the working tree ask, which may be those of another commit."""
         files = [(mode, blob, target / path) for mode, blob, path in self.entries(rev, *paths)]
-        self._fetch_missing(blob for _, blob, _ in files)
+        self.fetch_missing(blob for _, blob, _ in files)
         for (mode, _, file), data in zip(files, self._batch([blob for _, blob, _ in files]), strict=True):
             if data is None:
                 raise self._lost(f"{rev}:{file.relative_to(target)}")

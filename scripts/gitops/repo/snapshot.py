@@ -144,6 +144,9 @@ class InCommit:
 
     def read(self, path: str) -> bytes:
         if path not in self._read:
+            if not self._read:
+                # Better all at once than those of each folder.
+                self._git.fetch_missing(self._ids.values())
             beside = self._folders[os.path.dirname(path)]
             blobs = self._git.blobs(self._ids[name] for name in beside)
             self._read |= {name: blobs[self._ids[name]] for name in beside}
