@@ -8,6 +8,7 @@ could not be judged; stderr has what.
   python scripts/check_drift.py --app wine-api --env prod
   python scripts/check_drift.py --app wine-api --env prod --rows 500 --out drift
   python scripts/check_drift.py --env prod --window 7d --json     every app of the environment that writes a log
+  python scripts/check_drift.py --env prod --part 2/5             the second of five parts of them, for a job of its own
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, as_json=True)
     add = parser.add_argument
     add("--env", help="the environment (default: the last of the policy, production)")
-    add("--app", help="only this app")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--app", help="only this app")
+    only.add_argument("--part", type=part, default=(1, 1), metavar="I/N", help="only those of the I-th of N parts")
     window = parser.add_mutually_exclusive_group()
     window.add_argument(
         "--window", type=duration, metavar="TIME", help="so long until now, as 90m, 24h or 7d (default: 24h)"
@@ -58,6 +61,14 @@ def duration(text: str) -> str:
     return text
 
 
+def part(text: str) -> tuple[int, int]:
+    """I and N of `I/N`."""
+    number, slash, count = text.partition("/")
+    if slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
+        return int(number), int(count)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a part such as 1/3, 2/3 or 3/3")
+
+
 def positive(text: str) -> str:
     if not re.fullmatch("[1-9][0-9]{0,8}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows above 0")
@@ -69,7 +80,7 @@ def check(args: argparse.Namespace) -> int:
     tip = publish.tip(git)
     environments = snapshot.at(git, tip).policy.environments
     args.env = args.env or environments[-1]
-    items = _chosen(history.all_at(git, tip), environments, args)
+    items = _chosen(git, tip, environments, args)
     logs = {item.app: _address(args.log) for item in items} if args.log else _logs(git, tip, items)
     if args.app and not logs[args.app]:
         raise Refused(
@@ -97,24 +108,26 @@ def check(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _chosen(listed: Sequence[Release], environments: Sequence[str], args: argparse.Namespace) -> list[Release]:
+def _chosen(git: Git, tip: str, environments: Sequence[str], args: argparse.Namespace) -> list[Release]:
     """The released apps that were asked for; of each its own release, not those of canaries."""
-    listed = [item for item in listed if item.canary is None and item.environment == args.env]
-    apps = [item.app for item in listed]
+    places = [place for place in history.places_at(git, tip) if place[1] == args.env]
+    apps = [app for app, _ in places]
     for option, name, known in (("--env", args.env, environments), ("--app", args.app, apps)):
         if name is not None and name not in known:
             raise Refused(f"{option} {name}: nothing of that name on {publish.BRANCH}; there is {', '.join(known)}")
-    listed = [item for item in listed if args.app in (None, item.app)]
+    asked = {place for place in places if args.app in (None, place[0])}
+    listed = [item for item in history.all_at(git, tip, asked) if item.canary is None]
     released = [item for item in listed if item.released]
     if args.app and not released:
         raise Refused(f"{listed[0].file}: {args.app} is not released in {args.env}, so there is nothing to judge")
-    return released
+    number, count = args.part
+    return released[number - 1 :: count]
 
 
 def _logs(git: Git, tip: str, items: Sequence[Release]) -> dict[str, str | None]:
     """Where each app's service logs, by the app, according to what is rendered."""
-    with snapshot.at(git, tip).exported() as tree:
-        folders = {layout.overlay(item.app, item.environment): item.app for item in items}
+    folders = {layout.overlay(item.app, item.environment): item.app for item in items}
+    with snapshot.at(git, tip).copied(folders) as tree:
         texts = kustomize.build_all(tree, [*folders])
         return {folders[folder]: _variable(kustomize.objects(text)) for folder, text in texts.items()}
 

@@ -52,7 +52,7 @@ def retire(args: argparse.Namespace) -> None:
     there = snapshot.at(git, base)
     policy, deployed = there.policy, there.deployed()
     layout.require_app(deployed, layout.apps_of(deployed), policy, args.app, args.env)
-    with there.exported() as tree:
+    with there.copied([folder]) as tree:
         gone = [str(identity(item)) for item in kustomize.rendered(tree, folder)]
     after = policy.environments[policy.environments.index(args.env) + 1 :]
     if later := [e for e in after if any(r.released for r in _releases(git, base, args.app, e))]:

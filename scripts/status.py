@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from gitops.manifests.objects import Object, at
 from gitops.releases import effect, release, withdrawn
 from gitops.repo import layout, publish, snapshot
 from gitops.repo.git import Git
-from gitops.repo.policy import read_policy
 
 from contract.errors import Refused
 
@@ -135,20 +134,21 @@ class Expected:
 def expected(git: Git, tip: str, args: argparse.Namespace) -> list[Expected]:
     """What a commit wants of the apps that were asked for. Raises Refused when there is no such app."""
     found = []
-    with snapshot.at(git, tip).exported() as tree:
-        policy, bad = read_policy(tree), withdrawn.read(git.show(tip, layout.WITHDRAWN))
-        folders = [
-            folder
-            for folder in layout.overlays(tree, policy)
-            if args.env in (None, folder.split("/")[1]) and args.app in (None, folder.split("/")[2])
-        ]
+    there = snapshot.at(git, tip)
+    bad = withdrawn.read(git.show(tip, layout.WITHDRAWN))
+    folders = [
+        folder
+        for folder in layout.overlays_of(there.deployed(), there.policy)
+        if args.env in (None, folder.split("/")[1]) and args.app in (None, folder.split("/")[2])
+    ]
+    with there.copied(folders) as tree:
         for folder, text in kustomize.build_all(tree, folders).items():
             _, environment, app = folder.split("/")
             serving = [item for item in kustomize.objects(text) if all(effect.declared(item))]
             files = closure.closure(tree, folder)
             found += [Expected(app, environment, item, files, withdrawn_faults(item, bad)) for item in serving[:1]]
-        known = ", ".join(layout.apps(tree))
     if not found:
+        known = ", ".join(layout.apps_of(there.deployed()))
         raise Refused(f"no app of that name on {publish.BRANCH}; the apps are {known}")
     return found
 
@@ -161,10 +161,12 @@ def withdrawn_faults(workload: Object, bad: Mapping[str, str]) -> list[str]:
 def rows(git: Git, tip: str, cluster: Cluster, wanted: Sequence[Expected]) -> list[Row]:
     """What the cluster has of each app now."""
     found = []
+    # Most have synced the same commit.
+    changed = cache(partial(git.changed, new=tip))
     for item in wanted:
         seen = Seen.by(cluster, item.app, item.environment, item.workload)
         revision = str(at(seen.application, "status", "sync", "revision") or "")
-        behind = not git.commit(revision) or not item.files.isdisjoint(git.changed(revision, tip))
+        behind = not git.commit(revision) or not item.files.isdisjoint(changed(revision))
         made = row(item.app, item.environment, item.workload, seen, behind)
         found.append(replace(made, faults=[*item.withdrawn, *made.faults]))
     return found

@@ -84,8 +84,9 @@ def registered_names(
     """By model, its name in the registry, for those that have one and, if given, for the chosen one; and a fault for
     each that runs and has none. Raises Refused where two models have the same, and when nothing is known of `chosen`.
     """
-    files = git.files(tip, "model-src/models")
-    said = {path.split("/")[2]: _registered_as(git, tip, path) for path in files if PROBLEM.fullmatch(path)}
+    files = [path for path in git.files(tip, "model-src/models") if PROBLEM.fullmatch(path)]
+    texts = git.show_all([f"{tip}:{path}" for path in files])
+    said = {path.split("/")[2]: _registered_as(path, text or b"") for path, text in zip(files, texts, strict=True)}
     names = {model: name for model, name in sorted(said.items()) if name}
     known = sorted({*names, *map(model_of, running)})
     if chosen is not None and chosen not in known:
@@ -104,8 +105,8 @@ def registered_names(
     return {model: name for model, name in names.items() if chosen in (None, model)}, faults
 
 
-def _registered_as(git: Git, tip: str, file: str) -> str | None:
-    data = yamledit.load(git.show(tip, file) or b"", file)
+def _registered_as(file: str, text: bytes) -> str | None:
+    data = yamledit.load(text, file)
     name = data.get("registered_as") if isinstance(data, dict) else None
     return name if isinstance(name, str) else None
 
@@ -115,16 +116,29 @@ def wanted(
 ) -> dict[str, Any]:
     """What model-src/lifecycle/registry.py is told, by registered name."""
     fields = ("environment", "app", "canary", "version", "digest", "mlflow_run")
+    releases: dict[str, list[dict[str, Any]]] = {}
+    for item in running:
+        releases.setdefault(model_of(item), []).append({field: getattr(item, field) for field in fields})
+    ran: dict[str | None, set[tuple[str, str]]] = {}
+    for item in ever:
+        ran.setdefault(_named(item, names), set()).add((item.version, item.digest))
     return {
         name: {
             "environments": policy.environments,
-            "releases": [
-                {field: getattr(item, field) for field in fields} for item in running if model_of(item) == model
-            ],
-            "ran": sorted({(item.version, item.digest) for item in ever}),
+            "releases": releases.get(model, []),
+            # What a model of another name ran may have been this one, before it was renamed.
+            "ran": sorted(ran.get(model, set()) | ran.get(None, set())),
         }
         for model, name in names.items()
     }
+
+
+def _named(item: Release, names: Mapping[str, str]) -> str | None:
+    """The model of an old release, if it is one of these."""
+    try:
+        return model if (model := model_of(item)) in names else None
+    except Refused:
+        return None
 
 
 def ask(python: ModelPython, asked: Mapping[str, Any], args: argparse.Namespace) -> tuple[dict[str, Any], int]:

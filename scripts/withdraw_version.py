@@ -63,7 +63,8 @@ def withdraw(args: argparse.Namespace) -> None:
     tip = publish.tip(git)
     bad = {name, *withdrawn.read(git.show(tip, layout.WITHDRAWN))}
     # Production first: it matters most, and an app is retired there before it is elsewhere.
-    running = [item for item in reversed(history.all_at(git, tip)) if withdrawn.key(item.uri) == name]
+    places = history.naming(snapshot.at(git, tip), [args.version])
+    running = [item for item in reversed(history.all_at(git, tip, places)) if withdrawn.key(item.uri) == name]
     steps = [next_step(git, tip, item, bad, reason) for item in running]
     if args.json:
         where = [vars(item) | {"next": step} for item, step in zip(running, steps, strict=True)]

@@ -138,6 +138,17 @@ def test_a_version_whose_reference_was_altered_is_not_judged_by_it(monitored: tu
     assert "reference/reference.csv: size: 43 bytes, but manifest.json has " in done.errors[0]
 
 
+def test_each_app_is_in_one_part(monitored: tuple[Checkout, Version], s3: S3) -> None:
+    checkout, version = monitored
+    log(s3, version)
+
+    parts = [checkout.run("check_drift", "--env", "dev", "--part", f"{at}/3", "--json") for at in (1, 2, 3)]
+
+    judged = [[row["app"] for row in json.loads(done.out)["apps"]] for done in parts]
+    assert (judged, [done.code for done in parts]) == ([["lily-api"], [], []], [0, 0, 0])
+    assert [done.err for done in parts] == ["", "lily-sklearn in dev writes no request log\n", ""]
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -154,7 +165,10 @@ def test_what_cannot_be_judged_is_named(monitored: tuple[Checkout, Version], arg
     assert done.errors[0].startswith(said)
 
 
-@pytest.mark.parametrize("wrong", [["--window", "1y"], ["--rows", "0"], ["--rows", "9", "--window", "1h"]])
+@pytest.mark.parametrize("wrong", [
+    ["--window", "1y"], ["--rows", "0"], ["--rows", "9", "--window", "1h"], ["--part", "0/2"], ["--part", "3/2"],
+    ["--part", "1"], ["--part", "1/2", "--app", "lily-api"],
+])  # fmt: skip
 def test_wrong_usage(plain: Checkout, wrong: list[str]) -> None:
     with pytest.raises(SystemExit) as left:
         plain.run("check_drift", "--env", "dev", *wrong)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 from conftest import IMAGE, S3, Checkout, Version, make_checkout, package, write_release
 
 import check_retrain
+from gitops.releases import history
 from gitops.releases.release import Target
 from gitops.repo import layout
+from gitops.repo.git import Git
 
 from contract import verdict
 from contract.verdict import Verdict
@@ -170,6 +173,36 @@ def test_age_counts_from_the_first_release_anywhere(released: tuple[Checkout, Ve
     assert done.code == 0, done.err
     assert checkout.run("check_retrain", "--env", "dev").out.startswith("retrain: false\n")
     assert checkout.run("check_retrain", "--env", "staging").out.startswith("retrain: true\n")
+
+
+def test_one_pass_finds_what_the_history_of_each_app_has(checkout: Checkout, tmp_path: Path) -> None:
+    """With versions that came, went, came back and stand in several apps."""
+    first, second, third = (package(tmp_path / word, word) for word in ("first", "second", "third"))
+    dates = iter(f"2026-0{month}-01T00:00:00+00:00" for month in range(1, 8))
+    for app, environment, version in (
+        ("lily-api", "prod", second), ("lily-sklearn", "dev", second), ("lily-sklearn", "staging", third),
+        ("lily-sklearn", "dev", first), ("lily-sklearn", "staging", second), ("lily-api", "prod", third),
+    ):  # fmt: skip
+        flavour, image = ("onnx", IMAGE) if app == "lily-api" else ("sklearn", None)
+        write_release(checkout.root, Target(app, environment), version, flavour, image)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("GIT_COMMITTER_DATE", next(dates))
+            checkout.commit()
+    repository, tip = Git(checkout.root), checkout.git("rev-parse", "cicd")
+    running = [item for item in history.all_at(repository, tip) if item.released]
+
+    found = check_retrain.first_released(repository, tip, running)
+
+    targets = {item.target for item in running}
+    assert found == {
+        digest: min(
+            datetime.fromisoformat(change.date)
+            for target in targets
+            for change, old in history.history(repository, tip, target)
+            if old.digest == digest
+        )
+        for digest in {item.digest for item in running}
+    }
 
 
 def test_where_nothing_runs_nothing_is_due(released: tuple[Checkout, Version]) -> None:

@@ -199,6 +199,49 @@ def test_branches_that_diverged_are_left_to_a_person(plain: Checkout, push: bool
     assert plain.state() == before
 
 
+@pytest.mark.parametrize("new", [False, True], ids=["taken back", "made anew"])
+@pytest.mark.parametrize("own", [False, True], ids=["as it was", "with a commit of its own"])
+def test_what_was_taken_out_of_the_history_is_not_brought_back(plain: Checkout, *, new: bool, own: bool) -> None:
+    other = clone(plain, "other")
+    kept = plain.tip()
+    gone = publishing(plain, adding(plain, "gone"))
+    assert gone
+    if own:
+        publishing(plain, adding(plain, "own"), push=False)
+    other.git("fetch", "-q")
+    other.git("checkout", "-q", "-B", "cicd", kept)
+    if new:
+        other.write("new", "x")
+        other.commit()
+    other.git("push", "-q", "--force", "origin", "cicd")
+
+    for push in (True, False):
+        with pytest.raises(Refused) as refused:
+            publishing(plain, adding(plain, "a"), push=push)
+        [line] = refused.value.lines
+        assert line.startswith(
+            f"branch cicd: the history of origin/cicd was rewritten, and no longer has {gone[:12]}, which the local"
+        )
+    assert plain.tip() == other.git("rev-parse", "cicd")
+    plain.git(*line.split("`")[1].split()[1:])
+    publishing(plain, adding(plain, "a"))
+
+    files = plain.git("ls-tree", "--name-only", plain.tip()).split()
+    assert {"a", "gone", "new", "own"} & {*files} == {"a", *(["new"] if new else []), *(["own"] if own else [])}
+
+
+def test_a_clone_that_only_follows_takes_the_rewritten_history(plain: Checkout) -> None:
+    kept = plain.tip()
+    publishing(plain, adding(plain, "gone"))
+    plain.git("checkout", "-q", "--detach")
+    plain.git("branch", "-q", "-D", "cicd")
+    plain.git("push", "-q", "--force", "origin", f"{kept}:cicd")
+
+    commit = publishing(plain, adding(plain, "a"))
+
+    assert plain.git("rev-parse", f"{commit}^") == kept
+
+
 def test_a_branch_checked_out_in_another_worktree_is_written_there(plain: Checkout, tmp_path: Path) -> None:
     plain.git("checkout", "-q", "main")
     tree = tmp_path / "tree"

@@ -82,6 +82,24 @@ def test_a_silent_server_is_given_up(plain: Checkout, scheme: str, call: str, mo
     assert list((plain.root / ".git").rglob("*.lock")) == []
 
 
+@pytest.mark.parametrize("scheme", ["http", "git"])
+@pytest.mark.parametrize("call", ["cat-file", "fetch"])
+def test_a_silent_server_of_missing_blobs_is_given_up(
+    plain: Checkout, tmp_path: Path, scheme: str, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain.git("-C", str(plain.remote), "config", "uploadpack.allowFilter", "true")
+    plain.git("clone", "-q", "-n", "-b", "cicd", "--filter=blob:none", plain.remote.as_uri(), str(tmp_path / "partial"))
+    monkeypatch.setenv(waiting.VARIABLE, "0.03")
+    git = Git(tmp_path / "partial")
+    with server(b"") as port:
+        git.text("remote", "set-url", "origin", f"{scheme}://127.0.0.1:{port}/a.git")
+        with pytest.raises(Refused, match=rf"git {call}: no end after 0\.3 s of waiting for the remote"):
+            {
+                "cat-file": lambda: git.show("HEAD", "README.md"),
+                "fetch": lambda: git.show_all(["HEAD:README.md"]),
+            }[call]()
+
+
 def test_ssh_is_told_to_give_up_and_to_ask_nobody(
     plain: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

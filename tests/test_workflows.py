@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,12 +117,14 @@ def test_only_the_jobs_that_release_or_start_training_may_write() -> None:
         "mlops-pipeline.compare": ["id-token"],
         "mlops-pipeline.release": ["id-token"],
         "retrain.check": ["id-token"],
+        "retrain.drift": ["id-token"],
         "retrain.start": ["actions"],
     }
     assert roles == {
         "mlops-pipeline.compare": "${{ vars.AWS_MODEL_READER_ROLE }}",
         "mlops-pipeline.release": "${{ vars.AWS_MODEL_WRITER_ROLE }}",
         "retrain.check": "${{ vars.AWS_MONITOR_ROLE }}",
+        "retrain.drift": "${{ vars.AWS_MONITOR_ROLE }}",
     }
 
 
@@ -157,18 +158,39 @@ def test_the_pipeline_does_not_start_itself() -> None:
 
 def test_training_starts_when_it_is_due_even_if_the_check_of_drift_has_failed() -> None:
     retrain = WORKFLOWS["retrain"]
-    check, start = retrain["jobs"]["check"], retrain["jobs"]["start"]
-    order = [step.get("id") for step in check["steps"]]
+    jobs = retrain["jobs"]
 
     assert retrain["on"].keys() == {"schedule", "workflow_dispatch"}
-    assert check["if"] == "github.ref == 'refs/heads/cicd'"
-    assert order.index("drift") < order.index("decide")
-    assert check["outputs"] == {"retrain": "${{ steps.decide.outputs.retrain }}"}
-    assert "steps.drift.outcome" in check["steps"][order.index("decide")]["if"]
-    assert start["if"] == "!cancelled() && needs.check.outputs.retrain == 'true'"
-    [step] = start["steps"]
+    assert jobs["parts"]["if"] == "github.ref == 'refs/heads/cicd'"
+    assert jobs["drift"]["needs"] == "parts"
+    assert jobs["drift"]["strategy"]["fail-fast"] == "false"
+    assert (jobs["check"]["needs"], jobs["check"]["if"]) == (
+        ["parts", "drift"], "!cancelled() && needs.parts.result == 'success'",
+    )  # fmt: skip
+    assert jobs["check"]["outputs"] == {
+        name: f"${{{{ steps.decide.outputs.{name} }}}}" for name in ("retrain", "models")
+    }
+    assert jobs["start"]["if"] == "!cancelled() && needs.check.outputs.retrain == 'true'"
+    [step] = jobs["start"]["steps"]
     assert step["run"].split()[:4] == ["gh", "workflow", "run", "mlops-pipeline.yml"]
-    assert "workflow_dispatch" in WORKFLOWS["mlops-pipeline"]["on"]
+    assert step["run"].endswith('-f "models=$MODELS"')
+    assert WORKFLOWS["mlops-pipeline"]["on"]["workflow_dispatch"]["inputs"]["models"]["default"] == ""
+
+
+@pytest.mark.parametrize(("apps", "parts"), [(0, 0), (1, 1), (20, 1), (21, 2), (5121, 256)])
+def test_drift_is_checked_in_as_many_parts_as_a_matrix_may_have(tmp_path: Path, apps: int, parts: int) -> None:
+    for number in range(apps):
+        (tmp_path / f"apps/app-{number}").mkdir(parents=True)
+    (tmp_path / "apps").mkdir(exist_ok=True)
+    output = tmp_path / "output"
+
+    subprocess.run(
+        ["bash", "-e", "-c", script("retrain", "parts", "find apps")],
+        cwd=tmp_path, env=os.environ | {"GITHUB_OUTPUT": str(output)}, check=True,
+    )  # fmt: skip
+
+    told = json.loads(output.read_text().removeprefix("parts="))
+    assert told == [f"{number}/{parts}" for number in range(1, parts + 1)]
 
 
 @pytest.fixture
@@ -192,15 +214,15 @@ def test_whether_training_is_due_is_told_to_the_next_job(checkout: Checkout, ver
         assert done.returncode == 0, done.stderr
         return output.read_text()
 
-    assert told() == "retrain=false\n"
+    assert told() == "retrain=false\nmodels=\n"
     released = checkout.run(
         "bump_model", "--app", "lily-sklearn", "--env", "dev", "--model-uri", version.uri, "--commit"
     )
     assert released.code == 0, released.err
     checkout.git("checkout", "-q", "cicd")
-    assert told() == "retrain=false\n"
+    assert told() == "retrain=false\nmodels=\n"
     backdate(checkout)
-    assert told() == "retrain=true\n"
+    assert told() == "retrain=true\nmodels=lily\n"
 
 
 def backdate(checkout: Checkout) -> None:
@@ -250,22 +272,73 @@ def test_tests_are_skipped_for_releases_alone(checkout: Checkout, version: Versi
     assert answer() == "code=true\ntests=test\n"
 
 
-@pytest.mark.parametrize("workflow", ["ci", "mlops-pipeline"])
-def test_every_model_is_trained_that_there_is(checkout: Checkout, tmp_path: Path, workflow: str) -> None:
-    def names() -> str:
-        output = tmp_path / "output"
-        output.write_text("")
-        subprocess.run(
-            ["bash", "-e", "-c", script(workflow, "models", "jq")],
-            cwd=checkout.root, env=os.environ | {"GITHUB_OUTPUT": str(output)}, check=True,
-        )  # fmt: skip
-        return output.read_text()
+def listed(checkout: Checkout, folder: Path, workflow: str, **variables: str) -> dict[str, str]:
+    """What the step tells that lists models, with a program in the place of GitHub's that prints what $GREEN has."""
+    (folder / "gh").write_text('#!/bin/sh\necho "$2" >>"$0.asked"\necho "$GREEN"\n')
+    (folder / "gh").chmod(0o755)
+    output = folder / "output"
+    output.write_text("")
+    given = {
+        "GITHUB_OUTPUT": str(output), "RUNNER_TEMP": str(folder), "GITHUB_EVENT_NAME": "push", "GREEN": "",
+        "GITHUB_REPOSITORY": "o/r", "PATH": f"{folder}:{os.environ['PATH']}", "BASE": "HEAD^1", "MODELS": "",
+    }  # fmt: skip
+    subprocess.run(
+        ["bash", "-e", "-c", script(workflow, "models", "packing.affected")],
+        cwd=checkout.root / "model-src", env=os.environ | given | variables, check=True,
+    )  # fmt: skip
+    return dict(line.split("=", 1) for line in output.read_text().splitlines())
 
-    assert names() == 'names=["diabetes","lily"]\n'
-    for model in ("diabetes", "lily"):
-        shutil.rmtree(checkout.root / "model-src/models" / model)
-    assert names() == "names=[]\n"
-    assert WORKFLOWS[workflow]["jobs"]["train"]["if"] == "needs.models.outputs.names != '[]'"
+
+@pytest.mark.parametrize(("workflow", "minutes"), [("ci", 15), ("mlops-pipeline", 30)])
+def test_those_models_are_trained_that_changed_since_a_green_run(
+    checkout: Checkout, tmp_path: Path, workflow: str, minutes: int
+) -> None:
+    every = {"groups": '["diabetes","lily"]', "minutes": str(minutes)}
+    green = checkout.git("rev-parse", "HEAD")
+    checkout.write("model-src/models/lily/notes.md", "New\n")
+    checkout.commit()
+    checkout.write("model-src/models/diabetes/notes.md", "New\n")
+    checkout.commit()
+
+    assert listed(checkout, tmp_path, workflow) == every
+    assert listed(checkout, tmp_path, workflow, GREEN=green) == every
+    assert listed(checkout, tmp_path, workflow, GREEN="0" * 40) == every
+    assert listed(checkout, tmp_path, workflow, GREEN="HEAD^") == every | {"groups": '["diabetes"]'}
+    assert listed(checkout, tmp_path, workflow, GREEN="HEAD") == every | {"groups": "[]"}
+    [asked] = {*(tmp_path / "gh.asked").read_text().splitlines()}
+    path, _, query = asked.partition("?")
+    assert path == f"repos/o/r/actions/workflows/{workflow}.yml/runs"
+    assert {*query.split("&")} >= {"event=push", "status=success", f"branch={'main' if workflow == 'ci' else 'cicd'}"}
+    work = WORKFLOWS[workflow]["jobs"]["train"]
+    assert work["if"] == "needs.models.outputs.groups != '[]'"
+    assert work["strategy"]["matrix"]["models"] == "${{ fromJSON(needs.models.outputs.groups) }}"
+
+
+def test_a_pull_request_trains_what_it_changes_and_a_person_what_is_named(checkout: Checkout, tmp_path: Path) -> None:
+    checkout.write("model-src/models/lily/notes.md", "New\n")
+    checkout.commit()
+
+    assert listed(checkout, tmp_path, "ci", GITHUB_EVENT_NAME="pull_request")["groups"] == '["lily"]'
+    by_hand = {"GITHUB_EVENT_NAME": "workflow_dispatch", "GREEN": "HEAD"}
+    assert listed(checkout, tmp_path, "mlops-pipeline", **by_hand)["groups"] == '["diabetes","lily"]'
+    assert listed(checkout, tmp_path, "mlops-pipeline", **by_hand, MODELS="lily")["groups"] == '["lily"]'
+    with pytest.raises(subprocess.CalledProcessError):
+        listed(checkout, tmp_path, "mlops-pipeline", **by_hand, MODELS="lily elm")
+    assert not (tmp_path / "gh.asked").exists()
+
+
+@pytest.mark.parametrize(("workflow", "most", "minutes"), [("ci", 128, 120), ("mlops-pipeline", 256, 120)])
+def test_a_thousand_models_fit_into_a_matrix(
+    checkout: Checkout, tmp_path: Path, workflow: str, most: int, minutes: int
+) -> None:
+    for number in range(1000 - 2):
+        checkout.write(f"model-src/models/m{number:04d}/problem.yaml", "")
+
+    found = listed(checkout, tmp_path, workflow)
+
+    groups = json.loads(found["groups"])
+    assert (len(groups), len({name for group in groups for name in group.split()})) == (most, 1000)
+    assert int(found["minutes"]) == minutes
 
 
 def test_a_model_is_compared_with_the_version_of_it_that_production_runs(checkout: Checkout, tmp_path: Path) -> None:
@@ -277,7 +350,10 @@ def test_a_model_is_compared_with_the_version_of_it_that_production_runs(checkou
     def compared(model: str) -> str:
         summary = tmp_path / "summary"
         summary.write_text("")
-        variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "MODEL": model, "GITHUB_STEP_SUMMARY": str(summary)}
+        variables = {
+            "PATH": f"{tmp_path}:{os.environ['PATH']}", "MODELS": model, "GITHUB_STEP_SUMMARY": str(summary),
+            "RUNNER_TEMP": str(tmp_path),
+        }  # fmt: skip
         subprocess.run(
             ["bash", "-e", "-c", script("mlops-pipeline", "compare", "releases.py")],
             cwd=checkout.root, env=os.environ | variables, check=True,
@@ -290,6 +366,7 @@ def test_a_model_is_compared_with_the_version_of_it_that_production_runs(checkou
     checkout.commit()
     assert compared("lily") == f"-m lifecycle compare lily --with {version.uri}sklearn/\n"
     assert compared("lil") == "-m lifecycle compare lil --with s3://unreleased/\n"
+    assert compared("lil lily").splitlines() == [compared("lil").strip(), compared("lily").strip()]
 
 
 def sha256_of(version: Version) -> str:
@@ -299,26 +376,40 @@ def sha256_of(version: Version) -> str:
 def test_what_was_trained_is_settled_before_any_job_has_a_right(tmp_path: Path) -> None:
     """The step as it stands; it is in a job without rights, which runs nothing that was checked out or downloaded."""
     jobs, output = WORKFLOWS["mlops-pipeline"]["jobs"], tmp_path / "output"
+    groups = ["lily wine_red", "lily-2", "gone"]
     versions = {
-        name: package(tmp_path / f"made/artifacts-{name}", model=name) for name in ("lily", "lily-2", "wine_red")
+        name: package(tmp_path / f"made/artifacts-{group}/{name}", model=name)
+        for group, names in enumerate(groups[:2])
+        for name in names.split()
     }
+    # Two that nobody asked for.
+    package(tmp_path / "made/artifacts-0/lily-2")
+    package(tmp_path / "made/artifacts-7/oak", model="oak")
 
     subprocess.run(
         ["bash", "-e", "-o", "pipefail", "-c", script("mlops-pipeline", "made", "sha256sum")],
-        cwd=tmp_path, env=os.environ | {"GITHUB_OUTPUT": str(output)}, check=True,
+        cwd=tmp_path, env=os.environ | {"GITHUB_OUTPUT": str(output), "NAMES": json.dumps(groups)}, check=True,
     )  # fmt: skip
-    told = json.loads(output.read_text().removeprefix("manifests="))
+    told = json.loads(output.read_text().removeprefix("groups="))
 
-    assert told == {name: sha256_of(version) for name, version in versions.items()}
-    assert (jobs["made"]["needs"], jobs["made"]["permissions"]) == ("train", {})
+    assert [(entry["group"], entry["models"]) for entry in told] == [*enumerate(groups)]
+    for entry in told[:2]:
+        for name in entry["models"].split():
+            assert entry["made"][name] == sha256_of(versions[name])
+    assert told[2]["made"] is None
+    assert (jobs["made"]["needs"], jobs["made"]["permissions"]) == (["models", "train"], {})
     assert [step.get("uses", "").partition("@")[0] for step in jobs["made"]["steps"]] == [
         "actions/download-artifact", "",
     ]  # fmt: skip
+    uploads = [step["with"]["name"] for name, step in steps("mlops-pipeline") if "upload-artifact" in str(step)]
+    assert uploads == [f"{kind}-${{{{ strategy.job-index }}}}" for kind in ("artifacts", "reports")]
     for name, job in jobs.items():
-        takes = any("download-artifact" in step.get("uses", "") for step in job["steps"])
-        if takes and name != "made":
+        takes = [step["with"]["name"] for step in job["steps"] if "name" in step.get("with", {}) and name != "train"]
+        if takes:
             assert "made" in job["needs"], name
-            assert job["env"]["MADE"] == "${{ needs.made.outputs.manifests }}"
+            assert job["strategy"]["matrix"] == {"include": "${{ fromJSON(needs.made.outputs.groups) }}"}
+            assert {take.partition("-")[2] for take in takes} == {"${{ matrix.group }}"}
+            assert job["env"] | {"MODELS": "${{ matrix.models }}", "MADE": "${{ toJSON(matrix.made) }}"} == job["env"]
             assert any('<<< "$MADE"' in step.get("run", "") for step in job["steps"])
 
 
@@ -340,15 +431,19 @@ def test_no_job_with_a_key_reads_a_format_that_can_run_code(right: str) -> None:
 
 
 def test_comparing_before_the_release_refuses_another_manifest(tmp_path: Path) -> None:
-    made = package(tmp_path / "model-src/artifacts/lily")
+    made, oak = (package(tmp_path / f"model-src/artifacts/{name}", model=name) for name in ("lily", "oak"))
 
     def code(**manifests: str) -> int:
         command = ["bash", "-e", "-c", script("mlops-pipeline", "compare", "--check")]
         return subprocess.run(
-            command, cwd=tmp_path, env=os.environ | {"MODEL": "lily", "MADE": json.dumps(manifests)}
+            command, cwd=tmp_path, env=os.environ | {"MODELS": "lily oak", "MADE": json.dumps(manifests or None)}
         ).returncode
 
-    assert (code(lily=sha256_of(made)), code(lily=f"sha256:{'0' * 64}"), code(lil=sha256_of(made))) == (0, 1, 1)
+    right = {"lily": sha256_of(made), "oak": sha256_of(oak)}
+    assert code(**right) == 0
+    for wrong in ({"lily": sha256_of(oak)}, {"oak": f"sha256:{'0' * 64}"}):
+        assert code(**(right | wrong)) == 1
+    assert (code(lily=sha256_of(made)), code()) == (1, 1)
 
 
 def test_the_pipeline_uploads_and_proposes_a_release_in_dev(checkout: Checkout, s3: S3, tmp_path: Path) -> None:
@@ -362,7 +457,7 @@ def test_the_pipeline_uploads_and_proposes_a_release_in_dev(checkout: Checkout, 
     before = checkout.tip()
 
     def step(part: str, code: int = 0, **variables: str) -> str:
-        known = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "MODEL": "lily", "GITHUB_OUTPUT": str(output)}
+        known = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "MODELS": "lily lily", "GITHUB_OUTPUT": str(output)}
         done = subprocess.run(
             ["bash", "-e", "-c", script("mlops-pipeline", "release", part)],
             cwd=checkout.root, env=os.environ | known | variables, capture_output=True, text=True,
@@ -378,16 +473,23 @@ def test_the_pipeline_uploads_and_proposes_a_release_in_dev(checkout: Checkout, 
     assert (s3.keys(), output.exists()) == ([], False)
     step("bump_model.py", MADE=json.dumps({"lily": sha256_of(made)}))
     name, commit = output.read_text().strip().split("=")
-    step("gh pr create", COMMIT=commit, GITHUB_RUN_ID="7", GITHUB_RUN_ATTEMPT="1")
+    step("gh pr create", COMMIT=commit, GITHUB_RUN_ID="7", GITHUB_RUN_ATTEMPT="1", GROUP="0")
+    second = checkout.git("commit-tree", "-p", commit, "-m", "Release another", f"{commit}^{{tree}}")
+    step("gh pr create", COMMIT=second, GITHUB_RUN_ID="7", GITHUB_RUN_ATTEMPT="1", GROUP="1", MODELS="lily oak")
 
     keys = s3.keys()
     assert name == "commit"
     assert f"models/lily/{made.version}/manifest.json" in keys
-    assert (checkout.tip(), checkout.tip("bump/lily-7-1")) == (before, commit)
-    assert [line.rstrip("|").split("|")[:6] for line in asked.read_text().splitlines()] == [
-        ["auth", "setup-git"],
-        ["pr", "create", "--base", "cicd", "--head", "bump/lily-7-1"],
-        ["pr", "merge", "bump/lily-7-1", "--auto", "--merge"],
+    assert (checkout.tip(), checkout.tip("bump/7-1-0")) == (before, commit)
+    titles = [f"Release lily-sklearn in dev to {made.version}", "Release lily oak"]
+    assert [line.rstrip("|").split("|")[:8] for line in asked.read_text().splitlines()] == [
+        words
+        for group, title in enumerate(titles)
+        for words in (
+            ["auth", "setup-git"],
+            ["pr", "create", "--base", "cicd", "--head", f"bump/7-1-{group}", "--title", title],
+            ["pr", "merge", f"bump/7-1-{group}", "--auto", "--merge"],
+        )
     ]
     checkout.git("checkout", "-q", "--detach", commit)
     assert (

@@ -256,16 +256,22 @@ def lock(file: IO[str], path: Path, times: float = ANSWER) -> None:
 
 
 def git(
-    command: Sequence[str], args: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: bytes | None = None
+    command: Sequence[str],
+    args: Sequence[str],
+    cwd: Path,
+    env: Mapping[str, str],
+    stdin: bytes | None = None,
+    *,
+    remote: bool = False,
 ) -> subprocess.CompletedProcess[bytes]:
     """Runs git: `command` and its settings, then `args`. It asks for no name or password, and ssh for no passphrase
     where nobody is at a terminal.
 
-    What asks a remote ends, with all that it started, when its time is over. It stays in this process's group: whatever
-    ends that, a terminal that closes or a runner that is cancelled, ends the push as well. Raises Refused when the time
-    is over, and when git is not installed.
+    What asks a remote, which `remote` adds to what always does, ends, with all that it started, when its time is over.
+    It stays in this process's group: whatever ends that, a terminal that closes or a runner that is cancelled, ends the
+    push as well. Raises Refused when the time is over, and when git is not installed.
     """
-    remote = args[0] in _REMOTE
+    remote = remote or args[0] in _REMOTE
     limits = ["-c", "http.lowSpeedLimit=100", "-c", f"http.lowSpeedTime={math.ceil(patience())}"]
     try:
         limited = _ssh(command, cwd, env) if remote else {}

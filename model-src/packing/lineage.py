@@ -9,6 +9,7 @@ main.
 from __future__ import annotations
 
 import os
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,24 +36,24 @@ def find(source: Path, model: str, *, draft: bool = False) -> Code:
     """
     paths = [f"models/{model}", "contract", "lifecycle", "packing", "requirements-train.txt"]
     try:
-        _git(source, "rev-parse", "--show-toplevel")
+        git(source, "rev-parse", "--show-toplevel")
     except Refused as refused:
         raise Refused(
             f"{source}: the model's code commit is unknown: {refused.lines[0]}; train in a clone of the repository"
         ) from None
-    if _git(source, "rev-parse", "--is-shallow-repository") == "true":
+    if git(source, "rev-parse", "--is-shallow-repository") == "true":
         raise Refused(f"{source}: a shallow clone, which hides the model's code commit; run `git fetch --unshallow`")
     if not draft:
         _refuse_changes(source, paths)
     last = _last_change(source, "HEAD", paths)
     if not last:
         raise Refused(f"{source}: no commit has {', '.join(paths)}; commit the model's code first")
-    imported = _git(source, "log", "-1", f"--format=%(trailers:key={TRAILER},valueonly)", last).strip()
+    imported = git(source, "log", "-1", f"--format=%(trailers:key={TRAILER},valueonly)", last).strip()
     if imported:
         # A trailer that stands twice: the last one counts, as git interpret-trailers has it.
         main = imported.splitlines()[-1]
         try:
-            main = _git(source, "rev-parse", "--verify", "--end-of-options", f"{main}^{{commit}}")
+            main = git(source, "rev-parse", "--verify", "--end-of-options", f"{main}^{{commit}}")
         except Refused:
             raise Refused(
                 f"{source}: commit {last[:12]} imports {main} of main, which is not in this clone;"
@@ -61,16 +62,16 @@ def find(source: Path, model: str, *, draft: bool = False) -> Code:
         last = _last_change(source, main, paths)
         if not last:
             raise Refused(f"{source}: commit {main} of main, named by a {TRAILER} trailer, has no {', '.join(paths)}")
-    return Code(last, _git(source, "show", "-s", "--format=%cd", "--date=format-local:%Y-%m-%d", last))
+    return Code(last, git(source, "show", "-s", "--format=%cd", "--date=format-local:%Y-%m-%d", last))
 
 
 def _last_change(source: Path, revision: str, paths: list[str]) -> str:
-    return _git(source, "log", "-1", "--format=%H", revision, "--", *paths)
+    return git(source, "log", "-1", "--format=%H", revision, "--", *paths)
 
 
 def _refuse_changes(source: Path, paths: list[str]) -> None:
     # -z: no quoting. A rename is shown as two paths unless it is told apart, so renames are not looked for.
-    status = _git(source, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *paths)
+    status = git(source, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *paths)
     lines = [line for line in status.split("\0") if line]
     if lines:
         raise Refused(
@@ -79,12 +80,13 @@ def _refuse_changes(source: Path, paths: list[str]) -> None:
         )
 
 
-def _git(source: Path, *args: str) -> str:
-    """What git prints. Raises Refused with git's own words when it fails."""
+def git(source: Path, *args: str, codes: Container[int] = (0,)) -> str:
+    """What git prints. Raises Refused with git's own words when it ends with another exit code, or with an error: of a
+    file that it cannot read, `git grep` prints one and goes on."""
     # A hook or an alias that calls us sets these, which would point git at another repository.
     inherited = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE")}
     done = waiting.git(["git"], args, source, inherited | {"LC_ALL": "C", "TZ": "UTC"})
-    if done.returncode:
+    if done.returncode not in codes or b"error: " in done.stderr:
         words = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
         raise Refused(*[f"git {args[0]}: {line}" for line in words])
     return done.stdout.decode(errors="surrogateescape").rstrip("\n")

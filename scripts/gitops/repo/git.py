@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 from contract import temporary, waiting
@@ -55,7 +56,9 @@ class Git:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        inside = self._call(["rev-parse", "--show-toplevel"])
+        # Of blobs, where a clone lacks some.
+        self._here: set[str] = set()
+        inside = self._run(["rev-parse", "--show-toplevel"])
         if inside.returncode:
             said = _words(inside)
             if any("not a git repository" in line for line in said):
@@ -65,15 +68,34 @@ class Git:
         if top != root.resolve():
             raise Refused(f"{root}: not the top of its git repository; use --root {top}")
 
+    @cached_property
+    def promisors(self) -> list[str]:
+        """The remotes that have the blobs which this clone lacks, because it was made with `--filter`; else none."""
+        listed = self._run(["config", "--type=bool", "--get-regexp", r"^remote\..*\.promisor$"]).stdout.decode()
+        found = [line.rpartition(" ") for line in listed.splitlines()]
+        return [key.removeprefix("remote.").removesuffix(".promisor") for key, _, value in found if value == "true"]
+
     def _call(
         self, args: list[str], stdin: bytes | None = None, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        # Where blobs are missing, whatever reads one asks a remote.
+        return self._run(args, stdin, env, remote=bool(self.promisors))
+
+    def _run(
+        self,
+        args: list[str],
+        stdin: bytes | None = None,
+        env: dict[str, str] | None = None,
+        *,
+        settings: Sequence[str] = (),
+        remote: bool = False,
     ) -> subprocess.CompletedProcess[bytes]:
         # A reference refs/replace/ID would show another object under an id.
         # And what only looks leaves no lock when it is killed.
         fixed = {"LC_ALL": "C", "GIT_NO_REPLACE_OBJECTS": "1", "GIT_OPTIONAL_LOCKS": "0"}
         inherited = {k: v for k, v in os.environ.items() if k not in _FOREIGN}
-        settings = [word for setting in _SETTINGS for word in ("-c", setting)]
-        return waiting.git(["git", *settings], args, self.root, inherited | fixed | (env or {}), stdin)
+        given = [word for setting in (*_SETTINGS, *settings) for word in ("-c", setting)]
+        return waiting.git(["git", *given], args, self.root, inherited | fixed | (env or {}), stdin, remote=remote)
 
     def raw(self, *args: str, stdin: bytes | None = None, env: dict[str, str] | None = None) -> bytes:
         done = self._call(list(args), stdin, env)
@@ -118,14 +140,69 @@ class Git:
     def show(self, rev: str, path: str) -> bytes | None:
         """The bytes of a file as a commit has them, without any conversion, or None if it has no such file."""
         done = self._call(["cat-file", "blob", f"{rev}:{path}"])
-        return None if done.returncode else done.stdout
+        if not done.returncode:
+            return done.stdout
+        listed = self._call(["ls-tree", rev, "--", path])
+        if b" blob " in listed.stdout or (listed.returncode and self.commit(rev)):
+            raise self._lost(f"{rev}:{path}", *_words(done))
+        return None
+
+    def _lost(self, name: str, *words: str) -> GitError:
+        """What to do about a blob that should be here."""
+        remedy = "`git fsck` shows what else is, and a new clone has all"
+        if self.promisors:
+            remedy = (
+                f"the clone was made without all blobs, and {', '.join(self.promisors)} did not give it; check the"
+                " network and the access to it, then run the command again"
+            )
+        return GitError(f"{name}: missing in this repository; {remedy}", *words)
 
     def show_all(self, names: Sequence[str]) -> list[bytes | None]:
         """The bytes of many files, each named as `REV:PATH`, by one process; None for each that is not there. Raises
         Refused for a name that git would take for two."""
         if broken := [name for name in names if "\n" in name]:
             raise Refused(f"{broken[0]!r}: a line break in a file's name; rename it")
-        return list(self._batch(names))
+        if self.promisors:
+            self.fetch_missing(self._ids(names).values())
+        found = list(self._batch(names))
+        absent = [name for name, data in zip(names, found, strict=True) if data is None]
+        if lost := [name for name in absent if name in self._ids(absent)]:
+            raise self._lost(lost[0])
+        return found
+
+    def _ids(self, names: Sequence[str]) -> dict[str, str]:
+        """The ids of the files among these, each named as `REV:PATH`."""
+        revs = {name.partition(":")[0] for name in names}
+        found = {f"{rev}:{path}": blob for rev in revs if self.commit(rev) for _, blob, path in self.entries(rev)}
+        return {name: found[name] for name in names if name in found}
+
+    def fetch_missing(self, ids: Iterable[str]) -> None:
+        """Where this clone lacks blobs, gets those of these by one fetch, as git does for each that it reads alone."""
+        if not self.promisors or not (missing := self._missing(ids)):
+            return
+        options = ("--quiet", "--no-tags", "--no-write-fetch-head", "--recurse-submodules=no", "--filter=blob:none")
+        asked = "".join(f"{blob}\n" for blob in missing).encode()
+        # Told what is here, a server leaves out what the commits that are here have.
+        alone = ("fetch.negotiationAlgorithm=noop",)
+        words: list[str] = []
+        for remote in self.promisors:
+            done = self._run(["fetch", *options, "--stdin", remote], asked, settings=alone, remote=True)
+            if not done.returncode:
+                self._here |= set(missing)
+                return
+            words += [f"git fetch: {line}" for line in _words(done)]
+        raise self._lost(missing[0], *words)
+
+    def _missing(self, ids: Iterable[str]) -> list[str]:
+        """Those of these blobs that are not here, without asking a remote for them."""
+        listed = [blob for blob in dict.fromkeys(ids) if blob not in self._here]
+        if not listed:
+            return []
+        # It passes over what is not here, and fetches nothing.
+        looks = ("rev-list", "--objects", "--no-walk", "--ignore-missing", "--missing=allow-any", "--stdin")
+        there = set(self.text(*looks, stdin="".join(f"{blob}\n" for blob in listed).encode()).split())
+        self._here |= there
+        return [blob for blob in listed if blob not in there]
 
     def _batch(self, names: Sequence[str]) -> Iterator[bytes | None]:
         """The bytes of each of these blobs, None for what is missing or none. `git cat-file --batch` prints for each a
@@ -154,9 +231,10 @@ class Git:
     def blobs(self, ids: Iterable[str]) -> dict[str, bytes]:
         """The bytes of these blobs, by one process. Raises GitError for one that is not there."""
         listed = list(dict.fromkeys(ids))
+        self.fetch_missing(listed)
         found = dict(zip(listed, self._batch(listed) if listed else (), strict=True))
         if missing := [blob for blob, data in found.items() if data is None]:
-            raise GitError(f"{missing[0]}: missing in this repository; `git fetch` it")
+            raise self._lost(missing[0])
         return {blob: data for blob, data in found.items() if data is not None}
 
     def files(self, rev: str, *paths: str) -> list[str]:
@@ -174,9 +252,12 @@ class Git:
 
     def mentioning(self, rev: str, words: Sequence[bytes], *paths: str) -> list[str]:
         """The files of a commit under `paths` whose bytes have one of the words."""
+        if self.promisors:
+            self.fetch_missing(blob for _, blob, _ in self.entries(rev, *paths))
         asked = [part for word in words for part in ("-e", os.fsdecode(word))]
         done = self._call(["grep", "--text", "--fixed-strings", "--name-only", "-z", *asked, rev, "--", *paths])
-        if done.returncode > 1:
+        # Of a blob that it cannot read it prints an error, and goes on.
+        if done.returncode > 1 or b"error: " in done.stderr:
             raise GitError(*[f"git grep: {line}" for line in _words(done)])
         found = done.stdout.decode(errors="surrogateescape").split("\0")
         return [name.removeprefix(f"{rev}:") for name in found if name]
@@ -216,6 +297,12 @@ class Git:
     def is_ancestor(self, old: str, new: str) -> bool:
         return self.succeeds("merge-base", "--is-ancestor", old, new)
 
+    def dropped(self, remote: str, branch: str) -> str | None:
+        """A commit of a local branch that this clone has seen at the tip of a remote's, which no longer has it."""
+        upstream = f"refs/remotes/{remote}/{branch}"
+        fork = self._call(["merge-base", "--fork-point", upstream, f"refs/heads/{branch}"]).stdout.decode().strip()
+        return fork if fork and not self.is_ancestor(fork, upstream) else None
+
     def require_full_history(self) -> None:
         if self.text("rev-parse", "--is-shallow-repository") == "true":
             raise Refused(f"{self.root}: shallow clone, so history cannot be trusted; run `git fetch --unshallow`")
@@ -234,9 +321,10 @@ class Git:
         """Writes the files of a commit under `paths` into `target`, with the bytes that the commit has: a checkout by
         git would convert them as the .gitattributes of the working tree ask, which may be those of another commit."""
         files = [(mode, blob, target / path) for mode, blob, path in self.entries(rev, *paths)]
-        for (mode, blob, file), data in zip(files, self._batch([blob for _, blob, _ in files]), strict=True):
+        self.fetch_missing(blob for _, blob, _ in files)
+        for (mode, _, file), data in zip(files, self._batch([blob for _, blob, _ in files]), strict=True):
             if data is None:
-                raise GitError(f"{blob}: missing in this repository, and {file.relative_to(target)} of {rev} is it")
+                raise self._lost(f"{rev}:{file.relative_to(target)}")
             file.parent.mkdir(parents=True, exist_ok=True)
             if mode == "120000":
                 file.symlink_to(os.fsdecode(data))
@@ -258,7 +346,7 @@ class Git:
             )
             listed = "".join(f"{row}\0" for row in new).encode(errors="surrogateescape")
             self.raw("update-index", "-z", "--index-info", stdin=listed, env=env)
-            return self.text("write-tree", env=env)
+            return self._write_tree(env)
 
     def _written(self, blobs: Sequence[bytes]) -> list[str]:
         """The ids of blobs that are in the repository from now on."""
@@ -277,7 +365,11 @@ class Git:
             # Not `git rm`: it compares with the checkout, which has nothing to do with this index.
             self.text("update-index", "-z", "--force-remove", "--stdin", stdin=listed, env=env)
             self.text("read-tree", f"--prefix={folder}/", f"{source}:{folder}", env=env)
-            return self.text("write-tree", env=env)
+            return self._write_tree(env)
+
+    def _write_tree(self, env: dict[str, str]) -> str:
+        # Otherwise it would fetch every blob that is not here.
+        return self.text("write-tree", *(["--missing-ok"] if self.promisors else []), env=env)
 
     def commit_tree(self, tree: str, parent: str, message: str) -> str:
         """A commit of `tree` on `parent`, signed when the user's configuration signs commits. No ref is moved."""

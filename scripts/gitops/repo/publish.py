@@ -26,10 +26,16 @@ def tip(git: Git, branch: str = BRANCH) -> str:
     local = git.commit(f"refs/heads/{branch}")
     remote = git.commit(f"refs/remotes/{REMOTE}/{branch}")
     if local and remote:
-        if git.is_ancestor(remote, local):
-            return local
         if git.is_ancestor(local, remote):
             return remote
+        if dropped := git.dropped(REMOTE, branch):
+            raise Refused(
+                f"branch {branch}: the history of {REMOTE}/{branch} was rewritten, and no longer has {dropped[:12]},"
+                " which the local branch has; take over what is new there alone with"
+                f" `git rebase --onto {REMOTE}/{branch} {dropped[:12]} {branch}`"
+            )
+        if git.is_ancestor(remote, local):
+            return local
         raise Refused(
             f"branch {branch}: the local branch and {REMOTE}/{branch} have diverged;"
             f" rebase the local one with `git rebase {REMOTE}/{branch} {branch}`,"

@@ -210,6 +210,9 @@ class InCommit:
 
     def read(self, path: str) -> bytes:
         if path not in self._read:
+            if not self._read:
+                # Better all at once than those of each folder.
+                self._git.fetch_missing(self._ids.values())
             self._asked += 1
             if self._asked > _MANY:
                 self.read_all()
