@@ -110,7 +110,7 @@ def check(args: argparse.Namespace) -> int:
 
 def _chosen(git: Git, tip: str, environments: Sequence[str], args: argparse.Namespace) -> list[Release]:
     """The released apps that were asked for; of each its own release, not those of canaries."""
-    places = [place for place in history.places_at(git, tip) if place[1] == args.env]
+    places = [place for place, _ in history.files_at(git, tip) if place[1] == args.env]
     apps = [app for app, _ in places]
     for option, name, known in (("--env", args.env, environments), ("--app", args.app, apps)):
         if name is not None and name not in known:

@@ -65,7 +65,7 @@ def decide(args: argparse.Namespace) -> None:
     tip = publish.tip(git)
     environments = snapshot.at(git, tip).policy.environments
     args.env = args.env or environments[-1]
-    places = {place for place in history.places_at(git, tip) if place[1] == args.env}
+    places = {place for place, _ in history.files_at(git, tip) if place[1] == args.env}
     running = _running(history.all_at(git, tip, places), environments, args)
     verdicts = _verdicts(args, running)
     rows: list[dict[str, Any]] = []

@@ -89,9 +89,7 @@ def show(args: argparse.Namespace) -> None:
 def _running(git: Git, tip: str, versions: Sequence[str]) -> dict[str, list[str]]:
     """`app in environment` by the digest that runs there, according to Git."""
     found: dict[str, list[str]] = {}
-    naming = history.naming(snapshot.at(git, tip), versions)
-    files = [(place, file) for place, file in history.files_at(git, tip) if place in naming]
-    for item in history.all_at(git, tip, files):
+    for item in history.all_at(git, tip, history.naming(snapshot.at(git, tip), versions)):
         found.setdefault(item.digest, []).append(f"{item.app} in {item.environment}")
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
@@ -167,12 +167,16 @@ def naming(there: Snapshot, versions: Iterable[str]) -> set[Place]:
     return {place for path in files if (place := layout.place(path))}
 
 
-def all_at(git: Git, rev: str, files: Sequence[tuple[Place, str]] | None = None) -> list[Release]:
-    """Every release that a commit names, or those of these files, in the order of the environments."""
-    listed = files_at(git, rev) if files is None else files
-    texts = git.show_all([f"{rev}:{file}" for _, file in listed])
+def all_at(git: Git, rev: str, places: Container[Place] | None = None) -> list[Release]:
+    """Every release that a commit names, or of these places, in the order of the environments."""
+    return read_at(git, rev, [each for each in files_at(git, rev) if places is None or each[0] in places])
+
+
+def read_at(git: Git, rev: str, files: Sequence[tuple[Place, str]]) -> list[Release]:
+    """Every release that these files have in a commit."""
+    texts = git.show_all([f"{rev}:{file}" for _, file in files])
     found = []
-    for (place, file), text in zip(listed, texts, strict=True):
+    for (place, file), text in zip(files, texts, strict=True):
         found += release_file.read_all({file: text}.get, *place)
     return found
 
