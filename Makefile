@@ -53,8 +53,8 @@ test-cluster: ## the same repository on a real API server, KServe and Argo CD
 bench: ## figures: what finds which fault, one edit, one commit, all checks, many writers; each beside another way
 	@$(PYTHON) scripts/setup.py bench && for bench in corpus_table commands writers; do .venv/bin/python tests/bench/$$bench.py || exit 1; done
 
-bench-scale: ## figures: what one change costs among 1,000 apps with 10,000 releases beside 3 with 100 (10 min)
-	@$(PYTHON) scripts/setup.py bench && .venv/bin/python tests/bench/scale.py
+bench-scale: ## figures: what one change costs among 3 apps and up to 1,000 with 10,000 releases, drawn in growth.svg (15 min)
+	@$(PYTHON) scripts/setup.py bench && .venv/bin/python tests/bench/scale.py --plot growth.svg $(ARGS)
 
 bench-cluster: ## figures: from a merge to the live object, among 9 Applications and among 100: make bench-cluster ARGS="--apps 9 1000"
 	@$(PYTHON) scripts/setup.py test && $(PYTHON) scripts/setup.py cluster && .venv/bin/python tests/bench/merge_to_live.py $(ARGS)

@@ -142,7 +142,7 @@ PROFILES = {
     ),
     "test-features": Profile((FEATURES,)),
     "bench": Profile(
-        (COMMANDS_TEST,),
+        (COMMANDS_TEST, MODEL),
         (tools.MANIFESTS, tools.KUSTOMIZE, tools.KUBECONFORM, tools.VERSITYGW, tools.YQ),
         sources=(tools.SCHEMAS,),
     ),

@@ -1,8 +1,7 @@
 """What one change costs in fleets of several sizes, by the same commands in turns in one run.
 
 python tests/bench/scale.py
-python tests/bench/scale.py --apps 3 100 --commits 100 1000 --runs 3
-python tests/bench/scale.py --apps 3 10 100 1000 --commits 100 200 1000 10000 --plot growth.svg
+python tests/bench/scale.py --apps 3 100 --commits 100 1000 --runs 3 --plot growth.svg
 """
 
 from __future__ import annotations
@@ -40,8 +39,10 @@ LOOPED = 40
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--apps", type=int, nargs="+", default=[3, 1000])
-    parser.add_argument("--commits", type=int, nargs="+", default=[100, 10_000], help="releases in each history")
+    parser.add_argument("--apps", type=int, nargs="+", default=[3, 30, 300, 1000])
+    parser.add_argument(
+        "--commits", type=int, nargs="+", default=[100, 300, 3000, 10_000], help="releases in each history"
+    )
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--only", nargs="*", help="these commands")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw how each grows, with matplotlib of model-src/")

@@ -42,8 +42,10 @@ CHARTS = {
 def applications() -> dict[str, Any]:
     """The spec of every add-on, those of Knative included, by its name."""
     files = sorted((SAMPLE / layout.PLATFORM).glob("*/*.yaml"))
-    found = [item for file in files for item in yaml.safe_load_all(file.read_text())]
-    return {item["metadata"]["name"]: item["spec"] for item in found if item.get("kind") == "Application"}
+    documents = [item for file in files for item in yaml.safe_load_all(file.read_text())]
+    # A patch is a list.
+    found = [item for item in documents if isinstance(item, dict) and item.get("kind") == "Application"]
+    return {item["metadata"]["name"]: item["spec"] for item in found}
 
 
 ADDONS = applications()
