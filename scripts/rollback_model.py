@@ -46,12 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def roll_back(args: argparse.Namespace) -> None:
     git = Git(args.root)
     git.require_full_history()
-    publish.require_clean(git)
     first_seen: list[Release] = []
     restored: list[Release] = []
     old_form: list[Release] = []
 
     def wanted(tree: Tree, ran: Ran) -> list[Release]:
+        publish.require_clean(git)  # while the history is read
         now = tree.release(_target(args))
         if not first_seen:
             first_seen.append(now)
@@ -69,6 +69,7 @@ def roll_back(args: argparse.Namespace) -> None:
 
     def build(base: str) -> str | None:
         if done_already(git, base, args):
+            publish.require_clean(git)
             return base
         held = hold.write(args.app, args.env, Hold(_reason(args), *git.author()))
         change = writing.prepare(git, base, wanted, [args.app], {(args.app, args.env): held})
@@ -114,21 +115,24 @@ def done_already(git: Git, base: str, args: argparse.Namespace) -> bool:
 def earlier(ran: Ran, now: Release, version: str | None, withdrawn_versions: Container[str]) -> Release:
     """The newest release of the history that is another one than `now` and, if given, of this version, else of one that
     is not withdrawn."""
-    found = [old for old in ran.releases(now.target) if old.released and not now.same_as(old)]
-    if not found:
+    known: list[str] = []
+    for old in ran.releases(now.target):
+        if not old.released or now.same_as(old):
+            continue
+        if old.version == version if version else withdrawn.key(old.uri) not in withdrawn_versions:
+            return replace(old, file=now.file)
+        known.append(old.version)
+    if not known:
         raise Refused(
             f"{now.file}: no earlier release in the history of {publish.BRANCH}; there is nothing to go back to"
         )
-    for old in found:
-        if old.version == version if version else withdrawn.key(old.uri) not in withdrawn_versions:
-            return replace(old, file=now.file)
     if not version:
         raise Refused(
             f"{now.file}: all earlier releases are withdrawn; release another version with"
             f" `python scripts/bump_model.py`, or take the app away with `python scripts/retire_app.py`"
         )
-    known = ", ".join(dict.fromkeys(old.version for old in found))
-    raise Refused(f"--to {version}: never released as {now.target}; earlier releases are {known}")
+    told = ", ".join(dict.fromkeys(known))
+    raise Refused(f"--to {version}: never released as {now.target}; earlier releases are {told}")
 
 
 def _target(args: argparse.Namespace) -> Target:

@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from gitops import cli
 from gitops.checks import (
@@ -96,7 +97,7 @@ def examine(args: argparse.Namespace, git: Git | None, base: str) -> tuple[list[
     changed = git.changed(base) if git else []
     before = fleet.at(git, base) if git else None
     there, reads = (before.renders, before.reads) if before else ({}, {})
-    concerned = _concerned(git, changed, files, folders, reads) if git else folders
+    concerned = _concerned(git, base, changed, files, folders, reads) if git else folders
     same = there.keys() & set(folders).difference(concerned)
     known = {folder: reads[folder] for folder in same}
     sources.require_deployed(args.root, policy, _reads(files, folders, known))
@@ -108,7 +109,10 @@ def examine(args: argparse.Namespace, git: Git | None, base: str) -> tuple[list[
     # What the platform and the projects of Argo CD allow is a matter of every overlay.
     chosen = folders if {ARGOCD, PLATFORM} & set(concerned) else concerned
     repository = Repository(args.root, policy, renders, frozenset(chosen), known, files)
-    found = check(repository, kubeconform.check({folder: renders[folder] for folder in concerned}))
+    with ThreadPoolExecutor(1) as pool:
+        # Another process compiles the schemas meanwhile.
+        schema = pool.submit(kubeconform.check, {folder: renders[folder] for folder in concerned})
+        found = told(by_rules(repository), schema.result())
     if git:
         unchanged = {folder: items for folder, items in renders.items() if folder not in concerned}
         ran = _renders_at(git, base, {**there, **unchanged})
@@ -127,9 +131,9 @@ def _mend(commands: Iterable[str]) -> None:
         cli.say(f"to mend {BRANCH}, run this and open a pull request: {command}")
 
 
-def check(repository: Repository, schema: Sequence[Finding]) -> list[Finding]:
-    """The findings of every rule of a single state of the repository, and those of the schemas."""
-    return told({name: list(rule(repository)) for name, rule in RULES.items()}, schema)
+def by_rules(repository: Repository) -> dict[str, list[Finding]]:
+    """The findings of every rule of a single state of the repository, by its name."""
+    return {name: list(rule(repository)) for name, rule in RULES.items()}
 
 
 def told(found: Mapping[str, Sequence[Finding]], schema: Sequence[Finding]) -> list[Finding]:
@@ -160,16 +164,19 @@ def _base(args: argparse.Namespace) -> tuple[Git, str]:
 
 
 def _concerned(
-    git: Git, changed: Sequence[str], files: OnDisk, folders: list[str], reads: Mapping[str, Collection[str]]
+    git: Git, base: str, changed: Sequence[str], files: OnDisk, folders: list[str], reads: Mapping[str, Collection[str]]
 ) -> list[str]:
     """The folders that a change can affect, given what they read before. The rules and schemas themselves are part of a
     change that touches them."""
     if any(path.startswith(("scripts/", "tools/")) or path in (POLICY_FILE, admission.LOCK) for path in changed):
         return folders
-    # A tree that is as it was committed can be searched.
-    head = snapshot.at(git, "HEAD").commit if git.is_committed(*DEPLOYED) else None
-    found = set(closure.readers(files, closure.suspects(head, folders, changed) if head else folders, changed))
-    found |= {folder for folder in folders if not set(changed).isdisjoint(reads.get(folder, ()))}
+    suspects = [folder for folder in folders if folder not in reads]
+    if not set(changed) <= set(snapshot.at(git, base).deployed()):
+        # What is new may have been named before. A tree that is as it was committed can be searched for that.
+        head = snapshot.at(git, git.commit("HEAD")).commit if git.is_committed(*DEPLOYED) else None
+        suspects = closure.suspects(head, folders, changed) if head else folders
+    found = {folder for folder in folders if not set(changed).isdisjoint(reads.get(folder, ()))}
+    found |= set(closure.readers(files, suspects, changed))
     return [folder for folder in folders if folder in found]
 
 

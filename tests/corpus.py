@@ -143,7 +143,7 @@ def verdicts(root: Path, closed: Path | None = None) -> dict[str, Verdict]:
         if fixture.name in renders:
             with fixture.applied(root):
                 repository = Repository(root, read_policy(root), renders[fixture.name])
-                told = {name: list(rule(repository)) for name, rule in validate.RULES.items()}
+                told = validate.by_rules(repository)
                 _require_the_same_of_a_part(repository, told, parts[fixture.name])
             mine = schema[fixture.name]
             everything = validate.told(told, mine)

@@ -181,7 +181,7 @@ def test_rules_bear_objects_of_any_shape(manifests: Path, item: dict[str, Any]) 
     """Their schema is what another check complains about."""
     repository = Repository(manifests, read_policy(manifests), {ARGOCD: [item], "overlays/dev/lily-api": [item]})
 
-    assert validate.check(repository, [])
+    assert any(validate.by_rules(repository).values())
 
 
 @pytest.mark.parametrize(

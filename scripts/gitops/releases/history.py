@@ -22,14 +22,27 @@ Ids = Mapping[str, str]
 _States = list[tuple[Change, Ids]]
 
 
-def _states(changes: Iterable[Change]) -> _States:
-    """Commits that changed some files, given and told newest first, each with all of them as it left them."""
+def _states(changes: Sequence[Change], there: Ids | None = None) -> _States:
+    """Commits that changed some files, given and told newest first, each with all of them as it left them. Where they
+    are only the newest, `there` has the blobs that are in the end."""
     found: _States = []
-    now: dict[str, str | None] = {}
-    for change in list(changes)[::-1]:
+    now = {} if there is None else _before(changes, there)
+    for change in changes[::-1]:
         now |= change.files
         found.append((change, {path: blob for path, blob in now.items() if blob}))
     return found[::-1]
+
+
+def _before(changes: Iterable[Change], there: Ids) -> dict[str, str | None]:
+    """The blobs before these commits, given newest first, and those in the end."""
+    now: dict[str, str | None] = dict(there)
+    for change in changes:
+        now |= change.before
+    return now
+
+
+def _ids_at(git: Git, rev: str, paths: Iterable[str]) -> dict[str, str]:
+    return {path: blob for _, blob, path in git.entries(rev, *paths)}
 
 
 def _reader(blobs: Mapping[str, bytes], state: Ids) -> Callable[[str], bytes | None]:
@@ -41,8 +54,18 @@ def history(git: Git, rev: str, target: Target) -> Iterator[tuple[Change, Releas
 
     What a merged branch tried on its way never ran: a merge counts as one commit, the one in which it arrived.
     """
-    states = _states(git.changes(rev, *layout.release_paths(target.app, target.environment)))
-    yield from _releases(states, git.blobs(blob for _, state in states for blob in state.values()), target)
+    paths, told = layout.release_paths(target.app, target.environment), 0
+    # Most who ask look at the newest, and to find those git need not look at the whole history.
+    for most in (_NEWEST, None):
+        changes = git.changes(rev, *paths, most=most)
+        states = _states(changes, _ids_at(git, rev, paths))[told:]
+        yield from _releases(states, git.blobs(blob for _, state in states for blob in state.values()), target)
+        told = len(changes)
+        if most is None or told < most:
+            return
+
+
+_NEWEST = 8
 
 
 def _releases(
@@ -101,10 +124,7 @@ class Ran:
 
     def releases(self, target: Target) -> Iterator[Release]:
         """What this target had, newest first."""
-        states, blobs = self._states(target)
-        paths = layout.release_paths(target.app, target.environment)
-        own = [(change, state) for change, state in states if not change.files.keys().isdisjoint(paths)]
-        return (release for _, release in _releases(own, blobs, target))
+        return (item for _, item in history(self._git, self._rev, target))
 
     def _states(self, target: Target) -> tuple[_States, Mapping[str, bytes]]:
         if target.environment not in self._environments:
@@ -209,10 +229,10 @@ def since(git: Git, rev: str, releases: Sequence[Release]) -> list[Change]:
     moment it arrived, and a commit that changed something else of the file does not count."""
     paths = {path for item in releases for path in layout.release_paths(item.app, item.environment)}
     # Of a few, the newest changes tell, and to find those git need not look at the whole history.
-    most = 8 * len(releases) if len(paths) <= _FEW else None
+    most = 2 * len(releases) if len(paths) <= _FEW else None
     while True:
         changes = _changes(git, rev, paths, most)
-        there = {} if most is None else {path: blob for _, blob, path in git.entries(rev, *paths)}
+        there = {} if most is None else _ids_at(git, rev, paths)
         found = _since(git, releases, changes, there)
         if most is None or len(changes) < most or None not in found:
             return [change for change in found if change]
@@ -227,9 +247,7 @@ def _since(
 ) -> list[Change | None]:
     """The commit, of these, that brought each release, None where it is an earlier one. `there` has the blobs that are
     in the end, of files that none of them may have changed."""
-    now: dict[str, str | None] = dict(there)
-    for change in changes:
-        now |= change.before
+    now = _before(changes, there)
     places = {(item.app, item.environment) for item in releases}
     states: dict[Place, list[tuple[Change | None, Ids]]] = {place: [(None, _ids(now, place))] for place in places}
     for change in reversed(changes):

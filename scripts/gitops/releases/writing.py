@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -142,12 +143,14 @@ def prepare(
     the releases.
     """
     source = snapshot.at(git, rev)
+    ran = history.Ran(git, rev or "HEAD", source.policy.environments, apps)
     with _copied(source) as root:
         tree = Tree(source, root)
-        ran = history.Ran(git, rev or "HEAD", tree.policy.environments, apps)
         releases = [r for r in wanted(tree, ran) if r != tree.release(r.target)]
-        files, reads, after = _apply(tree, releases)
-        places = _require_allowed(tree, ran, releases, held or {}, after)
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(tree.running, {item.version for item in releases})
+            files, reads, after = _apply(tree, releases)
+            places = _require_allowed(tree, ran, releases, held or {}, after, running.result())
     for app, environment in places:
         reads |= {*layout.release_paths(app, environment), hold.path(app, environment)}
     return Change(releases, files, frozenset(reads))
@@ -166,6 +169,7 @@ def _require_allowed(
     releases: Sequence[Release],
     held: Mapping[Place, bytes],
     after: Renders,
+    running: Mapping[Target, Release],
 ) -> set[Place]:
     """Raises Refused for releases that may not run where they are to; the places that this depends on."""
     places = {(r.app, r.environment) for r in releases}
@@ -173,7 +177,7 @@ def _require_allowed(
     there = [place for place in places | before if release_file.find(tree.read, *place)]
     base = state.of(tree.read, there, lambda place: effect.images(tree.overlay(*place)))
     # A version has one manifest, whatever else runs it.
-    base = replace(base, releases={**tree.running({item.version for item in releases}), **base.releases})
+    base = replace(base, releases={**running, **base.releases})
     new = {r.target: r for r in releases}
     head = replace(base, releases={**base.releases, **new}, holds={**base.holds, **held})
     # A release that is the first of its place brings everything along that is rendered beside it.

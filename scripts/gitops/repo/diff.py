@@ -15,6 +15,8 @@ from gitops.repo.layout import ARGOCD, DEPLOYED, PLATFORM
 
 from contract.errors import Refused
 
+_FEW = 10
+
 
 def rendered_diffs(git: Git, old: str, new: str | None, folders: Iterable[str]) -> dict[str, str]:
     """Unified diffs of what differs when rendered, by folder, between two commits or trees; `new` None is the
@@ -24,8 +26,10 @@ def rendered_diffs(git: Git, old: str, new: str | None, folders: Iterable[str]) 
     possible to show.
     """
     # A tree that is as it was committed is read from Git, which tells what may have changed without a look at the rest.
-    new = "HEAD" if new is None and git.is_committed(*DEPLOYED) else new
-    folders = _affected(git, old, new, list(folders))
+    new = git.commit("HEAD") if new is None and git.is_committed(*DEPLOYED) else new
+    folders = list(folders)
+    if len(folders) > _FEW:
+        folders = _affected(git, old, new, folders)
     with snapshot.at(git, old).copied(folders) as before, snapshot.at(git, new).copied(folders) as after:
         changed = [folder for folder in folders if _sources(after, folder) != _sources_or_none(before, folder)]
         right = kustomize.build_all(after, _there(after, changed))
