@@ -163,8 +163,13 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plot
 figure, axes = plot.subplots(figsize=(8, 5), layout="constrained")
 for what, points in json.load(sys.stdin).items():
-    axes.plot([size for size, _ in points], [seconds for _, seconds in points], marker="o", label=what)
+    sizes, seconds = zip(*points)
+    axes.plot(sizes, seconds, marker="o", label=what)
 axes.set(xscale="log", yscale="log", xlabel="apps, each in three environments", ylabel="median, s")
+marks = [0.25, 0.5, 1, 2, 4, 8]
+axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+axes.set_yticks(marks, map(str, marks))
+axes.minorticks_off()
 axes.grid(alpha=0.3)
 figure.legend(loc="outside right upper", frameon=False, fontsize="small")
 figure.savefig(sys.argv[1])

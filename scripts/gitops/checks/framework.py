@@ -39,13 +39,13 @@ class Repository:
     """The folders about which findings are asked for; None: all."""
     known: Mapping[str, Collection[str]] = field(default_factory=dict)
     """The files that renders read, where they are known."""
-
-    disk: OnDisk | None = None
+    listed: OnDisk | None = None
+    """What is deployed, where it is listed already."""
 
     @cached_property
     def files(self) -> OnDisk:
         """What is deployed, as it is now."""
-        return self.disk or OnDisk(self.root)
+        return self.listed or OnDisk(self.root)
 
     def reads(self, folder: str) -> Collection[str]:
         """The files that a render reads."""
