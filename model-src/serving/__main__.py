@@ -146,7 +146,9 @@ def serve(given: settings.Settings) -> int:
 
 
 def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    # In one piece: two threads write here, and print() writes the end of a line by itself.
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":
