@@ -29,10 +29,9 @@ def show(args: argparse.Namespace) -> None:
     git = Git(args.root)
     git.require_full_history()
     tip = publish.tip(git)
-    items = history.read_at(git, tip, _chosen(history.files_at(git, tip), args))
     rows = [
         vars(item) | {"since": since.date if item.released else None, "commit": since.commit, "by": since.author}
-        for item, since in zip(items, history.since(git, tip, items), strict=True)
+        for item, since in history.with_changes(git, tip, _chosen(history.files_at(git, tip), args))
     ]
     if args.json:
         cli.print_json({"tip": tip, "releases": rows})

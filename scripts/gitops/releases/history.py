@@ -224,6 +224,16 @@ def files_at(git: Git, rev: str) -> list[tuple[Place, str]]:
     ]
 
 
+def with_changes(git: Git, rev: str, files: Sequence[tuple[Place, str]]) -> list[tuple[Release, Change]]:
+    """Every release that these files have in a commit, with the commit that brought it, as `since` tells it."""
+    with ThreadPoolExecutor(1) as pool:
+        # Reading many of them takes about as long as the history.
+        changes = pool.submit(git.changes, rev, "overlays") if len(files) > _FEW else None
+        releases = read_at(git, rev, files)
+        arrived = _since(git, releases, changes.result(), {}) if changes else since(git, rev, releases)
+    return [(item, change) for item, change in zip(releases, arrived, strict=True) if change]
+
+
 def since(git: Git, rev: str, releases: Sequence[Release]) -> list[Change]:
     """The commit of the deployed branch that brought each of the releases that `rev` names; a merge counts as the
     moment it arrived, and a commit that changed something else of the file does not count."""
