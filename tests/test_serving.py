@@ -181,6 +181,17 @@ def test_a_renamed_service_leaves_its_callers(world: World) -> None:
     assert str(loss) == "Service ml-prod/lily-api is no longer answering (it is not rendered)"
 
 
+def test_a_label_that_is_called_as_a_field_of_a_release_is_none(world: World) -> None:
+    before = copy.deepcopy(world.before)
+    kinds = {item["kind"]: item for item in before[API]}
+    for labels in (kinds["Service"]["spec"]["selector"], kinds["Deployment"]["spec"]["template"]["metadata"]["labels"]):
+        labels["image"] = "one"
+    after = copy.deepcopy(before)
+    next(item for item in after[API] if item["kind"] == "Service")["spec"]["selector"]["image"] = "two"
+
+    assert [loss.state.what for loss in serving.lost(before, after)] == ["reached by a Service"]
+
+
 STAY = [
     patch(API, "Deployment", set_to("/spec/template/spec/terminationGracePeriodSeconds", "60")),
     patch(API, "Deployment", set_to("/metadata/labels/team", "flowers")),

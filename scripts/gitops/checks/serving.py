@@ -78,6 +78,10 @@ class _Environment:
         """The pods that a Service selects, and the object that makes them."""
         return self._running.selected({"matchLabels": at(service, "spec", "selector")})
 
+    def makers(self, service: Object) -> set[int]:
+        """The objects whose pods a Service selects, by their identity."""
+        return {id(item) for item, _ in self.selected(service)}
+
     def policies(self, pod: Pod) -> list[Mapping[str, Any]]:
         """The specs of the network policies that select one of `pods`."""
         return self._policies.get(id(pod), [])
@@ -91,15 +95,13 @@ def states(items: Sequence[Object]) -> list[State]:
     answering = {_name(item): item for item, fault in zip(services, faults, strict=True) if not fault}
     leading = [item for item in ingresses if not _leads_nowhere(item, answering)]
     named = {name for item in leading for name in _backends(item)}
-    reached, exposed = (
-        {id(maker) for name, item in answering.items() if names is None or name in names
-         for maker, _ in environment.selected(item)}
-        for names in (None, named)
-    )  # fmt: skip
+    reached = {name: environment.makers(item) for name, item in answering.items()}
+    served = set().union(*reached.values())
+    exposed = set().union(*(makers for name, makers in reached.items() if name in named))
     found: list[State] = []
     for item in items:
         if workloads.runs(item):
-            found += _workload_states(item, environment, id(item) in reached, id(item) in exposed)
+            found += _workload_states(item, environment, id(item) in served, id(item) in exposed)
     found += [State(identity(item), "answering", fault) for item, fault in zip(services, faults, strict=True)]
     found += [State(identity(item), "answering", _leads_nowhere(item, answering)) for item in ingresses]
     return found
@@ -319,16 +321,13 @@ def _changed_environments(before: Renders, after: Renders) -> tuple[Renders, Ren
     return one, other
 
 
-# What a release sets, by the end of its path.
-_OF_RELEASE = re.compile(r"(\.image|\.storageUri|\.env\[MODEL_[A-Z]+\]\.value|\.annotations\.model\.mlops/[a-z-]+)\Z")
-
-
 def _serve_alike(one: Sequence[Object] | None, other: Sequence[Object] | None) -> bool:
     """Whether two renders differ in nothing but which release they have."""
     if one is other or one is None or other is None:
         return one is other
+    named = {(identity(item), path) for item in one for path in workloads.named(item)}
     return all(
-        _OF_RELEASE.search(each.path)
+        ((each.identity, each.path) in named or each.path.startswith(f"metadata.annotations.{release.ANNOTATION}"))
         and all(isinstance(value, str) and not _is_none(value) for value in (each.before, each.after))
         for each in differences(one, other)
     )
