@@ -128,8 +128,8 @@ def _logs(git: Git, tip: str, items: Sequence[Release]) -> dict[str, str | None]
     """Where each app's service logs, by the app, according to what is rendered."""
     folders = {layout.overlay(item.app, item.environment): item.app for item in items}
     with snapshot.at(git, tip).copied(folders) as tree:
-        texts = kustomize.build_all(tree, [*folders])
-        return {folders[folder]: _variable(kustomize.objects(text)) for folder, text in texts.items()}
+        renders = kustomize.rendered_all(tree, folders)
+        return {folders[folder]: _variable(items) for folder, items in renders.items()}
 
 
 def _variable(items: Sequence[Object]) -> str | None:

@@ -12,8 +12,7 @@ nothing and exits with 1. A rule that needs a verdict is not judged without one.
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +22,8 @@ from gitops import cli, models
 from gitops.manifests import yamledit
 from gitops.manifests.documents import schema_faults
 from gitops.models import s3, store
-from gitops.releases import history, release_file
-from gitops.releases.release import Release, Target
+from gitops.releases import history
+from gitops.releases.release import Release
 from gitops.repo import layout, publish, snapshot
 from gitops.repo.git import Git
 
@@ -72,7 +71,9 @@ def decide(args: argparse.Namespace) -> None:
     paths = [f"model-src/models/{model}/{POLICY_FILE}" for model in running]
     texts = git.show_all([f"{tip}:{path}" for path in paths])
     policies = [read_policy(text, path) for text, path in zip(texts, paths, strict=True)]
-    born = first_released(git, tip, {item for items in running.values() for item in items})
+    # Training with the same code gives a version of the same date.
+    came = history.first_released(git, tip, {item.digest for items in running.values() for item in items})
+    born = {digest: datetime.fromisoformat(change.date) for digest, change in came.items()}
     for (model, items), policy in zip(running.items(), policies, strict=True):
         # Where apps run several versions, the newest gives the model's age.
         newest = max(items, key=lambda item: born[item.digest])
@@ -179,50 +180,6 @@ def _manifest(item: Release) -> Manifest:
     if manifest.digest != item.digest:
         raise Refused(f"{item.file}: digest: {item.digest}, but {uri} has {manifest.digest}; find out who changed it")
     return manifest
-
-
-def first_released(git: Git, tip: str, running: Collection[Release]) -> dict[str, datetime]:
-    """When the version of each of these digests was first released anywhere, for all callers: training with the same
-    code gives a version of the same date. By one pass over the history."""
-    changes = git.changes(tip, "overlays")[::-1]
-    blobs = git.blobs(blob for change in changes for path, blob in change.files.items() if blob and _is_release(path))
-    left = {item.digest for item in running}
-    found: dict[str, datetime] = {}
-    now: dict[str, str | None] = {}
-    for change in changes:
-        files = {path: blob for path, blob in change.files.items() if _is_release(path)}
-        now |= files
-        for place in {place for path in files if (place := layout.place(path))} if left else ():
-            texts = {path: blobs[blob] for path in layout.release_paths(*place) if (blob := now.get(path))}
-            # Reading takes long.
-            if left.isdisjoint(word.decode() for text in texts.values() for word in _DIGEST.findall(text)):
-                continue
-            if (digest := _digest(texts, place)) in left:
-                found[digest] = datetime.fromisoformat(change.date)
-                left.discard(digest)
-    # Written in a way that only reading tells.
-    for item in running:
-        if item.digest in left:
-            dates = [change.date for change, old in history.history(git, tip, item.target) if old.digest == item.digest]
-            found[item.digest] = min(datetime.fromisoformat(date) for date in dates)
-    return found
-
-
-_DIGEST = re.compile(rb"sha256:[0-9a-f]{64}")
-
-
-def _is_release(path: str) -> bool:
-    place = layout.place(path)
-    return place is not None and path in layout.release_paths(*place)
-
-
-def _digest(texts: Mapping[str, bytes], place: tuple[str, str]) -> str:
-    """What the release file among these has for all callers, or nothing."""
-    try:
-        file = release_file.find(texts.get, *place)
-        return release_file.read(file[1], Target(*place), file[0]).digest if file else ""
-    except Refused:  # an older form of the file; it names no release that could be compared
-        return ""
 
 
 def _verdicts(args: argparse.Namespace, running: Mapping[str, Sequence[Release]]) -> dict[str, list[Verdict]]:

@@ -90,10 +90,10 @@ def choose(root: Path, model: str | None) -> Subject:
     environment = policy.environments[0]
     folders = {app: layout.overlay(app, environment) for app in layout.apps(root)}
     there = {app: folder for app, folder in folders.items() if release_file.find(first.read, app, environment)}
-    renders = kustomize.build_all(root, there.values())
+    renders = kustomize.rendered_all(root, there.values())
     apps: dict[str, dict[str, list[str]]] = {}
     for app, folder in there.items():
-        workload = effect.workload(app, kustomize.objects(renders[folder]))
+        workload = effect.workload(app, renders[folder])
         name, _ = effect.declared(workload)
         apps.setdefault(str(name), {}).setdefault(workload["kind"], []).append(app)
     for name in layout.models(root):

@@ -142,9 +142,9 @@ def expected(git: Git, tip: str, args: argparse.Namespace) -> list[Expected]:
         if args.env in (None, folder.split("/")[1]) and args.app in (None, folder.split("/")[2])
     ]
     with there.copied(folders) as tree:
-        for folder, text in kustomize.build_all(tree, folders).items():
+        for folder, items in kustomize.rendered_all(tree, folders).items():
             _, environment, app = folder.split("/")
-            serving = [item for item in kustomize.objects(text) if all(effect.declared(item))]
+            serving = [item for item in items if all(effect.declared(item))]
             files = closure.closure(tree, folder)
             found += [Expected(app, environment, item, files, withdrawn_faults(item, bad)) for item in serving[:1]]
     if not found:

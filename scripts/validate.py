@@ -100,8 +100,9 @@ def examine(args: argparse.Namespace, git: Git | None, base: str) -> tuple[list[
     concerned = _concerned(git, base, changed, files, folders, reads) if git else folders
     same = there.keys() & set(folders).difference(concerned)
     known = {folder: reads[folder] for folder in same}
-    sources.require_deployed(args.root, policy, _reads(files, folders, known))
-    new = kustomize.rendered_all(args.root, (folder for folder in folders if folder not in same), files)
+    other = [folder for folder in folders if folder not in same]
+    sources.require_deployed(args.root, policy, {folder: closure.closure(files, folder) for folder in other})
+    new = kustomize.rendered_all(args.root, other, files)
     renders = {folder: there[folder] if folder in same else new[folder] for folder in folders}
     if not git:
         # A look at everything renders it anew. Who judges a change then needs only what is another.
@@ -171,17 +172,14 @@ def _concerned(
     if any(path.startswith(("scripts/", "tools/")) or path in (POLICY_FILE, admission.LOCK) for path in changed):
         return folders
     suspects = [folder for folder in folders if folder not in reads]
-    if not set(changed) <= set(snapshot.at(git, base).deployed()):
+    deployed = {path for path in changed if path.partition("/")[0] in DEPLOYED}
+    if not deployed.issubset(snapshot.at(git, base).deployed()):
         # What is new may have been named before. A tree that is as it was committed can be searched for that.
         head = snapshot.at(git, git.commit("HEAD")).commit if git.is_committed(*DEPLOYED) else None
         suspects = closure.suspects(head, folders, changed) if head else folders
     found = {folder for folder in folders if not set(changed).isdisjoint(reads.get(folder, ()))}
     found |= set(closure.readers(files, suspects, changed))
     return [folder for folder in folders if folder in found]
-
-
-def _reads(files: OnDisk, folders: Iterable[str], known: Mapping[str, Collection[str]]) -> dict[str, Collection[str]]:
-    return {folder: known[folder] if folder in known else closure.closure(files, folder) for folder in folders}
 
 
 def _renders_at(git: Git, base: str, known: Mapping[str, list[Object]]) -> dict[str, list[Object]]:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -191,12 +190,12 @@ def test_one_pass_finds_what_the_history_of_each_app_has(checkout: Checkout, tmp
     repository, tip = Git(checkout.root), checkout.git("rev-parse", "cicd")
     running = [item for item in history.all_at(repository, tip) if item.released]
 
-    found = check_retrain.first_released(repository, tip, running)
+    found = history.first_released(repository, tip, {item.digest for item in running})
 
     targets = {item.target for item in running}
-    assert found == {
+    assert {digest: change.date for digest, change in found.items()} == {
         digest: min(
-            datetime.fromisoformat(change.date)
+            change.date
             for target in targets
             for change, old in history.history(repository, tip, target)
             if old.digest == digest

@@ -68,6 +68,12 @@ def test_who_looked_at_everything_need_render_nothing_again(shared: Checkout, mo
     assert at(shared).renders
 
 
+def test_who_looks_at_everything_takes_nothing_from_memory(shared: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembered, "get", lambda _: pytest.fail("taken from memory"))
+
+    assert shared.run("validate").code == 0
+
+
 def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
@@ -224,7 +230,8 @@ def test_a_change_is_judged_from_memory_as_it_is_without(checkout: Checkout, mon
     draw = random.Random(16)
     for number in range(CHANGES):
         changed(checkout, draw)
-        checkout.commit(f"Change {number}") if checkout.git("status", "--porcelain") else None
+        if checkout.git("status", "--porcelain"):
+            checkout.commit(f"Change {number}")
         concerned.clear()
         with_memory = examined(checkout, base)
         with monkeypatch.context() as without:

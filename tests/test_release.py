@@ -8,6 +8,7 @@ from conftest import IMAGE, REGISTRY, Checkout, git
 from gitops.releases import history, hold, release, release_file
 from gitops.releases.judgement import Moment
 from gitops.releases.release import Release, Target
+from gitops.repo import snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import Policy
 
@@ -248,6 +249,36 @@ def test_what_a_merged_branch_tried_on_its_way_never_ran(ran: Checkout) -> None:
 
     assert [item.version for _, item in found] == ["version3", "version1", "unreleased"]
     assert found[0][0].commit == ran.git("rev-parse", "cicd")
+
+
+def test_a_long_history_is_told_from_its_end_to_its_start(ran: Checkout) -> None:
+    for number in range(2, 22):
+        commit_release(ran, numbered(number))
+
+    found = history.history(Git(ran.root), "cicd", TARGET)
+
+    assert [item.version for _, item in found] == [f"version{number}" for number in range(21, 0, -1)] + ["unreleased"]
+
+
+def test_a_release_is_found_behind_many_later_comments(ran: Checkout) -> None:
+    came = commit_release(ran, numbered(2))
+    for number in range(20):
+        ran.replace(FILE, "spec:\n", f"# comment {number}\nspec:\n")
+        ran.commit("A comment")
+
+    assert [change.commit for change in history.since(Git(ran.root), "cicd", [numbered(2)])] == [came]
+
+
+def test_a_version_that_is_written_with_an_escape_is_named_too(ran: Checkout) -> None:
+    commit_release(ran, numbered(2))
+    ran.replace(FILE, "/version: version2", '/version: "version\\x32"')
+    ran.commit("An escape")
+    git = Git(ran.root)
+
+    [written] = release_file.read_all(snapshot.at(git, "cicd").read, "app", "dev")
+    assert written.version == "version2"
+    assert history.naming(snapshot.at(git, "cicd"), ["version2"]) == {("app", "dev")}
+    assert history.naming(snapshot.at(git, None), ["version2"]) == {("app", "dev")}
 
 
 def test_a_release_runs_since_the_merge_that_brought_it_and_not_since_a_later_comment(ran: Checkout) -> None:

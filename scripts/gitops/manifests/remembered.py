@@ -71,7 +71,7 @@ def _tried(work: Callable[[sqlite3.Connection], T]) -> T | None:
             database.execute(_TABLE)
             return work(database)
     except sqlite3.OperationalError as error:  # another process is at it for long, or it cannot be written
-        if "no such column" in str(error) or "no column named" in str(error):
+        if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # a table of another form
             _remove()
     except sqlite3.DatabaseError:
         _remove()

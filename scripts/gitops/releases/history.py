@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -79,18 +80,46 @@ def _releases(
 
 def ever(git: Git, rev: str) -> set[Release]:
     """What any target ever ran up to `rev`, canaries and apps that are gone included, without the file."""
-    states: dict[tuple[Place, tuple[str | None, ...]], None] = {}
+    states = {(place, tuple(ids.items())) for _, place, ids in _of_places(git, rev)}
+    blobs = git.blobs(blob for _, ids in states for _, blob in ids)
+    found: set[Release] = set()
+    for place, ids in states:
+        with contextlib.suppress(Refused):  # an older form of the file, as in `history`
+            found.update(item for item in release_file.read_all(_reader(blobs, dict(ids)), *place) if item.released)
+    return found
+
+
+def first_released(git: Git, rev: str, digests: Iterable[str]) -> dict[str, Change]:
+    """The commit up to `rev` that first released the version of each of these digests anywhere, for all callers."""
+    states, left = _of_places(git, rev), set(digests)
+    blobs = git.blobs(blob for _, _, ids in states for blob in ids.values())
+    found: dict[str, Change] = {}
+    for change, place, ids in states:
+        if not left:
+            break
+        # Reading takes long, and only what has an escape can have a digest that is not in its bytes.
+        texts = [blobs[blob] for blob in ids.values()]
+        if not any(b"\\" in text or not left.isdisjoint(map(bytes.decode, _DIGEST.findall(text))) for text in texts):
+            continue
+        own = [item for item in release_file.readable(_reader(blobs, ids), *place) if item.canary is None]
+        for item in own:
+            if item.digest in left:
+                found[item.digest] = change
+                left.discard(item.digest)
+    return found
+
+
+_DIGEST = re.compile(rb"sha256:[0-9a-f]{64}")
+
+
+def _of_places(git: Git, rev: str) -> list[tuple[Change, Place, Ids]]:
+    """Every commit that changed where a release can be, oldest first, with the place and what it had then."""
+    found: list[tuple[Change, Place, Ids]] = []
     now: dict[str, str | None] = {}
     for change in reversed(git.changes(rev, "overlays")):
         now |= change.files
-        for place in {place for path in change.files if (place := layout.place(path))}:
-            states[place, tuple(now.get(path) for path in layout.release_paths(*place))] = None
-    blobs = git.blobs(blob for _, state in states for blob in state if blob)
-    found: set[Release] = set()
-    for place, state in states:
-        files = {path: blob for path, blob in zip(layout.release_paths(*place), state, strict=True) if blob}
-        with contextlib.suppress(Refused):  # an older form of the file, as in `history`
-            found.update(item for item in release_file.read_all(_reader(blobs, files), *place) if item.released)
+        places = {place: None for path in change.files if (place := layout.place(path))}
+        found += [(change, place, _ids(now, place)) for place in places]
     return found
 
 
@@ -182,8 +211,9 @@ def introduced(git: Git, base: str, head: str) -> list[tuple[str, Release]]:
 
 
 def naming(there: Snapshot, versions: Iterable[str]) -> set[Place]:
-    """Where a release file may name one of these versions."""
-    files = there.mentioning([version.encode() for version in versions], "overlays")
+    """Where a release file may name one of these versions, be it with an escape."""
+    words = [version.encode() for version in versions]
+    files = there.mentioning([*words, b"\\"] if words else [], "overlays")
     return {place for path in files if (place := layout.place(path))}
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -337,18 +337,17 @@ class Git:
         """The id of the tree of commit `base` with these files' bytes replaced, or (None) removed; modes stay."""
         with self._index() as env:
             self.text("read-tree", base, env=env)
-            rows = self.raw("ls-files", "--stage", "-z", "--", *files, env=env).decode(errors="surrogateescape")
+            gone = [path for path, data in files.items() if data is None]
+            kept = {path: data for path, data in files.items() if data is not None}
+            self.raw("update-index", "-z", "--force-remove", "--stdin", stdin=_listed(gone), env=env)
+            rows = self.raw("ls-files", "--stage", "-z", "--", *kept, env=env).decode(errors="surrogateescape")
             modes = {path: meta.split(" ")[0] for meta, _, path in (row.partition("\t") for row in rows.split("\0"))}
-            blobs = iter(self._written([data for data in files.values() if data is not None]))
-            new = (
-                f"0 {ZERO}\t{path}" if data is None else f"{modes.get(path, '100644')} {next(blobs)}\t{path}"
-                for path, data in files.items()
-            )
-            listed = "".join(f"{row}\0" for row in new).encode(errors="surrogateescape")
-            self.raw("update-index", "-z", "--index-info", stdin=listed, env=env)
+            blobs = zip(kept, self._written(kept.values()), strict=True)
+            new = (f"{modes.get(path, '100644')} {blob}\t{path}" for path, blob in blobs)
+            self.raw("update-index", "-z", "--index-info", stdin=_listed(new), env=env)
             return self._write_tree(env)
 
-    def _written(self, blobs: Sequence[bytes]) -> list[str]:
+    def _written(self, blobs: Collection[bytes]) -> list[str]:
         """The ids of blobs that are in the repository from now on."""
         with temporary.folder("model-gitops-blobs-") as folder:
             names = [str(folder / str(number)) for number, _ in enumerate(blobs)]
@@ -439,6 +438,11 @@ def _changes(listed: str) -> Iterator[Change]:
             commit, date, author = head.split("\x1f", 2)
             yield Change(commit, date, author, files, before)
         head, files, before = word.lstrip("\n"), {}, {}
+
+
+def _listed(rows: Iterable[str]) -> bytes:
+    """What git reads with -z."""
+    return "".join(f"{row}\0" for row in rows).encode(errors="surrogateescape")
 
 
 def _words(done: subprocess.CompletedProcess[bytes]) -> list[str]:
