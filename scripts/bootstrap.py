@@ -52,9 +52,13 @@ def bootstrap(args: argparse.Namespace) -> None:
         raise Refused(*[f"ApplicationSet {name}: {OTHERS.format(name=name)}" for name in others])
     kube.apply_all(cluster, [installed.settings(args.root), *objects])
     end = time.monotonic() + args.wait
+    again = time.monotonic()
     while left := _unsettled(cluster):
         if time.monotonic() > end:
             raise Refused(*[f"{line}, after {args.wait:.0f} s" for line in left])
+        if time.monotonic() > again:
+            _try_again(cluster)
+            again = time.monotonic() + 5
         cli.progress(left[0])
         time.sleep(0.5)
     cli.progress("")
@@ -92,7 +96,25 @@ def _unsettled(cluster: Cluster) -> list[str]:
         faults = [str(c.get("message")) for c in status.get("conditions") or [] if str(c.get("type")).endswith("Error")]
         if said != "Synced, Healthy" or faults:
             lines[str(at(item, "metadata", "name"))] = ": ".join([said, *faults])
-    return [f"Application {name}: {said}" for name, said in sorted(lines.items())]
+    applications = [f"Application {name}: {said}" for name, said in sorted(lines.items())]
+    return [*applications, *[f"ApplicationSet {name}: {said}" for name, said in _failed(cluster).items()]]
+
+
+def _failed(cluster: Cluster) -> dict[str, str]:
+    """ApplicationSets that could not make their Applications, and why."""
+    return {
+        str(item["metadata"]["name"]): str(condition.get("message"))
+        for item in cluster.list(*SET, "argocd")
+        for condition in at(item, "status", "conditions") or []
+        if (condition.get("type"), condition.get("status")) == ("ErrorOccurred", "True")
+    }
+
+
+def _try_again(cluster: Cluster) -> None:
+    """Asks for another try of the ApplicationSets that failed: by itself Argo CD waits three minutes."""
+    for name in _failed(cluster):
+        asked = {"metadata": {"annotations": {"argocd.argoproj.io/application-set-refresh": "true"}}}
+        cluster.patch(*SET, name, "argocd", asked)
 
 
 if __name__ == "__main__":

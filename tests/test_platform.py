@@ -51,7 +51,7 @@ def test_argo_cd_keeps_its_settings_as_they_are_written(manifests: Path, addons:
 
 def application(name: str, project: str, sync: str | None, health: str | None) -> Object:
     status = {"sync": {"status": sync}, "health": {"status": health}} if sync else {}
-    return {"metadata": {"name": name}, "spec": {"project": project}, "status": status}
+    return {"kind": "Application", "metadata": {"name": name}, "spec": {"project": project}, "status": status}
 
 
 def test_a_cluster_is_handed_over_when_its_add_ons_are_there_and_not_before() -> None:
@@ -59,8 +59,8 @@ def test_a_cluster_is_handed_over_when_its_add_ons_are_there_and_not_before() ->
         def __init__(self, *found: Object) -> None:
             self.found = found
 
-        def list(self, *kind: str) -> tuple[Object, ...]:
-            return self.found
+        def list(self, _: str, kind: str, space: str) -> list[Object]:
+            return [item for item in self.found if item["kind"] == kind]
 
     root = application("root", "platform", "Synced", "Healthy")
     others = application("lily-api-dev", "dev", "OutOfSync", "Degraded")
@@ -73,6 +73,9 @@ def test_a_cluster_is_handed_over_when_its_add_ons_are_there_and_not_before() ->
         "Application kserve: Synced, Progressing"
     ]
     assert bootstrap._unsettled(Seen(root, others)) == []  # type: ignore[arg-type]
+    failed = {"type": "ErrorOccurred", "status": "True", "message": "repository not found"}
+    one = {"kind": "ApplicationSet", "metadata": {"name": "apps-dev"}, "status": {"conditions": [failed]}}
+    assert bootstrap._unsettled(Seen(root, one)) == ["ApplicationSet apps-dev: repository not found"]  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

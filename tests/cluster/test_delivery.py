@@ -103,9 +103,13 @@ def test_of_a_push_only_what_it_changes_is_compared_and_applied(
 
     wait_until(lambda: world.served("lily-sklearn", "dev") == uri(second, "lily-sklearn"), "it is live", 60)
     assert set(re.findall(r"Requested app '(.+)' refresh", world.log("argocd-server")[asked:])) == {"lily-sklearn-dev"}
-    wait_until(lambda: state(world.application("lily-sklearn-dev"))[0] == "Synced", "it is synced", 60)
-    applied = at(world.application("lily-sklearn-dev"), "status", "operationState", "syncResult", "resources")
-    assert [item["kind"] for item in applied] == ["InferenceService"]
+
+    def operation() -> dict[str, Any]:
+        return at(world.application("lily-sklearn-dev"), "status", "operationState") or {}
+
+    done = ("Succeeded", push_event.tip(world.plane))
+    wait_until(lambda: (operation().get("phase"), at(operation(), "syncResult", "revision")) == done, "the sync", 60)
+    assert [item["kind"] for item in at(operation(), "syncResult", "resources")] == ["InferenceService"]
     world.release("lily-sklearn", "dev", released)
     world.live("lily-sklearn", "dev")
 
