@@ -25,7 +25,7 @@ import re
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, product
 from pathlib import Path
@@ -65,15 +65,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.update({} if args.plain else settings(conftest.SAMPLE))
     rows = []
     for number, size in enumerate(args.apps):
+        rows.append({"Applications": str(size)})
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             last = number == len(args.apps) - 1
-            rows.append(measure(Path(folder), size, args, args.services if last else 0))
-            print(f"{size}: {rows[-1]}", flush=True)
+            for figures in measure(Path(folder), size, args, args.services if last else 0):
+                # As they come: the larger sizes take half an hour.
+                rows[-1] |= figures
+                print(f"{size} Applications, load {os.getloadavg()[0]:.1f}: {figures}", flush=True)
     show(rows)
     return 0
 
 
-def measure(work: Path, size: int, args: argparse.Namespace, services: int) -> dict[str, str]:
+def measure(work: Path, size: int, args: argparse.Namespace, services: int) -> Iterator[dict[str, str]]:
     os.environ.update(conftest.isolated(work))
     plane = ControlPlane(checkout(work, size), work / "state")
     try:
@@ -81,15 +84,14 @@ def measure(work: Path, size: int, args: argparse.Namespace, services: int) -> d
         # What comes before the namespaces would be tried again and again.
         settled(plane, time.monotonic())
         first, _ = release(plane, size, 1)
-        row = {"Applications": str(size), "new, live s": seconds(first)}
+        yield {"new, live s": seconds(first)}
         uris = versions(plane, work)
-        row |= merges(plane, uris, args.merges, "one", send=True)
-        row |= merges(plane, uris, args.polled, "one, polled", send=False)
+        yield merges(plane, uris, args.merges, "one", send=True)
+        yield merges(plane, uris, args.polled, "one, polled", send=False)
         changed, synced = release(plane, size, 2)
-        row |= {"all, live s": seconds(changed), "all, synced s": seconds(synced)}
+        yield {"all, live s": seconds(changed), "all, synced s": seconds(synced)}
         if services:
-            row |= burst(plane, services)
-        return row | {"load": f"{os.getloadavg()[0]:.0f}"}
+            yield burst(plane, services)
     finally:
         plane.down()
 
