@@ -18,6 +18,7 @@ from gitops.manifests.closure import Files
 from gitops.manifests.objects import Object
 from gitops.repo import publish
 from gitops.repo.git import Git, GitError
+from gitops.repo.publish import Asked, Draft, Way
 
 from contract.errors import Refused
 
@@ -39,8 +40,20 @@ def adding(checkout: Checkout, name: str, before: Callable[[], object] = lambda:
     return build
 
 
-def publishing(checkout: Checkout, build: Callable[[str], str | None], *, push: bool = True) -> str | None:
-    return publish.publish(Git(checkout.root), build, push=push)
+def publishing(
+    checkout: Checkout, build: Callable[[str], str | None], *, push: bool = True, way: Way | None = None
+) -> str | None:
+    """The commit that was published; by default in the deployed branch."""
+    git = Git(checkout.root)
+
+    def draft(base: str) -> Draft | None:
+        commit = build(base)
+        if commit in (None, base):
+            return None
+        return Draft(git.tree(str(commit)), f"{git.text('log', '-1', '--format=%B', str(commit))}\n")
+
+    asked = Asked(way or (Way.PUSH if push else Way.COMMIT), "python scripts/some_command.py --app lily")
+    return publish.publish(git, draft, asked, lambda: "some/branch").commit
 
 
 def clone(checkout: Checkout, name: str) -> Checkout:
@@ -167,10 +180,10 @@ def test_a_push_that_a_hook_refuses_is_told_in_its_words_and_tried_once(plain: C
     assert "git push: remote: GH006: Protected branch update failed, cannot lock ref" in said
     assert (plain.remote / "tries").read_text() == "tried\n"
     assert plain.state() == before
-    (plain.remote / "hooks/pre-receive").unlink()
-    command = said[-1].split("`")[1]
-    plain.git(*command.split()[1:])
-    assert plain.git("ls-tree", "--name-only", f"origin/{command.partition('refs/heads/')[2]}", "a") == "a"
+    assert said[-1] == (
+        "if cicd takes pull requests alone, propose the same with"
+        " `python scripts/some_command.py --app lily --pull-request`"
+    )
 
 
 def test_a_push_that_landed_though_the_connection_broke_has_landed(plain: Checkout) -> None:
@@ -192,9 +205,10 @@ def test_branches_that_diverged_are_left_to_a_person(plain: Checkout, push: bool
     with pytest.raises(Refused) as refused:
         publishing(plain, adding(plain, "a"), push=push)
 
+    local, remote = plain.git("rev-parse", "cicd", "origin/cicd").split()
     assert refused.value.lines == (
-        "branch cicd: the local branch and origin/cicd have diverged; rebase the local one with"
-        " `git rebase origin/cicd cicd`, or drop it with `git branch -D cicd`",
+        f"branch cicd: the local branch at {local[:12]} and origin/cicd at {remote[:12]} have diverged; rebase the"
+        " local one with `git rebase origin/cicd cicd`, or drop what it has with `git checkout -B cicd origin/cicd`",
     )
     assert plain.state() == before
 
