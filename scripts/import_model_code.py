@@ -74,14 +74,14 @@ def _main(git: Git, asked: Asked) -> str:
     if asked.way not in (Way.PUSH, Way.PULL_REQUEST):
         return publish.newest(git, MAIN)
     publish.require_remote(git, asked.way)
-    git.fetch(publish.REMOTE, MAIN)
+    publish.fetch(git, MAIN)
     return git.text("rev-parse", f"refs/remotes/{publish.REMOTE}/{MAIN}")
 
 
 def _changes_contract(git: Git, asked: Asked, source: str) -> bool:
     """Whether the import changes the contract of what is deployed."""
     if asked.way in (Way.PUSH, Way.PULL_REQUEST):
-        git.fetch(publish.REMOTE, publish.BRANCH)
+        publish.fetch(git)
     base = publish.tip(git)
     return git.trees(base, CONTRACT.rstrip("/")) != git.trees(source, CONTRACT.rstrip("/"))
 

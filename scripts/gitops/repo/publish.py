@@ -151,6 +151,15 @@ def require_remote(git: Git, option: str = Way.PUSH) -> None:
         )
 
 
+def fetch(git: Git, branch: str = BRANCH) -> None:
+    """Gets the newest of a branch. Raises Refused with git's own words when the remote does not answer."""
+    try:
+        git.fetch(REMOTE, branch)
+    except GitError as error:
+        remedy = f"check that `git ls-remote {REMOTE}` answers, then run the same command again"
+        raise Refused(*error.lines, f"{REMOTE}: not reached, nothing was published; {remedy}") from None
+
+
 Build = Callable[[str], Draft | None]
 
 
@@ -178,7 +187,7 @@ def _to_deployed(git: Git, build: Build, asked: Asked) -> Published:
     said: tuple[str, ...] = ()
     for attempt in range(ATTEMPTS):
         if push:
-            git.fetch(REMOTE, BRANCH)
+            fetch(git)
         local, remote = _both(git, BRANCH)
         base = newest(git)
         draft = build(base)
@@ -257,13 +266,20 @@ def _to_branch(git: Git, build: Build, asked: Asked, name: Callable[[], str], re
     there = {place.where: place.commit for place in places}
     # At the remote first, so that nothing is left here when that is refused.
     if pushing and (old := there.get(REMOTE)) != commit:
-        git.push(REMOTE, commit, branch, old if old and not git.is_ancestor(old, commit) else None)
+        _push_branch(git, branch, commit, old)
     if pushing and HERE in there:
         _follow(git, branch, there[HERE], commit)
     else:
         git.move(branch, there.get(HERE), commit)
     found = bool(same) and there.get(REMOTE if pushing else HERE) == commit
     return Published(asked, branch, draft.subject, commit, found=found, unpushed=unpushed)
+
+
+def _push_branch(git: Git, branch: str, commit: str, old: str | None) -> None:
+    try:
+        git.push(REMOTE, commit, branch, old if old and not git.is_ancestor(old, commit) else None)
+    except GitError as error:
+        raise Refused(f"{REMOTE}/{branch}: the push was refused:", *error.lines) from None
 
 
 def _start(git: Git, pushing: bool) -> tuple[str, bool]:
@@ -273,7 +289,7 @@ def _start(git: Git, pushing: bool) -> tuple[str, bool]:
         base = newest(git)
         remote = git.commit(f"refs/remotes/{REMOTE}/{BRANCH}")
         return base, remote is not None and not git.is_ancestor(base, remote)
-    git.fetch(REMOTE, BRANCH)
+    fetch(git)
     local, remote = _both(git, BRANCH)
     assert remote is not None  # it was fetched
     if local and not git.contains(remote, local):
@@ -308,7 +324,7 @@ def _places(git: Git, branch: str, pushing: bool) -> Iterator[_Place]:
                 f" `git push {REMOTE} --delete {taken}`"
             )
         if branch in found:
-            git.fetch(REMOTE, branch)
+            fetch(git, branch)
             yield _Place(REMOTE, found[branch])
     below = git.text("for-each-ref", "--format=%(refname:lstrip=2)", f"refs/heads/{branch}/").split()
     for taken in [*filter(lambda each: git.commit(f"refs/heads/{each}"), above), *below]:
