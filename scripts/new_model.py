@@ -231,6 +231,7 @@ def steps(plan: Plan, model: str, app: str | None, tree: Snapshot) -> list[str]:
         first = tree.policy.environments[0]
         has_image = any(item.image for item in release_file.read_all(plan.files().get, app, first))
         image = " --image IMAGE" if has_image else ""
+        way = ways.option(tree.policy)
         lines += [
             "",
             "For a pull request to cicd:",
@@ -238,7 +239,7 @@ def steps(plan: Plan, model: str, app: str | None, tree: Snapshot) -> list[str]:
             f"  git add {' '.join(folders)} && git commit -m 'Add the app {app}'",
             "",
             "When that is merged, with what upload_model.py printed:",
-            f"  python scripts/bump_model.py --app {app} --env {first} --model-uri URI{image} {ways.option(tree.policy)}",
+            f"  python scripts/bump_model.py --app {app} --env {first} --model-uri URI{image} {way}",
         ]
     return lines[1:]  # the first is blank
 
