@@ -13,7 +13,7 @@ in the policy, the commit is made here and pushed nowhere.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from gitops import cli
@@ -89,12 +89,21 @@ def _changes_contract(git: Git, asked: Asked, source: str) -> bool:
 def _require_newer(git: Git, base: str, source: str) -> None:
     """Raises Refused when cicd has a later commit of main already: somebody else imported it."""
     last = git.text("log", "-1", "--format=%H", f"--grep=^{TRAILER}: ", base)
-    for imported in git.trailers(last, TRAILER) if last else []:
+    for imported in [*(git.trailers(last, TRAILER) if last else []), *_with_code_of(git, base, source)]:
         if imported != source and git.commit(imported) and git.is_ancestor(source, imported):
             raise Refused(
                 f"branch {MAIN}: {source[:12]} is older than {imported[:12]}, which {publish.BRANCH} has already;"
                 f" get the newer one with `git fetch {publish.REMOTE} {MAIN}`"
             )
+
+
+def _with_code_of(git: Git, base: str, source: str) -> Iterator[str]:
+    """The commits of main after `source` whose code is that of `base`: the trailer of an import may be lost."""
+    heads = filter(git.commit, (f"refs/remotes/{publish.REMOTE}/{MAIN}", f"refs/heads/{MAIN}"))
+    wanted = git.trees(base, FOLDER)
+    for commit in git.text("rev-list", *heads, f"^{source}", "--", FOLDER).split():
+        if git.trees(commit, FOLDER) == wanted:
+            yield commit
 
 
 if __name__ == "__main__":

@@ -177,6 +177,20 @@ def test_a_main_that_is_older_than_what_cicd_has_is_refused(changed: Checkout) -
     ]
 
 
+def test_an_older_main_is_refused_also_where_the_trailer_of_the_import_is_lost(changed: Checkout) -> None:
+    old = changed.git("rev-parse", "main")
+    new = on_main(changed, {"model-src/newer.py": "newer\n"})
+    assert changed.run("import_model_code").code == 0
+    changed.git("commit", "-q", "--amend", "-m", "Squashed (#7)")
+    changed.git("push", "-q", "origin", "cicd")
+    changed.git("push", "-qf", "origin", f"{old}:main")
+
+    assert refused(changed, "--push") == [
+        f"branch main: {old[:12]} is older than {new[:12]}, which cicd has already;"
+        " get the newer one with `git fetch origin main`"
+    ]
+
+
 def test_a_subject_that_is_no_utf_8_is_taken_over(changed: Checkout) -> None:
     changed.git("config", "i18n.commitEncoding", "UTF-8")
     main = on_main(changed, {"model-src/x.py": "x"})

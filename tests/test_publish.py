@@ -297,7 +297,7 @@ def test_a_failed_courtesy_after_the_push_is_a_remark(plain: Checkout, capsys: p
 
     publishing(plain, adding(plain, "a"))
 
-    assert capsys.readouterr().err.startswith("pushed, but the local branch cicd stays behind: git merge: ")
+    assert capsys.readouterr().err.startswith("the local branch cicd stays behind: git merge: ")
 
 
 # Merged in another form. The remote's cicd goes on, as people's do.
@@ -494,6 +494,21 @@ def test_a_branch_that_was_merged_is_not_in_the_way_of_the_next_of_its_name(
     assert plain.git("rev-parse", f"{second}^") == plain.tip()
     assert plain.read("a") == b"x"
     assert plain.git("status", "--porcelain") == ""
+
+
+def test_a_branch_that_another_worktree_has_checked_out_is_left_as_it_is(
+    plain: Checkout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = proposing(plain)
+    land(plain, first, "squash")
+    afterwards(plain, {"a": "changed since"})
+    plain.git("worktree", "add", "-q", str(tmp_path / "tree"), "some/branch")
+
+    commit = publishing(plain, adding(plain, "a"), way=Way.PULL_REQUEST)
+
+    assert (plain.tip("some/branch"), plain.git("rev-parse", "some/branch")) == (commit, first)
+    assert "the local branch some/branch stays behind: branch some/branch: checked out in " in capsys.readouterr().err
+    assert git(tmp_path / "tree", "status", "--porcelain") == ""
 
 
 def test_what_was_merged_already_has_nothing_to_propose(plain: Checkout) -> None:

@@ -466,7 +466,13 @@ class Git:
 
     def move(self, branch: str, old: str | None, new: str) -> None:
         """Moves a local branch from `old`, of which nothing is lost by that, to any `new`. Where it is checked out, the
-        working tree follows; raises Refused while that has changes of tracked files."""
+        working tree follows; raises Refused while that has changes of tracked files, or is another one than this."""
+        if old == new:
+            return None
+        if elsewhere := self.checked_out_elsewhere(branch):
+            raise Refused(
+                f"branch {branch}: checked out in {elsewhere}; move it there with `git reset --keep {new[:12]}`"
+            )
         if old is None or self.branch() != branch or self.is_ancestor(old, new):
             return self.advance(branch, old, new)
         if not self.succeeds("diff", "--quiet", "HEAD"):

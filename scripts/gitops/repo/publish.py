@@ -236,13 +236,13 @@ def proposing(asked: Asked) -> str:
 
 
 def _follow(git: Git, branch: str, local: str | None, commit: str) -> None:
-    """Moves the local branch, if there is one, to what was pushed: a courtesy, the point was the push."""
+    """Moves the local branch, if there is one, to what is at the remote: a courtesy, the point was the push."""
     if local in (None, commit):
         return
     try:
         git.move(branch, local, commit)
     except Refused as error:
-        say(f"pushed, but the local branch {branch} stays behind: {error.lines[0]}")
+        say(f"the local branch {branch} stays behind: {error.lines[0]}")
 
 
 # Into a branch of its own
