@@ -125,7 +125,7 @@ def following(git: Git, published: Published) -> list[str]:
         return []
     match asked.way:
         case Way.EDIT:
-            return [shlex.join(["git", "commit", "-m", published.subject, "--", *published.files])]
+            return [f"git commit -m {shlex.quote(published.subject)} -- {shlex.join(published.files)}"]
         case Way.PULL_REQUEST:
             return [_merge(published)]
         case Way.PUSH:
@@ -135,8 +135,8 @@ def following(git: Git, published: Published) -> list[str]:
     if asked.way is Way.COMMIT and _of_policy(git) == Way.PULL_REQUEST:
         return [proposing(asked)]
     # What the branch stands on would be in its pull request.
-    first = [BRANCH] if published.unpushed else []
-    return [shlex.join(["git", "push", REMOTE, *first, branch])]
+    first = f"{BRANCH} " if published.unpushed else ""
+    return [f"git push {REMOTE} {first}{branch}"]
 
 
 def _merge(published: Published) -> str:
