@@ -1,8 +1,9 @@
 """Release a model version: write it into an app's release file, and commit it to the deployed branch.
 
 Everything is verified first: the version's manifest, digest and every stored byte, and that the rendered manifests
-change in the fields of the release and nowhere else. Without --commit only the file in this checkout is written.
---commit writes a commit on the branch cicd, whatever is checked out; --push also pushes it.
+change in the fields of the release and nowhere else. Without an option, and without `publish` in the policy, only the
+file in this checkout is written. --commit writes a commit on the branch cicd, whatever is checked out; --push also
+pushes it; --pull-request pushes a branch of its own.
 
   python scripts/bump_model.py --app wine-sklearn --env dev --model-uri s3://BUCKET/models/wine/VERSION/
   python scripts/bump_model.py --app wine-api --env dev --model-uri s3://BUCKET/models/wine/VERSION/ \\
@@ -23,13 +24,14 @@ from gitops import cli
 from gitops.models import store
 from gitops.models.s3 import Store
 from gitops.models.signing import Signer
-from gitops.releases import effect, hold, release, release_file, writing
+from gitops.releases import branches, effect, hold, release, release_file, writing
 from gitops.releases.history import Ran
 from gitops.releases.release import Release, Target
 from gitops.releases.writing import Tree
-from gitops.repo import layout, publish
+from gitops.repo import layout, publish, ways
 from gitops.repo.git import Git
 from gitops.repo.policy import Policy
+from gitops.repo.publish import Draft, Published, Way
 
 from contract.errors import Refused
 from contract.manifest import Manifest
@@ -68,8 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="APP:ENV[:CANARY]=URI[,IMAGE]",
         help="several releases in one commit",
     )
-    parser.add_argument("--commit", action="store_true", help="commit to the branch cicd")
-    parser.add_argument("--push", action="store_true", help="commit, and push cicd to origin")
+    ways.add_options(parser)
     args = parser.parse_args(argv)
     single = [args.app, args.env, args.model_uri]
     more = args.image or args.canary
@@ -90,10 +91,8 @@ def bump(args: argparse.Namespace) -> None:
     git.require_full_history()
     asked = _requests(args)
     apps = [request.target.app for request in asked]
-    committing = args.commit or args.push
-    if args.push:
-        publish.require_remote(git)
-    if committing:
+    asked_way = ways.chosen(args, git, Way.EDIT)
+    if asked_way.way is not Way.EDIT:
         publish.require_clean(git)
     first_seen: dict[Request, Release] = {}
     verified: dict[tuple[VersionURI, Signer | None], Manifest] = {}
@@ -119,34 +118,34 @@ def bump(args: argparse.Namespace) -> None:
             releases.append(new)
         return releases
 
-    def build(base: str) -> str | None:
+    def build(base: str) -> Draft | None:
         if not checked or not writing.stands(git, *checked[0], base):
             checked[:] = [(writing.prepare(git, base, wanted, apps), base)]
         change = checked[0][0]
-        if args.dry_run:
-            return None
         if not change.files:
-            return base
-        return git.commit_tree(git.tree_with(base, change.files), base, release.message("Release", change.releases))
+            return None
+        return Draft(git.tree_with(base, change.files), release.message("Release", change.releases))
 
-    commit = None
-    if committing:
-        commit = publish.publish(git, build, push=args.push)
-        changed = checked[0][0].releases
-    else:
+    def edit() -> Published:
         change = writing.prepare(git, None, wanted, apps)
-        changed = change.releases
+        checked[:] = [(change, "")]
         if not args.dry_run:
             writing.write_files(git, change.files)
+        subject = release.subject("Release", change.releases) if change.files else ""
+        return Published(asked_way, "", subject, files=tuple(change.files))
+
+    def branch() -> str:
+        return branches.of_releases("bump", checked[0][0].releases)
+
+    published = edit() if asked_way.way is Way.EDIT else publish.publish(git, build, asked_way, branch)
+    changed = checked[0][0].releases
     if args.json:
-        cli.print_json({"commit": commit, "releases": [vars(r) for r in changed], "dry_run": args.dry_run})
+        cli.print_json(ways.as_json(git, published) | {"releases": [vars(r) for r in changed]})
         return
-    if not changed:
-        cli.say("nothing to change: this is what is released already")
-    for item in changed:
-        cli.say(f"{'would release' if args.dry_run else 'released'} {item.version} as {item.target}")
-    if commit:
-        print(commit)
+    what = [f"release {item.version} as {item.target}" for item in changed]
+    ways.tell(git, published, what, "this is what is released already")
+    if published.commit:
+        print(published.commit)
 
 
 def _requests(args: argparse.Namespace) -> list[Request]:

@@ -91,7 +91,7 @@ def repository(root: Path) -> Iterator[Check]:
     yield Check(f"remote {publish.REMOTE}", None if there else f"run `git remote add {publish.REMOTE} URL`")
     for name, call in (
         ("full history", git.require_full_history),
-        (f"branch {publish.BRANCH}", lambda: publish.tip(git)),
+        (f"branch {publish.BRANCH}", lambda: publish.newest(git)),
         ("nothing uncommitted in what is deployed", lambda: publish.require_clean(git)),
     ):
         yield _attempt(name, call)

@@ -2,8 +2,9 @@
 
 It is an import and not a merge: the folder is taken over as a whole, deletions included, so it can never conflict,
 and nothing that is rendered changes. The commit names main's commit in the trailer Main-Commit, from which training
-on cicd finds the code commit. Where model-src/contract/ changes, on which every command stands, the commit becomes a
-branch for a pull request, with all tests and the approval of the platform's owners.
+on cicd finds the code commit. Where model-src/contract/ changes, on which every command stands, it takes a pull
+request in any case, with all tests and the approval of the platform's owners. Without an option, and without `publish`
+in the policy, the commit is made here and pushed nowhere.
 
   python scripts/import_model_code.py
   python scripts/import_model_code.py --push
@@ -12,11 +13,13 @@ branch for a pull request, with all tests and the approval of the platform's own
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from gitops import cli
-from gitops.repo import publish
+from gitops.repo import publish, ways
 from gitops.repo.git import Git
+from gitops.repo.publish import Asked, Draft, Way
 
 from contract.errors import Refused
 
@@ -24,11 +27,13 @@ FOLDER = "model-src"
 CONTRACT = f"{FOLDER}/contract/"
 MAIN = "main"
 TRAILER = "Main-Commit"
+# Of what takes a pull request in any case.
+_BY_BRANCH = {Way.COMMIT: Way.BRANCH, Way.PUSH: Way.PULL_REQUEST}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, dry_run=True, as_json=True)
-    parser.add_argument("--push", action="store_true", help="import origin's main, and push cicd to origin")
+    ways.add_options(parser, "import origin's main, and push cicd to origin")
     return cli.run(import_code, parser.parse_args(argv))
 
 
@@ -36,84 +41,69 @@ def import_code(args: argparse.Namespace) -> None:
     git = Git(args.root)
     git.require_full_history()
     publish.require_clean(git, FOLDER)
-    source, there, reviewed = "", False, False
+    asked = ways.chosen(args, git, Way.COMMIT)
+    source = _main(git, asked)
+    if not git.files(source, FOLDER):
+        raise Refused(f"branch {MAIN}: no {FOLDER}/ in {source[:12]}; nothing to import")
+    reviewed = _changes_contract(git, asked, source)
+    if reviewed:
+        asked = replace(asked, way=_BY_BRANCH.get(asked.way, asked.way))
 
-    def imported(base: str) -> str:
-        tree = git.tree_with_folder(base, FOLDER, source)
-        if tree == git.text("rev-parse", f"{base}^{{tree}}"):
-            return base
-        log = git.text("log", "-1", "--format=%s", source)
-        return git.commit_tree(tree, base, f"Import model code: {log}\n\n{TRAILER}: {source}\n")
-
-    def build(base: str) -> str | None:
-        nonlocal source, there, reviewed
-        source = _main(git, args.push)
-        if not git.files(source, FOLDER):
-            raise Refused(f"branch {MAIN}: no {FOLDER}/ in {source[:12]}; nothing to import")
+    def build(base: str) -> Draft | None:
         _require_newer(git, base, source)
-        commit = imported(base)
-        there = commit == base
-        reviewed = any(path.startswith(CONTRACT) for path in git.changed(base, commit))
-        return None if args.dry_run or reviewed else commit
+        tree = git.tree_with_folder(base, FOLDER, source)
+        if tree == git.tree(base):
+            return None
+        log = git.text("log", "-1", "--format=%s", source)
+        return Draft(tree, f"Import model code: {log}\n\n{TRAILER}: {source}\n")
 
-    commit = publish.publish(git, build, push=args.push)
-    branch = f"import/{source[:12]}" if reviewed else None
-    if branch and not args.dry_run:
-        commit = _propose(git, branch, imported(publish.base_of_branch(git, push=args.push)), args.push)
+    published = publish.publish(git, build, asked, lambda: f"import/{source[:12]}")
     if args.json:
-        cli.print_json({"main": source, "commit": commit, "branch": branch, "dry_run": args.dry_run})
+        cli.print_json(ways.as_json(git, published) | {"main": source})
         return
     what = f"{FOLDER}/ of {MAIN} at {source[:12]}"
-    if there:
-        cli.say(f"{what} is on {publish.BRANCH} already")
-    elif branch:
+    if reviewed and published.subject:
         cli.say(f"{what} changes {CONTRACT}, on which every command stands, so it takes all tests and a review")
-        cli.say(_next(branch, args))
-    else:
-        cli.say(f"{'would import' if args.dry_run else 'imported'} {what}")
-    if commit:
-        print(commit)
+    ways.tell(git, published, [f"import {what}"], f"{what} is on {publish.BRANCH} already")
+    if published.commit:
+        print(published.commit)
 
 
-def _propose(git: Git, branch: str, commit: str, push: bool) -> str:
-    """Makes the branch of a pull request, and returns its commit: the one that is there where it imports the same."""
-    known = git.commit(f"refs/heads/{branch}")
-    if known and git.commit(f"{known}^") == git.commit(f"{commit}^"):
-        commit = known
-    elif known:
-        raise Refused(f"branch {branch}: exists already; merge it, or drop it with `git branch -D {branch}`")
-    if push:
-        git.push(publish.REMOTE, commit, branch)
-    if known is None:
-        git.advance(branch, None, commit)
-    return commit
-
-
-def _next(branch: str, args: argparse.Namespace) -> str:
-    if args.dry_run:
-        return f"would make the branch {branch}"
-    if args.push:
-        return f"pushed {branch}; next: open a pull request to {publish.BRANCH} and merge it"
-    return f"made {branch}; next: git push {publish.REMOTE} {branch}, open a pull request to {publish.BRANCH}"
-
-
-def _main(git: Git, push: bool) -> str:
-    """The commit of main to import: origin's when publishing to it, else the newest that this clone knows."""
-    if not push:
-        return publish.tip(git, MAIN)
-    git.fetch(publish.REMOTE, MAIN)
+def _main(git: Git, asked: Asked) -> str:
+    """The commit of main to import: origin's when publishing to it, else the newest that this clone has."""
+    if asked.way not in (Way.PUSH, Way.PULL_REQUEST):
+        return publish.newest(git, MAIN)
+    publish.require_remote(git, asked.way)
+    publish.fetch(git, MAIN)
     return git.text("rev-parse", f"refs/remotes/{publish.REMOTE}/{MAIN}")
+
+
+def _changes_contract(git: Git, asked: Asked, source: str) -> bool:
+    """Whether the import changes the contract of what is deployed."""
+    if asked.way in (Way.PUSH, Way.PULL_REQUEST):
+        publish.fetch(git)
+    base = publish.tip(git)
+    return git.trees(base, CONTRACT.rstrip("/")) != git.trees(source, CONTRACT.rstrip("/"))
 
 
 def _require_newer(git: Git, base: str, source: str) -> None:
     """Raises Refused when cicd has a later commit of main already: somebody else imported it."""
     last = git.text("log", "-1", "--format=%H", f"--grep=^{TRAILER}: ", base)
-    for imported in git.trailers(last, TRAILER) if last else []:
+    for imported in [*(git.trailers(last, TRAILER) if last else []), *_with_code_of(git, base, source)]:
         if imported != source and git.commit(imported) and git.is_ancestor(source, imported):
             raise Refused(
                 f"branch {MAIN}: {source[:12]} is older than {imported[:12]}, which {publish.BRANCH} has already;"
                 f" get the newer one with `git fetch {publish.REMOTE} {MAIN}`"
             )
+
+
+def _with_code_of(git: Git, base: str, source: str) -> Iterator[str]:
+    """The commits of main after `source` whose code is that of `base`: the trailer of an import may be lost."""
+    heads = filter(git.commit, (f"refs/remotes/{publish.REMOTE}/{MAIN}", f"refs/heads/{MAIN}"))
+    wanted = git.trees(base, FOLDER)
+    for commit in git.text("rev-list", *heads, f"^{source}", "--", FOLDER).split():
+        if git.trees(commit, FOLDER) == wanted:
+            yield commit
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pathlib import Path
 from gitops import cli
 from gitops.manifests import yamledit
 from gitops.releases import release_file
-from gitops.repo import layout, snapshot, values
+from gitops.repo import layout, snapshot, values, ways
 from gitops.repo.git import Git
 from gitops.repo.snapshot import Snapshot
 
@@ -224,13 +224,14 @@ def steps(plan: Plan, model: str, app: str | None, tree: Snapshot) -> list[str]:
             f"  python -m lifecycle version {model}",
             "  cd ..",
             f"  python scripts/upload_model.py --model {model} --artifacts {SOURCE}/artifacts/{model}",
-            "  python scripts/import_model_code.py --push",
+            f"  python scripts/import_model_code.py {ways.option(tree.policy)}",
         ]
     if app:
         folders = [folder for folder in plan.folders if not folder.startswith(f"{SOURCE}/")]
         first = tree.policy.environments[0]
         has_image = any(item.image for item in release_file.read_all(plan.files().get, app, first))
         image = " --image IMAGE" if has_image else ""
+        way = ways.option(tree.policy)
         lines += [
             "",
             "For a pull request to cicd:",
@@ -238,7 +239,7 @@ def steps(plan: Plan, model: str, app: str | None, tree: Snapshot) -> list[str]:
             f"  git add {' '.join(folders)} && git commit -m 'Add the app {app}'",
             "",
             "When that is merged, with what upload_model.py printed:",
-            f"  python scripts/bump_model.py --app {app} --env {first} --model-uri URI{image} --push",
+            f"  python scripts/bump_model.py --app {app} --env {first} --model-uri URI{image} {way}",
         ]
     return lines[1:]  # the first is blank
 

@@ -7,6 +7,8 @@ merge the service still runs, until --finish deletes its Application with all th
   python scripts/retire_app.py --app wine-sklearn --env dev --reason "wine-api replaces it"
   python scripts/retire_app.py --app wine-sklearn --env dev --reason "wine-api replaces it" --push
   python scripts/retire_app.py --app wine-sklearn --env dev --finish
+
+Without an option the branch is made here. --push and --pull-request push it; --commit commits to cicd itself, here.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from gitops import cli
 from gitops.manifests import kustomize
 from gitops.manifests.objects import at, identity
 from gitops.releases import release, release_file, retired
-from gitops.releases.release import Release
-from gitops.repo import layout, publish, snapshot
+from gitops.repo import layout, publish, snapshot, ways
 from gitops.repo.git import Git
+from gitops.repo.publish import Draft, Way
+from gitops.repo.snapshot import Snapshot
 
 from contract.errors import Refused
 
@@ -34,69 +37,67 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--app", required=True, help="the app, a folder of apps/")
     parser.add_argument("--env", required=True, help="the environment to remove it from")
     parser.add_argument("--reason", help="why; written into the record and the commit")
-    parser.add_argument("--push", action="store_true", help="push the branch to origin")
+    ways.add_options(parser, "the same as --pull-request")
     parser.add_argument("--finish", action="store_true", help="after the merge: delete it from the cluster")
     parser.add_argument("--kubeconfig", type=Path, help="for --finish; default: $KUBECONFIG, or ~/.kube/config")
     parser.add_argument("--context", help="for --finish; default: the kubeconfig's current one")
     args = parser.parse_args(argv)
-    if args.finish == bool(args.reason) or (args.finish and args.push):
-        parser.error("give either --reason (and --push), or --finish")
+    if args.finish == bool(args.reason) or (args.finish and args.way):
+        parser.error("give either --reason (and --commit, --push or --pull-request), or --finish")
     return cli.run(finish if args.finish else retire, args)
 
 
 def retire(args: argparse.Namespace) -> None:
     git = Git(args.root)
     publish.require_clean(git)
-    base = publish.base_of_branch(git, push=args.push)
     folder, record = layout.overlay(args.app, args.env), retired.path(args.env)
-    there = snapshot.at(git, base)
+    reason = " ".join(args.reason.split())
+    by, since = git.author()
+    gone: list[str] = []
+
+    def build(base: str) -> Draft | None:
+        if not git.files(base, folder) and retired.read(git.show(base, record), record)[args.app]:
+            return None
+        there = snapshot.at(git, base)
+        gone[:] = _deleted(there, args, folder)
+        running = next(iter(release_file.read_all(there.read, args.app, args.env)), None)
+        version = running.version if running else release.UNRELEASED
+        entry = {"app": args.app, "version": version, "reason": reason, "by": by, "since": since}
+        files: dict[str, bytes | None] = dict.fromkeys(git.files(base, folder))
+        files[record] = retired.add(git.show(base, record), entry)
+        message = (
+            f"Retire {args.app} from {args.env}\n\n{reason}\n\nRetire: {args.app} {args.env}\n"
+            f"Model-Version: {version}\n"
+        )
+        return Draft(git.tree_with(base, files), message)
+
+    asked = ways.chosen(args, git, Way.BRANCH, push=Way.PULL_REQUEST)
+    same = publish.Record(record, lambda text: retired.last_reason(text, record, args.app) == reason)
+    published = publish.publish(git, build, asked, lambda: f"retire/{args.env}/{args.app}", same)
+    if args.json:
+        cli.print_json(ways.as_json(git, published) | {"deletes": gone})
+        return
+    for service in gone:
+        print(f"- {service}")
+    ways.tell(git, published, [f"take {args.app} out of {args.env}"], f"{args.app} is retired from {args.env} already")
+    if not args.dry_run:
+        finish = f"python scripts/retire_app.py --app {args.app} --env {args.env} --finish"
+        cli.say(f"when that is on {publish.BRANCH} at {publish.REMOTE}, delete it from the cluster: {finish}")
+
+
+def _deleted(there: Snapshot, args: argparse.Namespace, folder: str) -> list[str]:
+    """What the app is in the environment. Raises Refused where it cannot be taken away there yet."""
     policy, deployed = there.policy, there.deployed()
     layout.require_app(deployed, layout.apps_of(deployed), policy, args.app, args.env)
-    with there.copied([folder]) as tree:
-        gone = [str(identity(item)) for item in kustomize.rendered(tree, folder)]
     after = policy.environments[policy.environments.index(args.env) + 1 :]
-    if later := [e for e in after if any(r.released for r in _releases(git, base, args.app, e))]:
+    later = [e for e in after if any(r.released for r in release_file.read_all(there.read, args.app, e))]
+    if later:
         raise Refused(
             f"{folder}: {args.app} is in {', '.join(later)} too, which {args.env} comes before;"
             f" retire it there first, or nothing could reach {later[0]} any more"
         )
-    running = next((r.version for r in _releases(git, base, args.app, args.env)), release.UNRELEASED)
-    reason = " ".join(args.reason.split())
-    by, since = git.author()
-    entry = {
-        "app": args.app,
-        "version": running,
-        "reason": reason,
-        "by": by,
-        "since": since,
-    }
-    files: dict[str, bytes | None] = dict.fromkeys(git.files(base, folder))
-    files[record] = retired.add(git.show(base, record), entry)
-    branch = f"retire/{args.env}/{args.app}"
-    commit = git.commit(f"refs/heads/{branch}")
-    if commit and git.commit(f"{commit}^") != base:
-        raise Refused(f"branch {branch}: exists already; merge it, or drop it with `git branch -D {branch}`")
-    if not args.dry_run:
-        if commit is None:
-            message = (
-                f"Retire {args.app} from {args.env}\n\n{reason}\n\nRetire: {args.app} {args.env}\n"
-                f"Model-Version: {running}\n"
-            )
-            commit = git.commit_tree(git.tree_with(base, files), base, message)
-            git.text("update-ref", f"refs/heads/{branch}", commit, "")
-        if args.push:
-            git.push(publish.REMOTE, commit, branch)
-    if args.json:
-        cli.print_json({"branch": branch, "commit": commit, "deletes": gone, "dry_run": args.dry_run})
-        return
-    for service in gone:
-        print(f"- {service}")
-    if args.dry_run:
-        cli.say(f"would make the branch {branch}, which takes these out of Git")
-    elif args.push:
-        cli.say(f"pushed {branch}; next: merge its pull request to {publish.BRANCH}, then run this with --finish")
-    else:
-        cli.say(f"made {branch}; next: git push {publish.REMOTE} {branch}, open a pull request to {publish.BRANCH}")
+    with there.copied([folder]) as tree:
+        return [str(identity(item)) for item in kustomize.rendered(tree, folder)]
 
 
 def finish(args: argparse.Namespace) -> None:
@@ -138,10 +139,6 @@ def finish(args: argparse.Namespace) -> None:
         cli.say(f"nothing to delete: there is no Application {name}")
     else:
         cli.say(f"{'would delete' if args.dry_run else 'deleted'} the Application {name} with these")
-
-
-def _releases(git: Git, base: str, app: str, environment: str) -> list[Release]:
-    return release_file.read_all(snapshot.at(git, base).read, app, environment)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ rollback, for another reason, brings the later release back.
 
   python scripts/rollback_model.py --app wine-api --env prod --reason "wrong answers for red wines" --push
   python scripts/rollback_model.py --app wine-api --env prod --to 2026-02-01-3f2a9c1b7d10 --reason "..." --push
-  python scripts/rollback_model.py --app wine-api --env prod --release-hold --push
+  python scripts/rollback_model.py --app wine-api --env prod --release-hold --pull-request
+
+Without an option, and without `publish` in the policy, the commit is made on cicd here and pushed nowhere.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ from collections.abc import Container, Sequence
 from dataclasses import replace
 
 from gitops import cli
-from gitops.releases import hold, release, release_file, verification, withdrawn, writing
+from gitops.releases import branches, hold, release, release_file, verification, withdrawn, writing
 from gitops.releases.history import Ran
 from gitops.releases.hold import Hold
 from gitops.releases.release import Release, Target
 from gitops.releases.writing import Tree
-from gitops.repo import layout, publish, snapshot
+from gitops.repo import layout, publish, snapshot, ways
 from gitops.repo.git import Git
+from gitops.repo.publish import Draft, Way
 
 from contract.errors import Refused
 
@@ -36,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--to", metavar="VERSION", help="the version to restore (default: the release before this one)")
     parser.add_argument("--reason", help="why; written into the hold and the commit")
     parser.add_argument("--release-hold", action="store_true", help="remove the hold, and change nothing else")
-    parser.add_argument("--push", action="store_true", help="push cicd to origin")
+    ways.add_options(parser)
     args = parser.parse_args(argv)
     if args.release_hold == bool(args.reason) or (args.release_hold and (args.to or args.canary)):
         parser.error("give either --reason (and --canary, --to), or --release-hold")
@@ -67,36 +70,36 @@ def roll_back(args: argparse.Namespace) -> None:
         old_form[:] = [chosen] if chosen.manifest is None else []
         return [replace(chosen, manifest=manifest.sha256)]
 
-    def build(base: str) -> str | None:
+    def build(base: str) -> Draft | None:
         if done_already(git, base, args):
             publish.require_clean(git)
-            return base
+            return None
         held = hold.write(args.app, args.env, Hold(_reason(args), *git.author()))
         change = writing.prepare(git, base, wanted, [args.app], {(args.app, args.env): held})
         restored[:] = change.releases
-        if args.dry_run:
-            return None
         files = change.files | {hold.path(args.app, args.env): held}
         text = release.message("Roll back", restored)
         text += f"Rolled-Back-From: {first_seen[0].version}\nReason: {_reason(args)}\n"
-        return git.commit_tree(git.tree_with(base, files), base, text)
+        return Draft(git.tree_with(base, files), text)
 
-    commit = publish.publish(git, build, push=args.push)
-    if not first_seen:
-        if args.json:
-            cli.print_json({"commit": None, "from": None, "releases": [], "dry_run": args.dry_run})
-        cli.say("nothing to change: rolled back and held for this reason already; to go further back, say why anew")
-        return
+    def held_for_this(text: bytes | None) -> bool:
+        return text is not None and hold.parse(text, record.path).reason == _reason(args)
+
+    asked = ways.chosen(args, git, Way.COMMIT)
+    record = publish.Record(hold.path(args.app, args.env), held_for_this)
+    published = publish.publish(git, build, asked, lambda: branches.of_releases("rollback", restored), record)
     if args.json:
+        before = vars(first_seen[0]) if published.subject else None
         rows = [vars(r) for r in restored]
-        cli.print_json({"commit": commit, "from": vars(first_seen[0]), "releases": rows, "dry_run": args.dry_run})
+        cli.print_json(ways.as_json(git, published) | {"from": before, "releases": rows})
         return
-    verb = "would roll back" if args.dry_run else "rolled back and held"
-    cli.say(f"{verb} {_target(args)}, from {first_seen[0].version} to {restored[0].version}")
+    what = [f"roll back and hold {item.target}, from {first_seen[0].version} to {item.version}" for item in restored]
+    nothing = "rolled back and held for this reason already; to go further back, say why anew"
+    ways.tell(git, published, what, nothing)
     for item in old_form:
         cli.say(item.old_form_told())
-    if commit:
-        print(commit)
+    if published.commit:
+        print(published.commit)
 
 
 def done_already(git: Git, base: str, args: argparse.Namespace) -> bool:
@@ -144,24 +147,23 @@ def release_hold(args: argparse.Namespace) -> None:
     publish.require_clean(git)
     path = hold.path(args.app, args.env)
 
-    def build(base: str) -> str | None:
+    def build(base: str) -> Draft:
         there = snapshot.at(git, base)
         files = there.deployed()
         layout.require_app(files, layout.apps_of(files), there.policy, args.app, args.env)
         if git.show(base, path) is None:
             raise Refused(f"{path}: no such hold; {args.app} in {args.env} can be released")
-        if args.dry_run:
-            return None
         text = f"Release the hold on {args.app} in {args.env}\n\nHold-Released: {args.app} {args.env}\n"
-        return git.commit_tree(git.tree_with(base, {path: None}), base, text)
+        return Draft(git.tree_with(base, {path: None}), text)
 
-    commit = publish.publish(git, build, push=args.push)
+    asked = ways.chosen(args, git, Way.COMMIT)
+    published = publish.publish(git, build, asked, lambda: f"release-hold/{args.env}/{args.app}")
     if args.json:
-        cli.print_json({"commit": commit, "dry_run": args.dry_run})
+        cli.print_json(ways.as_json(git, published))
         return
-    cli.say(f"{args.app} in {args.env} {'would no longer be' if args.dry_run else 'is no longer'} held")
-    if commit:
-        print(commit)
+    ways.tell(git, published, [f"release the hold on {args.app} in {args.env}"], "")
+    if published.commit:
+        print(published.commit)
 
 
 def _reason(args: argparse.Namespace) -> str:

@@ -2,7 +2,8 @@
 
 The entry stands in one file, which bump, promote, rollback and validate ask and which the cluster's own admission gets
 by the same commit; it is never taken out. Where the version runs now it stays until it is changed: the command names
-these places, and what to run for each. Without --commit only the file in this checkout is written.
+these places, and what to run for each. Without an option, and without `publish` in the policy, only the file in this
+checkout is written.
 
   python scripts/withdraw_version.py wine 2026-02-01-3f2a9c1b7d10 --reason "trained on leaked labels"
   python scripts/withdraw_version.py wine 2026-02-01-3f2a9c1b7d10 --reason "trained on leaked labels" --push
@@ -17,8 +18,9 @@ from collections.abc import Container, Sequence
 from gitops import cli
 from gitops.releases import history, withdrawn, writing
 from gitops.releases.release import Release
-from gitops.repo import layout, publish, snapshot
+from gitops.repo import layout, publish, snapshot, ways
 from gitops.repo.git import Git
+from gitops.repo.publish import Draft, Published, Way
 
 from contract.errors import Refused
 
@@ -28,58 +30,60 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("model", metavar="MODEL", help="the model's name")
     parser.add_argument("version", metavar="VERSION", help="its version, as list_versions.py prints it")
     parser.add_argument("--reason", required=True, help="why; written into the record and the commit")
-    parser.add_argument("--commit", action="store_true", help="commit to the branch cicd")
-    parser.add_argument("--push", action="store_true", help="commit, and push cicd to origin")
+    ways.add_options(parser)
     return cli.run(withdraw, parser.parse_args(argv))
 
 
 def withdraw(args: argparse.Namespace) -> None:
     git = Git(args.root)
     git.require_full_history()
-    committing = args.commit or args.push
-    if args.push:
-        publish.require_remote(git)
-    if committing:
+    asked = ways.chosen(args, git, Way.EDIT)
+    if asked.way is not Way.EDIT:
         publish.require_clean(git)
     name, reason = f"{args.model}.{args.version}", " ".join(args.reason.split())
     if not reason:
         raise Refused("--reason: empty; tell those who run the version why it is bad")
     entry = "{} ({}, {})".format(reason, *git.author())
 
-    def build(base: str) -> str | None:
+    subject = f"Withdraw {args.model} {args.version}"
+
+    def build(base: str) -> Draft | None:
         text = added(git.show(base, layout.WITHDRAWN), name, entry)
         if text is None:
-            return base
-        if args.dry_run:
             return None
-        message = f"Withdraw {args.model} {args.version}\n\n{reason}\n\nWithdrawn: {args.model} {args.version}\n"
-        return git.commit_tree(git.tree_with(base, {layout.WITHDRAWN: text}), base, message)
+        message = f"{subject}\n\n{reason}\n\nWithdrawn: {args.model} {args.version}\n"
+        return Draft(git.tree_with(base, {layout.WITHDRAWN: text}), message)
 
-    commit, text = None, None
-    if committing:
-        commit = publish.publish(git, build, push=args.push)
-    elif (text := added(snapshot.at(git, None).read(layout.WITHDRAWN), name, entry)) and not args.dry_run:
-        writing.write_files(git, {layout.WITHDRAWN: text})
+    def edit() -> Published:
+        text = added(snapshot.at(git, None).read(layout.WITHDRAWN), name, entry)
+        if text and not args.dry_run:
+            writing.write_files(git, {layout.WITHDRAWN: text})
+        return Published(asked, "", subject if text else "", files=(layout.WITHDRAWN,))
+
+    def publish_it() -> Published:
+        record = publish.Record(layout.WITHDRAWN, lambda text: name in withdrawn.read(text))
+        return publish.publish(git, build, asked, lambda: f"withdraw/{args.model}-{args.version}", record)
+
+    published = edit() if asked.way is Way.EDIT else publish_it()
     tip = publish.tip(git)
     bad = {name, *withdrawn.read(git.show(tip, layout.WITHDRAWN))}
     # Production first: it matters most, and an app is retired there before it is elsewhere.
     places = history.naming(snapshot.at(git, tip), [args.version])
     running = [item for item in reversed(history.all_at(git, tip, places)) if withdrawn.key(item.uri) == name]
-    steps = [next_step(git, tip, item, bad, reason) for item in running]
+    option = ways.option(snapshot.at(git, tip).policy)
+    steps = [next_step(git, tip, item, bad, reason, option) for item in running]
     if args.json:
         where = [vars(item) | {"next": step} for item, step in zip(running, steps, strict=True)]
-        cli.print_json({"commit": commit, "runs": where, "dry_run": args.dry_run})
+        cli.print_json(ways.as_json(git, published) | {"runs": where})
         return
-    if commit or text or args.dry_run:
-        cli.say(f"{'would withdraw' if args.dry_run else 'withdrew'} {args.model} {args.version}")
-    else:
-        cli.say(f"nothing to change: {args.model} {args.version} is withdrawn already")
+    what = f"withdraw {args.model} {args.version}"
+    ways.tell(git, published, [what], f"{args.model} {args.version} is withdrawn already")
     for item, step in zip(running, steps, strict=True):
         cli.say(f"it runs as {item.target}; next: {step}")
     if not running:
         cli.say("it runs nowhere")
-    if commit:
-        print(commit)
+    if published.commit:
+        print(published.commit)
 
 
 def added(text: bytes | None, name: str, entry: str) -> bytes | None:
@@ -89,7 +93,7 @@ def added(text: bytes | None, name: str, entry: str) -> bytes | None:
     return None if name in withdrawn.read(text) else withdrawn.add(text, name, entry)
 
 
-def next_step(git: Git, tip: str, item: Release, bad: Container[str], reason: str) -> str:
+def next_step(git: Git, tip: str, item: Release, bad: Container[str], reason: str, option: str) -> str:
     """What takes a withdrawn version away from where it runs: a rollback to what is good, or the whole place goes."""
     why = shlex.quote(f"withdrawn: {reason}")
     for _, old in history.history(git, tip, item.target):
@@ -97,11 +101,11 @@ def next_step(git: Git, tip: str, item: Release, bad: Container[str], reason: st
             canary = f" --canary {item.canary}" if item.canary else ""
             return (
                 f"python scripts/rollback_model.py --app {item.app} --env {item.environment}{canary} --reason {why}"
-                " --push"
+                f" {option}"
             )
     if item.canary:
         return f"take {item.canary} out of spec.canary in {item.file}, by a pull request"
-    return f"python scripts/retire_app.py --app {item.app} --env {item.environment} --reason {why} --push"
+    return f"python scripts/retire_app.py --app {item.app} --env {item.environment} --reason {why} {option}"
 
 
 if __name__ == "__main__":

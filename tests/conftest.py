@@ -295,6 +295,14 @@ class Checkout:
         }
 
 
+def merging(branch: str, commit: str) -> str:
+    """What a command says how its branch is merged by hand."""
+    return (
+        f"git fetch origin cicd && git checkout --detach FETCH_HEAD && git merge --no-ff -m 'Merge {branch}' {commit}"
+        " && git push origin HEAD:refs/heads/cicd && git checkout -"
+    )
+
+
 @pytest.fixture
 def checkout(template: Path, tmp_path: Path) -> Checkout:
     """A clone on branch cicd, without code."""

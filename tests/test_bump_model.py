@@ -71,7 +71,10 @@ def test_without_commit_only_the_release_file_of_this_checkout_changes(
     done = local.run("bump_model", *args, "--model-uri", version.uri)
 
     assert (done.code, done.out) == (0, "")
-    assert done.err == f"released {version.version} as {args[1]} in dev\n"
+    assert done.err.splitlines() == [
+        f"edited {file}, not committed: release {version.version} as {args[1]} in dev",
+        f"next: git commit -m 'Release {args[1]} in dev to {version.version}' -- {file}",
+    ]
     after = local.state()
     assert after["status"] == f"M {file}"
     assert {name for name in after if after[name] != before[name]} == {"status", "diff"}
@@ -110,7 +113,11 @@ def test_a_commit_goes_to_cicd_whatever_is_checked_out(
     done = local.run("bump_model", *API, "--model-uri", version.uri, "--image", IMAGE, "--commit")
 
     assert (done.code, done.out) == (0, f"{local.git('rev-parse', 'cicd')}\n")
-    assert done.err == f"released {version.version} as lily-api in dev\n"
+    commit = local.git("rev-parse", "cicd")
+    assert done.err.splitlines() == [
+        f"committed {commit[:12]} to cicd here, not pushed: release {version.version} as lily-api in dev",
+        "next: git push origin cicd",
+    ]
     assert local.git("rev-parse", "cicd^") == remote == local.tip()
     assert local.git("diff", "--name-only", "cicd^", "cicd") == API_FILE
     assert local.git("rev-parse", "--abbrev-ref", "HEAD") == head
@@ -147,6 +154,9 @@ def test_json_tells_the_commit_and_the_releases(local: Checkout, version: Versio
 
     assert (done.code, done.err) == (0, "")
     assert json.loads(done.out) == {
+        "way": option[-1].removeprefix("--"),
+        "branch": "cicd",
+        "next": ["git push origin cicd"] if option == ("--commit",) else [],
         "commit": local.git("rev-parse", "cicd") if option == ("--commit",) else None,
         "releases": [
             {
@@ -605,7 +615,7 @@ def test_a_clone_without_the_remote_cannot_push(checkout: Checkout) -> None:
 def test_a_remote_that_is_away_or_lacks_cicd_is_refused(checkout: Checkout) -> None:
     checkout.git("push", "-q", "origin", "--delete", "cicd")
     assert refused(checkout, *SKLEARN, "--model-uri", URI, "--push") == [
-        "origin: no branch cicd there; make it with `git push origin COMMIT:refs/heads/cicd`"
+        "origin: no branch cicd there; push this clone's with `git push origin cicd`"
     ]
 
     checkout.git("remote", "set-url", "origin", str(checkout.root / "none"))
@@ -697,7 +707,9 @@ def test_a_version_alone_is_released_for_every_app_of_its_model_that_needs_no_ne
     done = checkout.run("bump_model", "--model-uri", first.uri, "--push")
 
     assert done.code == 0, done.err
-    assert done.err.splitlines() == [f"released {first.version} as lily-sklearn in dev"]
+    assert done.err.splitlines() == [
+        f"pushed {checkout.tip()[:12]} to cicd at origin: release {first.version} as lily-sklearn in dev"
+    ]
     image = ("--app", "lily-api", "--env", "dev", "--image", IMAGE)
     assert checkout.run("bump_model", *image, "--model-uri", first.uri, "--push").code == 0
     second = package(tmp_path / "second", "two")

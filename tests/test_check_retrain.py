@@ -161,7 +161,7 @@ def test_age_counts_from_the_first_release_anywhere(released: tuple[Checkout, Ve
     subprocess.run(["git", "commit", "-q", "--amend", "--no-edit"], cwd=checkout.root, env=environment, check=True)
     promoted = checkout.run("promote_model", "--app", "lily-api", "--to", "staging")
     assert promoted.code == 0, promoted.err
-    checkout.git("merge", "-q", "--no-ff", "--no-edit", f"promote/staging/lily-api-{version.version}")
+    checkout.git("merge", "-q", "--no-ff", "--no-edit", f"promote/staging/lily-api-{version.version}-111111111111")
     for env in ("dev", "staging"):
         assert checkout.run("check_retrain", "--env", env).out.startswith("retrain: true\n")
 

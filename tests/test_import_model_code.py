@@ -55,7 +55,10 @@ def test_an_import_makes_the_folder_equal_to_mains_deletions_included_and_names_
     done = changed.run("import_model_code")
 
     assert (done.code, done.out) == (0, f"{changed.git('rev-parse', 'cicd')}\n")
-    assert done.err == f"imported model-src/ of main at {main[:12]}\n"
+    assert done.err.splitlines() == [
+        f"committed {done.out[:12]} to cicd here, not pushed: import model-src/ of main at {main[:12]}",
+        "next: git push origin cicd",
+    ]
     assert changed.git("rev-parse", "cicd^") == base == changed.tip()
     assert same_code(changed, "cicd", "main")
     assert changed.git("log", "-1", "--format=%B", "cicd") == f"Import model code: Train better\n\nMain-Commit: {main}"
@@ -84,7 +87,9 @@ def test_what_was_imported_already_is_not_imported_again(changed: Checkout) -> N
     done = changed.run("import_model_code", "--push")
 
     assert (done.code, done.out) == (0, "")
-    assert done.err == f"model-src/ of main at {changed.git('rev-parse', 'main')[:12]} is on cicd already\n"
+    assert done.err == (
+        f"nothing to change: model-src/ of main at {changed.git('rev-parse', 'main')[:12]} is on cicd already\n"
+    )
     assert changed.state() == before
 
 
@@ -103,14 +108,18 @@ def test_a_change_of_the_contract_becomes_a_branch_for_a_pull_request(
     base, branch = changed.tip(), f"import/{main[:12]}"
     before = changed.state()
     dry = changed.run("import_model_code", "--dry-run", *option)
-    assert (dry.code, dry.out, dry.err.splitlines()[1]) == (0, "", f"would make the branch {branch}")
+    assert (dry.code, dry.out, dry.err.splitlines()[1]) == (
+        0,
+        "",
+        f"would import model-src/ of main at {main[:12]}, by the branch {branch}",
+    )
     assert changed.state() == before
 
     done = changed.run("import_model_code", *option)
 
     commit = changed.git("rev-parse", branch)
     assert (done.code, done.out) == (0, f"{commit}\n"), done.err
-    said = f"pushed {branch}" if option else f"made {branch}; next: git push origin {branch}"
+    said = f"pushed {commit[:12]} to {branch} at" if option else f"committed {commit[:12]} to {branch} here, not pushed"
     assert done.err.startswith(f"model-src/ of main at {main[:12]} changes model-src/contract/, on which every command")
     assert done.err.splitlines()[1].startswith(said)
     assert changed.tip() == changed.git("rev-parse", "cicd") == changed.git("rev-parse", f"{branch}^") == base
@@ -129,7 +138,10 @@ def test_a_dry_run_imports_nothing(changed: Checkout, option: tuple[str, ...]) -
     told = json.loads(changed.run("import_model_code", "--dry-run", "--json", *option).out)
 
     assert (done.code, done.out, done.err) == (0, "", f"would import model-src/ of main at {main[:12]}\n")
-    assert told == {"main": main, "commit": None, "branch": None, "dry_run": True}
+    assert told == {
+        "way": "push" if option else "commit", "branch": "cicd", "commit": None, "next": [], "main": main,
+        "dry_run": True,
+    }  # fmt: skip
     assert changed.state() == before
 
 
@@ -160,6 +172,20 @@ def test_a_main_that_is_older_than_what_cicd_has_is_refused(changed: Checkout) -
     changed.git("update-ref", "refs/remotes/origin/main", old)
 
     assert refused(changed) == [
+        f"branch main: {old[:12]} is older than {new[:12]}, which cicd has already;"
+        " get the newer one with `git fetch origin main`"
+    ]
+
+
+def test_an_older_main_is_refused_also_where_the_trailer_of_the_import_is_lost(changed: Checkout) -> None:
+    old = changed.git("rev-parse", "main")
+    new = on_main(changed, {"model-src/newer.py": "newer\n"})
+    assert changed.run("import_model_code").code == 0
+    changed.git("commit", "-q", "--amend", "-m", "Squashed (#7)")
+    changed.git("push", "-q", "origin", "cicd")
+    changed.git("push", "-qf", "origin", f"{old}:main")
+
+    assert refused(changed, "--push") == [
         f"branch main: {old[:12]} is older than {new[:12]}, which cicd has already;"
         " get the newer one with `git fetch origin main`"
     ]
@@ -232,11 +258,13 @@ def test_a_main_without_model_code_is_refused(changed: Checkout) -> None:
 
 def test_a_clone_without_main_or_with_a_diverged_one_is_refused(changed: Checkout) -> None:
     changed.git("checkout", "-q", "main")
-    changed.git("commit", "-q", "--amend", "-m", "Amended")
+    changed.write("model-src/added.py", "amended\n")
+    changed.git("commit", "-qa", "--amend", "-m", "Amended")
     changed.git("checkout", "-q", "cicd")
+    local, remote = changed.git("rev-parse", "main", "origin/main").split()
     assert refused(changed) == [
-        "branch main: the local branch and origin/main have diverged; rebase the local one with"
-        " `git rebase origin/main main`, or drop it with `git branch -D main`"
+        f"branch main: the local branch at {local[:12]} and origin/main at {remote[:12]} have diverged; rebase the"
+        " local one with `git rebase origin/main main`, or drop what it has with `git checkout -B main origin/main`"
     ]
 
     changed.git("branch", "-qD", "main")
@@ -246,9 +274,7 @@ def test_a_clone_without_main_or_with_a_diverged_one_is_refused(changed: Checkou
 
 def test_no_remote_no_main_at_origin_and_a_shallow_clone_are_refused(changed: Checkout) -> None:
     git(changed.remote, "branch", "-qD", "main")
-    assert refused(changed, "--push") == [
-        "origin: no branch main there; make it with `git push origin COMMIT:refs/heads/main`"
-    ]
+    assert refused(changed, "--push") == ["origin: no branch main there; push this clone's with `git push origin main`"]
     changed.git("remote", "remove", "origin")
     assert refused(changed, "--push") == [
         "--push: no remote `origin`; add one with `git remote add origin URL`, or leave --push out"

@@ -156,8 +156,8 @@ def test_a_merge_that_breaks_a_hold_is_refused_and_what_mends_it_is_good(overtak
     commit = overtaken.git("rev-parse", "HEAD")
     overtaken.git("push", "-q", "origin", "HEAD:cicd")
     shell(mend.partition("pull request: ")[2], overtaken, tmp_path)
-    branch = f"origin/rollback/prod/lily-api-{commit[:12]}"
     overtaken.git("fetch", "-q", "origin")
+    branch = overtaken.git("for-each-ref", "--format=%(refname:short)", "refs/remotes/origin/rollback/prod/")
     assert overtaken.git("rev-parse", f"{branch}^1") == commit
     overtaken.git("checkout", "-q", branch)
     assert verdict(overtaken) == []

@@ -230,11 +230,11 @@ def test_a_bump_of_what_runs_and_a_promotion_of_it_add_the_hash(old: tuple[Check
     assert now(checkout, API, "dev").manifest == second.manifest
     assert told.code == 0, told.err
     assert f"{FILE.format('staging', API)}: {second.version} was released without the SHA-256" in told.err
-    checkout.merge(f"promote/prod/{API}-{second.version}")
+    checkout.merge(f"promote/prod/{API}-{second.version}-111111111111")
     assert now(checkout, API, "prod").manifest == second.manifest
     again = checkout.run("promote_model", "--app", API, "--to", "staging", "--push")
     assert again.code == 0, again.err
-    checkout.merge(f"promote/staging/{API}-{second.version}")
+    checkout.merge(f"promote/staging/{API}-{second.version}-111111111111")
     assert now(checkout, API, "staging").manifest == second.manifest
 
 

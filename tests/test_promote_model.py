@@ -4,7 +4,20 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import BUCKET, IMAGE, S3, Checkout, Version, git, hook, make_checkout, package, run, write_release
+from conftest import (
+    BUCKET,
+    IMAGE,
+    S3,
+    Checkout,
+    Version,
+    git,
+    hook,
+    make_checkout,
+    merging,
+    package,
+    run,
+    write_release,
+)
 
 from gitops.releases.release import Target
 
@@ -29,7 +42,18 @@ def released(released_template: Path, tmp_path: Path, version: Version) -> Check
 
 
 def branch_of(version: Version, env: str = "staging", app: str = "lily-api") -> str:
-    return f"promote/{env}/{app}-{version.version}"
+    image = "" if app == "lily-sklearn" else f"-{'1' * 12}"
+    return f"promote/{env}/{app}-{version.version}{image}"
+
+
+def pushed(checkout: Checkout, branch: str, what: str) -> list[str]:
+    """What is said of a promotion that was pushed."""
+    commit = checkout.git("rev-parse", branch)
+    return [
+        f"pushed {commit[:12]} to {branch} at origin, not merged: promote {what}",
+        f"next: open a pull request of {branch} to cicd and merge it",
+        f"or, where cicd takes pushes: {merging(branch, commit)}",
+    ]
 
 
 def refused(checkout: Checkout, *args: str) -> list[str]:
@@ -50,7 +74,11 @@ def test_a_promotion_is_a_branch_with_one_changed_file_and_its_rendered_differen
 
     branch = branch_of(version)
     assert done.code == 0
-    assert done.err == f"made {branch}; next: git push origin {branch}, open a pull request to cicd\n"
+    assert done.err.splitlines() == [
+        f"committed {released.git('rev-parse', branch)[:12]} to {branch} here, not pushed: promote {version.version} to"
+        " lily-api in staging",
+        f"next: git push origin {branch}",
+    ]
     assert done.out.startswith("--- overlays/staging/lily-api before\n+++ overlays/staging/lily-api after\n")
     assert [line for line in done.out.splitlines() if line.startswith("+  ") and "model.mlops" not in line] == [
         f"+          value: {version.uri}onnx/",
@@ -74,7 +102,7 @@ def test_after_the_merge_the_next_environment_can_be_reached(released: Checkout,
     for env in ("staging", "prod"):
         done = released.run("promote_model", *APP, "--to", env, "--push")
         branch = branch_of(version, env)
-        assert done.err == f"pushed {branch}; next: open a pull request to cicd and merge it\n"
+        assert done.err.splitlines() == pushed(released, branch, f"{version.version} to lily-api in {env}")
         assert git(released.remote, "rev-parse", branch) == released.git("rev-parse", branch)
         released.merge(branch)
 
@@ -105,7 +133,8 @@ def test_a_dry_run_shows_the_difference_and_makes_no_branch(released: Checkout, 
 
     done = released.run("promote_model", *APP, "--to", "staging", "--dry-run", "--push")
 
-    assert (done.code, done.err) == (0, f"would make the branch {branch_of(version)}\n")
+    what = f"would promote {version.version} to lily-api in staging, by the branch {branch_of(version)}"
+    assert (done.code, done.err) == (0, f"{what}\n")
     assert f"+        image: {IMAGE}\n" in done.out
     assert released.state() == before
 
@@ -118,8 +147,10 @@ def test_what_runs_there_already_is_nothing_to_promote(released: Checkout, versi
     done = released.run("promote_model", *APP, "--to", "staging")
     told = json.loads(released.run("promote_model", *APP, "--to", "staging", "--json").out)
 
-    assert (done.code, done.out, done.err) == (0, "", "nothing to promote: staging runs this already\n")
-    assert told == {"branch": None, "releases": [], "diff": "", "dry_run": False}
+    assert (done.code, done.out, done.err) == (0, "", "nothing to change: staging runs this already\n")
+    assert told == {
+        "way": "branch", "branch": None, "commit": None, "next": [], "releases": [], "diff": "", "dry_run": False,
+    }  # fmt: skip
     assert released.state() == before
 
 
@@ -173,23 +204,34 @@ def test_a_branch_of_that_name_with_other_content_is_left_to_a_person(
         released.git("push", "-q", "origin", branch)
         released.git("branch", "-qD", branch)
         drop = f"git push origin --delete {branch}"
+    where = "at origin" if place == "origin" else "here"
 
-    assert refused(released, *APP, "--to", "staging", "--push") == [
-        f"branch {branch}: exists with other content; look at it, then drop it with `{drop}`"
-    ]
+    [line] = refused(released, *APP, "--to", "staging", "--push")
+
+    assert line.startswith(f"branch {branch}: exists {where} with other content, by Test, 2")
+    assert line.endswith(f", then merge it, or drop it with `{drop}`")
 
 
-def test_a_branch_that_starts_from_another_release_than_runs_now_is_left_to_a_person(
-    released: Checkout, version: Version
+@pytest.mark.parametrize("author", ["Test", "Another"])
+def test_a_branch_that_starts_from_another_release_than_runs_now_is_made_anew_by_who_made_it(
+    released: Checkout, version: Version, author: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert released.run("promote_model", *APP, "--to", "staging").code == 0
+    assert released.run("promote_model", *APP, "--to", "staging", "--push").code == 0
+    branch = branch_of(version)
+    old = released.git("rev-parse", branch)
     released.replace(FILE, "code-commit: unreleased", "code-commit: another")
     released.commit("Another release", push=True)
-    branch = branch_of(version)
+    monkeypatch.setenv("GIT_AUTHOR_NAME", author)
+    if author == "Another":
+        [line] = refused(released, *APP, "--to", "staging", "--push")
+        assert line.startswith(f"branch {branch}: exists at origin with other content, by Test, ")
+        return
 
-    assert refused(released, *APP, "--to", "staging") == [
-        f"branch {branch}: exists with other content; look at it, then drop it with `git branch -D {branch}`"
-    ]
+    done = released.run("promote_model", *APP, "--to", "staging", "--push")
+
+    assert done.code == 0, done.err
+    assert released.git("rev-parse", f"{branch}^") == released.tip()
+    assert old != released.tip(branch) == released.git("rev-parse", branch)
 
 
 def test_a_release_that_was_rolled_back_is_promoted_again_on_the_branch_that_was_merged(
@@ -208,7 +250,8 @@ def test_a_release_that_was_rolled_back_is_promoted_again_on_the_branch_that_was
     done = released.run("promote_model", *APP, "--to", "staging", "--push")
 
     branch = branch_of(made)
-    assert (done.code, done.err) == (0, f"pushed {branch}; next: open a pull request to cicd and merge it\n")
+    assert done.code == 0, done.err
+    assert done.err.splitlines() == pushed(released, branch, f"{made.version} to lily-api in staging")
     assert git(released.remote, "rev-parse", branch) == released.git("rev-parse", branch)
     assert released.git("rev-parse", f"{branch}^") == released.tip()
     assert released.git("diff", "--name-only", "cicd", branch) == FILE
@@ -296,7 +339,7 @@ def test_uncommitted_changes_no_remote_and_a_shallow_clone_are_refused(checkout:
     checkout.git("clean", "-fdq")
     checkout.git("remote", "remove", "origin")
     assert refused(checkout, *APP, "--to", "staging", "--push") == [
-        "--push: no remote `origin`; add one with `git remote add origin URL`, or leave --push out"
+        "--pull-request: no remote `origin`; add one with `git remote add origin URL`, or leave --pull-request out"
     ]
     (checkout.root / ".git/shallow").write_text(checkout.git("rev-parse", "HEAD") + "\n")
     assert refused(checkout, *APP, "--to", "staging") == [
@@ -304,14 +347,18 @@ def test_uncommitted_changes_no_remote_and_a_shallow_clone_are_refused(checkout:
     ]
 
 
-def test_a_pull_request_would_not_carry_commits_of_cicd_that_origin_lacks(checkout: Checkout) -> None:
-    checkout.write("README.md", "edited")
-    checkout.commit()
+def test_a_pull_request_does_not_carry_commits_of_cicd_that_origin_lacks(released: Checkout, version: Version) -> None:
+    released.write("README.md", "edited")
+    own = released.commit()
 
-    assert refused(checkout, *APP, "--to", "staging", "--push") == [
-        "branch cicd: has commits that are not at origin, a pull request would carry them along;"
-        " push them first with `git push origin cicd`"
-    ]
+    done = released.run("promote_model", *APP, "--to", "staging", "--push")
+
+    assert done.code == 0, done.err
+    assert done.err.splitlines()[0] == (
+        f"warning: the local branch cicd at {own[:12]} has commits that origin/cicd lacks; this is made without them"
+    )
+    assert released.git("rev-parse", f"{branch_of(version)}^") == released.tip()
+    assert released.git("rev-parse", "cicd") == own
 
 
 def test_a_push_that_origin_refuses_leaves_no_branch_behind(released: Checkout) -> None:

@@ -18,6 +18,7 @@ from gitops.manifests.closure import Files
 from gitops.manifests.objects import Object
 from gitops.repo import publish
 from gitops.repo.git import Git, GitError
+from gitops.repo.publish import Asked, Draft, Way
 
 from contract.errors import Refused
 
@@ -39,8 +40,20 @@ def adding(checkout: Checkout, name: str, before: Callable[[], object] = lambda:
     return build
 
 
-def publishing(checkout: Checkout, build: Callable[[str], str | None], *, push: bool = True) -> str | None:
-    return publish.publish(Git(checkout.root), build, push=push)
+def publishing(
+    checkout: Checkout, build: Callable[[str], str | None], *, push: bool = True, way: Way | None = None
+) -> str | None:
+    """The commit that was published; by default in the deployed branch."""
+    git = Git(checkout.root)
+
+    def draft(base: str) -> Draft | None:
+        commit = build(base)
+        if commit in (None, base):
+            return None
+        return Draft(git.tree(str(commit)), f"{git.text('log', '-1', '--format=%B', str(commit))}\n")
+
+    asked = Asked(way or (Way.PUSH if push else Way.COMMIT), "python scripts/some_command.py --app lily")
+    return publish.publish(git, draft, asked, lambda: "some/branch").commit
 
 
 def clone(checkout: Checkout, name: str) -> Checkout:
@@ -167,10 +180,10 @@ def test_a_push_that_a_hook_refuses_is_told_in_its_words_and_tried_once(plain: C
     assert "git push: remote: GH006: Protected branch update failed, cannot lock ref" in said
     assert (plain.remote / "tries").read_text() == "tried\n"
     assert plain.state() == before
-    (plain.remote / "hooks/pre-receive").unlink()
-    command = said[-1].split("`")[1]
-    plain.git(*command.split()[1:])
-    assert plain.git("ls-tree", "--name-only", f"origin/{command.partition('refs/heads/')[2]}", "a") == "a"
+    assert said[-1] == (
+        "if cicd takes pull requests alone, propose the same with"
+        " `python scripts/some_command.py --app lily --pull-request`"
+    )
 
 
 def test_a_push_that_landed_though_the_connection_broke_has_landed(plain: Checkout) -> None:
@@ -192,9 +205,10 @@ def test_branches_that_diverged_are_left_to_a_person(plain: Checkout, push: bool
     with pytest.raises(Refused) as refused:
         publishing(plain, adding(plain, "a"), push=push)
 
+    local, remote = plain.git("rev-parse", "cicd", "origin/cicd").split()
     assert refused.value.lines == (
-        "branch cicd: the local branch and origin/cicd have diverged; rebase the local one with"
-        " `git rebase origin/cicd cicd`, or drop it with `git branch -D cicd`",
+        f"branch cicd: the local branch at {local[:12]} and origin/cicd at {remote[:12]} have diverged; rebase the"
+        " local one with `git rebase origin/cicd cicd`, or drop what it has with `git checkout -B cicd origin/cicd`",
     )
     assert plain.state() == before
 
@@ -283,7 +297,299 @@ def test_a_failed_courtesy_after_the_push_is_a_remark(plain: Checkout, capsys: p
 
     publishing(plain, adding(plain, "a"))
 
-    assert capsys.readouterr().err.startswith("pushed, but the local branch cicd stays behind: git merge: ")
+    assert capsys.readouterr().err.startswith("the local branch cicd stays behind: git merge: ")
+
+
+# Merged in another form. The remote's cicd goes on, as people's do.
+
+
+def land(checkout: Checkout, commit: str, how: str) -> None:
+    """Merges a commit into the remote's cicd as a button of a pull request does, between changes of others."""
+    tree = checkout.root.parent / "button"
+    if not tree.exists():
+        git(tree.parent, "clone", "-q", "-b", "cicd", str(checkout.remote), "button")
+    git(tree, "fetch", "-q", "origin", commit)
+    git(tree, "pull", "-q", "--ff-only")
+    (tree / "between").write_text(f"{how} {commit}\n")
+    git(tree, "add", "-A")
+    git(tree, "commit", "-qm", "Between")
+    if how == "rebase":
+        git(tree, "cherry-pick", f"HEAD^..{commit}")
+    else:
+        git(tree, "merge", "-q", f"--{'squash' if how == 'squash' else 'no-ff'}", commit)
+        git(tree, "commit", "-qm", "Merged by a button", "--allow-empty")
+    git(tree, "push", "-q", "origin", "cicd")
+
+
+def afterwards(checkout: Checkout, files: dict[str, str]) -> None:
+    """What comes to the remote's cicd after that."""
+    tree = checkout.root.parent / "button"
+    for path, text in files.items():
+        (tree / path).write_text(text)
+    git(tree, "add", "-A")
+    git(tree, "commit", "-qm", "Afterwards")
+    git(tree, "push", "-q", "origin", "cicd")
+
+
+@pytest.mark.parametrize("how", ["squash", "rebase", "merge"])
+@pytest.mark.parametrize("checked_out", ["cicd", "main"])
+def test_own_commits_that_were_merged_in_another_form_are_not_in_the_way(
+    plain: Checkout, how: str, checked_out: str
+) -> None:
+    publishing(plain, adding(plain, "a"), push=False)
+    publishing(plain, adding(plain, "b"), push=False)
+    plain.git("push", "-q", "origin", "cicd:proposed")
+    land(plain, plain.git("rev-parse", "cicd"), how)
+    # The same files are changed again, so that merging at the newest commit would conflict.
+    afterwards(plain, {"a": "changed since", "b": "changed since"})
+    plain.git("checkout", "-q", checked_out)
+
+    commit = publishing(plain, adding(plain, "c"))
+
+    assert commit == plain.tip() == plain.git("rev-parse", "cicd")
+    assert files(plain) == {"a", "b", "c"}
+    assert plain.git("status", "--porcelain") == ""
+    assert plain.git("log", "--format=%s", "-2", "cicd").splitlines() == ["Add c", "Afterwards"]
+
+
+@pytest.mark.parametrize("way", [Way.COMMIT, Way.BRANCH])
+def test_they_are_not_in_the_way_of_what_stays_here_either(plain: Checkout, way: Way) -> None:
+    own = publishing(plain, adding(plain, "a"), push=False)
+    assert own
+    plain.git("push", "-q", "origin", "cicd:proposed")
+    land(plain, own, "squash")
+    plain.git("fetch", "-q")
+
+    commit = publishing(plain, adding(plain, "c"), way=way)
+
+    assert plain.git("rev-parse", f"{commit}^") == plain.tip()
+    assert plain.git("rev-parse", "cicd") == (commit if way is Way.COMMIT else own)
+    assert plain.git("status", "--porcelain") == ""
+
+
+def test_where_following_would_lose_an_edit_the_branch_stays_behind(
+    plain: Checkout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = publishing(plain, adding(plain, "a"), push=False)
+    assert own
+    plain.git("push", "-q", "origin", "cicd:proposed")
+    land(plain, own, "squash")
+    plain.write("README.md", "edited\n")
+    plain.git("add", "README.md")
+    status = plain.git("status", "--porcelain")
+
+    commit = publishing(plain, adding(plain, "c"))
+
+    assert commit == plain.tip()
+    assert (plain.git("rev-parse", "cicd"), plain.git("status", "--porcelain")) == (own, status)
+    assert "the local branch cicd stays behind: branch cicd: checked out with" in capsys.readouterr().err
+    with pytest.raises(Refused, match="checked out with uncommitted changes; commit them, or `git stash` them"):
+        publishing(plain, adding(plain, "d"), push=False)
+
+
+def test_an_untracked_file_is_not_overwritten_by_following(plain: Checkout) -> None:
+    own = publishing(plain, adding(plain, "a"), push=False)
+    assert own
+    plain.git("push", "-q", "origin", "cicd:proposed")
+    land(plain, own, "squash")
+    plain.write("between", "mine\n")
+
+    publishing(plain, adding(plain, "c"))
+
+    assert plain.read("between") == b"mine\n"
+
+
+@pytest.mark.parametrize("more", [{"d": "own"}, {"a": "another text"}], ids=["one more file", "another text"])
+def test_what_was_not_merged_is_never_dropped(plain: Checkout, more: dict[str, str]) -> None:
+    own = publishing(plain, adding(plain, "a"), push=False)
+    assert own
+    plain.git("push", "-q", "origin", "cicd:proposed")
+    land(plain, own, "squash")
+    for path, text in more.items():
+        plain.write(path, text)
+    kept = plain.commit("My own")
+    plain.git("fetch", "-q")
+
+    for push in (True, False):
+        with pytest.raises(Refused, match="have diverged; rebase the local one with"):
+            publishing(plain, adding(plain, "c"), push=push)
+
+    assert plain.git("rev-parse", "cicd") == kept
+
+
+@pytest.mark.parametrize("checked_out", ["cicd", "main"])
+@pytest.mark.parametrize("remedy", [0, 1], ids=["rebase", "drop"])
+def test_both_remedies_of_a_diverged_branch_work_as_they_stand(plain: Checkout, checked_out: str, remedy: int) -> None:
+    other = clone(plain, "other")
+    publishing(other, adding(other, "b"))
+    publishing(plain, adding(plain, "c"), push=False)
+    plain.git("fetch", "-q")
+    plain.git("checkout", "-q", checked_out)
+    with pytest.raises(Refused) as refused:
+        publishing(plain, adding(plain, "a"))
+
+    plain.git(*refused.value.lines[0].split("`")[1 + 2 * remedy].split()[1:])
+    publishing(plain, adding(plain, "a"))
+
+    assert files(plain) == {"a", "b", *(["c"] if remedy == 0 else [])}
+
+
+def test_who_reads_gets_the_remotes_where_the_local_branch_has_diverged(
+    plain: Checkout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = clone(plain, "other")
+    publishing(other, adding(other, "b"))
+    own = publishing(plain, adding(plain, "c"), push=False)
+    assert own
+    plain.git("fetch", "-q")
+    before = plain.state()
+
+    assert publish.tip(Git(plain.root)) == plain.tip()
+
+    said = capsys.readouterr().err
+    assert said.startswith("warning: what follows is of origin/cicd alone: branch cicd: the local branch at")
+    assert own[:12] in said and plain.tip()[:12] in said
+    assert plain.state() == before
+
+
+# A branch of its own
+
+
+def proposing(checkout: Checkout, name: str = "a") -> str:
+    """The commit on the branch some/branch at the remote, whatever it was."""
+    commit = publishing(checkout, adding(checkout, name), way=Way.PULL_REQUEST)
+    assert commit == checkout.tip("some/branch") == checkout.git("rev-parse", "some/branch")
+    return str(commit)
+
+
+def test_the_same_proposed_twice_is_one_branch_from_whatever_clone(
+    plain: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = clone(plain, "other")
+    first = proposing(plain)
+    monkeypatch.setenv("GIT_AUTHOR_DATE", "2030-01-01T00:00:00Z")
+    before = plain.state()
+    assert proposing(plain) == first
+    assert plain.state() == before
+    publishing(other, adding(other, "b"))
+    monkeypatch.setenv("GIT_AUTHOR_NAME", "Another")
+
+    assert proposing(other) == first
+
+
+@pytest.mark.parametrize("how", ["squash", "rebase", "merge"])
+@pytest.mark.parametrize("kept", [True, False], ids=["the branch is still there", "the branch is gone"])
+def test_a_branch_that_was_merged_is_not_in_the_way_of_the_next_of_its_name(
+    plain: Checkout, how: str, *, kept: bool
+) -> None:
+    first = proposing(plain)
+    plain.git("checkout", "-q", "some/branch")
+    land(plain, first, how)
+    afterwards(plain, {"a": "changed since"})
+    if not kept:
+        git(plain.remote, "branch", "-qD", "some/branch")
+
+    second = proposing(plain)
+
+    assert plain.git("rev-parse", f"{second}^") == plain.tip()
+    assert plain.read("a") == b"x"
+    assert plain.git("status", "--porcelain") == ""
+
+
+def test_a_branch_that_another_worktree_has_checked_out_is_left_as_it_is(
+    plain: Checkout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = proposing(plain)
+    land(plain, first, "squash")
+    afterwards(plain, {"a": "changed since"})
+    plain.git("worktree", "add", "-q", str(tmp_path / "tree"), "some/branch")
+
+    commit = publishing(plain, adding(plain, "a"), way=Way.PULL_REQUEST)
+
+    assert (plain.tip("some/branch"), plain.git("rev-parse", "some/branch")) == (commit, first)
+    assert "the local branch some/branch stays behind: branch some/branch: checked out in " in capsys.readouterr().err
+    assert git(tmp_path / "tree", "status", "--porcelain") == ""
+
+
+def test_what_was_merged_already_has_nothing_to_propose(plain: Checkout) -> None:
+    land(plain, proposing(plain), "squash")
+
+    assert publishing(plain, lambda base: base, way=Way.PULL_REQUEST) is None
+
+
+@pytest.mark.parametrize("place", ["origin", "here", "here and checked out"])
+def test_a_branch_with_a_commit_of_somebody_is_left_alone_and_its_remedy_works(plain: Checkout, place: str) -> None:
+    proposing(plain)
+    plain.git("checkout", "-q", "some/branch")
+    plain.write("a", "something else")
+    plain.commit("Somebody's", push=place == "origin")
+    if place != "here and checked out":
+        plain.git("checkout", "-q", "cicd")
+    if place == "origin":
+        plain.git("branch", "-qD", "some/branch")
+    before = plain.state()
+
+    with pytest.raises(Refused) as refused:
+        publishing(plain, adding(plain, "a"), way=Way.PULL_REQUEST)
+
+    [line] = refused.value.lines
+    where = "at origin" if place == "origin" else "here"
+    assert line.startswith(f"branch some/branch: exists {where} with other content, by Test, 20")
+    assert plain.state() == before
+    subprocess.run(["bash", "-ec", line.split("`")[-2]], cwd=plain.root, check=True, capture_output=True)
+    proposing(plain)
+
+
+def test_a_commit_that_was_amended_is_somebodys_though_its_message_is_the_same(plain: Checkout) -> None:
+    proposing(plain)
+    plain.git("checkout", "-q", "some/branch")
+    plain.write("a", "amended")
+    # Whoever amends a commit within the second it was made leaves no trace in it.
+    env = os.environ | {"GIT_COMMITTER_DATE": "2030-01-01T00:00:00Z"}
+    subprocess.run(["git", "commit", "-qa", "--amend", "--no-edit"], cwd=plain.root, env=env, check=True)
+    plain.git("push", "-qf", "origin", "some/branch")
+
+    with pytest.raises(Refused, match="with other content"):
+        publishing(plain, adding(plain, "a"), way=Way.PULL_REQUEST)
+
+
+@pytest.mark.parametrize("taken", ["some", "some/branch/below"])
+@pytest.mark.parametrize("place", ["origin", "here"])
+def test_a_name_that_leaves_no_room_is_refused_and_its_remedy_works(plain: Checkout, taken: str, place: str) -> None:
+    if place == "origin":
+        plain.git("push", "-q", "origin", f"cicd:refs/heads/{taken}")
+    else:
+        plain.git("branch", "-q", taken)
+    before = plain.state()
+
+    with pytest.raises(Refused) as refused:
+        publishing(plain, adding(plain, "a"), way=Way.PULL_REQUEST)
+
+    [line] = refused.value.lines
+    assert line.startswith(f"branch {taken}: ")
+    assert plain.state() == before
+    plain.git(*line.split("`")[-2].split()[1:])
+    proposing(plain)
+
+
+def test_a_branch_needs_no_cicd_here_and_takes_nothing_along(plain: Checkout) -> None:
+    publishing(plain, adding(plain, "b"), push=False)
+    commit = proposing(plain)
+
+    assert plain.git("diff", "--name-only", "origin/cicd", commit) == "a"
+    plain.git("checkout", "-q", "main")
+    plain.git("branch", "-qD", "cicd")
+    assert proposing(plain) == commit
+
+
+def test_a_remote_without_any_branch_says_how_it_gets_one(plain: Checkout) -> None:
+    git(plain.remote.parent, "init", "-q", "--bare", "empty.git")
+    plain.git("remote", "set-url", "origin", str(plain.remote.parent / "empty.git"))
+
+    for way in (Way.PUSH, Way.PULL_REQUEST):
+        with pytest.raises(Refused) as refused:
+            publishing(plain, adding(plain, "a"), way=way)
+        assert refused.value.lines == ("origin: no branch cicd there; push this clone's with `git push origin cicd`",)
 
 
 # What there is to publish

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from conftest import Checkout, Version
+from conftest import Checkout, Version, merging
 
 APP = ("--app", "lily-sklearn", "--env", "dev")
 WHY = ("--reason", "lily-api replaces it")
@@ -23,7 +23,14 @@ def test_an_app_is_removed_by_a_branch_and_its_removal_recorded(released: Checko
 
     assert done.code == 0, done.err
     assert "- InferenceService.serving.kserve.io ml-dev/lily-sklearn\n" in done.out
-    assert done.err == f"pushed {BRANCH}; next: merge its pull request to cicd, then run this with --finish\n"
+    commit = released.git("rev-parse", BRANCH)
+    assert done.err.splitlines() == [
+        f"pushed {commit[:12]} to {BRANCH} at origin, not merged: take lily-sklearn out of dev",
+        f"next: open a pull request of {BRANCH} to cicd and merge it",
+        f"or, where cicd takes pushes: {merging(BRANCH, commit)}",
+        "when that is on cicd at origin, delete it from the cluster: python scripts/retire_app.py --app lily-sklearn"
+        " --env dev --finish",
+    ]
     assert released.tip() == before
     assert released.git("diff", "--name-status", "cicd", BRANCH).split("\n") == [
         "D\toverlays/dev/lily-sklearn/kustomization.yaml",
@@ -87,7 +94,7 @@ def test_a_dry_run_changes_nothing(released: Checkout) -> None:
 
     done = released.run("retire_app", *APP, *WHY, "--dry-run")
 
-    assert (done.code, done.err) == (0, f"would make the branch {BRANCH}, which takes these out of Git\n")
+    assert (done.code, done.err) == (0, f"would take lily-sklearn out of dev, by the branch {BRANCH}\n")
     assert released.state() == before
 
 

@@ -36,7 +36,10 @@ def test_the_release_before_comes_back_byte_by_byte_and_is_held(checkout: Checko
     done = checkout.run("rollback_model", *APP, *WHY, "--push")
 
     assert done.code == 0, done.err
-    assert done.err == (f"rolled back and held lily-api in dev, from {versions[2].version} to {versions[1].version}\n")
+    assert done.err == (
+        f"pushed {checkout.tip()[:12]} to cicd at origin: roll back and hold lily-api in dev, from"
+        f" {versions[2].version} to {versions[1].version}\n"
+    )
     assert done.out == f"{checkout.tip()}\n"
     assert checkout.git("rev-parse", f"cicd:{RELEASE}") == before
     assert checkout.git("diff", "--name-only", "cicd~1", "cicd").split() == [HOLD, RELEASE]
@@ -92,7 +95,8 @@ def test_a_held_release_is_changed_by_nobody_until_the_hold_is_released(
     assert checkout.state() == before
 
     done = checkout.run("rollback_model", *APP, "--release-hold", "--push")
-    assert (done.code, done.err) == (0, "lily-api in dev is no longer held\n")
+    pushed = f"pushed {checkout.tip()[:12]} to cicd at origin"
+    assert (done.code, done.err) == (0, f"{pushed}: release the hold on lily-api in dev\n")
     assert checkout.git("diff", "--name-only", "cicd~1", "cicd") == HOLD
     assert checkout.run("bump_model", *APP, "--model-uri", versions[2].uri, "--push").code == 0
 
@@ -189,7 +193,7 @@ def test_a_dry_run_changes_nothing(checkout: Checkout, versions: list[Version]) 
     done = checkout.run("rollback_model", *APP, *WHY, "--dry-run")
 
     assert done.code == 0
-    assert done.err.startswith("would roll back lily-api in dev, from ")
+    assert done.err.startswith("would roll back and hold lily-api in dev, from ")
     assert checkout.state() == before
 
 

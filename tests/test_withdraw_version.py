@@ -24,7 +24,7 @@ def two(tmp_path: Path, s3: S3, checkout: Checkout) -> tuple[Version, Version]:
         done(checkout, "bump_model", *APP, "--model-uri", version.uri, *image, "--push")
         if version is one:
             done(checkout, "promote_model", "--app", "lily-api", "--to", "staging", "--push")
-            checkout.merge(f"promote/staging/lily-api-{one.version}")
+            checkout.merge(f"promote/staging/lily-api-{one.version}-111111111111")
     return one, other
 
 
@@ -42,7 +42,10 @@ def test_where_it_runs_is_named_with_the_next_command(checkout: Checkout, two: t
 
     why = "--reason 'withdrawn: trained on leaked labels' --push"
     step = f"it runs as lily-api in dev; next: python scripts/rollback_model.py --app lily-api --env dev {why}"
-    assert said.splitlines() == [f"withdrew lily {other.version}", step]
+    assert said.splitlines() == [
+        f"pushed {checkout.tip()[:12]} to cicd at origin: withdraw lily {other.version}",
+        step,
+    ]
     assert again.splitlines() == [f"nothing to change: lily {other.version} is withdrawn already", step]
     assert checkout.git("diff", "--name-only", "cicd^", "cicd") == layout.WITHDRAWN
     assert checkout.git("log", "-1", "--format=%(trailers:only)", "cicd") == f"Withdrawn: lily {other.version}"
@@ -55,7 +58,9 @@ def test_where_it_runs_is_named_with_the_next_command(checkout: Checkout, two: t
         for environment in ("staging", "dev")
     ]
     assert done(checkout, "withdraw_version", "lily", "2026-01-01-aaaaaaaaaaaa", *WHY).splitlines() == [
-        "withdrew lily 2026-01-01-aaaaaaaaaaaa", "it runs nowhere",
+        f"edited {layout.WITHDRAWN}, not committed: withdraw lily 2026-01-01-aaaaaaaaaaaa",
+        f"next: git commit -m 'Withdraw lily 2026-01-01-aaaaaaaaaaaa' -- {layout.WITHDRAWN}",
+        "it runs nowhere",
     ]  # fmt: skip
 
 

@@ -3,7 +3,8 @@
 A model is made from five paths of model-src/: its own folder of models/, contract/, lifecycle/, packing/ and the
 training lock. Its code commit is the last commit of `main` that changed one of them. The branch `cicd` receives
 model-src/ by import commits with a trailer `Main-Commit: <sha>`; there the code commit is looked up from that commit of
-main.
+main. Where an import has lost its trailer, as by a squash, the newest commit of main with the same code takes its
+place.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from contract import waiting
 from contract.errors import Refused
 
 TRAILER = "Main-Commit"
+_MAIN = ("refs/remotes/origin/main", "refs/heads/main")
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,8 @@ def find(source: Path, model: str, *, draft: bool = False) -> Code:
     if not last:
         raise Refused(f"{source}: no commit has {', '.join(paths)}; commit the model's code first")
     imported = git(source, "log", "-1", f"--format=%(trailers:key={TRAILER},valueonly)", last).strip()
-    if imported:
-        # A trailer that stands twice: the last one counts, as git interpret-trailers has it.
-        main = imported.splitlines()[-1]
+    # A trailer that stands twice: the last one counts, as git interpret-trailers has it.
+    if main := imported.splitlines()[-1] if imported else _same_on_main(source, last, paths):
         try:
             main = git(source, "rev-parse", "--verify", "--end-of-options", f"{main}^{{commit}}")
         except Refused:
@@ -63,6 +64,32 @@ def find(source: Path, model: str, *, draft: bool = False) -> Code:
         if not last:
             raise Refused(f"{source}: commit {main} of main, named by a {TRAILER} trailer, has no {', '.join(paths)}")
     return Code(last, git(source, "show", "-s", "--format=%cd", "--date=format-local:%Y-%m-%d", last))
+
+
+def _same_on_main(source: Path, commit: str, paths: list[str]) -> str | None:
+    """The newest commit of main, as this clone has it, whose code is that of a commit which main does not have."""
+    listed = git(source, "for-each-ref", "--format=%(refname)", *_MAIN).split()
+    if not listed and git(source, "rev-list", "-1", f"--grep=^{TRAILER}: ", commit):
+        raise Refused(
+            f"{source}: commit {commit[:12]} may be an import that has lost its trailer {TRAILER}, and main is not in"
+            " this clone; run `git fetch origin +refs/heads/main:refs/remotes/origin/main`"
+        )
+    if not listed or any(not git(source, "rev-list", "-1", commit, f"^{ref}") for ref in listed):
+        return None
+    [wanted] = _trees(source, [commit], paths)
+    candidates = git(source, "rev-list", *listed, "--", *paths).split()
+    found = zip(candidates, _trees(source, candidates, paths), strict=True)
+    return next((candidate for candidate, trees in found if trees == wanted), None)
+
+
+def _trees(source: Path, commits: list[str], paths: list[str]) -> list[list[str]]:
+    """What each commit has at these paths, by one process."""
+    folder = git(source, "rev-parse", "--show-prefix")
+    names = "".join(f"{commit}:{folder}{path}\n" for commit in commits for path in paths)
+    lines = git(source, "cat-file", "--batch-check=%(objectname)", stdin=names.encode()).splitlines()
+    # What is not there is named as it was asked for.
+    found = [line.partition(":")[2] if line.endswith(" missing") else line for line in lines]
+    return [found[start : start + len(paths)] for start in range(0, len(found), len(paths))]
 
 
 def _last_change(source: Path, revision: str, paths: list[str]) -> str:
@@ -80,12 +107,12 @@ def _refuse_changes(source: Path, paths: list[str]) -> None:
         )
 
 
-def git(source: Path, *args: str, codes: Container[int] = (0,)) -> str:
+def git(source: Path, *args: str, codes: Container[int] = (0,), stdin: bytes | None = None) -> str:
     """What git prints. Raises Refused with git's own words when it ends with another exit code, or with an error: of a
     file that it cannot read, `git grep` prints one and goes on."""
     # A hook or an alias that calls us sets these, which would point git at another repository.
     inherited = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE")}
-    done = waiting.git(["git"], args, source, inherited | {"LC_ALL": "C", "TZ": "UTC"})
+    done = waiting.git(["git"], args, source, inherited | {"LC_ALL": "C", "TZ": "UTC"}, stdin)
     if done.returncode not in codes or b"error: " in done.stderr:
         words = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
         raise Refused(*[f"git {args[0]}: {line}" for line in words])

@@ -147,3 +147,61 @@ def test_a_hooks_git_variables_do_not_mislead(repository: Repository, monkeypatc
     monkeypatch.setenv("GIT_DIR", "/nonexistent")
 
     assert lineage.find(repository.source, "lily").date == "2026-02-01"
+
+
+# An import that has lost its trailer, as by a squash
+
+
+@pytest.fixture
+def squashed(repository: Repository) -> Repository:
+    """cicd with main's code in a commit without a trailer; main has gone on in what is no part of the model."""
+    change(repository, "models/lily/model.py")
+    repository.commit("Change the model", LATER)
+    change(repository, "serving/app.py")
+    repository.commit("Change the service", "2026-03-06T12:00:00+00:00")
+    repository.git("checkout", "--quiet", "-b", "cicd", "main~2")
+    repository.git("checkout", "main", "--", "model-src")
+    repository.commit("Import (#7)", "2026-04-01T12:00:00+00:00")
+    return repository
+
+
+def test_an_import_without_its_trailer_stands_for_the_commit_of_main_with_the_same_code(squashed: Repository) -> None:
+    assert lineage.find(squashed.source, "lily") == lineage.Code(squashed.git("rev-parse", "main~1"), "2026-03-05")
+
+
+def test_the_newest_commit_of_main_with_that_code_counts_also_when_main_came_back_to_it(squashed: Repository) -> None:
+    squashed.git("checkout", "--quiet", "main")
+    change(squashed, "models/lily/model.py")
+    squashed.commit("Try something")
+    squashed.git("revert", "--no-edit", "HEAD")
+    reverted = squashed.git("rev-parse", "HEAD")
+    change(squashed, "models/lily/model.py")
+    squashed.commit("Try something else")
+    squashed.git("checkout", "--quiet", "cicd")
+
+    assert lineage.find(squashed.source, "lily").commit == reverted
+
+
+def test_code_that_main_never_had_is_of_the_commit_that_has_it(squashed: Repository) -> None:
+    change(squashed, "models/lily/model.py")
+    commit = squashed.commit("A change where it does not belong")
+
+    assert lineage.find(squashed.source, "lily").commit == commit
+
+
+def test_where_imports_come_and_main_is_not_here_it_is_to_be_fetched(squashed: Repository) -> None:
+    main = squashed.git("rev-parse", "main")
+    squashed.git("commit", "--quiet", "--allow-empty", "--message", f"Import\n\nMain-Commit: {main}")
+    change(squashed, "models/lily/model.py")
+    squashed.commit("Import (#8)")
+    squashed.git("branch", "--quiet", "-D", "main")
+
+    with pytest.raises(Refused, match=r"may be an import that has lost its trailer Main-Commit, .* `git fetch origin"):
+        lineage.find(squashed.source, "lily")
+
+
+def test_a_clone_without_main_has_the_commits_that_it_has(squashed: Repository) -> None:
+    commit = squashed.git("rev-parse", "cicd")
+    squashed.git("branch", "--quiet", "-D", "main")
+
+    assert lineage.find(squashed.source, "lily").commit == commit

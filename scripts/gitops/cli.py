@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import gc
+import inspect
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,19 @@ from contract.errors import Refused
 ROOT = Path(__file__).resolve().parents[2]
 
 
+class _Parser(argparse.ArgumentParser):
+    """Keeps the words of the command line, as `words`, for the commands that a message gives to run next."""
+
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        parsed = super().parse_args(words, namespace)
+        parsed.words = words
+        return parsed
+
+
 def parser(doc: str | None, *, dry_run: bool = False, as_json: bool = False) -> argparse.ArgumentParser:
     """A parser that shows the module's docstring, examples included, as its help."""
-    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument(
         "--root", type=Path, default=ROOT, metavar="DIR", help="work on another checkout (default: this one)"
     )
@@ -36,6 +47,7 @@ def run(command: Callable[[argparse.Namespace], int | None], args: argparse.Name
         if not args.root.is_dir():
             raise Refused(f"--root {args.root}: not a folder")
         args.root = args.root.resolve()
+        args.script = Path(inspect.getfile(command)).name
         return command(args)
 
     # A command is over before what it leaves is worth looking for among all that it has read.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from gitops.checks.framework import Finding
-from gitops.repo.publish import BRANCH, REMOTE
+from gitops.repo.publish import REMOTE
 
 # Here the files of before may not be put back: a release that is held changes only with its hold.
 _RELEASES = ("hold", "order", "intermediate", "withdrawn")
@@ -23,9 +23,8 @@ def commands(base: str, commit: str, found: Iterable[Finding]) -> Iterator[str]:
 
 def _roll_back(environment: str, app: str, commit: str) -> str:
     return (
-        f"git fetch {REMOTE} && git checkout -B {BRANCH} {REMOTE}/{BRANCH}"
-        f' && python scripts/rollback_model.py --app {app} --env {environment} --reason "take back {commit[:12]}"'
-        f" && git push {REMOTE} {BRANCH}:refs/heads/rollback/{environment}/{app}-{commit[:12]}"
+        f'python scripts/rollback_model.py --app {app} --env {environment} --reason "take back {commit[:12]}"'
+        " --pull-request"
     )
 
 

@@ -31,6 +31,8 @@ _SETTINGS = (
 _CHANGE = "%H%x1f%cI%x1f%an"
 _OF_FILES = ("100644", "100755", "120000")
 
+# As many paths as go into one command.
+_FEW = 200
 _LOCK = re.compile(r"Unable to create '(?P<file>.+\.lock)': File exists")
 
 
@@ -297,6 +299,37 @@ class Git:
     def is_ancestor(self, old: str, new: str) -> bool:
         return self.succeeds("merge-base", "--is-ancestor", old, new)
 
+    def tree(self, rev: str) -> str:
+        """The id of a commit's tree."""
+        return self.text("rev-parse", "--verify", f"{rev}^{{tree}}")
+
+    def merged_tree(self, ours: str, theirs: str) -> str | None:
+        """The id of the tree that a merge of two commits gives; None where they conflict, or share no history."""
+        if not self.succeeds("merge-base", ours, theirs):
+            return None
+        done = self._call(["merge-tree", "--write-tree", "--no-messages", ours, theirs])
+        if done.returncode == 129:
+            raise Refused("git: older than 2.38, which cannot merge without a working tree; update it")
+        if done.returncode > 1:
+            raise GitError(*[f"git merge-tree: {line}" for line in _words(done)])
+        return None if done.returncode else done.stdout.decode().split()[0]
+
+    def contains(self, branch: str, commit: str) -> bool:
+        """Whether all that a commit brings is part of a branch: as it is, or as a squash, a rebase or another merge of
+        the same changes. Then merging it changed nothing at some commit of the branch's first parents since the two
+        parted; at the newest it may conflict with what came later."""
+        if self.is_ancestor(commit, branch):
+            return True
+        fork = self._call(["merge-base", branch, commit]).stdout.decode().strip()
+        if not fork:
+            return False
+        paths = [f":(literal){path}" for path in self.changed(fork, commit)]
+        if not paths:
+            return True
+        bounds = ["--", *paths] if len(paths) <= _FEW else []
+        chain = self.text("rev-list", "--first-parent", branch, f"^{commit}", *bounds).split()
+        return any(self.merged_tree(other, commit) == self.tree(other) for other in chain)
+
     def dropped(self, remote: str, branch: str) -> str | None:
         """A commit of a local branch that this clone has seen at the tip of a remote's, which no longer has it."""
         upstream = f"refs/remotes/{remote}/{branch}"
@@ -389,19 +422,29 @@ class Git:
             self.text("fetch", "--quiet", "--no-tags", remote, f"+refs/heads/{branch}:refs/remotes/{remote}/{branch}")
         except GitError as error:
             if any("couldn't find remote ref" in line for line in error.lines):
-                raise Refused(
-                    f"{remote}: no branch {branch} there; make it with `git push {remote} COMMIT:refs/heads/{branch}`"
-                ) from None
+                raise Refused(f"{remote}: no branch {branch} there; {self._started(remote, branch)}") from None
             raise
+
+    def _started(self, remote: str, branch: str) -> str:
+        """How a branch that the remote lacks comes there."""
+        if self.commit(f"refs/heads/{branch}"):
+            return f"push this clone's with `git push {remote} {branch}`"
+        return f"look with `git remote -v` whether that is the right repository; if it is new, push its {branch} first"
 
     def remote_tip(self, remote: str, branch: str) -> str | None:
         """The commit that the remote's branch has now, or None if there is no such branch."""
-        listed = self.text("ls-remote", remote, f"refs/heads/{branch}")
-        return listed.split()[0] if listed else None
+        return self.remote_tips(remote, branch).get(branch)
 
-    def push(self, remote: str, commit: str, branch: str) -> None:
-        """Pushes one commit to one branch; never forced, so it lands only on what it was built upon."""
-        self.text("push", "--quiet", remote, f"{commit}:refs/heads/{branch}")
+    def remote_tips(self, remote: str, *branches: str) -> dict[str, str]:
+        """The commits that those of these branches have now which the remote has; a `*` stands for any name."""
+        listed = self.text("ls-remote", remote, *(f"refs/heads/{branch}" for branch in branches)).splitlines()
+        return {ref.removeprefix("refs/heads/"): commit for commit, _, ref in (line.partition("\t") for line in listed)}
+
+    def push(self, remote: str, commit: str, branch: str, instead_of: str | None = None) -> None:
+        """Pushes one commit to one branch; never forced, so it lands only on what it was built upon, or else in the
+        place of the very commit `instead_of`."""
+        lease = [f"--force-with-lease=refs/heads/{branch}:{instead_of}"] if instead_of else []
+        self.text("push", "--quiet", *lease, remote, f"{commit}:refs/heads/{branch}")
 
     def checked_out_elsewhere(self, branch: str) -> Path | None:
         """Another worktree that has `branch` checked out; one whose folder is gone does not count."""
@@ -420,6 +463,23 @@ class Git:
                 self.text("merge", "--quiet", "--ff-only", new)
         else:
             self.text("update-ref", f"refs/heads/{branch}", new, old or ZERO)
+
+    def move(self, branch: str, old: str | None, new: str) -> None:
+        """Moves a local branch from `old`, of which nothing is lost by that, to any `new`. Where it is checked out, the
+        working tree follows; raises Refused while that has changes of tracked files, or is another one than this."""
+        if old == new:
+            return None
+        if elsewhere := self.checked_out_elsewhere(branch):
+            raise Refused(
+                f"branch {branch}: checked out in {elsewhere}; move it there with `git reset --keep {new[:12]}`"
+            )
+        if old is None or self.branch() != branch or self.is_ancestor(old, new):
+            return self.advance(branch, old, new)
+        if not self.succeeds("diff", "--quiet", "HEAD"):
+            raise Refused(f"branch {branch}: checked out with uncommitted changes; commit them, or `git stash` them")
+        with _uninterrupted():
+            self.text("reset", "--quiet", "--keep", new)
+        return None
 
 
 def _changes(listed: str) -> Iterator[Change]:

@@ -54,6 +54,8 @@ class Policy:
     has the owners of the highest, which is the last."""
     automation: str = ""
     """The GitHub login whose pull requests may change releases and nothing else."""
+    publish: str = ""
+    """The option by which commands write to the deployed branch where none is given: commit, push, pull-request."""
 
     def before(self, environment: str) -> str | None:
         """The environment that a release passes through before this one; None for the first."""
@@ -96,7 +98,7 @@ def parse_policy(text: bytes | None) -> Policy:
     return Policy(
         data["model_bucket"], tuple(data["image_registries"]), names, asked, _exposure(data["environments"]),
         tuple(ingress.get("classes", Policy.ingress_classes)), tuple(ingress.get("annotations", ())),
-        owners, data.get("automation", ""),
+        owners, data.get("automation", ""), data.get("publish", ""),
     )  # fmt: skip
 
 

@@ -1,11 +1,17 @@
 """How a change reaches the branch that Argo CD watches: built beside the user's checkout, published by one ref
-update, never forced; a writer that loses a race builds its change again on the new tip."""
+update, never forced; a writer that loses a race builds its change again on the new tip.
+
+It goes one of three ways: as a commit of the branch here, as one that is pushed to it, or on a branch of its own for a
+pull request, whose name is made of what it changes: the same asked for twice is one branch.
+"""
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
 
 from gitops.cli import say
 from gitops.repo.git import Git, GitError
@@ -15,31 +21,103 @@ from contract.errors import Refused
 
 BRANCH = "cicd"
 REMOTE = "origin"
-# Somebody lands in every round, so a writer among twenty waits some twenty rounds, now and then several times that.
+# Somebody lands in every round, so a writer among twenty waits some twenty rounds, and now and then several times that.
 ATTEMPTS = 100
 # What servers answer of a ref that another push holds locked at this moment.
 _LOCKED = ("cannot lock ref", "failed to lock", "failed to update ref", "incorrect old value")
 
 
-def tip(git: Git, branch: str = BRANCH) -> str:
-    """The commit that this clone knows as the newest of a branch, without asking the remote."""
-    local = git.commit(f"refs/heads/{branch}")
-    remote = git.commit(f"refs/remotes/{REMOTE}/{branch}")
+class Way(StrEnum):
+    """Where a change is left."""
+
+    EDIT = "edit"
+    """In the files of this checkout."""
+    COMMIT = "commit"
+    """In the deployed branch of this clone."""
+    PUSH = "push"
+    """In the deployed branch of the remote."""
+    BRANCH = "branch"
+    """In a branch of its own in this clone."""
+    PULL_REQUEST = "pull-request"
+    """In a branch of its own at the remote."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a command was asked to publish."""
+
+    way: Way
+    command: str
+    """The command line without that, as it is typed."""
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A commit to be."""
+
+    tree: str
+    message: str
+
+    @property
+    def subject(self) -> str:
+        return self.message.partition("\n")[0]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A file of a change that also tells who asked for it and when, so that the same asked for again is not the same
+    bytes."""
+
+    path: str
+    same: Callable[[bytes | None], bool]
+    """Whether the file is of this very change."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What became of a change."""
+
+    asked: Asked
+    branch: str = BRANCH
+    """The branch that has it, or would."""
+    subject: str = ""
+    """Of its commit; empty where there was nothing to change."""
+    commit: str | None = None
+    """None where none was made."""
+    files: tuple[str, ...] = ()
+    """Those that were edited."""
+    found: bool = False
+    """Whether an earlier call had made it."""
+    unpushed: bool = False
+    """Whether it stands on commits of the deployed branch that the remote lacks."""
+
+
+class Diverged(Refused):
+    """A local branch has commits of its own, and the remote's others."""
+
+
+def newest(git: Git, branch: str = BRANCH) -> str:
+    """The commit that this clone has as the newest of a branch, without asking the remote. Raises Diverged where the
+    local branch and the remote's have each what the other lacks, whatever the commits are that have it."""
+    local, remote = _both(git, branch)
     if local and remote:
         if git.is_ancestor(local, remote):
             return remote
         if dropped := git.dropped(REMOTE, branch):
-            raise Refused(
+            raise Diverged(
                 f"branch {branch}: the history of {REMOTE}/{branch} was rewritten, and no longer has {dropped[:12]},"
                 " which the local branch has; take over what is new there alone with"
                 f" `git rebase --onto {REMOTE}/{branch} {dropped[:12]} {branch}`"
             )
         if git.is_ancestor(remote, local):
             return local
-        raise Refused(
-            f"branch {branch}: the local branch and {REMOTE}/{branch} have diverged;"
+        if git.contains(remote, local):
+            return remote
+        raise Diverged(
+            f"branch {branch}: the local branch at {local[:12]} and {REMOTE}/{branch} at {remote[:12]} have diverged;"
             f" rebase the local one with `git rebase {REMOTE}/{branch} {branch}`,"
-            f" or drop it with `git branch -D {branch}`"
+            f" or drop what it has with `git checkout -B {branch} {REMOTE}/{branch}`"
         )
     if found := local or remote:
         return found
@@ -47,69 +125,94 @@ def tip(git: Git, branch: str = BRANCH) -> str:
     raise Refused(f"branch {branch}: not in this clone; fetch it with `git fetch {REMOTE} {branch}`{start}")
 
 
+def tip(git: Git) -> str:
+    """The same of the deployed branch for commands that only read: where the local one has diverged, the remote's."""
+    try:
+        return newest(git)
+    except Diverged as diverged:
+        _, remote = _both(git, BRANCH)
+        say(f"warning: what follows is of {REMOTE}/{BRANCH} alone: {diverged.lines[0]}")
+        return str(remote)
+
+
+def _both(git: Git, branch: str) -> tuple[str | None, str | None]:
+    return git.commit(f"refs/heads/{branch}"), git.commit(f"refs/remotes/{REMOTE}/{branch}")
+
+
 def require_clean(git: Git, *folders: str) -> None:
     """Refuses when what is deployed has uncommitted changes: they would not be in the commit that is written."""
     git.require_clean(*DEPLOYED, *folders)
 
 
-def require_remote(git: Git) -> None:
+def require_remote(git: Git, option: str = Way.PUSH) -> None:
     if not git.has_remote(REMOTE):
-        raise Refused(f"--push: no remote `{REMOTE}`; add one with `git remote add {REMOTE} URL`, or leave --push out")
-
-
-def base_of_branch(git: Git, *, push: bool) -> str:
-    """The tip of the deployed branch, to start a branch for a pull request from. Raises Refused when the pull request
-    would carry more than is on its branch."""
-    if push:
-        require_remote(git)
-        git.fetch(REMOTE, BRANCH)
-    base = tip(git)
-    if push and base != git.commit(f"refs/remotes/{REMOTE}/{BRANCH}"):
         raise Refused(
-            f"branch {BRANCH}: has commits that are not at {REMOTE}, a pull request would carry them"
-            f" along; push them first with `git push {REMOTE} {BRANCH}`"
+            f"--{option}: no remote `{REMOTE}`; add one with `git remote add {REMOTE} URL`, or leave --{option} out"
         )
-    return base
 
 
-def publish(git: Git, build: Callable[[str], str | None], *, push: bool) -> str | None:
-    """Publishes the commit that `build(tip)` makes on the deployed branch, and returns it; None if it made none.
+def fetch(git: Git, branch: str = BRANCH) -> None:
+    """Gets the newest of a branch. Raises Refused with git's own words when the remote does not answer."""
+    try:
+        git.fetch(REMOTE, branch)
+    except GitError as error:
+        remedy = f"check that `git ls-remote {REMOTE}` answers, then run the same command again"
+        raise Refused(*error.lines, f"{REMOTE}: not reached, nothing was published; {remedy}") from None
 
-    `build` returns the tip itself when there is nothing to change: what an earlier call committed and did not push is
-    pushed then. It returns None for a dry run. It may be called several times, each time with a newer tip. Raises
-    Refused when the branch cannot be written.
+
+Build = Callable[[str], Draft | None]
+
+
+def publish(git: Git, build: Build, asked: Asked, branch: Callable[[], str], record: Record | None = None) -> Published:
+    """Publishes what `build(tip)` makes of a tip of the deployed branch, or nothing where it makes None.
+
+    It may be called several times, each time with a newer tip; `branch()` is called after it, and names a branch of
+    this change. Raises Refused when it cannot be published.
     """
+    if asked.way in (Way.PUSH, Way.PULL_REQUEST):
+        require_remote(git, asked.way)
+    if asked.way in (Way.COMMIT, Way.PUSH):
+        return _to_deployed(git, build, asked)
+    return _to_branch(git, build, asked, branch, record)
+
+
+# Into the deployed branch
+
+
+def _to_deployed(git: Git, build: Build, asked: Asked) -> Published:
+    """What an earlier call committed and did not push is pushed, too."""
     if elsewhere := git.checked_out_elsewhere(BRANCH):
         raise Refused(f"branch {BRANCH}: checked out in {elsewhere}; run the command there, with --root {elsewhere}")
-    if push:
-        require_remote(git)
+    push = asked.way is Way.PUSH
     said: tuple[str, ...] = ()
     for attempt in range(ATTEMPTS):
         if push:
-            git.fetch(REMOTE, BRANCH)
-        local, remote = git.commit(f"refs/heads/{BRANCH}"), git.commit(f"refs/remotes/{REMOTE}/{BRANCH}")
-        base = tip(git)
-        commit = build(base)
-        if commit is None or (commit == base and not push):
-            return None
+            fetch(git)
+        local, remote = _both(git, BRANCH)
+        base = newest(git)
+        draft = build(base)
+        subject = draft.subject if draft else ""
+        if asked.dry_run or (draft is None and not push):
+            return Published(asked, BRANCH, subject)
+        commit = git.commit_tree(draft.tree, base, draft.message) if draft else base
         try:
             if not push:
-                git.advance(BRANCH, local, commit)
+                git.move(BRANCH, local, commit)
             elif commit != remote:
                 git.push(REMOTE, commit, BRANCH)
         except GitError as error:
             now = git.remote_tip(REMOTE, BRANCH) if push else git.commit(f"refs/heads/{BRANCH}")
             if now == (remote if push else local) and not _locked(error):
-                raise _refused(error, commit, push) from None
+                raise (_refused(error, asked) if push else error) from None
             if now != commit:
                 said = error.lines
                 time.sleep(random.uniform(0, min(0.05 * 2**attempt, 5)))
                 continue
         if push:
-            _follow(git, local, commit)
+            _follow(git, BRANCH, local, commit)
             if commit == base != remote:
                 say(f"pushed what {BRANCH} had here before")
-        return None if commit == base else commit
+        return Published(asked, BRANCH, subject, commit if draft else None)
     raise Refused(f"branch {BRANCH}: {ATTEMPTS} attempts were overtaken by others; run the command again", *said)
 
 
@@ -119,22 +222,165 @@ def _locked(error: GitError) -> bool:
     return any(words in line for line in verdicts for words in _LOCKED)
 
 
-def _refused(error: GitError, commit: str, push: bool) -> Refused:
-    if push:
-        return Refused(
-            f"{REMOTE}/{BRANCH}: the push was refused although nobody else had pushed:",
-            *error.lines,
-            f"if {BRANCH} takes pull requests alone, run `git push {REMOTE} {commit}:refs/heads/proposed/{commit[:12]}`"
-            " and open one",
-        )
-    return error
+def _refused(error: GitError, asked: Asked) -> Refused:
+    return Refused(
+        f"{REMOTE}/{BRANCH}: the push was refused although nobody else had pushed:",
+        *error.lines,
+        f"if {BRANCH} takes pull requests alone, propose the same with `{proposing(asked)}`",
+    )
 
 
-def _follow(git: Git, local: str | None, commit: str) -> None:
-    """Moves the local branch, if there is one, to what was pushed: a courtesy, the point was the push."""
+def proposing(asked: Asked) -> str:
+    """The command that proposes the same change by a pull request."""
+    return f"{asked.command} --{Way.PULL_REQUEST}"
+
+
+def _follow(git: Git, branch: str, local: str | None, commit: str) -> None:
+    """Moves the local branch, if there is one, to what is at the remote: a courtesy, the point was the push."""
     if local in (None, commit):
         return
     try:
-        git.advance(BRANCH, local, commit)
+        git.move(branch, local, commit)
+    except Refused as error:
+        say(f"the local branch {branch} stays behind: {error.lines[0]}")
+
+
+# Into a branch of its own
+
+
+def _to_branch(git: Git, build: Build, asked: Asked, name: Callable[[], str], record: Record | None) -> Published:
+    pushing = asked.way is Way.PULL_REQUEST
+    base, unpushed = _start(git, pushing)
+    draft = build(base)
+    if draft is None:
+        return Published(asked)
+    branch = name()
+    places = list(_places(git, branch, pushing))
+    same = [place for place in places if _is_same(git, place.commit, base, draft, record)]
+    for place in places:
+        if place not in same:
+            _require_over(git, branch, place, base, draft)
+    if asked.dry_run:
+        return Published(asked, branch, draft.subject, found=bool(same), unpushed=unpushed)
+    commit = same[0].commit if same else git.commit_tree(draft.tree, base, draft.message)
+    there = {place.where: place.commit for place in places}
+    # At the remote first, so that nothing is left here when that is refused.
+    if pushing and (old := there.get(REMOTE)) != commit:
+        _push_branch(git, branch, commit, old)
+    if pushing and HERE in there:
+        _follow(git, branch, there[HERE], commit)
+    else:
+        git.move(branch, there.get(HERE), commit)
+    found = bool(same) and there.get(REMOTE if pushing else HERE) == commit
+    return Published(asked, branch, draft.subject, commit, found=found, unpushed=unpushed)
+
+
+def _push_branch(git: Git, branch: str, commit: str, old: str | None) -> None:
+    try:
+        git.push(REMOTE, commit, branch, old if old and not git.is_ancestor(old, commit) else None)
     except GitError as error:
-        say(f"pushed, but the local branch {BRANCH} stays behind: {error.lines[0]}")
+        raise Refused(f"{REMOTE}/{branch}: the push was refused:", *error.lines) from None
+
+
+def _start(git: Git, pushing: bool) -> tuple[str, bool]:
+    """The commit that the branch starts from, and whether the remote's lacks that. A pull request carries nothing along
+    that is in this clone alone."""
+    if not pushing:
+        base = newest(git)
+        remote = git.commit(f"refs/remotes/{REMOTE}/{BRANCH}")
+        return base, remote is not None and not git.is_ancestor(base, remote)
+    fetch(git)
+    local, remote = _both(git, BRANCH)
+    assert remote is not None  # it was fetched
+    if local and not git.contains(remote, local):
+        say(
+            f"warning: the local branch {BRANCH} at {local[:12]} has commits that {REMOTE}/{BRANCH} lacks; this is made"
+            " without them"
+        )
+    return remote, False
+
+
+HERE = "here"
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a branch of the name is already, and its commit there."""
+
+    where: str
+    commit: str
+
+
+def _places(git: Git, branch: str, pushing: bool) -> Iterator[_Place]:
+    """The remote first. Raises Refused for a branch whose name leaves no room for this one: to git, a branch is a file
+    and what its name begins with are folders."""
+    parts = branch.split("/")
+    above = ["/".join(parts[:end]) for end in range(1, len(parts))]
+    if pushing:
+        found = git.remote_tips(REMOTE, *above, branch, f"{branch}/*")
+        for taken in found.keys() - {branch}:
+            raise Refused(
+                f"branch {taken}: {REMOTE} has it, and no room for {branch} beside it; look at it, then drop it with"
+                f" `git push {REMOTE} --delete {taken}`"
+            )
+        if branch in found:
+            fetch(git, branch)
+            yield _Place(REMOTE, found[branch])
+    below = git.text("for-each-ref", "--format=%(refname:lstrip=2)", f"refs/heads/{branch}/").split()
+    for taken in [*filter(lambda each: git.commit(f"refs/heads/{each}"), above), *below]:
+        raise Refused(
+            f"branch {taken}: leaves no room for {branch} beside it; rename it with `git branch -m {taken}"
+            f" {taken.replace('/', '-')}-renamed`"
+        )
+    if local := git.commit(f"refs/heads/{branch}"):
+        yield _Place(HERE, local)
+
+
+def _is_same(git: Git, commit: str, base: str, draft: Draft, record: Record | None) -> bool:
+    """Whether merging one commit, made on an older tip or this one, gives what the draft gives."""
+    if not _is_one(git, commit, base):
+        return False
+    merged = git.merged_tree(base, commit)
+    if merged is None or merged == draft.tree:
+        return merged is not None
+    return (
+        record is not None
+        and git.changed(merged, draft.tree) == [record.path]
+        and record.same(git.show(merged, record.path))
+    )
+
+
+def _is_one(git: Git, commit: str, base: str) -> bool:
+    """Whether a commit is the only one that its branch has and `base` lacks."""
+    return git.text("rev-list", "--count", commit, f"^{base}") == "1"
+
+
+def _require_over(git: Git, branch: str, place: _Place, base: str, draft: Draft) -> None:
+    """Raises Refused unless the branch has nothing more to give: its pull request was merged, or it is a commit that
+    this command made for the same person and change, and that a newer tip has made useless."""
+    commit = place.commit
+    if git.contains(base, commit) or _is_stale(git, commit, base, draft):
+        return
+    drop = f"git push {REMOTE} --delete {branch}"
+    if place.where == HERE:
+        drop = f"git branch -D {branch}"
+        if elsewhere := git.checked_out_elsewhere(branch):
+            drop = f"git -C {elsewhere} checkout --detach && {drop}"
+        elif git.branch() == branch:
+            drop = f"git checkout --detach && {drop}"
+    raise Refused(
+        f"branch {branch}: exists {'here' if place.where == HERE else f'at {place.where}'} with other content, by"
+        f" {git.text('log', '-1', '--format=%an, %cI: %s', commit)}; look at it with `git show {commit[:12]}`, then"
+        f" merge it, or drop it with `{drop}`"
+    )
+
+
+def _is_stale(git: Git, commit: str, base: str, draft: Draft) -> bool:
+    if not _is_one(git, commit, base) or git.changed(f"{commit}^", commit) != git.changed(base, draft.tree):
+        return False
+    author, committer, message = git.text("log", "-1", "--format=%an <%ae> %at%n%cn <%ce> %ct%n%B", commit).split(
+        "\n", 2
+    )
+    # Who amends a commit is another committer of it, or a later one.
+    made_here = author == committer and author.rpartition(" ")[0] == git.author()[0]
+    return made_here and (message.strip() == draft.message.strip() or git.merged_tree(base, commit) is None)
