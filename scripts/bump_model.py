@@ -127,7 +127,7 @@ def bump(args: argparse.Namespace) -> None:
             return None
         if not change.files:
             return base
-        return git.commit_tree(git.tree_with(base, change.files), base, release.message("Release", change.releases))
+        return git.commit_tree(git.tree_with(base, change.files), base, change.message("Release"))
 
     commit = None
     if committing:

@@ -58,7 +58,7 @@ def promote(args: argparse.Namespace) -> None:
         diff = "".join(rendered_diffs(git, base, tree, overlays).values())
         made = _made_before(git, base, branch, change.files, args.push)
         if not args.dry_run:
-            made = made or git.commit_tree(tree, base, release.message("Promote", releases))
+            made = made or git.commit_tree(tree, base, change.message("Promote"))
             _write(git, branch, made, args.push)
     if args.json:
         rows = [vars(r) for r in releases]

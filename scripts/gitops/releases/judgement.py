@@ -91,25 +91,20 @@ def standing(moments: Iterable[Moment]) -> list[Release | None]:
     Going back to one of these takes back all that came after it, whether by a rollback, a revert or a retirement.
     Where the change sets a hold, what ran until then is taken back too.
     """
-    found: list[Release | None] = [None]
+    found: dict[Release | None, Release | None] = {None: None}
     held = None
     for moment in moments:
         now = _anywhere(moment.release)
-        if (position := _position(now, found)) is not None:
-            # One of the old form may come back with the SHA-256 of its manifest.
-            found[position:] = [now]
-        else:
-            if moment.hold not in (None, held):
-                found.pop()
-            found.append(now)
+        unit = now and now.unit
+        if unit in found:
+            while next(reversed(found)) != unit:
+                found.popitem()
+        elif moment.hold not in (None, held):
+            found.popitem()
+        # One of the old form may come back with the SHA-256 of its manifest.
+        found[unit] = now
         held = moment.hold
-    return found
-
-
-def _position(item: Release | None, among: Iterable[Release | None]) -> int | None:
-    """Where a release stands among others of no place, of which those of the old form name no manifest."""
-    same = (one == item or (one is not None and item is not None and item.same_as(one)) for one in among)
-    return next((position for position, found in enumerate(same) if found), None)
+    return list(found.values())
 
 
 def _anywhere(item: Release | None) -> Release | None:
@@ -151,7 +146,8 @@ def _too_early(proposal: Proposal, item: Release) -> str | None:
 
 
 def _among(wanted: Release | None, ran: Iterable[Release | None]) -> bool:
-    return _position(wanted, map(_anywhere, ran)) is not None
+    # One of the old form names no manifest.
+    return any(one == wanted or (one and wanted and wanted.same_as(one)) for one in map(_anywhere, ran))
 
 
 _UNKNOWN = (

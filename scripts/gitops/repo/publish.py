@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 
 from gitops.cli import say
+from gitops.repo import mainline
 from gitops.repo.git import Git, GitError
 from gitops.repo.layout import DEPLOYED
 
 from contract.errors import Refused
 
-BRANCH = "cicd"
-REMOTE = "origin"
+BRANCH, REMOTE = mainline.BRANCH, mainline.REMOTE
 # Somebody lands in every round, so a writer among twenty waits some twenty rounds, now and then several times that.
 ATTEMPTS = 100
 # What servers answer of a ref that another push holds locked at this moment.
@@ -88,7 +88,8 @@ def publish(git: Git, build: Callable[[str], str | None], *, push: bool) -> str 
         if push:
             git.fetch(REMOTE, BRANCH)
         local, remote = git.commit(f"refs/heads/{BRANCH}"), git.commit(f"refs/remotes/{REMOTE}/{BRANCH}")
-        base = tip(git)
+        found = tip(git)
+        base = mended(git, found, remote)
         commit = build(base)
         if commit is None or (commit == base and not push):
             return None
@@ -109,8 +110,33 @@ def publish(git: Git, build: Callable[[str], str | None], *, push: bool) -> str 
             _follow(git, local, commit)
             if commit == base != remote:
                 say(f"pushed what {BRANCH} had here before")
+        if base != found:
+            say(f"{BRANCH}: {found[:12]} was merged the wrong way round; {base[:12]} puts what {BRANCH} was first")
         return None if commit == base else commit
     raise Refused(f"branch {BRANCH}: {ATTEMPTS} attempts were overtaken by others; run the command again", *said)
+
+
+def mended(git: Git, found: str, remote: str | None) -> str:
+    """The tip; or in front of it, where a pull merged what the branch was into somebody's own commits, one more merge
+    of the same tree, with what the branch was first. `remote` is what the remote's branch is, as far as that is known.
+    """
+    before = None
+    if remote in (None, found):
+        newest = git.stretches(found)[0]
+        before = newest.before if newest.end and newest.end.commit == found else None
+    elif remote not in [line.split(" ")[0] for line in git.text(*_FIRST_PARENTS, f"{remote}..{found}").splitlines()]:
+        before = remote
+    if before is None:
+        return found
+    return git.commit_tree(git.text("rev-parse", f"{found}^{{tree}}"), before, _MENDING, found)
+
+
+_FIRST_PARENTS = ("log", "--first-parent", "--format=%P")
+_MENDING = f"""{mainline.MENDED}
+
+The first parent of the merge before this one is a commit that {BRANCH} never was at; whoever reads the history by first
+parents would not see what ran.
+"""
 
 
 def _locked(error: GitError) -> bool:
