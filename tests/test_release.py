@@ -198,7 +198,7 @@ def test_an_image_of_another_registry_is_refused(image: str) -> None:
 def test_a_message_has_the_trailers_of_each_release_as_git_reads_them(plain: Checkout) -> None:
     both = [numbered(1), replace(numbered(2), app="other", image=IMAGE)]
 
-    text = release.message("Release", both)
+    text = release.message("Release", both, {})
 
     (plain.root / "message").write_text(text)
     assert text.startswith(
@@ -245,19 +245,9 @@ def test_what_a_merged_branch_tried_on_its_way_never_ran(ran: Checkout) -> None:
     ran.git("checkout", "-q", "cicd")
     ran.git("merge", "-q", "--no-ff", "-m", "Merge", "topic")
 
-    found = list(history.history(Git(ran.root), "cicd", TARGET))
+    found = history.Ran(Git(ran.root), "cicd", ())(TARGET)
 
-    assert [item.version for _, item in found] == ["version3", "version1", "unreleased"]
-    assert found[0][0].commit == ran.git("rev-parse", "cicd")
-
-
-def test_a_long_history_is_told_from_its_end_to_its_start(ran: Checkout) -> None:
-    for number in range(2, 22):
-        commit_release(ran, numbered(number))
-
-    found = history.history(Git(ran.root), "cicd", TARGET)
-
-    assert [item.version for _, item in found] == [f"version{number}" for number in range(21, 0, -1)] + ["unreleased"]
+    assert found == [Moment(None), Moment(numbered(1)), Moment(numbered(3))]
 
 
 def test_a_release_is_found_behind_many_later_comments(ran: Checkout) -> None:
@@ -387,6 +377,4 @@ def test_a_file_that_was_no_release_once_hides_no_other_release(ran: Checkout) -
     ran.commit()
     commit_release(ran, numbered(2))
 
-    found = [item.version for _, item in history.history(Git(ran.root), "cicd", TARGET)]
-
-    assert found == ["version2", "version1", "unreleased"]
+    assert history.Ran(Git(ran.root), "cicd", ())(TARGET) == [Moment(None), Moment(numbered(1)), Moment(numbered(2))]

@@ -439,8 +439,8 @@ class Git:
         return self.text("write-tree", *(["--missing-ok"] if self.promisors else []), env=env)
 
     def commit_tree(self, tree: str, parent: str, message: str, *merged: str) -> str:
-        """A commit of `tree` on `parent`, which merges others where some are given; signed when the user's configuration
-        signs commits. No ref is moved."""
+        """A commit of `tree` on `parent`, which merges others where some are given; signed when the user's settings
+        sign commits. No ref is moved."""
         sign = self._call(["config", "--type=bool", "commit.gpgsign"]).stdout.decode().strip() == "true"
         parents = [word for commit in (parent, *merged) for word in ("-p", commit)]
         text = message.encode(errors="surrogateescape")  # it may quote a message that is not UTF-8

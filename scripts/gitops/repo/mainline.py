@@ -30,6 +30,8 @@ FORGES = ("noreply@github.com",)
 _TITLE = re.compile(r"Merge (?P<what>.+?)(?: into [^' ]+)?")
 _KIND = re.compile(r"(remote-tracking branch|branch|tag|commit)(?:es|s)? ('[^']*'(?:(?:, | and )'[^']*')*)")
 
+_NAME = re.compile("'([^']*)'")
+
 
 @dataclass(frozen=True)
 class Merge:
@@ -54,12 +56,17 @@ def parent(merge: Merge, seen: Container[str]) -> str:
 
 
 def _merged(subject: str) -> list[str]:
-    """What git's own words name as merged, in the order of the parents; a branch of a remote by its own name."""
+    """What git's own words name as merged, in the order of the parents, where it can be told; a branch of a remote by
+    its own name."""
     title = _TITLE.fullmatch(subject)
     if title is None or " into '" in subject:
         return []
-    return [
-        name.partition("/")[2] if kind.startswith("remote") else name if kind == "branch" else ""
-        for kind, listed in _KIND.findall(title["what"])
-        for name in re.findall("'([^']*)'", listed)
-    ]
+    kinds = _KIND.findall(title["what"])
+    # Those of a kind are together, in whatever order the parents are.
+    return [_own(kind, name) for kind, listed in kinds for name in _NAME.findall(listed)] if len(kinds) == 1 else []
+
+
+def _own(kind: str, name: str) -> str:
+    if kind == "branch":
+        return name
+    return name.partition("/")[2] if kind.startswith("remote") else ""
