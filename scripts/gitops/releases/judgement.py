@@ -135,11 +135,14 @@ def _too_early(proposal: Proposal, item: Release) -> str | None:
     if _among(wanted, standing(before)):
         return None
     canary = f" --canary {item.canary}" if item.canary else ""
-    happened, again = "has never been released", ""
+    what, happened, again = item.version, "has never been released", ""
     if _among(wanted, [one.release for one in before]):
         happened, again = "was taken back", " again, if it is good after all"
+    elif wanted and any(one.release and replace(one.release.unit, image=item.image) == wanted.unit for one in before):
+        # The version ran there, and it is the image that did not.
+        what = f"{item.version} with the image {item.image}"
     return (
-        f"{item.version} {happened} in {previous}, which comes before {item.environment}; release it there"
+        f"{what} {happened} in {previous}, which comes before {item.environment}; release it there"
         f" first{again}, then run"
         f" `python scripts/promote_model.py --app {item.app} --to {item.environment}{canary}`"
     )
