@@ -59,7 +59,7 @@ def show(args: argparse.Namespace) -> None:
     ]
     print(cli.table(shown))
     for (app, environment), text in holds.items():
-        cli.say(f"{app} in {environment}: {hold.told(text, app, environment)}")
+        cli.say(f"{hold.path(app, environment)}: {hold.told(text, app, environment)}")
     cli.say(f"according to {publish.BRANCH} at {tip[:12]}")
 
 

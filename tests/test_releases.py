@@ -151,10 +151,10 @@ def test_what_is_held_is_told_with_who_holds_it_since_when_and_why(released: Che
     assert {place: since for place, since in shown.items() if since != "-"} == {
         ("staging", "lily-api"): "2026-02-03T04:05:06Z", ("dev", "lily-sklearn"): "?",
     }  # fmt: skip
-    assert done.errors[:2] == [
-        "lily-sklearn in dev: write the texts reason, by, since and nothing else, or remove the file",
-        "lily-api in staging: held by Ann <ann@example.org> since 2026-02-03T04:05:06Z: wrong answers; when that is"
-        " settled, run `python scripts/rollback_model.py --app lily-api --env staging --release-hold`",
+    assert done.err.splitlines()[:2] == [
+        "overlays/dev/lily-sklearn/hold.yaml: write the texts reason, by, since and nothing else, or remove the file",
+        "overlays/staging/lily-api/hold.yaml: held by Ann <ann@example.org> since 2026-02-03T04:05:06Z: wrong answers;"
+        " when that is settled, run `python scripts/rollback_model.py --app lily-api --env staging --release-hold`",
     ]
     [one] = told(released, "--env", "staging", "--app", "lily-api")["releases"]
     assert one["hold"] == {"reason": "wrong answers", "by": "Ann <ann@example.org>", "since": "2026-02-03T04:05:06Z"}
