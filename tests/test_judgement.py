@@ -167,6 +167,20 @@ def test_one_of_the_old_form_that_comes_back_takes_back_what_came_after_it() -> 
     assert stack.of(moments) == [replace(one, manifest=None)]
 
 
+def test_an_app_that_moves_to_another_name_takes_its_release_along() -> None:
+    old, new = release_of(PROD, ONE), replace(release_of(PROD, ONE), app="other")
+    base, blank = State({PROD: old}), release_of(PROD, NOTHING)
+    taken = {new.target: new}
+
+    assert rules(base, State(taken)) == []
+    # It stays; another release or another environment; an app that is there already.
+    assert rules(base, State(taken | {PROD: old})) == ["order"]
+    assert rules(base, State(taken | {PROD: blank})) == ["order"]
+    assert rules(base, State({new.target: replace(new, image="registry.example.org/api:2")})) == ["order"]
+    assert rules(State({STAGING: release_of(STAGING, ONE)}), State(taken)) == ["order"]
+    assert rules(State({PROD: old, new.target: replace(blank, app="other")}), State(taken)) == ["order"]
+
+
 # Images that no release names
 
 

@@ -5,7 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import IMAGE, S3, Checkout, Version, package
+from conftest import IMAGE, S3, Checkout, Version, package, write_release
+
+from gitops.releases.release import Target
 
 APP = ("--app", "lily-api", "--env", "dev")
 WHY = ("--reason", "wrong answers for wide petals")
@@ -253,3 +255,31 @@ def test_wrong_usage_is_exit_2(args: list[str]) -> None:
     command = [ROOT / ".venv/bin/python", ROOT / "scripts/rollback_model.py", *APP, *args]
 
     assert subprocess.run(command, capture_output=True).returncode == 2
+
+
+def test_after_an_environment_was_put_before_it_what_ran_there_may_run_again(
+    checkout: Checkout, versions: list[Version]
+) -> None:
+    """By the rollback's own commit, by a revert, and by hand; and what never ran there may not."""
+    for version in versions[:2]:
+        for environment in ("staging", "prod"):
+            write_release(checkout.root, Target("lily-api", environment), version, "onnx", IMAGE)
+            checkout.commit(f"{environment} {version.version}")
+    checkout.name_environments("dev", "staging", "perf", "prod")
+    # Taken back in the environments before, as well.
+    for environment in ("dev", "staging"):
+        write_release(checkout.root, Target("lily-api", environment), versions[2], "onnx", IMAGE)
+    base = checkout.commit("Another environment")
+    assert checkout.run("rollback_model", "--app", "lily-api", "--env", "prod", *WHY).code == 0
+    assert order(checkout, base) == []
+
+    rolled = checkout.git("rev-parse", "cicd")
+    checkout.git("revert", "--no-edit", "HEAD")
+    assert order(checkout, rolled) == []
+    write_release(checkout.root, Target("lily-api", "prod"), versions[2], "onnx", IMAGE)
+    assert [line.partition(":")[0] for line in order(checkout, rolled)] == ["overlays/prod/lily-api/release.yaml"]
+
+
+def order(checkout: Checkout, base: str) -> list[str]:
+    """What the check of a change finds of the order; the rest of the new environment is not there."""
+    return [line for line in checkout.run("validate", "--changed-since", base).errors if line.endswith("[order]")]

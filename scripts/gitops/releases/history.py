@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
 
-from gitops.releases import hold, release_file
+from gitops.releases import hold, moved, release_file
 from gitops.releases.judgement import Moment, Place
 from gitops.releases.release import Release, Target
 from gitops.repo import layout, snapshot
@@ -101,14 +101,28 @@ class Ran:
     takes as long as all of it."""
 
     def __init__(self, git: Git, rev: str, environments: Iterable[str], apps: Iterable[str] = ()) -> None:
-        self._git, self._rev, self._environments = git, rev, tuple(environments)
+        self._git, self._rev, self._named = git, rev, tuple(environments)
+        self._environments = self._named
         self._read: dict[str, Future[tuple[dict[str, _States], Mapping[str, bytes]]]] = {}
         self._pool = ThreadPoolExecutor(1)
         if asked := list(dict.fromkeys(apps)):
             self._start(asked)
 
     def __call__(self, target: Target) -> list[Moment]:
-        """Oldest first."""
+        """Oldest first. Of a place that was moved, what it ran before comes first, as if it had run here."""
+        found = self._here(target)
+        first = found[0][1].release if found else None
+        # Most begin unreleased, and have not been elsewhere.
+        origin = first and moved.origin(self._git, found[0][0].commit, first, self._named)
+        moments = [moment for _, moment in found]
+        return [*self._before(target, *origin), *moments] if origin else moments
+
+    def _before(self, target: Target, commit: str, origin: Target) -> list[Moment]:
+        there = Ran(self._git, commit, self._named)(origin)
+        here = vars(target) | {"file": layout.release_paths(target.app, target.environment)[0]}
+        return [replace(one, release=one.release and replace(one.release, **here)) for one in there]
+
+    def _here(self, target: Target) -> list[tuple[Change, Moment]]:
         states, blobs = self._states(target)
         place, held = (target.app, target.environment), hold.path(target.app, target.environment)
         paths = (*layout.release_paths(*place), held)
@@ -120,7 +134,7 @@ class Ran:
             with contextlib.suppress(Refused):  # as in `ever`
                 there = release_file.find(show, *place)
                 item = release_file.read(there[1], target, there[0]) if there else None
-                found.append(Moment(item if item and item.released else None, show(held)))
+                found.append((change, Moment(item if item and item.released else None, show(held))))
         return found
 
     def _states(self, target: Target) -> tuple[_States, Mapping[str, bytes]]:

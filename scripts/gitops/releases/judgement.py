@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from gitops.releases import hold, withdrawn
+from gitops.releases import hold, moved, withdrawn
 from gitops.releases.release import Release, Target
 from gitops.repo import layout
 from gitops.repo.policy import POLICY_FILE, Policy
@@ -132,7 +132,7 @@ def _too_early(proposal: Proposal, item: Release) -> str | None:
         return None
     # What ran there as a canary only has not come through.
     before = proposal.ran(Target(item.app, previous))
-    if _among(wanted, standing(before)):
+    if _among(wanted, standing(before)) or _is_moved(proposal, item):
         return None
     canary = f" --canary {item.canary}" if item.canary else ""
     what, happened, again = item.version, "has never been released", ""
@@ -145,6 +145,15 @@ def _too_early(proposal: Proposal, item: Release) -> str | None:
         f"{what} {happened} in {previous}, which comes before {item.environment}; release it there"
         f" first{again}, then run"
         f" `python scripts/promote_model.py --app {item.app} --to {item.environment}{canary}`"
+    )
+
+
+def _is_moved(proposal: Proposal, item: Release) -> bool:
+    """Whether a new app takes its release from another one of the same environment, which is gone then."""
+    return item.target not in proposal.base.releases and any(
+        old.environment == item.environment and old.canary == item.canary and moved.is_same(old, item)
+        for target, old in proposal.base.releases.items()
+        if target != item.target and target not in proposal.head.releases
     )
 
 
