@@ -124,14 +124,14 @@ def bump(args: argparse.Namespace) -> None:
         change = checked[0][0]
         if not change.files:
             return None
-        return Draft(git.tree_with(base, change.files), release.message("Release", change.releases))
+        return Draft(git.tree_with(base, change.files), change.message("Release"))
 
     def edit() -> Published:
         change = writing.prepare(git, None, wanted, apps)
         checked[:] = [(change, "")]
         if not args.dry_run:
             writing.write_files(git, change.files)
-        subject = release.subject("Release", change.releases) if change.files else ""
+        subject = release.subject("Release", change.releases, change.before) if change.files else ""
         return Published(asked_way, "", subject, files=tuple(change.files))
 
     def branch() -> str:

@@ -60,7 +60,7 @@ def promote(args: argparse.Namespace) -> None:
         tree = git.tree_with(base, change.files)
         overlays = [layout.overlay(r.app, r.environment) for r in releases]
         diffs[:] = rendered_diffs(git, base, tree, overlays).values()
-        return Draft(tree, release.message("Promote", releases))
+        return Draft(tree, change.message("Promote"))
 
     published = publish.publish(git, build, asked, lambda: branches.of_releases("promote", releases))
     diff = "".join(diffs)

@@ -1,5 +1,7 @@
 """What runs where according to Git, and since when: the releases on the deployed branch of this clone.
 
+What is held is told with who holds it, since when and why.
+
 python scripts/releases.py
 python scripts/releases.py --env prod --json
 """
@@ -10,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 
 from gitops import cli
-from gitops.releases import history, release
+from gitops.releases import history, hold, release
 from gitops.releases.judgement import Place
 from gitops.repo import publish
 from gitops.repo.git import Git
@@ -29,9 +31,15 @@ def show(args: argparse.Namespace) -> None:
     git = Git(args.root)
     git.require_full_history()
     tip = publish.tip(git)
+    listed = _chosen(history.files_at(git, tip), args)
+    places = {place for place, _ in listed}
+    holds = {place: text for place, text in hold.all_at(git, tip).items() if place in places}
+    held = {place: hold.has(text) for place, text in holds.items()}
     rows = [
-        vars(item) | {"since": since.date if item.released else None, "commit": since.commit, "by": since.author}
-        for item, since in history.with_changes(git, tip, _chosen(history.files_at(git, tip), args))
+        vars(item)
+        | {"since": since.date if item.released else None, "commit": since.commit, "by": since.author}
+        | {"hold": held.get((item.app, item.environment))}
+        for item, since in history.with_changes(git, tip, listed)
     ]
     if args.json:
         cli.print_json({"tip": tip, "releases": rows})
@@ -46,9 +54,12 @@ def show(args: argparse.Namespace) -> None:
             "code": row["code_commit"][:12] if row["since"] else "-",
             "image": release.short_image(row["image"]),
         }
+        | ({"held since": (row["hold"]["since"] or "?") if row["hold"] else "-"} if held else {})
         for row in rows
     ]
     print(cli.table(shown))
+    for (app, environment), text in holds.items():
+        cli.say(f"{hold.path(app, environment)}: {hold.told(text, app, environment)}")
     cli.say(f"according to {publish.BRANCH} at {tip[:12]}")
 
 

@@ -11,12 +11,13 @@ python scripts/render.py --changed-since HEAD~1 --reach --json    only the envir
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from gitops import cli
 from gitops.manifests import kustomize
 from gitops.manifests.objects import KUSTOMIZATION
+from gitops.releases import hold
 from gitops.repo import layout, snapshot
 from gitops.repo.diff import reached, rendered_diffs
 from gitops.repo.git import Git
@@ -91,7 +92,21 @@ def _differences(args: argparse.Namespace, known: Sequence[str]) -> None:
     elif args.json:
         cli.print_json(found)
     else:
-        print(markdown(found, reaches) if args.markdown else "".join(found.values()), end="")
+        print(markdown(found, reaches, _holds(git, base, found)) if args.markdown else "".join(found.values()), end="")
+
+
+def _holds(git: Git, base: str, folders: Iterable[str]) -> list[str]:
+    """What is held of these overlays, and every hold that the change sets or releases."""
+    here, before = snapshot.at(git, None), hold.all_at(git, base)
+    touched = map(layout.place, (*git.changed(base), *(f"{folder}/" for folder in folders)))
+    found = []
+    for app, environment in sorted(set(filter(None, touched))):
+        text = here.read(hold.path(app, environment))
+        if text is not None:
+            found.append(f"{app} in {environment} is {hold.told(text, app, environment)}")
+        elif (app, environment) in before:
+            found.append(f"{app} in {environment} is no longer held")
+    return found
 
 
 def _print_reach(reaches: Sequence[str], as_json: bool) -> None:
@@ -106,15 +121,18 @@ def _overlays_at(git: Git, commit: str) -> list[str]:
     return ["/".join(p[:3]) for p in parts if len(p) == 4 and p[3] == KUSTOMIZATION and p[2] != "shared"]
 
 
-def markdown(diffs: Mapping[str, str], reaches: Sequence[str] = ()) -> str:
-    """Diffs by overlay as a pull request's summary, cut to what GitHub shows, after the environments reached."""
+def markdown(diffs: Mapping[str, str], reaches: Sequence[str] = (), holds: Sequence[str] = ()) -> str:
+    """Diffs by overlay as a pull request's summary, cut to what GitHub shows, after the environments reached and what
+    is held."""
+    held = "".join(f"\nHold: {line}.\n" for line in holds)
     if not diffs:
-        return "No rendered manifest changes.\n"
+        return f"No rendered manifest changes.\n{held}"
     # Each part has some words around it.
     room = max(0, min(PART, SUMMARY // len(diffs) - 200))
     parts = [f"{len(diffs)} rendered overlay{'s change' if len(diffs) > 1 else ' changes'}.\n"]
     if reaches:
         parts.append(f"\nReaches: {', '.join(reaches)}. The highest of them is **{reaches[-1]}**.\n")
+    parts.append(held)
     parts += [f"\n### {folder}\n\n```diff\n{_cut(diff, room)}```\n" for folder, diff in diffs.items()]
     return "".join(parts)
 

@@ -2,8 +2,8 @@
 
 The release (model version and image as one unit) is taken from Git as it was, and only if every byte of the version
 still verifies. The commit also writes a hold, with the reason and who set it: bump_model.py and promote_model.py
-refuse to change the release until --release-hold removes it. The same command again changes nothing; rolling back a
-rollback, for another reason, brings the later release back.
+refuse to change the release until --release-hold removes it. The same command again changes nothing; with another
+reason it goes one further back. What was taken back comes again only when --to, or --image, names it.
 
   python scripts/rollback_model.py --app wine-api --env prod --reason "wrong answers for red wines" --push
   python scripts/rollback_model.py --app wine-api --env prod --to 2026-02-01-3f2a9c1b7d10 --reason "..." --push
@@ -19,9 +19,10 @@ from collections.abc import Container, Sequence
 from dataclasses import replace
 
 from gitops import cli
-from gitops.releases import branches, hold, release, release_file, verification, withdrawn, writing
+from gitops.releases import branches, hold, release, release_file, stack, verification, writing
 from gitops.releases.history import Ran
 from gitops.releases.hold import Hold
+from gitops.releases.judgement import Moment
 from gitops.releases.release import Release, Target
 from gitops.releases.writing import Tree
 from gitops.repo import layout, publish, snapshot, ways
@@ -36,13 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--app", required=True, help="the app, a folder of apps/")
     parser.add_argument("--env", required=True, help="the environment")
     parser.add_argument("--canary", metavar="NAME", help="its canary of that name; the hold is on the app all the same")
-    parser.add_argument("--to", metavar="VERSION", help="the version to restore (default: the release before this one)")
+    parser.add_argument("--to", metavar="VERSION", help="the version to restore (default: the release below this one)")
+    parser.add_argument("--image", help="with or without --to: the image to restore, where a version ran with several")
     parser.add_argument("--reason", help="why; written into the hold and the commit")
     parser.add_argument("--release-hold", action="store_true", help="remove the hold, and change nothing else")
     ways.add_options(parser)
     args = parser.parse_args(argv)
-    if args.release_hold == bool(args.reason) or (args.release_hold and (args.to or args.canary)):
-        parser.error("give either --reason (and --canary, --to), or --release-hold")
+    if args.release_hold == bool(args.reason) or (args.release_hold and (args.to or args.image or args.canary)):
+        parser.error("give either --reason (and --canary, --to, --image), or --release-hold")
     return cli.run(release_hold if args.release_hold else roll_back, args)
 
 
@@ -62,7 +64,7 @@ def roll_back(args: argparse.Namespace) -> None:
             raise Refused(
                 f"{now.file}: changed meanwhile, to {now.version}; look at that release, then run the command again"
             )
-        chosen = earlier(ran, now, args.to, tree.withdrawn)
+        chosen = replace(earlier(ran(now.target), now, args, tree.withdrawn), file=now.file)
         _, manifest = verification.verify_release(chosen, tree.signer)
         if now.manifest is None and now.file != layout.release_paths(now.app, now.environment)[0]:
             # No command can add the replacement that images of the old form lack, and what ran there may run again.
@@ -78,7 +80,7 @@ def roll_back(args: argparse.Namespace) -> None:
         change = writing.prepare(git, base, wanted, [args.app], {(args.app, args.env): held})
         restored[:] = change.releases
         files = change.files | {hold.path(args.app, args.env): held}
-        text = release.message("Roll back", restored)
+        text = change.message("Roll back")
         text += f"Rolled-Back-From: {first_seen[0].version}\nReason: {_reason(args)}\n"
         return Draft(git.tree_with(base, files), text)
 
@@ -93,9 +95,8 @@ def roll_back(args: argparse.Namespace) -> None:
         rows = [vars(r) for r in restored]
         cli.print_json(ways.as_json(git, published) | {"from": before, "releases": rows})
         return
-    what = [f"roll back and hold {item.target}, from {first_seen[0].version} to {item.version}" for item in restored]
-    nothing = "rolled back and held for this reason already; to go further back, say why anew"
-    ways.tell(git, published, what, nothing)
+    what = [f"roll back and hold {item.target}, {release.step(first_seen[0], item)}" for item in restored]
+    ways.tell(git, published, what, "rolled back and held for this reason already; to go further back, say why anew")
     for item in old_form:
         cli.say(item.old_form_told())
     if published.commit:
@@ -109,33 +110,55 @@ def done_already(git: Git, base: str, args: argparse.Namespace) -> bool:
     text = git.show(base, path)
     if text is None or hold.parse(text, path).reason != _reason(args):
         return False
-    if args.to is None:
+    if args.to is None and args.image is None:
         return True
     found = release_file.find(snapshot.at(git, base).read, args.app, args.env)
-    return found is not None and release_file.read(found[1], _target(args), found[0]).version == args.to
+    now = found and release_file.read(found[1], _target(args), found[0])
+    return now is not None and args.to in (None, now.version) and args.image in (None, now.image)
 
 
-def earlier(ran: Ran, now: Release, version: str | None, withdrawn_versions: Container[str]) -> Release:
-    """The newest release of the history that is another one than `now` and, if given, of this version, else of one that
-    is not withdrawn."""
-    known: list[str] = []
-    for old in ran.releases(now.target):
-        if not old.released or now.same_as(old):
-            continue
-        if old.version == version if version else withdrawn.key(old.uri) not in withdrawn_versions:
-            return replace(old, file=now.file)
-        known.append(old.version)
-    if not known:
-        raise Refused(
-            f"{now.file}: no earlier release in the history of {publish.BRANCH}; there is nothing to go back to"
-        )
-    if not version:
+def earlier(moments: Sequence[Moment], now: Release, args: argparse.Namespace, bad: Container[str]) -> Release:
+    """The release of the history that --to and --image name, else the one below `now` that is not withdrawn."""
+    known = stack.others(moments, now)
+    if args.to or args.image:
+        return _named(known, now, args)
+    below = stack.below(moments, now)
+    if found := stack.good(below, bad):
+        return found[0]
+    if below:
         raise Refused(
             f"{now.file}: all earlier releases are withdrawn; release another version with"
             f" `python scripts/bump_model.py`, or take the app away with `python scripts/retire_app.py`"
         )
-    told = ", ".join(dict.fromkeys(known))
-    raise Refused(f"--to {version}: never released as {now.target}; earlier releases are {told}")
+    if not known:
+        raise Refused(
+            f"{now.file}: no earlier release in the history of {publish.BRANCH}; there is nothing to go back to"
+        )
+    raise Refused(
+        f"{now.file}: {now.version} is the first of what {now.target} has run and not taken back; there is nothing"
+        f" below it to go back to. What was taken back can be named with --to: {_listed(known)}"
+    )
+
+
+def _named(known: Sequence[Release], now: Release, args: argparse.Namespace) -> Release:
+    for old in known:
+        if args.to in (None, old.version) and args.image in (None, old.image):
+            return old
+    asked = " ".join(f"--{name} {value}" for name, value in (("to", args.to), ("image", args.image)) if value)
+    if not known:
+        raise Refused(f"{asked}: {now.target} has had no other release")
+    raise Refused(f"{asked}: never released as {now.target}; earlier releases are {_listed(known)}")
+
+
+def _listed(releases: Sequence[Release]) -> str:
+    """The versions, with their images where one had several."""
+    versions = [item.version for item in releases]
+    return ", ".join(
+        dict.fromkeys(
+            f"{item.version} with --image {item.image}" if versions.count(item.version) > 1 else item.version
+            for item in releases
+        )
+    )
 
 
 def _target(args: argparse.Namespace) -> Target:

@@ -24,7 +24,7 @@ from gitops import cli
 from gitops.cluster.kube import Cluster
 from gitops.manifests import closure, kustomize, workloads
 from gitops.manifests.objects import Object, at
-from gitops.releases import effect, release, withdrawn
+from gitops.releases import effect, hold, release, withdrawn
 from gitops.repo import layout, publish, snapshot
 from gitops.repo.git import Git
 
@@ -60,6 +60,8 @@ class Row:
     image: str
     pods: str
     faults: list[str] = field(default_factory=list)
+    hold: dict[str, str] | None = None
+    """Who holds its release, since when and why."""
 
 
 def show(args: argparse.Namespace) -> int:
@@ -86,7 +88,7 @@ def show(args: argparse.Namespace) -> int:
     if args.json:
         cli.print_json({"tip": tip, "apps": [asdict(row) for row in found]})
     else:
-        print(cli.table([_shown(row) for row in found]))
+        print(cli.table(_shown(found)))
     for row in found:
         for fault in row.faults:
             print(f"error: {row.app} in {row.environment}: {fault}", file=sys.stderr)
@@ -97,7 +99,7 @@ def watch(look: Callable[[], list[Row]]) -> int:
     before: list[Row] = []
     while True:
         if (found := look()) != before:
-            print(f"\n{time.strftime('%H:%M:%S')}\n{cli.table([_shown(row) for row in found])}", flush=True)
+            print(f"\n{time.strftime('%H:%M:%S')}\n{cli.table(_shown(found))}", flush=True)
             for row in found:
                 for fault in row.faults:
                     cli.say(f"{row.app} in {row.environment}: {fault}")
@@ -129,13 +131,14 @@ class Expected:
     files: set[str]
     withdrawn: list[str]
     """What it runs that must run nowhere new, and why."""
+    hold: bytes | None = None
 
 
 def expected(git: Git, tip: str, args: argparse.Namespace) -> list[Expected]:
     """What a commit wants of the apps that were asked for. Raises Refused when there is no such app."""
     found = []
     there = snapshot.at(git, tip)
-    bad = withdrawn.read(git.show(tip, layout.WITHDRAWN))
+    bad, holds = withdrawn.read(git.show(tip, layout.WITHDRAWN)), hold.all_at(git, tip)
     folders = [
         folder
         for folder in layout.overlays_of(there.deployed(), there.policy)
@@ -146,7 +149,10 @@ def expected(git: Git, tip: str, args: argparse.Namespace) -> list[Expected]:
             _, environment, app = folder.split("/")
             serving = [item for item in items if all(effect.declared(item))]
             files = closure.closure(tree, folder)
-            found += [Expected(app, environment, item, files, withdrawn_faults(item, bad)) for item in serving[:1]]
+            found += [
+                Expected(app, environment, item, files, withdrawn_faults(item, bad), holds.get((app, environment)))
+                for item in serving[:1]
+            ]
     if not found:
         known = ", ".join(layout.apps_of(there.deployed()))
         raise Refused(f"no app of that name on {publish.BRANCH}; the apps are {known}")
@@ -168,7 +174,8 @@ def rows(git: Git, tip: str, cluster: Cluster, wanted: Sequence[Expected]) -> li
         revision = str(at(seen.application, "status", "sync", "revision") or "")
         behind = not git.commit(revision) or not item.files.isdisjoint(changed(revision))
         made = row(item.app, item.environment, item.workload, seen, behind)
-        found.append(replace(made, faults=[*item.withdrawn, *made.faults]))
+        held = None if item.hold is None else hold.has(item.hold)
+        found.append(replace(made, faults=[*item.withdrawn, *made.faults], hold=held))
     return found
 
 
@@ -335,10 +342,18 @@ def _pods(seen: Seen) -> str:
     return f"{int(at(deployment, 'status', 'readyReplicas') or 0)}/{int(at(deployment, 'spec', 'replicas') or 0)}"
 
 
-def _shown(row: Row) -> dict[str, str]:
-    shown = asdict(row)
-    shown["fine"] = "no" if shown.pop("faults") else "yes"
-    return shown
+def _shown(rows: Sequence[Row]) -> list[dict[str, str]]:
+    found, any_held = [], any(row.hold for row in rows)
+    for row in rows:
+        shown = asdict(row)
+        shown["fine"] = "no" if shown.pop("faults") else "yes"
+        held = shown.pop("hold")
+        found.append(shown | ({"held": _held(held)} if any_held else {}))
+    return found
+
+
+def _held(found: dict[str, str] | None) -> str:
+    return "{reason} ({by}, {since})".format(**found) if found else "-"
 
 
 def _line(text: Any) -> str:

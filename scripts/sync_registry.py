@@ -68,7 +68,7 @@ def sync(args: argparse.Namespace) -> None:
 
 def newest_first(git: Git, tip: str) -> list[Release]:
     """What runs, the release that came last first. Those of one commit are in the order of environments and apps."""
-    order = {commit: place for place, commit in enumerate(git.text("rev-list", "--first-parent", tip).split())}
+    order = {commit: place for place, commit in enumerate(git.line(tip))}
     running = [item for item in history.all_at(git, tip) if item.released]
     came = {item: order[since.commit] for item, since in zip(running, history.since(git, tip, running), strict=True)}
     return sorted(running, key=came.__getitem__)

@@ -117,7 +117,7 @@ def examine(args: argparse.Namespace, git: Git | None, base: str) -> tuple[list[
     if git:
         unchanged = {folder: items for folder, items in renders.items() if folder not in concerned}
         ran = _renders_at(git, base, {**there, **unchanged})
-        found += transitions.check(git, base, changed, repository, ran)
+        found += transitions.check(git, base, changed, repository, ran, pushed=args.pushed)
         found += owners.check_automation(git, base, changed, args.by or "")
     reported = [finding for finding in found if not finding.folders or set(finding.folders) & set(concerned)]
     objects, checked = (
@@ -129,7 +129,8 @@ def examine(args: argparse.Namespace, git: Git | None, base: str) -> tuple[list[
 
 def _mend(commands: Iterable[str]) -> None:
     for command in dict.fromkeys(commands):
-        cli.say(f"to mend {BRANCH}, run this and open a pull request: {command}")
+        then = "" if command.endswith(f":refs/heads/{BRANCH}") else " and open a pull request"
+        cli.say(f"to mend {BRANCH}, run this{then}: {command}")
 
 
 def by_rules(repository: Repository) -> dict[str, list[Finding]]:
@@ -192,9 +193,7 @@ def _renders_at(git: Git, base: str, known: Mapping[str, list[Object]]) -> dict[
     folders = layout.deployed(there.deployed(), there.policy)
     renders = {folder: known[folder] for folder in folders if folder in known}
     missing = [folder for folder in folders if folder not in known]
-    for commit in _back_from(git, base):
-        if not missing:
-            break
+    for commit in _back_from(git, base) if missing else ():
         then = snapshot.at(git, commit)
         # Where there was no such folder, nothing of it ran.
         there_then = {path.rpartition("/")[0] for path in then.deployed()}
@@ -204,14 +203,15 @@ def _renders_at(git: Git, base: str, known: Mapping[str, list[Object]]) -> dict[
                 with contextlib.suppress(Refused):
                     renders[folder] = kustomize.rendered(tree, folder)
         missing = [folder for folder in missing if folder not in renders]
+        if not missing:
+            break
     return renders
 
 
 def _back_from(git: Git, base: str) -> Iterator[str]:
     """A commit, and then those before it that changed what is deployed. What a merge brought counts as a whole."""
     yield base
-    earlier = git.text("rev-list", "--first-parent", base, "--", *layout.DEPLOYED).splitlines()
-    yield from (commit for commit in earlier if commit != base)
+    yield from (change.commit for change in git.changes(base, *layout.DEPLOYED) if change.commit != base)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import shlex
 from collections.abc import Container, Sequence
 
 from gitops import cli
-from gitops.releases import history, withdrawn, writing
+from gitops.releases import history, stack, withdrawn, writing
 from gitops.releases.release import Release
 from gitops.repo import layout, publish, snapshot, ways
 from gitops.repo.git import Git
@@ -71,7 +71,8 @@ def withdraw(args: argparse.Namespace) -> None:
     places = history.naming(snapshot.at(git, tip), [args.version])
     running = [item for item in reversed(history.all_at(git, tip, places)) if withdrawn.key(item.uri) == name]
     option = ways.option(snapshot.at(git, tip).policy)
-    steps = [next_step(git, tip, item, bad, reason, option) for item in running]
+    ran = history.Ran(git, tip, dict.fromkeys(item.environment for item in running), [item.app for item in running])
+    steps = [next_step(ran, item, bad, reason, option) for item in running]
     if args.json:
         where = [vars(item) | {"next": step} for item, step in zip(running, steps, strict=True)]
         cli.print_json(ways.as_json(git, published) | {"runs": where})
@@ -93,16 +94,12 @@ def added(text: bytes | None, name: str, entry: str) -> bytes | None:
     return None if name in withdrawn.read(text) else withdrawn.add(text, name, entry)
 
 
-def next_step(git: Git, tip: str, item: Release, bad: Container[str], reason: str, option: str) -> str:
+def next_step(ran: history.Ran, item: Release, bad: Container[str], reason: str, option: str) -> str:
     """What takes a withdrawn version away from where it runs: a rollback to what is good, or the whole place goes."""
     why = shlex.quote(f"withdrawn: {reason}")
-    for _, old in history.history(git, tip, item.target):
-        if old.released and withdrawn.key(old.uri) not in bad:
-            canary = f" --canary {item.canary}" if item.canary else ""
-            return (
-                f"python scripts/rollback_model.py --app {item.app} --env {item.environment}{canary} --reason {why}"
-                f" {option}"
-            )
+    if stack.good(stack.below(ran(item.target), item), bad):
+        where = f"--app {item.app} --env {item.environment}{f' --canary {item.canary}' if item.canary else ''}"
+        return f"python scripts/rollback_model.py {where} --reason {why} {option}"
     if item.canary:
         return f"take {item.canary} out of spec.canary in {item.file}, by a pull request"
     return f"python scripts/retire_app.py --app {item.app} --env {item.environment} --reason {why} {option}"

@@ -174,7 +174,7 @@ def test_age_counts_from_the_first_release_anywhere(released: tuple[Checkout, Ve
     assert checkout.run("check_retrain", "--env", "staging").out.startswith("retrain: true\n")
 
 
-def test_one_pass_finds_what_the_history_of_each_app_has(checkout: Checkout, tmp_path: Path) -> None:
+def test_one_pass_finds_what_each_app_first_released(checkout: Checkout, tmp_path: Path) -> None:
     """With versions that came, went, came back and stand in several apps."""
     first, second, third = (package(tmp_path / word, word) for word in ("first", "second", "third"))
     dates = iter(f"2026-0{month}-01T00:00:00+00:00" for month in range(1, 8))
@@ -192,16 +192,9 @@ def test_one_pass_finds_what_the_history_of_each_app_has(checkout: Checkout, tmp
 
     found = history.first_released(repository, tip, {item.digest for item in running})
 
-    targets = {item.target for item in running}
-    assert {digest: change.date for digest, change in found.items()} == {
-        digest: min(
-            change.date
-            for target in targets
-            for change, old in history.history(repository, tip, target)
-            if old.digest == digest
-        )
-        for digest in {item.digest for item in running}
-    }
+    assert {digest: change.date[:10] for digest, change in found.items()} == {
+        second.digest: "2026-01-01", third.digest: "2026-03-01", first.digest: "2026-04-01",
+    }  # fmt: skip
 
 
 def test_where_nothing_runs_nothing_is_due(released: tuple[Checkout, Version]) -> None:

@@ -227,6 +227,36 @@ def test_each_merge_of_a_push_is_judged_against_the_one_before_it(
     assert f"git checkout --detach {wrong} && git restore --source={before} " in line
 
 
+def test_a_pull_that_was_pushed_is_judged_from_what_the_branch_was_before(
+    whole_template: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    checkout = make_checkout(whole_template, tmp_path)
+    one, two = (package(tmp_path / name, name) for name in ("one", "two"))
+    start = checkout.git("rev-parse", "HEAD")
+    write_release(checkout.root, Target("lily-sklearn", "dev"), one, "sklearn")
+    base = checkout.commit("Theirs", push=True)
+    checkout.git("reset", "-q", "--hard", start)
+    # The first of them is tried here and never runs.
+    for version in (one, two):
+        write_release(checkout.root, Target("lily-api", "dev"), version, "onnx", IMAGE)
+        checkout.commit("Mine")
+    checkout.git("pull", "-q", "--no-rebase", "--no-edit", "origin", "cicd")
+    assert checkout.run("validate", "--changed-since", base, "--pushed").errors == []
+    checkout.git("commit", "-q", "--amend", "-m", "In words that tell nothing")
+    checkout.git("push", "-q", "origin", "HEAD:cicd")
+    # Where it is judged, nobody has seen what the branch was.
+    (checkout.root / ".git/logs/refs/remotes/origin/cicd").unlink()
+
+    done = judged(tmp_path, environment, base, "push")
+
+    [line, mend] = done.stderr.splitlines()
+    assert line.startswith(f"error: cicd: {base[:12]} was its tip before this push, and ")
+    assert line.endswith("[history]")
+    subprocess.run(["bash", "-ec", mend.partition("run this: ")[2]], cwd=tmp_path / "base", check=True)
+    assert git(tmp_path / "remote.git", "rev-parse", "cicd^1") == base
+    assert git(tmp_path / "remote.git", "diff", "cicd^2", "cicd") == ""
+
+
 def test_a_push_of_which_the_start_is_not_known_does_not_pass(
     plain: Checkout, tmp_path: Path, environment: dict[str, str]
 ) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from worlds import API, ENGINE, FOLLOWER, SK, hold_of, key_of, release_of, sidecar, version
 
-from gitops.releases import judgement, withdrawn
+from gitops.releases import judgement, stack, withdrawn
 from gitops.releases.judgement import Moment, Proposal, State
 from gitops.releases.release import Release, Target
 from gitops.repo import layout
@@ -146,6 +146,39 @@ def test_an_environment_that_the_policy_before_does_not_know_gets_no_release() -
     assert rules(head=State({target: release_of(target, ONE)})) == ["order"]
     assert rules(head=State({target: release_of(target, NOTHING)})) == []
     assert rules(head=State(images={("environment", "qa"): frozenset({"registry.example.org/agent:1"})})) == ["order"]
+
+
+def test_where_a_version_ran_with_another_image_it_is_the_image_that_never_did() -> None:
+    head = State(releases(prod=(1, 2)))
+    proposal = Proposal(POLICY, EMPTY, head, lambda target: ran(STAGING, ONE).get(target, []))
+
+    [fault] = judgement.judge(proposal)
+
+    assert fault.message.startswith(
+        f"{version(1)} with the image {release_of(PROD, (1, 2)).image} has never been released in staging, which"
+    )
+
+
+def test_one_of_the_old_form_that_comes_back_takes_back_what_came_after_it() -> None:
+    one, two = release_of(STAGING, ONE), release_of(STAGING, TWO)
+    moments = [Moment(one), Moment(two), Moment(replace(one, manifest=None))]
+
+    assert [item.version for item in judgement.standing(moments) if item] == [one.version]
+    assert stack.of(moments) == [replace(one, manifest=None)]
+
+
+def test_an_app_that_moves_to_another_name_takes_its_release_along() -> None:
+    old, new = release_of(PROD, ONE), replace(release_of(PROD, ONE), app="other")
+    base, blank = State({PROD: old}), release_of(PROD, NOTHING)
+    taken = {new.target: new}
+
+    assert rules(base, State(taken)) == []
+    # It stays; another release or another environment; an app that is there already.
+    assert rules(base, State(taken | {PROD: old})) == ["order"]
+    assert rules(base, State(taken | {PROD: blank})) == ["order"]
+    assert rules(base, State({new.target: replace(new, image="registry.example.org/api:2")})) == ["order"]
+    assert rules(State({STAGING: release_of(STAGING, ONE)}), State(taken)) == ["order"]
+    assert rules(State({PROD: old, new.target: replace(blank, app="other")}), State(taken)) == ["order"]
 
 
 # Images that no release names

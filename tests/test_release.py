@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -198,7 +199,7 @@ def test_an_image_of_another_registry_is_refused(image: str) -> None:
 def test_a_message_has_the_trailers_of_each_release_as_git_reads_them(plain: Checkout) -> None:
     both = [numbered(1), replace(numbered(2), app="other", image=IMAGE)]
 
-    text = release.message("Release", both)
+    text = release.message("Release", both, {})
 
     (plain.root / "message").write_text(text)
     assert text.startswith(
@@ -245,19 +246,9 @@ def test_what_a_merged_branch_tried_on_its_way_never_ran(ran: Checkout) -> None:
     ran.git("checkout", "-q", "cicd")
     ran.git("merge", "-q", "--no-ff", "-m", "Merge", "topic")
 
-    found = list(history.history(Git(ran.root), "cicd", TARGET))
+    found = history.Ran(Git(ran.root), "cicd", ())(TARGET)
 
-    assert [item.version for _, item in found] == ["version3", "version1", "unreleased"]
-    assert found[0][0].commit == ran.git("rev-parse", "cicd")
-
-
-def test_a_long_history_is_told_from_its_end_to_its_start(ran: Checkout) -> None:
-    for number in range(2, 22):
-        commit_release(ran, numbered(number))
-
-    found = history.history(Git(ran.root), "cicd", TARGET)
-
-    assert [item.version for _, item in found] == [f"version{number}" for number in range(21, 0, -1)] + ["unreleased"]
+    assert found == [Moment(None), Moment(numbered(1)), Moment(numbered(3))]
 
 
 def test_a_release_is_found_behind_many_later_comments(ran: Checkout) -> None:
@@ -317,6 +308,82 @@ def test_what_a_target_had_is_read_from_the_files_of_all_commits_oldest_first(ra
 
     assert found == [Moment(None), Moment(numbered(1)), Moment(numbered(2), b"held"), Moment(None)]
     assert history.Ran(Git(ran.root), "cicd", ("dev",))(Target("app", "prod")) == []
+
+
+def environments(checkout: Checkout, *names: str) -> None:
+    listed = "".join(f"  - name: {name}\n" for name in names)
+    text = f"model_bucket: mlops-prod\nimage_registries: [r.example.org]\nenvironments:\n{listed}"
+    checkout.write("overlays/promotion.yaml", text)
+
+
+def move(checkout: Checkout, old: str, new: str) -> None:
+    (checkout.root / "overlays" / new).parent.mkdir(parents=True, exist_ok=True)
+    checkout.git("mv", f"overlays/{old}", f"overlays/{new}")
+
+
+Places = Sequence[tuple[str, str]]
+
+
+@pytest.mark.parametrize(
+    ("steps", "target", "found"),
+    [
+        # An environment gets another name: at once, or in the policy first, before it or behind it, and then the files.
+        ([(["dev", "qa", "live"], [("prod/app", "live/app")])], ("app", "live"), [1, 2]),
+        (
+            [
+                (["dev", "qa", "prod", "live"], []), ([], [("prod/app", "live/app")]), (["dev", "qa", "live"], []),
+                (["dev", "qa", "perf", "live"], []),
+            ],
+            ("app", "live"),
+            [1, 2],
+        ),
+        (
+            [(["dev", "qa", "live", "prod"], [("prod/app", "live/app")]), (["dev", "qa", "live"], [])],
+            ("app", "live"),
+            [1, 2],
+        ),
+        # And another one after that.
+        (
+            [(["dev", "qa", "live"], [("prod/app", "live/app")]), (["dev", "qa", "last"], [("live/app", "last/app")])],
+            ("app", "last"),
+            [1, 2],
+        ),
+        # An app gets another name.
+        ([([], [("prod/app", "prod/lily")])], ("lily", "prod"), [1, 2]),
+        ([([], [("prod/app", "prod/lily"), ("dev/app", "dev/lily")])], ("lily", "dev"), [1, 2, 3]),
+        # Both at once, or an environment that remains.
+        ([(["dev", "qa", "live"], [("prod/app", "live/lily")])], ("lily", "live"), [2]),
+        ([(["dev", "qa", "prod", "live"], [("prod/app", "live/app")])], ("app", "live"), [2]),
+        # What ran in the first environment alone is nothing of the last one, though the first is taken away.
+        ([(["qa", "live"], [("dev/app", "live/app")])], ("app", "live"), [3]),
+        (
+            [(["dev", "qa", "prod", "live"], [("dev/app", "live/app")]), (["qa", "prod", "live"], [])],
+            ("app", "live"),
+            [3],
+        ),
+        # One that was no environment.
+        ([(["qa", "live"], []), ([], [("dev/app", "live/app")])], ("app", "live"), [3]),
+    ],
+)  # fmt: skip
+def test_what_ran_before_a_place_was_moved_ran_there(
+    ran: Checkout, steps: Sequence[tuple[list[str], Places]], target: tuple[str, str], found: list[int]
+) -> None:
+    environments(ran, "dev", "qa", "prod")
+    for number, environment in ((1, "prod"), (2, "dev"), (2, "prod"), (3, "dev")):
+        commit_release(ran, numbered(number, environment))
+    order = ["dev", "qa", "prod"]
+    for names, moves in steps:
+        for old, new in moves:
+            move(ran, old, new)
+        if names:
+            environments(ran, *names)
+        order = names or order
+        ran.commit("A step")
+
+    moments = history.Ran(Git(ran.root), ran.git("rev-parse", "cicd"), order)(Target(*target))
+
+    seen = dict.fromkeys((one.release.version, one.release.target) for one in moments if one.release)
+    assert list(seen) == [(f"version{number}", Target(*target)) for number in found]
 
 
 def test_what_commits_of_a_branch_release_is_what_none_of_their_parents_had(ran: Checkout) -> None:
@@ -387,6 +454,4 @@ def test_a_file_that_was_no_release_once_hides_no_other_release(ran: Checkout) -
     ran.commit()
     commit_release(ran, numbered(2))
 
-    found = [item.version for _, item in history.history(Git(ran.root), "cicd", TARGET)]
-
-    assert found == ["version2", "version1", "unreleased"]
+    assert history.Ran(Git(ran.root), "cicd", ())(TARGET) == [Moment(None), Moment(numbered(1)), Moment(numbered(2))]

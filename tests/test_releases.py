@@ -4,7 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from conftest import IMAGE, Checkout, Version, git
+from conftest import IMAGE, Checkout, Version, git, write_release
+
+from gitops.releases import hold
+from gitops.releases.release import Target
 
 APPS = ["lily-api", "lily-batch", "lily-sklearn"]
 NEVER = {"version": "unreleased", "since": "-", "commit": "-", "code": "-", "image": "-"}
@@ -80,6 +83,7 @@ def test_json_tells_every_field(released: Checkout, version: Version) -> None:
                 "since": released.git("show", "-s", "--format=%cI", tip),
                 "commit": tip,
                 "by": "Test",
+                "hold": None,
             }
         ],
     }
@@ -133,3 +137,58 @@ def test_a_shallow_clone_cannot_tell_since_when(checkout: Checkout) -> None:
     assert checkout.run("releases").errors == [
         f"{checkout.root}: shallow clone, so history cannot be trusted; run `git fetch --unshallow`"
     ]
+
+
+def test_what_is_held_is_told_with_who_holds_it_since_when_and_why(released: Checkout) -> None:
+    held = hold.Hold("wrong answers", "Ann <ann@example.org>", "2026-02-03T04:05:06Z")
+    released.write("overlays/staging/lily-api/hold.yaml", hold.write("lily-api", "staging", held))
+    released.write("overlays/dev/lily-sklearn/hold.yaml", "reason: not yet\n")
+    released.commit()
+
+    done = released.run("releases")
+
+    shown = {(row["environment"], row["app"]): row["held"] for row in table(done.out.replace("held since", "held"))}
+    assert {place: since for place, since in shown.items() if since != "-"} == {
+        ("staging", "lily-api"): "2026-02-03T04:05:06Z", ("dev", "lily-sklearn"): "?",
+    }  # fmt: skip
+    assert done.err.splitlines()[:2] == [
+        "overlays/dev/lily-sklearn/hold.yaml: write the texts reason, by, since and nothing else, or remove the file",
+        "overlays/staging/lily-api/hold.yaml: held by Ann <ann@example.org> since 2026-02-03T04:05:06Z: wrong answers;"
+        " when that is settled, run `python scripts/rollback_model.py --app lily-api --env staging --release-hold`",
+    ]
+    [one] = told(released, "--env", "staging", "--app", "lily-api")["releases"]
+    assert one["hold"] == {"reason": "wrong answers", "by": "Ann <ann@example.org>", "since": "2026-02-03T04:05:06Z"}
+    [one] = told(released, "--env", "dev", "--app", "lily-sklearn")["releases"]
+    assert one["hold"] == {"reason": "not yet", "by": "", "since": ""}
+    assert "held" not in released.run("releases", "--env", "prod").out
+
+
+def test_an_app_that_was_gone_runs_since_it_came_back(released: Checkout) -> None:
+    released.git("rm", "-qr", "overlays/dev/lily-sklearn")
+    released.commit("Retire lily-sklearn from dev")
+    released.git("revert", "--no-edit", "HEAD")
+
+    [one] = told(released, "--env", "dev", "--app", "lily-sklearn")["releases"]
+
+    assert one["commit"] == released.git("rev-parse", "cicd")
+
+
+def test_what_somebody_pulled_into_commits_of_their_own_runs_since_it_was_pushed(
+    released: Checkout, version: Version
+) -> None:
+    """The fork's first parents would show a release that was tried here and never pushed, and not the merge."""
+    merge = released.tip()
+    start = released.git("rev-parse", "cicd~2")
+    released.git("checkout", "-q", "-B", "cicd", start)
+    write_release(released.root, Target("lily-batch", "dev"), version, "onnx", IMAGE)
+    released.commit("Mine")
+    released.git("pull", "-q", "--no-rebase", "--no-edit", "origin", "cicd")
+
+    found = {(row["environment"], row["app"]): row["commit"] for row in told(released)["releases"] if row["since"]}
+
+    tip = released.git("rev-parse", "cicd")
+    bump = released.git("rev-parse", f"{merge}^1")
+    assert found == {
+        ("dev", "lily-api"): bump, ("dev", "lily-sklearn"): bump, ("dev", "lily-batch"): tip,
+        ("staging", "lily-api"): merge,
+    }  # fmt: skip

@@ -12,6 +12,7 @@ from conftest import SAMPLE, Checkout, make_checkout, run
 
 import render
 from gitops.manifests import kustomize
+from gitops.releases import hold
 from gitops.repo import layout
 from gitops.repo.diff import reached
 from gitops.repo.policy import POLICY_FILE, read_policy
@@ -271,3 +272,21 @@ def test_a_diff_that_fits_is_whole() -> None:
 
     assert render.markdown({"a": diff}) == f"1 rendered overlay changes.\n\n### a\n\n```diff\n{diff}```\n"
     assert "cut here" in render.markdown({"a": diff + LINE})
+
+
+def test_a_summary_tells_what_is_held_and_what_is_no_longer(checkout: Checkout) -> None:
+    held = hold.Hold("wrong answers", "Ann", "2026-02-03T04:05:06Z")
+    for environment in ("dev", "staging"):
+        checkout.write(hold.path("lily-api", environment), hold.write("lily-api", environment, held))
+    checkout.commit()
+    assert checkout.run("render", "--changed-since", "HEAD", "--markdown").out == "No rendered manifest changes.\n"
+    (checkout.root / hold.path("lily-api", "dev")).unlink()
+    checkout.replace("base/api/service.yaml", "port: 80\n", "port: 81\n")
+
+    lines = checkout.run("render", "--changed-since", "HEAD", "--markdown").out.splitlines()
+
+    assert [line for line in lines if line.startswith("Hold: ")] == [
+        "Hold: lily-api in dev is no longer held.",
+        "Hold: lily-api in staging is held by Ann since 2026-02-03T04:05:06Z: wrong answers; when that is settled, run"
+        " `python scripts/rollback_model.py --app lily-api --env staging --release-hold`.",
+    ]

@@ -5,7 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import IMAGE, S3, Checkout, Version, package
+from conftest import IMAGE, S3, Checkout, Version, package, write_release
+
+from gitops.releases.release import Target
 
 APP = ("--app", "lily-api", "--env", "dev")
 WHY = ("--reason", "wrong answers for wide petals")
@@ -58,11 +60,61 @@ def test_any_release_of_the_history_can_be_chosen(checkout: Checkout, versions: 
     assert runs(checkout) == versions[0].version
 
 
-def test_a_rollback_can_be_rolled_back(checkout: Checkout, versions: list[Version]) -> None:
-    for expected in (versions[1], versions[2], versions[1]):
-        done = checkout.run("rollback_model", *APP, "--reason", f"back to {expected.version}")
-        assert done.code == 0, done.err
-        assert runs(checkout) == expected.version
+def test_one_rollback_after_another_goes_further_back_and_never_forth(
+    checkout: Checkout, versions: list[Version]
+) -> None:
+    one, two, three = (version.version for version in versions)
+    for expected in (two, one):
+        assert checkout.run("rollback_model", *APP, "--reason", f"back to {expected}").code == 0
+        assert runs(checkout) == expected
+
+    done = checkout.run("rollback_model", *APP, *WHY)
+
+    assert done.errors == [
+        f"{RELEASE}: {one} is the first of what lily-api in dev has run and not taken back; there is nothing below it"
+        f" to go back to. What was taken back can be named with --to: {two}, {three}"
+    ]
+    assert checkout.run("rollback_model", *APP, *WHY, "--to", three).code == 0
+    assert runs(checkout) == three
+    assert checkout.run("rollback_model", *APP, "--reason", "that is bad as well").code == 0
+    assert runs(checkout) == one
+
+
+def test_whoever_went_back_and_however_the_next_rollback_goes_further_back(
+    checkout: Checkout, versions: list[Version]
+) -> None:
+    checkout.git("revert", "--no-edit", "cicd")
+    assert runs(checkout) == versions[1].version
+
+    assert checkout.run("rollback_model", *APP, *WHY).code == 0
+
+    assert runs(checkout) == versions[0].version
+
+
+def test_an_image_is_rolled_back_like_a_version_and_told_as_such(checkout: Checkout, versions: list[Version]) -> None:
+    other = IMAGE.replace("1" * 64, "2" * 64)
+    latest = versions[2]
+    bumped = checkout.run("bump_model", *APP, "--model-uri", latest.uri, "--image", other, "--commit")
+    assert bumped.code == 0
+    assert checkout.git("log", "-1", "--format=%s", "cicd") == "Release lily-api in dev to image lily-api@222222222222"
+
+    done = checkout.run("rollback_model", *APP, *WHY)
+
+    assert done.err.startswith(
+        "rolled back and held lily-api in dev, from image lily-api@222222222222 to image lily-api@111111111111,"
+        f" with {latest.version}\n"
+    )
+    subject = "Roll back lily-api in dev to image lily-api@111111111111"
+    assert checkout.git("log", "-1", "--format=%s", "cicd") == subject
+    assert runs(checkout) == latest.version
+    again = checkout.run("rollback_model", *APP, "--reason", "another", "--image", other)
+    assert again.code == 0, again.err
+    assert other in checkout.git("show", f"cicd:{RELEASE}")
+    done = checkout.run("rollback_model", *APP, *WHY, "--to", latest.version, "--image", "registry.example.org/x:1")
+    assert done.errors == [
+        f"--to {latest.version} --image registry.example.org/x:1: never released as lily-api in dev; earlier releases"
+        f" are {latest.version}, {versions[1].version}, {versions[0].version}"
+    ]
 
 
 def test_the_same_rollback_again_changes_nothing(checkout: Checkout, versions: list[Version]) -> None:
@@ -197,10 +249,41 @@ def test_a_dry_run_changes_nothing(checkout: Checkout, versions: list[Version]) 
     assert checkout.state() == before
 
 
-@pytest.mark.parametrize("args", [[], ["--release-hold", "--reason", "x"], ["--release-hold", "--to", "x"]])
+@pytest.mark.parametrize(
+    "args",
+    [[], ["--release-hold", "--reason", "x"], ["--release-hold", "--to", "x"], ["--release-hold", "--image", "x"]],
+)
 def test_wrong_usage_is_exit_2(args: list[str]) -> None:
     from conftest import ROOT
 
     command = [ROOT / ".venv/bin/python", ROOT / "scripts/rollback_model.py", *APP, *args]
 
     assert subprocess.run(command, capture_output=True).returncode == 2
+
+
+def test_after_an_environment_was_put_before_it_what_ran_there_may_run_again(
+    checkout: Checkout, versions: list[Version]
+) -> None:
+    """By the rollback's own commit, by a revert, and by hand; and what never ran there may not."""
+    for version in versions[:2]:
+        for environment in ("staging", "prod"):
+            write_release(checkout.root, Target("lily-api", environment), version, "onnx", IMAGE)
+            checkout.commit(f"{environment} {version.version}")
+    checkout.name_environments("dev", "staging", "perf", "prod")
+    # Taken back in the environments before, as well.
+    for environment in ("dev", "staging"):
+        write_release(checkout.root, Target("lily-api", environment), versions[2], "onnx", IMAGE)
+    base = checkout.commit("Another environment")
+    assert checkout.run("rollback_model", "--app", "lily-api", "--env", "prod", *WHY).code == 0
+    assert order(checkout, base) == []
+
+    rolled = checkout.git("rev-parse", "cicd")
+    checkout.git("revert", "--no-edit", "HEAD")
+    assert order(checkout, rolled) == []
+    write_release(checkout.root, Target("lily-api", "prod"), versions[2], "onnx", IMAGE)
+    assert [line.partition(":")[0] for line in order(checkout, rolled)] == ["overlays/prod/lily-api/release.yaml"]
+
+
+def order(checkout: Checkout, base: str) -> list[str]:
+    """What the check of a change finds of the order; the rest of the new environment is not there."""
+    return [line for line in checkout.run("validate", "--changed-since", base).errors if line.endswith("[order]")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from conftest import Checkout
 
 import status
+from gitops.releases import hold
+from gitops.repo.git import Git
 from status import Seen
 
 VERSION = "2026-02-01-3f2a9c1b7d10"
@@ -297,3 +300,21 @@ def test_a_server_that_does_not_answer_is_refused_in_one_line(checkout: Checkout
     assert done.code == 1
     [line] = done.errors
     assert line.startswith("https://127.0.0.1:1: cannot be reached (")
+
+
+def test_what_is_held_has_a_column_where_anything_is() -> None:
+    told = dict.fromkeys(("version", "sync", "health", "live", "image", "pods"), "-")
+    held = {"reason": "wrong answers", "by": "Ann", "since": "2026-02-03T04:05:06Z"}
+    rows = [status.Row("dev", "lily-api", **told), status.Row("prod", "lily-api", **told, hold=held)]
+
+    assert [row["held"] for row in status._shown(rows)] == ["-", "wrong answers (Ann, 2026-02-03T04:05:06Z)"]
+    assert "held" not in status._shown(rows[:1])[0]
+
+
+def test_what_git_has_of_an_app_has_its_hold(checkout: Checkout) -> None:
+    checkout.write(hold.path("lily-api", "dev"), "reason: not yet\n")
+    tip = checkout.commit()
+
+    found = status.expected(Git(checkout.root), tip, argparse.Namespace(env=None, app="lily-api"))
+
+    assert [item.hold for item in found] == [b"reason: not yet\n", None, None]

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 from gitops.checks.framework import Finding
-from gitops.repo.publish import REMOTE
+from gitops.repo.mainline import MENDED
+from gitops.repo.publish import BRANCH, REMOTE
 
 # Here the files of before may not be put back: a release that is held changes only with its hold.
 _RELEASES = ("hold", "order", "intermediate", "withdrawn")
@@ -15,8 +16,11 @@ _OVERLAY = re.compile(r"overlays/([^/]+)/([^/]+)/")
 
 def commands(base: str, commit: str, found: Iterable[Finding]) -> Iterator[str]:
     """A shell command a fault, for `commit`, which is on the branch, with `base` before it; each ends with a branch for
-    a pull request."""
+    a pull request, but for what only a push to the branch itself can mend."""
     for finding in found:
+        if finding.rule == "history":
+            yield _put_first(base)
+            continue
         overlay = _OVERLAY.match(finding.where) if finding.rule in _RELEASES else None
         yield _roll_back(overlay[1], overlay[2], commit) if overlay else take_back(base, commit)
 
@@ -25,6 +29,14 @@ def _roll_back(environment: str, app: str, commit: str) -> str:
     return (
         f'python scripts/rollback_model.py --app {app} --env {environment} --reason "take back {commit[:12]}"'
         " --pull-request"
+    )
+
+
+def _put_first(base: str) -> str:
+    tip = f"{REMOTE}/{BRANCH}"
+    return (
+        f"git fetch {REMOTE} && git push {REMOTE}"
+        f' "$(git commit-tree -p {base} -p {tip} -m "{MENDED}" {tip}^{{tree}})":refs/heads/{BRANCH}'
     )
 
 

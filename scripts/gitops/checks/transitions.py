@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from gitops.releases.judgement import Place, Proposal
 from gitops.releases.release import Release
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
+from gitops.repo.mainline import BRANCH
 from gitops.repo.snapshot import Snapshot
 
 RULES = (*judgement.RULES, "removal", "immutable")
@@ -21,12 +23,19 @@ Renders = Mapping[str, Sequence[Object]]
 Show = Callable[[str], bytes | None]
 
 
-def check(git: Git, base: str, paths: Sequence[str], repository: Repository, before: Renders) -> list[Finding]:
+def check(
+    git: Git, base: str, paths: Sequence[str], repository: Repository, before: Renders, *, pushed: bool = False
+) -> list[Finding]:
     """The findings for a working tree against the commit `base` and its renders by folder, given the files that differ.
-    Everything is judged by the policy of `base`."""
+    Everything is judged by the policy of `base`; `pushed` is what is on the branch already, with `base` before it."""
     root, after = repository.root, repository.renders
-    faults = judgement.judge(proposal(git, base, paths, repository, before))
+    change = proposal(git, base, paths, repository, before)
+    if pushed and base not in git.text("rev-list", "--first-parent", "HEAD").split():
+        # It was merged, and by no rebase: what it tried on its way has not run.
+        change = replace(change, introduced=())
+    faults = judgement.judge(change)
     return [
+        *(_hidden(git, base) if pushed else ()),
         *(Finding(fault.rule, fault.where, fault.message) for fault in faults),
         *_removals(git, base, root, before, after),
         *_immutable(before, after),
@@ -85,6 +94,16 @@ def _there(files: Iterable[str], places: Collection[Place]) -> list[Place]:
     """Those of these places of apps at which there is a file."""
     found = set(filter(None, map(layout.place, files))).intersection(places)
     return [place for place in found if place[0] not in layout.OF_ENVIRONMENT]
+
+
+def _hidden(git: Git, base: str) -> Iterator[Finding]:
+    """After a push, the history that commands read has what the branch was at before."""
+    if base not in git.line("HEAD"):
+        message = (
+            f"{base[:12]} was its tip before this push, and the parents of a merge that came with the push hide it and"
+            " what ran until then; put it first by one more merge"
+        )
+        yield Finding("history", BRANCH, message)
 
 
 def _removals(git: Git, base: str, root: Path, before: Renders, after: Renders) -> Iterator[Finding]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
 
-from gitops.releases import hold, release_file
+from gitops.releases import hold, moved, release_file
 from gitops.releases.judgement import Moment, Place
 from gitops.releases.release import Release, Target
 from gitops.repo import layout, snapshot
@@ -23,11 +23,10 @@ Ids = Mapping[str, str]
 _States = list[tuple[Change, Ids]]
 
 
-def _states(changes: Sequence[Change], there: Ids | None = None) -> _States:
-    """Commits that changed some files, given and told newest first, each with all of them as it left them. Where they
-    are only the newest, `there` has the blobs that are in the end."""
+def _states(changes: Sequence[Change]) -> _States:
+    """Commits that changed some files, given and told newest first, each with all of them as it left them."""
     found: _States = []
-    now = {} if there is None else _before(changes, there)
+    now: dict[str, str | None] = {}
     for change in changes[::-1]:
         now |= change.files
         found.append((change, {path: blob for path, blob in now.items() if blob}))
@@ -50,41 +49,13 @@ def _reader(blobs: Mapping[str, bytes], state: Ids) -> Callable[[str], bytes | N
     return lambda path: blobs[state[path]] if path in state else None
 
 
-def history(git: Git, rev: str, target: Target) -> Iterator[tuple[Change, Release]]:
-    """(commit, release) for every release that this target had up to `rev`, newest first.
-
-    What a merged branch tried on its way never ran: a merge counts as one commit, the one in which it arrived.
-    """
-    paths, told = layout.release_paths(target.app, target.environment), 0
-    # Most who ask look at the newest, and to find those git need not look at the whole history.
-    for most in (_NEWEST, None):
-        changes = git.changes(rev, *paths, most=most)
-        states = _states(changes, _ids_at(git, rev, paths))[told:]
-        yield from _releases(states, git.blobs(blob for _, state in states for blob in state.values()), target)
-        told = len(changes)
-        if most is None or told < most:
-            return
-
-
-_NEWEST = 8
-
-
-def _releases(
-    states: Iterable[tuple[Change, Ids]], blobs: Mapping[str, bytes], target: Target
-) -> Iterator[tuple[Change, Release]]:
-    for change, state in states:
-        with contextlib.suppress(Refused):  # an older form of the file; it names no release that could be compared
-            if found := release_file.find(_reader(blobs, state), target.app, target.environment):
-                yield change, release_file.read(found[1], target, found[0])
-
-
 def ever(git: Git, rev: str) -> set[Release]:
     """What any target ever ran up to `rev`, canaries and apps that are gone included, without the file."""
     states = {(place, tuple(ids.items())) for _, place, ids in _of_places(git, rev)}
     blobs = git.blobs(blob for _, ids in states for _, blob in ids)
     found: set[Release] = set()
     for place, ids in states:
-        with contextlib.suppress(Refused):  # an older form of the file, as in `history`
+        with contextlib.suppress(Refused):  # an older form of the file; it names no release that could be compared
             found.update(item for item in release_file.read_all(_reader(blobs, dict(ids)), *place) if item.released)
     return found
 
@@ -124,19 +95,34 @@ def _of_places(git: Git, rev: str) -> list[tuple[Change, Place, Ids]]:
 
 
 class Ran:
-    """What targets ran from each commit up to `rev` on, with the holds of their apps. Commits of merged branches do not
-    count, as in `history`. All environments of an app are read at once: most are asked for. Those of `apps` are read
-    while others look at something else, which in a long history takes as long as all of it."""
+    """What targets ran from each commit up to `rev` on, with the holds of their apps. What a merged branch tried on its
+    way never ran: a merge counts as one commit, the one in which it arrived. All environments of an app are read at
+    once: most are asked for. Those of `apps` are read while others look at something else, which in a long history
+    takes as long as all of it."""
 
     def __init__(self, git: Git, rev: str, environments: Iterable[str], apps: Iterable[str] = ()) -> None:
-        self._git, self._rev, self._environments = git, rev, tuple(environments)
+        self._git, self._rev, self._named = git, rev, tuple(environments)
+        self._environments = self._named
         self._read: dict[str, Future[tuple[dict[str, _States], Mapping[str, bytes]]]] = {}
         self._pool = ThreadPoolExecutor(1)
         if asked := list(dict.fromkeys(apps)):
             self._start(asked)
 
     def __call__(self, target: Target) -> list[Moment]:
-        """Oldest first."""
+        """Oldest first. Of a place that was moved, what it ran before comes first, as if it had run here."""
+        found = self._here(target)
+        first = found[0][1].release if found else None
+        # Most begin unreleased, and have not been elsewhere.
+        origin = first and moved.origin(self._git, found[0][0].commit, first, self._named)
+        moments = [moment for _, moment in found]
+        return [*self._before(target, *origin), *moments] if origin else moments
+
+    def _before(self, target: Target, commit: str, origin: Target) -> list[Moment]:
+        there = Ran(self._git, commit, self._named)(origin)
+        here = vars(target) | {"file": layout.release_paths(target.app, target.environment)[0]}
+        return [replace(one, release=one.release and replace(one.release, **here)) for one in there]
+
+    def _here(self, target: Target) -> list[tuple[Change, Moment]]:
         states, blobs = self._states(target)
         place, held = (target.app, target.environment), hold.path(target.app, target.environment)
         paths = (*layout.release_paths(*place), held)
@@ -145,15 +131,11 @@ class Ran:
             if change.files.keys().isdisjoint(paths):
                 continue
             show = _reader(blobs, state)
-            with contextlib.suppress(Refused):  # an older form of the file, as in `history`
+            with contextlib.suppress(Refused):  # as in `ever`
                 there = release_file.find(show, *place)
                 item = release_file.read(there[1], target, there[0]) if there else None
-                found.append(Moment(item if item and item.released else None, show(held)))
+                found.append((change, Moment(item if item and item.released else None, show(held))))
         return found
-
-    def releases(self, target: Target) -> Iterator[Release]:
-        """What this target had, newest first."""
-        return (item for _, item in history(self._git, self._rev, target))
 
     def _states(self, target: Target) -> tuple[_States, Mapping[str, bytes]]:
         if target.environment not in self._environments:

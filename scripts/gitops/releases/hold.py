@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import yaml
 
 from gitops.manifests import yamledit
+from gitops.manifests.objects import mapping
 from gitops.repo import layout
+from gitops.repo.git import Git
 
 from contract.errors import Refused
 
@@ -45,15 +47,32 @@ def parse(text: bytes, file: str) -> Hold:
     return Hold(**data)
 
 
+def has(text: bytes) -> dict[str, str]:
+    """The fields of a hold, for people to read: of a file that is none, those texts that it has all the same."""
+    try:
+        data = mapping(yamledit.load(text, FILE))
+    except Refused:
+        data = {}
+    return {name: " ".join(str(data.get(name) or "").split()) for name in _FIELDS}
+
+
+def all_at(git: Git, rev: str) -> dict[tuple[str, str], bytes]:
+    """The holds of a commit, by app and environment."""
+    paths = [path for path in git.files(rev, "overlays") if path.endswith(f"/{FILE}")]
+    texts = zip(map(layout.place, paths), git.show_all([f"{rev}:{path}" for path in paths]), strict=True)
+    return {place: text for place, text in texts if place and text is not None}
+
+
 def told(text: bytes, app: str, environment: str) -> str:
     """Who holds a release and why, and what ends that; what is wrong with a file that is no hold."""
     file = path(app, environment)
     try:
-        found = parse(text, file)
+        parse(text, file)
     except Refused as refused:
         return refused.lines[0].removeprefix(f"{file}: ")
+    found = has(text)
     return (
-        f"held by {found.by} since {found.since}: {found.reason}; when that is settled, run"
+        f"held by {found['by']} since {found['since']}: {found['reason']}; when that is settled, run"
         f" `python scripts/rollback_model.py --app {app} --env {environment} --release-hold`"
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from gitops.releases import hold, withdrawn
+from gitops.releases import hold, moved, withdrawn
 from gitops.releases.release import Release, Target
 from gitops.repo import layout
 from gitops.repo.policy import POLICY_FILE, Policy
@@ -91,25 +91,20 @@ def standing(moments: Iterable[Moment]) -> list[Release | None]:
     Going back to one of these takes back all that came after it, whether by a rollback, a revert or a retirement.
     Where the change sets a hold, what ran until then is taken back too.
     """
-    found: list[Release | None] = [None]
+    found: dict[Release | None, Release | None] = {None: None}
     held = None
     for moment in moments:
         now = _anywhere(moment.release)
-        if (position := _position(now, found)) is not None:
-            # One of the old form may come back with the SHA-256 of its manifest.
-            found[position:] = [now]
-        else:
-            if moment.hold not in (None, held):
-                found.pop()
-            found.append(now)
+        unit = now and now.unit
+        if unit in found:
+            while next(reversed(found)) != unit:
+                found.popitem()
+        elif moment.hold not in (None, held):
+            found.popitem()
+        # One of the old form may come back with the SHA-256 of its manifest.
+        found[unit] = now
         held = moment.hold
-    return found
-
-
-def _position(item: Release | None, among: Iterable[Release | None]) -> int | None:
-    """Where a release stands among others of no place, of which those of the old form name no manifest."""
-    same = (one == item or (one is not None and item is not None and item.same_as(one)) for one in among)
-    return next((position for position, found in enumerate(same) if found), None)
+    return list(found.values())
 
 
 def _anywhere(item: Release | None) -> Release | None:
@@ -137,21 +132,34 @@ def _too_early(proposal: Proposal, item: Release) -> str | None:
         return None
     # What ran there as a canary only has not come through.
     before = proposal.ran(Target(item.app, previous))
-    if _among(wanted, standing(before)):
+    if _among(wanted, standing(before)) or _is_moved(proposal, item):
         return None
     canary = f" --canary {item.canary}" if item.canary else ""
-    happened, again = "has never been released", ""
+    what, happened, again = item.version, "has never been released", ""
     if _among(wanted, [one.release for one in before]):
         happened, again = "was taken back", " again, if it is good after all"
+    elif wanted and any(one.release and replace(one.release.unit, image=item.image) == wanted.unit for one in before):
+        # The version ran there, and it is the image that did not.
+        what = f"{item.version} with the image {item.image}"
     return (
-        f"{item.version} {happened} in {previous}, which comes before {item.environment}; release it there"
+        f"{what} {happened} in {previous}, which comes before {item.environment}; release it there"
         f" first{again}, then run"
         f" `python scripts/promote_model.py --app {item.app} --to {item.environment}{canary}`"
     )
 
 
+def _is_moved(proposal: Proposal, item: Release) -> bool:
+    """Whether a new app takes its release from another one of the same environment, which is gone then."""
+    return item.target not in proposal.base.releases and any(
+        old.environment == item.environment and old.canary == item.canary and moved.is_same(old, item)
+        for target, old in proposal.base.releases.items()
+        if target != item.target and target not in proposal.head.releases
+    )
+
+
 def _among(wanted: Release | None, ran: Iterable[Release | None]) -> bool:
-    return _position(wanted, map(_anywhere, ran)) is not None
+    # One of the old form names no manifest.
+    return any(one == wanted or (one and wanted and wanted.same_as(one)) for one in map(_anywhere, ran))
 
 
 _UNKNOWN = (

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from gitops.repo.policy import POLICY_FILE, Policy
@@ -66,6 +66,12 @@ class Release:
         mine = replace(self, environment=other.environment, canary=other.canary, manifest=other.manifest)
         return mine == other and other.manifest in (None, self.manifest)
 
+    @property
+    def unit(self) -> Release:
+        """The model version and the image, to be compared with those of other places: without these, and without the
+        SHA-256 of the manifest, which one of the old form lacks."""
+        return replace(self, environment="", canary=None, manifest=None)
+
     def old_form_told(self) -> str:
         """What a command tells when it completes a release of the old form."""
         why = "was released without the SHA-256 of its manifest, which is now that of the stored one"
@@ -121,14 +127,44 @@ def short_image(image: str | None) -> str:
     return f"{name}@{digest[:12]}" if at else name
 
 
-def subject(verb: str, releases: Sequence[Release]) -> str:
+def step(old: Release, new: Release) -> str:
+    """What another release changes, in words: versions, images, or both."""
+    versions, images = "", ""
+    if old.version != new.version:
+        versions = f"from {old.version} to {new.version}"
+    if old.image != new.image and UNRELEASED not in (old.image, new.image):
+        images = "from image {} to image {}".format(*_apart(old.image, new.image))
+    if versions or images:
+        return ", ".join(filter(None, [versions, images, "" if versions else f"with {new.version}"]))
+    names = [item.name for item in fields(Release) if getattr(old, item.name) != getattr(new, item.name)]
+    return f"to {new.version} with another {' and '.join(names)}"
+
+
+def _apart(old: str | None, new: str | None) -> tuple[str, str]:
+    """Two images as short as they can be told apart."""
+    short = short_image(old), short_image(new)
+    return short if short[0] != short[1] else (str(old), str(new))
+
+
+def _image_alone(old: Release | None, new: Release) -> bool:
+    """Whether a release changes nothing but the image."""
+    return old is not None and old.image != new.image and replace(old, image=new.image).unit == new.unit
+
+
+def subject(verb: str, releases: Sequence[Release], before: Mapping[Target, Release]) -> str:
     first = releases[0]
+    old = before.get(first.target)
+    what = f"image {_apart(old.image, first.image)[1]}" if old and _image_alone(old, first) else first.version
     more = f" and {len(releases) - 1} more" if len(releases) > 1 else ""
-    return f"{verb} {first.target} to {first.version}{more}"
+    return f"{verb} {first.target} to {what}{more}"
 
 
-def message(verb: str, releases: Sequence[Release]) -> str:
-    """The commit message: a subject, what changes for whom, and a block of trailers for each release."""
-    listed = [f"- {r.target}: {r.uri}" for r in releases]
+def message(verb: str, releases: Sequence[Release], before: Mapping[Target, Release]) -> str:
+    """The commit message: a subject, what changes for whom, and a block of trailers for each release; `before` has what
+    the targets had."""
+    listed = [
+        f"- {r.target}: {r.uri}" + (f" with {r.image}" if _image_alone(before.get(r.target), r) else "")
+        for r in releases
+    ]
     trailers = [line for r in releases for line in r.trailers()]
-    return "\n".join([subject(verb, releases), "", *listed, "", *trailers]) + "\n"
+    return "\n".join([subject(verb, releases, before), "", *listed, "", *trailers]) + "\n"

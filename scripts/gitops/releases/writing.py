@@ -14,7 +14,7 @@ from gitops.manifests import closure, kustomize
 from gitops.manifests.objects import Difference, Object, differences, identity
 from gitops.models import signing
 from gitops.models.signing import Signer
-from gitops.releases import effect, history, hold, judgement, release_file, state, withdrawn
+from gitops.releases import effect, history, hold, judgement, release, release_file, state, withdrawn
 from gitops.releases.effect import Effect
 from gitops.releases.judgement import Place, Proposal
 from gitops.releases.release import Release, Target
@@ -130,6 +130,12 @@ class Change:
     releases: list[Release]
     files: dict[str, bytes]
     reads: frozenset[str]
+    before: Mapping[Target, Release]
+    """What the targets of the releases had."""
+
+    def message(self, verb: str) -> str:
+        """The message of its commit."""
+        return release.message(verb, self.releases, self.before)
 
 
 def prepare(
@@ -146,14 +152,16 @@ def prepare(
     ran = history.Ran(git, rev or "HEAD", source.policy.environments, apps)
     with _copied(source) as root:
         tree = Tree(source, root)
-        releases = [r for r in wanted(tree, ran) if r != tree.release(r.target)]
+        asked = wanted(tree, ran)
+        before = {r.target: tree.release(r.target) for r in asked}
+        releases = [r for r in asked if r != before[r.target]]
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(tree.running, {item.version for item in releases})
             files, reads, after = _apply(tree, releases)
             places = _require_allowed(tree, ran, releases, held or {}, after, running.result())
     for app, environment in places:
         reads |= {*layout.release_paths(app, environment), hold.path(app, environment)}
-    return Change(releases, files, frozenset(reads))
+    return Change(releases, files, frozenset(reads), before)
 
 
 @contextlib.contextmanager

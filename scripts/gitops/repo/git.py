@@ -13,6 +13,9 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
+from gitops.repo import mainline
+from gitops.repo.mainline import Merge
+
 from contract import temporary, waiting
 from contract.errors import Refused
 
@@ -29,6 +32,10 @@ _SETTINGS = (
 )  # fmt: skip
 
 _CHANGE = "%H%x1f%cI%x1f%an"
+_MERGE = "%H%x1f%P%x1f%ce%x1f%s"
+_RAW = ("--raw", "--no-abbrev", "--no-renames", "-z")
+ID = re.compile("[0-9a-f]{40}([0-9a-f]{24})?")
+"""The full id of an object."""
 _OF_FILES = ("100644", "100755", "120000")
 
 # As many paths as go into one command.
@@ -53,6 +60,22 @@ class Change:
     before: Mapping[str, str | None]
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a branch's mainline: the first parents from `start` on, until the merge `end`, which came upon another
+    parent; until the first commit of all where there is none."""
+
+    start: str
+    end: Merge | None = None
+    before: str = ""
+    """The parent of `end` that the branch was at before."""
+
+    @property
+    def bounds(self) -> tuple[str, ...]:
+        """The commits from `start` on, as `git log --first-parent` takes them."""
+        return (self.start, f"^{self.end.commit}") if self.end else (self.start,)
+
+
 class Git:
     """The repository at `root`. Every method raises GitError when git fails."""
 
@@ -60,6 +83,7 @@ class Git:
         self.root = root
         # Of blobs, where a clone lacks some.
         self._here: set[str] = set()
+        self._stretches: dict[str, list[Stretch]] = {}
         inside = self._run(["rev-parse", "--show-toplevel"])
         if inside.returncode:
             said = _words(inside)
@@ -223,12 +247,56 @@ class Git:
             start += int(size) + 1
 
     def changes(self, rev: str, *paths: str, most: int | None = None) -> list[Change]:
-        """The commits up to `rev` that changed files under `paths`, newest first, by one process, and no more than
+        """The commits of the mainline up to `rev` that changed files under `paths`, newest first, and no more than
         `most`. A merge counts as one commit, with what it brought; what a merged branch had on its way does not."""
-        given = ("log", "--first-parent", "-m", "--raw", "--no-abbrev", "--no-renames", "-z", f"--format={_CHANGE}")
-        bounds = [] if most is None else [f"--max-count={most}"]
-        listed = self.raw(*given, *bounds, rev, "--", *paths).decode(errors="surrogateescape")
-        return list(_changes(f"{listed}\0"))
+        found: list[Change] = []
+        for stretch in self.stretches(rev):
+            bounds = [] if most is None else [f"--max-count={most - len(found)}"]
+            given = ("log", "--first-parent", "-m", *_RAW, f"--format={_CHANGE}")
+            listed = self.raw(*given, *bounds, *stretch.bounds, "--", *paths).decode(errors="surrogateescape")
+            found += _changes(f"{listed}\0")
+            if most is not None and len(found) >= most:
+                break
+            if stretch.end:
+                head = self.text("log", "-1", f"--format={_CHANGE}", stretch.end.commit)
+                compared = ("diff-tree", "-r", *_RAW, stretch.before, stretch.end.commit)
+                listed = self.raw(*compared, "--", *paths).decode(errors="surrogateescape")
+                found += _changes(f"{head}\0{listed}\0") if listed else ()
+        return found[:most]
+
+    def line(self, rev: str) -> list[str]:
+        """The commits that the branch was at up to `rev`, newest first: its mainline."""
+        found: list[str] = []
+        for stretch in self.stretches(rev):
+            found += self.text("rev-list", "--first-parent", *stretch.bounds).split()
+            found += [stretch.end.commit] if stretch.end else []
+        return found
+
+    def stretches(self, rev: str) -> list[Stretch]:
+        """The mainline of the deployed branch up to `rev`, newest first, as gitops.repo.mainline tells it."""
+        start = rev if ID.fullmatch(rev) else self.text("rev-parse", "--verify", f"{rev}^{{commit}}")
+        if start not in self._stretches:
+            seen = self._seen()
+            found = [self._stretch(start, seen)]
+            while found[-1].end:
+                found.append(self._stretch(found[-1].before, seen))
+            self._stretches[start] = found
+        return self._stretches[start]
+
+    def _stretch(self, start: str, seen: set[str]) -> Stretch:
+        listed = self.text("log", "--first-parent", "--merges", f"--format={_MERGE}", start)
+        for line in filter(None, listed.split("\n")):
+            commit, parents, committer, subject = line.split("\x1f", 3)
+            merge = Merge(commit, parents.split(), committer, subject)
+            if (before := mainline.parent(merge, seen)) != merge.parents[0]:
+                return Stretch(start, merge, before)
+        return Stretch(start)
+
+    def _seen(self) -> set[str]:
+        """The commits that this clone has seen at the tip of the remote's branch, as far as git still has them."""
+        upstream = f"refs/remotes/{mainline.REMOTE}/{mainline.BRANCH}"
+        listed = self._call(["log", "--walk-reflogs", "--format=%H", upstream, "--"])
+        return set(listed.stdout.decode().split()) if not listed.returncode else set()
 
     def blobs(self, ids: Iterable[str]) -> dict[str, bytes]:
         """The bytes of these blobs, by one process. Raises GitError for one that is not there."""
@@ -403,11 +471,13 @@ class Git:
         # Otherwise it would fetch every blob that is not here.
         return self.text("write-tree", *(["--missing-ok"] if self.promisors else []), env=env)
 
-    def commit_tree(self, tree: str, parent: str, message: str) -> str:
-        """A commit of `tree` on `parent`, signed when the user's configuration signs commits. No ref is moved."""
+    def commit_tree(self, tree: str, parent: str, message: str, *merged: str) -> str:
+        """A commit of `tree` on `parent`, which merges others where some are given; signed when the user's settings
+        sign commits. No ref is moved."""
         sign = self._call(["config", "--type=bool", "commit.gpgsign"]).stdout.decode().strip() == "true"
+        parents = [word for commit in (parent, *merged) for word in ("-p", commit)]
         text = message.encode(errors="surrogateescape")  # it may quote a message that is not UTF-8
-        return self.text("commit-tree", *(["-S"] if sign else []), "-p", parent, tree, stdin=text)
+        return self.text("commit-tree", *(["-S"] if sign else []), *parents, tree, stdin=text)
 
     def trailers(self, rev: str, key: str) -> list[str]:
         """The values of a trailer in a commit's message."""

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gitops.cli import say
+from gitops.repo import mainline
 from gitops.repo.git import Git, GitError
 from gitops.repo.layout import DEPLOYED
 
 from contract.errors import Refused
 
-BRANCH = "cicd"
-REMOTE = "origin"
-# Somebody lands in every round, so a writer among twenty waits some twenty rounds, and now and then several times that.
+BRANCH, REMOTE = mainline.BRANCH, mainline.REMOTE
+# Somebody lands in every round, so a writer among twenty waits some twenty rounds, now and then several times that.
 ATTEMPTS = 100
 # What servers answer of a ref that another push holds locked at this moment.
 _LOCKED = ("cannot lock ref", "failed to lock", "failed to update ref", "incorrect old value")
@@ -189,7 +189,8 @@ def _to_deployed(git: Git, build: Build, asked: Asked) -> Published:
         if push:
             fetch(git)
         local, remote = _both(git, BRANCH)
-        base = newest(git)
+        found = newest(git)
+        base = mended(git, found, remote)
         draft = build(base)
         subject = draft.subject if draft else ""
         if asked.dry_run or (draft is None and not push):
@@ -212,8 +213,33 @@ def _to_deployed(git: Git, build: Build, asked: Asked) -> Published:
             _follow(git, BRANCH, local, commit)
             if commit == base != remote:
                 say(f"pushed what {BRANCH} had here before")
+        if base != found:
+            say(f"{BRANCH}: {found[:12]} was merged the wrong way round; {base[:12]} puts what {BRANCH} was first")
         return Published(asked, BRANCH, subject, commit if draft else None)
     raise Refused(f"branch {BRANCH}: {ATTEMPTS} attempts were overtaken by others; run the command again", *said)
+
+
+def mended(git: Git, found: str, remote: str | None) -> str:
+    """The tip; or in front of it, where a pull merged what the branch was into somebody's own commits, one more merge
+    of the same tree, with what the branch was first. `remote` is what the remote's branch is, as far as that is known.
+    """
+    before = None
+    if remote in (None, found):
+        newest = git.stretches(found)[0]
+        before = newest.before if newest.end and newest.end.commit == found else None
+    elif remote not in [line.split(" ")[0] for line in git.text(*_FIRST_PARENTS, f"{remote}..{found}").splitlines()]:
+        before = remote
+    if before is None:
+        return found
+    return git.commit_tree(git.text("rev-parse", f"{found}^{{tree}}"), before, _MENDING, found)
+
+
+_FIRST_PARENTS = ("log", "--first-parent", "--format=%P")
+_MENDING = f"""{mainline.MENDED}
+
+The first parent of the merge before this one is a commit that {BRANCH} never was at; whoever reads the history by first
+parents would not see what ran.
+"""
 
 
 def _locked(error: GitError) -> bool:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from pathlib import Path
 from gitops.manifests import closure
 from gitops.manifests.objects import KUSTOMIZATION
 from gitops.repo import policy
-from gitops.repo.git import Git
+from gitops.repo.git import ID, Git
 from gitops.repo.layout import DEPLOYED
 from gitops.repo.policy import POLICY_FILE, Policy
 
@@ -249,10 +248,7 @@ class InCommit:
 
 def at(git: Git, rev: str | None) -> Snapshot:
     """The files of a commit, or (None) of the working tree."""
-    return _commit(git, rev) if rev and _ID.fullmatch(rev) else Snapshot(git.root, git, rev)
-
-
-_ID = re.compile("[0-9a-f]{40}([0-9a-f]{24})?")
+    return _commit(git, rev) if rev and ID.fullmatch(rev) else Snapshot(git.root, git, rev)
 
 
 @lru_cache(maxsize=8)
