@@ -363,8 +363,9 @@ def _places(git: Git, branch: str, pushing: bool) -> Iterator[_Place]:
 
 
 def _is_same(git: Git, commit: str, base: str, draft: Draft, record: Record | None) -> bool:
-    """Whether merging one commit, made on an older tip or this one, gives what the draft gives."""
-    if not _is_one(git, commit, base):
+    """Whether merging one commit, made on an older tip or this one, gives what the draft gives. One that was merged
+    before, and taken back since, is over: a rebase would leave it out."""
+    if not _is_one(git, commit, base) or git.contains(base, commit):
         return False
     merged = git.merged_tree(base, commit)
     if merged is None or merged == draft.tree:
