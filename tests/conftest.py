@@ -295,11 +295,17 @@ class Checkout:
         }
 
 
-def merging(branch: str, commit: str) -> str:
+def in_folder(folder: Path, command: str) -> str:
+    """A command of git as it is printed by one that runs elsewhere."""
+    return f"(cd {folder} && {command})"
+
+
+def merging(folder: Path, branch: str, commit: str) -> str:
     """What a command says how its branch is merged by hand."""
-    return (
+    return in_folder(
+        folder,
         f"git fetch origin cicd && git checkout --detach FETCH_HEAD && git merge --no-ff -m 'Merge {branch}' {commit}"
-        " && git push origin HEAD:refs/heads/cicd && git checkout -"
+        " && git push origin HEAD:refs/heads/cicd && git checkout -",
     )
 
 

@@ -6,7 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import BUCKET, IMAGE, REGISTRY, S3, Checkout, Version, make_checkout, package, run, write_release
+from conftest import (
+    BUCKET,
+    IMAGE,
+    REGISTRY,
+    S3,
+    Checkout,
+    Version,
+    in_folder,
+    make_checkout,
+    package,
+    run,
+    write_release,
+)
 
 from gitops.releases.release import Target
 
@@ -73,7 +85,7 @@ def test_without_commit_only_the_release_file_of_this_checkout_changes(
     assert (done.code, done.out) == (0, "")
     assert done.err.splitlines() == [
         f"edited {file}, not committed: release {version.version} as {args[1]} in dev",
-        f"next: git commit -m 'Release {args[1]} in dev to {version.version}' -- {file}",
+        "next: " + in_folder(local.root, f"git commit -m 'Release {args[1]} in dev to {version.version}' -- {file}"),
     ]
     after = local.state()
     assert after["status"] == f"M {file}"
@@ -116,7 +128,7 @@ def test_a_commit_goes_to_cicd_whatever_is_checked_out(
     commit = local.git("rev-parse", "cicd")
     assert done.err.splitlines() == [
         f"committed {commit[:12]} to cicd here, not pushed: release {version.version} as lily-api in dev",
-        "next: git push origin cicd",
+        f"next: {in_folder(local.root, 'git push origin cicd')}",
     ]
     assert local.git("rev-parse", "cicd^") == remote == local.tip()
     assert local.git("diff", "--name-only", "cicd^", "cicd") == API_FILE
@@ -156,7 +168,7 @@ def test_json_tells_the_commit_and_the_releases(local: Checkout, version: Versio
     assert json.loads(done.out) == {
         "way": option[-1].removeprefix("--"),
         "branch": "cicd",
-        "next": ["git push origin cicd"] if option == ("--commit",) else [],
+        "next": [in_folder(local.root, "git push origin cicd")] if option == ("--commit",) else [],
         "commit": local.git("rev-parse", "cicd") if option == ("--commit",) else None,
         "releases": [
             {

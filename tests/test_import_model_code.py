@@ -4,7 +4,7 @@ import json
 import subprocess
 
 import pytest
-from conftest import ROOT, Checkout, git
+from conftest import ROOT, Checkout, git, in_folder
 
 FOLDER = "model-src"
 
@@ -57,7 +57,7 @@ def test_an_import_makes_the_folder_equal_to_mains_deletions_included_and_names_
     assert (done.code, done.out) == (0, f"{changed.git('rev-parse', 'cicd')}\n")
     assert done.err.splitlines() == [
         f"committed {done.out[:12]} to cicd here, not pushed: import model-src/ of main at {main[:12]}",
-        "next: git push origin cicd",
+        f"next: {in_folder(changed.root, 'git push origin cicd')}",
     ]
     assert changed.git("rev-parse", "cicd^") == base == changed.tip()
     assert same_code(changed, "cicd", "main")

@@ -207,7 +207,8 @@ def test_a_rollback_adds_the_stored_manifests_hash(old: tuple[Checkout, Version,
 
     file = FILE.format("staging", app)
     assert done.err.splitlines() == [
-        f"rolled back and held {app} in staging, from {second.version} to {first.version}",
+        f"pushed {checkout.tip()[:12]} to cicd at origin: roll back and hold {app} in staging, from {second.version} to"
+        f" {first.version}",
         f"{file}: {first.version} was released without the SHA-256 of its manifest, which is now that of the stored"
         " one",
     ], done.err

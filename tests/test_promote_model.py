@@ -12,6 +12,7 @@ from conftest import (
     Version,
     git,
     hook,
+    in_folder,
     make_checkout,
     merging,
     package,
@@ -52,7 +53,7 @@ def pushed(checkout: Checkout, branch: str, what: str) -> list[str]:
     return [
         f"pushed {commit[:12]} to {branch} at origin, not merged: promote {what}",
         f"next: open a pull request of {branch} to cicd and merge it",
-        f"or, where cicd takes pushes: {merging(branch, commit)}",
+        f"or, where cicd takes pushes: {merging(checkout.root, branch, commit)}",
     ]
 
 
@@ -77,7 +78,7 @@ def test_a_promotion_is_a_branch_with_one_changed_file_and_its_rendered_differen
     assert done.err.splitlines() == [
         f"committed {released.git('rev-parse', branch)[:12]} to {branch} here, not pushed: promote {version.version} to"
         " lily-api in staging",
-        f"next: git push origin {branch}",
+        f"next: {in_folder(released.root, f'git push origin {branch}')}",
     ]
     assert done.out.startswith("--- overlays/staging/lily-api before\n+++ overlays/staging/lily-api after\n")
     assert [line for line in done.out.splitlines() if line.startswith("+  ") and "model.mlops" not in line] == [

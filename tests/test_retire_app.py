@@ -27,7 +27,7 @@ def test_an_app_is_removed_by_a_branch_and_its_removal_recorded(released: Checko
     assert done.err.splitlines() == [
         f"pushed {commit[:12]} to {BRANCH} at origin, not merged: take lily-sklearn out of dev",
         f"next: open a pull request of {BRANCH} to cicd and merge it",
-        f"or, where cicd takes pushes: {merging(BRANCH, commit)}",
+        f"or, where cicd takes pushes: {merging(released.root, BRANCH, commit)}",
         "when that is on cicd at origin, delete it from the cluster: python scripts/retire_app.py --app lily-sklearn"
         " --env dev --finish",
     ]

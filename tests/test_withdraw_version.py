@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import IMAGE, S3, Checkout, Version, package
+from conftest import IMAGE, S3, Checkout, Version, in_folder, package
 
 from gitops.repo import layout
 
@@ -59,7 +59,8 @@ def test_where_it_runs_is_named_with_the_next_command(checkout: Checkout, two: t
     ]
     assert done(checkout, "withdraw_version", "lily", "2026-01-01-aaaaaaaaaaaa", *WHY).splitlines() == [
         f"edited {layout.WITHDRAWN}, not committed: withdraw lily 2026-01-01-aaaaaaaaaaaa",
-        f"next: git commit -m 'Withdraw lily 2026-01-01-aaaaaaaaaaaa' -- {layout.WITHDRAWN}",
+        "next: "
+        + in_folder(checkout.root, f"git commit -m 'Withdraw lily 2026-01-01-aaaaaaaaaaaa' -- {layout.WITHDRAWN}"),
         "it runs nowhere",
     ]  # fmt: skip
 

@@ -47,7 +47,7 @@ def run(command: Callable[[argparse.Namespace], int | None], args: argparse.Name
         if not args.root.is_dir():
             raise Refused(f"--root {args.root}: not a folder")
         args.root = args.root.resolve()
-        args.script = Path(inspect.getfile(command)).name
+        args.script = Path(inspect.getfile(command)).resolve()
         return command(args)
 
     # A command is over before what it leaves is worth looking for among all that it has read.

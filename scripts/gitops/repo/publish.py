@@ -363,9 +363,10 @@ def _places(git: Git, branch: str, pushing: bool) -> Iterator[_Place]:
 
 
 def _is_same(git: Git, commit: str, base: str, draft: Draft, record: Record | None) -> bool:
-    """Whether merging one commit, made on an older tip or this one, gives what the draft gives. One that was merged
-    before, and taken back since, is over: a rebase would leave it out."""
-    if not _is_one(git, commit, base) or git.contains(base, commit):
+    """Whether merging what has one change, made on an older tip or this one, gives what the draft gives. One that was
+    merged before, and taken back since, is over: a rebase would leave it out."""
+    # A merge of the deployed branch into the other brings nothing of its own, or the trees differ.
+    if git.text("rev-list", "--count", "--no-merges", commit, f"^{base}") != "1" or git.contains(base, commit):
         return False
     merged = git.merged_tree(base, commit)
     if merged is None or merged == draft.tree:
@@ -375,11 +376,6 @@ def _is_same(git: Git, commit: str, base: str, draft: Draft, record: Record | No
         and git.changed(merged, draft.tree) == [record.path]
         and record.same(git.show(merged, record.path))
     )
-
-
-def _is_one(git: Git, commit: str, base: str) -> bool:
-    """Whether a commit is the only one that its branch has and `base` lacks."""
-    return git.text("rev-list", "--count", commit, f"^{base}") == "1"
 
 
 def _require_over(git: Git, branch: str, place: _Place, base: str, draft: Draft) -> None:
@@ -403,11 +399,13 @@ def _require_over(git: Git, branch: str, place: _Place, base: str, draft: Draft)
 
 
 def _is_stale(git: Git, commit: str, base: str, draft: Draft) -> bool:
-    if not _is_one(git, commit, base) or git.changed(f"{commit}^", commit) != git.changed(base, draft.tree):
+    """Whether a branch is one commit that this command made for the same person and files, to be made anew: with
+    the draft's message, or of no use as it conflicts with a newer tip."""
+    alone = git.text("rev-list", "--count", commit, f"^{base}") == "1"
+    if not alone or git.changed(f"{commit}^", commit) != git.changed(base, draft.tree):
         return False
-    author, committer, message = git.text("log", "-1", "--format=%an <%ae> %at%n%cn <%ce> %ct%n%B", commit).split(
-        "\n", 2
-    )
+    told = git.text("log", "-1", "--format=%an <%ae> %at%n%cn <%ce> %ct%n%B", commit)
+    author, committer, message = told.split("\n", 2)
     # Who amends a commit is another committer of it, or a later one.
     made_here = author == committer and author.rpartition(" ")[0] == git.author()[0]
     return made_here and (message.strip() == draft.message.strip() or git.merged_tree(base, commit) is None)

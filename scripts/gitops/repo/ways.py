@@ -9,6 +9,7 @@ import argparse
 import re
 import shlex
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -64,7 +65,9 @@ def _command(args: argparse.Namespace) -> str:
     """The command line without its way. argparse takes an option by its beginning, too."""
     names = [f"--{way}" for way in _OPTIONS]
     words = [word for word in args.words if len(word) < 3 or not any(name.startswith(word) for name in names)]
-    return shlex.join(["python", f"scripts/{args.script}", *words])
+    near = Path("scripts", args.script.name)
+    script = near if near.exists() and near.samefile(args.script) else args.script
+    return shlex.join(["python", str(script), *words])
 
 
 # What is said
@@ -125,9 +128,9 @@ def following(git: Git, published: Published) -> list[str]:
         return []
     match asked.way:
         case Way.EDIT:
-            return [f"git commit -m {shlex.quote(published.subject)} -- {shlex.join(published.files)}"]
+            return [_in(git, f"git commit -m {shlex.quote(published.subject)} -- {shlex.join(published.files)}")]
         case Way.PULL_REQUEST:
-            return [_merge(published)]
+            return [_in(git, _merge(published))]
         case Way.PUSH:
             return []
     if not git.has_remote(REMOTE):
@@ -136,7 +139,12 @@ def following(git: Git, published: Published) -> list[str]:
         return [proposing(asked)]
     # What the branch stands on would be in its pull request.
     first = f"{BRANCH} " if published.unpushed else ""
-    return [f"git push {REMOTE} {first}{branch}"]
+    return [_in(git, f"git push {REMOTE} {first}{branch}")]
+
+
+def _in(git: Git, command: str) -> str:
+    """A command of git as it is to be typed where this one was."""
+    return command if Path.cwd() == git.root else f"(cd {shlex.quote(str(git.root))} && {command})"
 
 
 def _merge(published: Published) -> str:
