@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from gitops.checks import transitions
 from gitops.checks.framework import Finding
 from gitops.repo.mainline import MENDED
 from gitops.repo.publish import BRANCH, REMOTE
@@ -18,7 +19,7 @@ def commands(base: str, commit: str, found: Iterable[Finding]) -> Iterator[str]:
     """A shell command a fault, for `commit`, which is on the branch, with `base` before it; each ends with a branch for
     a pull request, but for what only a push to the branch itself can mend."""
     for finding in found:
-        if finding.rule == "history":
+        if finding.rule == transitions.PUSHED:
             yield _put_first(base)
             continue
         overlay = _OVERLAY.match(finding.where) if finding.rule in _RELEASES else None
