@@ -82,7 +82,7 @@ def validate(args: argparse.Namespace) -> int:
     for finding in reported:
         print(f"error: {finding}", file=sys.stderr)
     if args.pushed and git:
-        _mend(mend.commands(base, git.text("rev-parse", "HEAD"), reported))
+        _mend(mend.commands(git, base, git.text("rev-parse", "HEAD"), reported))
     if not reported and not args.json:
         print(summary)
     return 1 if reported else 0

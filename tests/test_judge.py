@@ -164,6 +164,24 @@ def test_a_merge_that_breaks_a_hold_is_refused_and_what_mends_it_is_good(overtak
     assert IMAGE.encode() in overtaken.read(API.format("prod"))
 
 
+def test_what_was_put_back_below_a_hold_is_put_on_top_again(overtaken: Checkout, tmp_path: Path) -> None:
+    """A rollback that names nothing would find nothing below."""
+    held, first = "overlays/prod/lily-api/hold.yaml", overtaken.read(API.format("prod"))
+    overtaken.write(held, overtaken.read(held) + b"# again\n")
+    overtaken.write(API.format("prod"), overtaken.git("show", "cicd^:" + API.format("prod")) + "\n")
+    base = overtaken.commit("Forth, and held")
+    overtaken.write(API.format("prod"), first)
+    commit = overtaken.commit("Back")
+    overtaken.git("push", "-q", "origin", "HEAD:cicd")
+
+    done = overtaken.run("validate", "--changed-since", base, "--pushed")
+
+    [mend] = [line for line in done.err.splitlines() if line.startswith("to mend cicd")]
+    shell(mend.partition("pull request: ")[2], overtaken, tmp_path)
+    overtaken.git("fetch", "-q", "origin", f"rollback/prod/lily-api-{commit[:12]}:mended")
+    assert overtaken.git("diff", base, "mended", "--", API.format("prod")) == ""
+
+
 def shell(command: str, checkout: Checkout, folder: Path) -> None:
     """Runs a printed command there, with the scripts of this checkout in the place of its own."""
     (folder / "bin").mkdir()

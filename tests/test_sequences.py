@@ -48,7 +48,7 @@ NUMBERS = st.integers(0, 2)
 KINDS = st.sampled_from(["release", "promote"] * 3 + ["roll back"] * 2 + list(STEPS))
 STEP = st.builds(Step, KINDS, TARGETS, NUMBERS, NUMBERS)
 STEPS_OF_ONE = st.one_of(st.lists(STEP, min_size=1, max_size=2).map(tuple), st.sampled_from(ATTACKS))
-REQUESTS: st.SearchStrategy[Request] = st.tuples(STEPS_OF_ONE, st.sampled_from(["merge", "squash", "rebase"]))
+REQUESTS: st.SearchStrategy[Request] = st.tuples(STEPS_OF_ONE, st.sampled_from(["merge", "squash", "rebase", "pull"]))
 
 
 def sequences(size: int) -> st.SearchStrategy[list[Request]]:

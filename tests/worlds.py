@@ -77,7 +77,7 @@ class Step:
 
 
 Request = tuple[tuple[Step, ...], str]
-"""The steps, and how it is merged: `merge`, `squash` or `rebase`."""
+"""The steps, and how it is merged: `merge`, `squash` or `rebase`, or by a `pull` of what others pushed meanwhile."""
 
 
 def commits(base: Tree, steps: Sequence[Step], tips: Sequence[Tree]) -> list[Tree]:
@@ -525,6 +525,11 @@ class Real:
         elif how == "squash":
             git(self.root, "merge", "-q", "--squash", "pull")
             git(self.root, "commit", "-q", "--allow-empty", "-m", "Squashed")
+        elif how == "pull":
+            git(self.root, "commit", "-q", "--allow-empty", "-m", "Of others")
+            git(self.root, "checkout", "-q", "pull")
+            git(self.root, "merge", "-q", "-m", "Merge branch 'cicd' of there", "cicd")
+            git(self.root, "checkout", "-q", "-B", "cicd")
         else:
             git(self.root, "merge", "-q", "--no-ff", "-m", "Merge", "pull")
         self.tip = steps[-1]

@@ -19,6 +19,8 @@ from gitops.repo.mainline import BRANCH
 from gitops.repo.snapshot import Snapshot
 
 RULES = (*judgement.RULES, "removal", "immutable")
+PUSHED = "history"
+"""The rule of a push, which no pull request can break."""
 Renders = Mapping[str, Sequence[Object]]
 Show = Callable[[str], bytes | None]
 
@@ -103,7 +105,7 @@ def _hidden(git: Git, base: str) -> Iterator[Finding]:
             f"{base[:12]} was its tip before this push, and the parents of a merge that came with the push hide it and"
             " what ran until then; put it first by one more merge"
         )
-        yield Finding("history", BRANCH, message)
+        yield Finding(PUSHED, BRANCH, message)
 
 
 def _removals(git: Git, base: str, root: Path, before: Renders, after: Renders) -> Iterator[Finding]:
