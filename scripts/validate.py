@@ -23,6 +23,7 @@ from gitops.checks import (
     answers,
     argocd,
     consistency,
+    environments,
     exposure,
     isolation,
     kubeconform,
@@ -48,6 +49,7 @@ from contract.errors import Refused
 
 REVIEW = (
     review.RULES
+    | environments.RULES
     | answers.RULES
     | storage.RULES
     | argocd.RULES
