@@ -183,7 +183,11 @@ def test_a_missing_policy_is_refused(tmp_path: Path) -> None:
         ),
         ("- name: dev", "- {}", ["environments.0: 'name' is a required property"]),
         ("- name: dev", "- dev", ["environments.0: 'dev' is not of type 'object'"]),
-        ("name: dev", "name: Dev", [r"environments.0.name: 'Dev' does not match '^[a-z][a-z0-9-]*\\Z'"]),
+        (
+            "name: dev",
+            "name: Dev",
+            [r"environments.0.name: 'Dev' does not match '^[a-z]([a-z0-9-]{0,58}[a-z0-9])?\\Z'"],
+        ),
         (
             "staging",
             "dev",
@@ -348,6 +352,6 @@ def test_a_policy_by_which_nothing_is_production_is_refused() -> None:
     text = GOOD.replace("- name: prod", "- name: prod\n    production: false")
 
     assert refusal(lambda: parse_policy(text.encode())) == (
-        "overlays/promotion.yaml: environments: production: false, and true for none; write `production: true` for those"
-        " in which images are named by digest",
+        "overlays/promotion.yaml: environments: production: false, and true for none; write `production: true` for"
+        " those in which images are named by digest",
     )
