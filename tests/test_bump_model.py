@@ -563,8 +563,8 @@ def test_an_environment_is_not_reached_past_the_one_before(local: Checkout, vers
         ),
         (
             (*API, "--image", f"{REGISTRY}/lily-api:latest"),
-            f"--image {REGISTRY}/lily-api:latest: name it as REGISTRY/NAME@sha256:DIGEST or REGISTRY/NAME:TAG,"
-            " and not by `latest`",
+            f"--image {REGISTRY}/lily-api:latest: name it as REGISTRY/NAME@sha256:DIGEST, REGISTRY/NAME:TAG or"
+            " REGISTRY/NAME:TAG@sha256:DIGEST, and not by `latest` alone",
         ),
         (
             (*API, "--image", "docker.io/library/lily-api:1"),

@@ -322,8 +322,6 @@ def test_an_app_with_canaries_passes_every_check(canaries: Checkout) -> None:
 
 # images: of a kustomization
 
-BY = {"digest": IMAGE, "newTag": f"{REGISTRY}/lily-api:1.2.3"}
-
 
 def keep_in_images(checkout: Checkout, environment: str, field: str = "digest") -> None:
     """Moves the release of lily-api into the overlay's kustomization, as CONTRIBUTING.md tells it."""
@@ -349,16 +347,19 @@ def test_an_overlay_that_keeps_its_release_in_images_passes_every_check(images: 
     assert (done.code, done.err) == (0, "")
 
 
-@pytest.mark.parametrize("field", BY)
+@pytest.mark.parametrize(
+    ("field", "image"),
+    [("digest", IMAGE), ("newTag", f"{REGISTRY}/lily-api:1.2.3"), ("newTag", IMAGE.replace("@", ":1.2.3@"))],
+)
 def test_a_bump_writes_the_image_and_the_model_into_the_kustomization(
-    checkout: Checkout, version: Version, field: str
+    checkout: Checkout, version: Version, field: str, image: str
 ) -> None:
     keep_in_images(checkout, "dev", field)
     before = checkout.read(KUSTOMIZATION.format("dev")).decode()
     checkout.commit(push=True)
 
     done = checkout.run(
-        "bump_model", *API, "--env", "dev", "--model-uri", version.uri, "--image", BY[field], "--commit"
+        "bump_model", *API, "--env", "dev", "--model-uri", version.uri, "--image", image, "--commit"
     )  # fmt: skip
 
     assert done.code == 0, done.err
@@ -366,7 +367,7 @@ def test_a_bump_writes_the_image_and_the_model_into_the_kustomization(
     data = yaml.safe_load(after)
     joint = "@" if field == "digest" else ":"
     assert data["images"] == [
-        {"name": "unreleased", "newName": f"{REGISTRY}/lily-api", field: BY[field].partition(joint)[2]}
+        {"name": "unreleased", "newName": f"{REGISTRY}/lily-api", field: image.partition(joint)[2]}
     ]
     assert data["commonAnnotations"]["model.mlops/uri"] == f"{version.uri}onnx/"
     changed = [line for line, old in zip(after.splitlines(), before.splitlines(), strict=True) if line != old]
@@ -380,7 +381,7 @@ def test_a_bump_writes_the_image_and_the_model_into_the_kustomization(
     ]
     [container] = deployment["spec"]["template"]["spec"]["containers"]
     variables = {item["name"]: item.get("value") for item in container["env"]}
-    assert container["image"] == BY[field]
+    assert container["image"] == image
     assert (variables["MODEL_URI"], variables["MODEL_DIGEST"]) == (f"{version.uri}onnx/", version.digest)
     assert checkout.run("validate").code == 0
 
@@ -403,6 +404,32 @@ def test_a_release_in_images_is_promoted_and_rolled_back_like_any_other(
     ]
     rows = json.loads(images.run("releases", *API, "--json").out)["releases"]
     assert [row["version"] for row in rows] == [second.version, version.version, "unreleased"]
+
+
+def test_an_image_with_a_tag_and_a_digest_goes_all_the_way_whatever_files_name_it(
+    checkout: Checkout, version: Version, second: Version
+) -> None:
+    keep_in_images(checkout, "staging")
+    keep_in_images(checkout, "prod")
+    checkout.replace(KUSTOMIZATION.format("prod"), "    digest: ", "    newTag: unreleased\n    digest: ")
+    checkout.commit("Keep releases in images", push=True)
+    image = IMAGE.replace("@", ":v1@")
+    for made in (version, second):
+        bump(checkout, "dev", made, "--image", image, app=API)
+        for environment in ("staging", "prod"):
+            told = checkout.run("promote_model", *API, "--to", environment, "--push", "--json")
+            assert told.code == 0, told.err
+            checkout.merge(json.loads(told.out)["branch"])
+
+    done = checkout.run("rollback_model", *API, "--env", "prod", "--reason", "worse", "--push")
+
+    assert done.code == 0, done.err
+    rows = json.loads(checkout.run("releases", *API, "--json").out)["releases"]
+    assert [(row["version"], row["image"]) for row in rows] == [
+        (second.version, image),
+        (second.version, IMAGE),
+        (version.version, IMAGE),
+    ]
 
 
 def test_a_release_file_can_become_images_without_losing_its_history(
@@ -433,9 +460,9 @@ def test_a_release_file_can_become_images_without_losing_its_history(
         ),
         (
             "digest: unreleased\n\nrepl",
-            "digest: unreleased\n    newTag: '1'\n\nrepl",
+            "digests: unreleased\n\nrepl",
             IMAGE,
-            "images[unreleased]: needs `digest` or `newTag`, and not both",
+            "images[unreleased]: needs `digest`, `newTag` or both",
         ),
         (
             "images:\n",

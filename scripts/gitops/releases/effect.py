@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from gitops.manifests import workloads, yamledit
 from gitops.manifests.objects import Difference, Identity, Object, identity, leaves
-from gitops.releases import form, release
+from gitops.releases import form, image, release
 from gitops.releases.release import ANNOTATION, FLAVOUR_ANNOTATION, MODEL_LABEL, Release
 from gitops.repo import layout
 
@@ -49,6 +49,8 @@ def of(item: Release, text: bytes, objects: Sequence[Object]) -> Effect:
     everywhere: tuple[str, ...] = ()
     if data.get("kind") == "Kustomization":
         everywhere = tuple(f".annotations.{name}" for name in data["commonAnnotations"] if name.startswith(ANNOTATION))
+        if item.image and not release.unreleased(item.image):
+            item = replace(item, image=form.of(data, item.file).renders(item.image, item.file))
         data = workload(item.app, objects)
     where = form.of(data, item.file, item.canary)
     values = where.values(item, item.file)
@@ -89,18 +91,18 @@ _UNNAMED = (
 
 def _foreign_servers(item: Object, releases: Sequence[Release]) -> Iterator[tuple[str, str]]:
     """(path, image) of the containers that run a model with another image than the release has for it."""
-    images = {one.uri: one.image for one in releases if one.image}
+    names = {one.uri: image.identity(one.image) for one in releases if one.image}
     for container in workloads.containers(item):
         uri = container.variable(workloads.MODEL_URI) or container.fields.get("storageUri")
-        wanted, found = images.get(str(uri)), container.image
+        wanted, found = names.get(str(uri)), image.identity(container.image)
         if wanted and found != wanted and not (release.unreleased(wanted) and release.unreleased(found)):
-            yield f"{container.path}.image", str(found)
+            yield f"{container.path}.image", str(container.image)
 
 
 def images(items: Sequence[Object]) -> frozenset[str]:
-    """Every image that the objects of a render run; `unreleased` is none."""
+    """What every image that the objects of a render run is, by its digest where it has one; `unreleased` is none."""
     found = {str(container.image) for item in items for container in workloads.containers(item) if container.image}
-    return frozenset(image for image in found if not release.unreleased(image))
+    return frozenset(image.identity(text) for text in found if not release.unreleased(text))
 
 
 def workload(app: str, objects: Sequence[Object]) -> Object:

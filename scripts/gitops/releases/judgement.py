@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gitops.releases import hold, withdrawn
+from gitops.releases.image import identity
 from gitops.releases.release import Release, Target
 from gitops.repo import layout
 from gitops.repo.policy import POLICY_FILE, Policy
@@ -164,7 +165,7 @@ def _images(proposal: Proposal) -> Iterator[Fault]:
     """An image that no release names, of a sidecar, takes the same way, by the renders."""
     policy, base = proposal.policy, proposal.base
     for (app, environment), images in proposal.head.images.items():
-        named = {item.image for item in proposal.head.at((app, environment)).values()}
+        named = {identity(item.image) for item in proposal.head.at((app, environment)).values()}
         for image in sorted(images - named - base.images.get((app, environment), frozenset())):
             where = layout.overlay(app, environment)
             if environment not in policy.environments:
