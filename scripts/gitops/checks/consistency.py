@@ -12,7 +12,7 @@ from gitops.checks.framework import Finding, Repository, Rule
 from gitops.manifests import workloads
 from gitops.manifests.objects import KUSTOMIZATION, Identity, Object, at, identity, leaves, mapping
 from gitops.models import signing
-from gitops.releases import effect, release, release_file, withdrawn
+from gitops.releases import effect, release, release_file, withdrawn, writing
 from gitops.repo import layout
 from gitops.repo.layout import ARGOCD, PLATFORM
 from gitops.repo.policy import POLICY_FILE, Policy
@@ -267,9 +267,12 @@ def _file_faults(root: Path, app: str, environment: str, items: list[Object]) ->
             # What the rule of workloads refuses is refused as a whole.
             if path not in _without_form(found) and not any(workloads.unclaimed(found)):
                 yield f"{layout.overlay(app, environment)}: {identity(found)}", f"{path}: {fault}"
+        if effect.copies(items, releases, effects):
+            writing.rehearse(root, app, environment)
     except Refused as refused:
-        where, _, message = refused.lines[0].partition(": ")
-        yield where, message
+        for line in refused.lines:
+            where, _, message = line.partition(": ")
+            yield where, message
 
 
 # Signatures

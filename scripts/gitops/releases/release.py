@@ -56,6 +56,11 @@ class Release:
     def __hash__(self) -> int:
         return hash(self._key())
 
+    def values(self) -> tuple[str | None, ...]:
+        """What a release writes, without its place."""
+        lineage = (self.version, self.digest, self.manifest, self.code_commit, self.data_digest, self.mlflow_run)
+        return (*lineage, self.uri, self.image)
+
     def _key(self) -> tuple[str | None, ...]:
         return (
             self.app, self.environment, self.version, self.digest, self.code_commit, self.data_digest, self.mlflow_run,

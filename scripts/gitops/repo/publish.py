@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 
 from gitops.cli import say
+from gitops.repo import snapshot
 from gitops.repo.git import Git, GitError
-from gitops.repo.layout import DEPLOYED
 
 from contract.errors import Refused
 
@@ -49,7 +49,7 @@ def tip(git: Git, branch: str = BRANCH) -> str:
 
 def require_clean(git: Git, *folders: str) -> None:
     """Refuses when what is deployed has uncommitted changes: they would not be in the commit that is written."""
-    git.require_clean(*DEPLOYED, *folders)
+    git.require_clean(*snapshot.folders(git.root), *folders)
 
 
 def require_remote(git: Git) -> None:
