@@ -14,7 +14,7 @@ from gitops.repo.policy import Policy
 
 from contract.errors import Refused
 
-KINDS = ": a release is written for a Deployment, a CronJob or an InferenceService"
+KINDS = ": a release is written for a Deployment, a StatefulSet, a CronJob or an InferenceService"
 POLICY = Policy("mlops-prod", (REGISTRY,), ("dev", "staging", "prod"))
 TARGET = Target("app", "dev")
 FILE = "overlays/dev/app/release.yaml"

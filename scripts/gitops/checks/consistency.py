@@ -72,7 +72,7 @@ def check_workloads(repository: Repository) -> Iterator[Finding]:
     for folder, _, _, items in repository.overlays():
         for item in items:
             for path in _models_without_release(item):
-                message = f"{path}: has no release; write a Deployment, a CronJob or an InferenceService"
+                message = f"{path}: has no release; write a Deployment, a StatefulSet, a CronJob or an InferenceService"
                 yield framework.finding("workloads", folder, item, message)
             for container in workloads.containers(item):
                 for name, count in Counter(name for name, _ in container.variables).items():
@@ -85,7 +85,7 @@ def check_workloads(repository: Repository) -> Iterator[Finding]:
 
 def _models_without_release(item: Object) -> list[str]:
     """Where an object of a kind for which there are no releases names a model, or takes its name from elsewhere."""
-    if workloads.kind_of(item) in workloads.RELEASED:
+    if workloads.released(item):
         return []
     told = [
         f"{container.path}.env[{name}].value"
@@ -98,7 +98,7 @@ def _models_without_release(item: Object) -> list[str]:
 
 def _without_form(item: Object) -> dict[str, Any]:
     """The models of an object, by path, if it is of a kind for which there are no releases."""
-    return {} if workloads.kind_of(item) in workloads.RELEASED else workloads.models(item)
+    return {} if workloads.released(item) else workloads.models(item)
 
 
 def check_model_form(repository: Repository) -> Iterator[Finding]:
@@ -143,7 +143,7 @@ def check_release(repository: Repository) -> Iterator[Finding]:
         faults = [
             framework.finding("release", folder, item, f"{field}: {message}")
             for item in items
-            if workloads.kind_of(item) in workloads.RELEASED
+            if workloads.released(item)
             for field, message in _release_faults(item, repository.policy)
         ]
         yield from faults

@@ -56,7 +56,7 @@ def check_images(repository: Repository) -> Iterator[Finding]:
 
 
 def check_probes(repository: Repository) -> Iterator[Finding]:
-    """A Deployment's containers have a probe for being ready and another one for being beyond help."""
+    """The containers of what serves for ever have a probe for being ready and another one for being beyond help."""
     for folder, _, _, items in repository.overlays():
         for item, pod in _pods(items):
             if item.get("kind") not in ("Deployment", "StatefulSet"):
@@ -215,11 +215,11 @@ def _dangling(item: Object, items: Sequence[Object]) -> Iterator[str]:
             field = f"{pod.path}.serviceAccountName"
             yield f"{field}: {account!r}: no such ServiceAccount in this render; give the app its own"
         yield from _missing_sources(pod, names)
-    if kind == "Deployment":
+    if kind in ("Deployment", "StatefulSet"):
         labels = mapping(at(spec, "template", "metadata", "labels"))
         if not selects(at(spec, "selector"), labels):
             yield "spec.selector: does not select the pods of its own template; make the labels equal"
-        target = ("Deployment", str(at(item, "metadata", "name")))
+        target = (kind, str(at(item, "metadata", "name")))
         if "replicas" in spec and any(workloads.scaled(other) == target for other in items):
             yield "spec.replicas: a HorizontalPodAutoscaler owns the number; remove it"
     pods = list(_labels_and_ports(items))

@@ -1,6 +1,6 @@
 """Where a release file keeps the fields of a release.
 
-A release file is a patch of a Deployment, of a CronJob or of an InferenceService. An InferenceService may have
+A release file is a patch of a Deployment, a StatefulSet, a CronJob or an InferenceService. An InferenceService may have
 canaries, and each of them is a release of its own in the same file. An overlay without that file can keep its release
 in the images of its kustomization; the model is then in annotations, which `replacements` carry to the
 environment of the container.
@@ -113,7 +113,9 @@ def of(data: Any, file: str, canary: str | None = None) -> Form:
     if kind == "Kustomization":
         return _images(data, file)
     shown = f"{kind!r} of {data.get('apiVersion')!r}"
-    raise Refused(f"{file}: kind: {shown}: a release is written for a Deployment, a CronJob or an InferenceService")
+    raise Refused(
+        f"{file}: kind: {shown}: a release is written for a Deployment, a StatefulSet, a CronJob or an InferenceService"
+    )
 
 
 def _model(spec: Mapping[str, Any], file: str, canary: str | None, annotations: Path) -> Form:
