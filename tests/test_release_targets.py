@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -529,3 +530,55 @@ def test_an_overlay_with_neither_a_release_file_nor_images_is_refused(checkout: 
             " CONTRIBUTING.md tells where a release can be"
         ],
     )
+
+
+# A StatefulSet
+
+
+def stateful(checkout: Checkout) -> None:
+    """A shape of the team's own, made of the Deployment's, and an app of it."""
+    shape = checkout.root / "base/stateful"
+    shutil.copytree(checkout.root / "base/api", shape)
+    (shape / "deployment.yaml").rename(shape / "statefulset.yaml")
+    for file in shape.rglob("*.yaml"):
+        text = file.read_text().replace("kind: Deployment", "kind: StatefulSet")
+        text = text.replace("deployment.yaml", "statefulset.yaml")
+        text = re.sub(r"  progressDeadlineSeconds: 300\n  strategy:\n(    .*\n)+", "  serviceName: api\n", text)
+        text = text.replace("base/api", "base/stateful")
+        named = "          - spec.selector.matchLabels.[app.kubernetes.io/name]\n          - spec.template.metadata"
+        file.write_text(text.replace(named, f"          - spec.serviceName\n{named}"))
+    for environment in ("dev", "staging", "prod"):
+        project = f"argocd/project-{environment}.yaml"
+        kind = "    - group: apps\n      kind: Deployment\n"
+        checkout.replace(project, kind, f"{kind}{kind.replace('Deployment', 'StatefulSet')}")
+    checkout.commit("A shape with a state")
+    made = checkout.run("new_model", "lily", "--only", "app", "--shape", "stateful", "--app", "lily-state")
+    assert made.code == 0, made.err
+    checkout.commit("An app with a state", push=True)
+
+
+def test_a_stateful_set_is_released_promoted_and_retired_like_a_deployment(
+    checkout: Checkout, version: Version
+) -> None:
+    stateful(checkout)
+    assert checkout.run("validate").errors == []
+
+    bump(checkout, "dev", version, "--image", IMAGE, app=("--app", "lily-state"))
+    told = checkout.run("promote_model", "--app", "lily-state", "--to", "staging", "--push", "--json")
+
+    assert told.code == 0, told.err
+    checkout.merge(json.loads(told.out)["branch"])
+    checkout.git("checkout", "-q", "cicd")
+    checkout.git("reset", "-q", "--hard", "origin/cicd")
+    [item] = [
+        item
+        for item in kustomize.objects(kustomize.build(checkout.root, "overlays/staging/lily-state"))
+        if item["kind"] == "StatefulSet"
+    ]
+    [container] = item["spec"]["template"]["spec"]["containers"]
+    variables = {each["name"]: each["value"] for each in container["env"]}
+    assert (container["image"], variables["MODEL_URI"]) == (IMAGE, f"{version.uri}onnx/")
+    assert variables["REQUEST_LOG_URI"] == "s3://mlops-prod/requests/staging/"
+    assert checkout.run("validate").errors == []
+    checkout.git("rm", "-rq", "overlays/staging/lily-state")
+    assert " is no longer rendered" in checkout.run("validate", "--changed-since", "HEAD").errors[0]
