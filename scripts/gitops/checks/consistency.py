@@ -148,8 +148,9 @@ def check_release(repository: Repository) -> Iterator[Finding]:
         ]
         yield from faults
         if not faults and folder not in formless:
-            for where, message in _file_faults(repository.root, app, environment, items):
-                yield Finding("release", where, message, (folder,))
+            found = [*_file_faults(repository.root, app, environment, items)]
+            found = found or [*_copy_faults(repository.root, app, environment, items)]
+            yield from (Finding("release", where, message, (folder,)) for where, message in found)
     for link in sorted(path for path in repository.files.links if path.startswith("overlays")):
         message = (
             "a symbolic link; put a file in its place, history has what a release file is and not what it leads to"
@@ -267,8 +268,22 @@ def _file_faults(root: Path, app: str, environment: str, items: list[Object]) ->
             # What the rule of workloads refuses is refused as a whole.
             if path not in _without_form(found) and not any(workloads.unclaimed(found)):
                 yield f"{layout.overlay(app, environment)}: {identity(found)}", f"{path}: {fault}"
-        if effect.copies(items, releases, effects):
-            writing.rehearse(root, app, environment)
+    except Refused as refused:
+        where, _, message = refused.lines[0].partition(": ")
+        yield where, message
+
+
+def _copy_faults(root: Path, app: str, environment: str, items: list[Object]) -> Iterator[tuple[str, str]]:
+    """What a release could not be written for, because a value of it stands where it may not change."""
+    show = Snapshot(root).read
+    releases = release_file.read_all(show, app, environment)
+    effects = [effect.of(item, show(item.file) or b"", items) for item in releases]
+    rendered = {identity(item) for item in items}
+    # What is in another namespace is a matter of the rule of namespaces.
+    if not all(each.identity in rendered for each in effects) or not effect.copies(items, releases, effects):
+        return
+    try:
+        writing.rehearse(root, app, environment)
     except Refused as refused:
         for line in refused.lines:
             where, _, message = line.partition(": ")

@@ -215,11 +215,11 @@ def _dangling(item: Object, items: Sequence[Object]) -> Iterator[str]:
             field = f"{pod.path}.serviceAccountName"
             yield f"{field}: {account!r}: no such ServiceAccount in this render; give the app its own"
         yield from _missing_sources(pod, names)
-    if kind in ("Deployment", "StatefulSet"):
+    if workloads.kind_of(item) in (("apps", "Deployment"), ("apps", "StatefulSet")):
         labels = mapping(at(spec, "template", "metadata", "labels"))
         if not selects(at(spec, "selector"), labels):
             yield "spec.selector: does not select the pods of its own template; make the labels equal"
-        target = (kind, str(at(item, "metadata", "name")))
+        target = (str(kind), str(at(item, "metadata", "name")))
         if "replicas" in spec and any(workloads.scaled(other) == target for other in items):
             yield "spec.replicas: a HorizontalPodAutoscaler owns the number; remove it"
     pods = list(_labels_and_ports(items))
