@@ -62,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         " that need no new image",
     )
     parser.add_argument("--canary", metavar="NAME", help="the canary of that name instead of what most callers get")
-    parser.add_argument("--image", metavar="IMAGE", help="NAME@sha256:DIGEST or NAME:TAG, for apps that have an image")
+    parser.add_argument(
+        "--image", metavar="IMAGE", help="NAME@sha256:DIGEST, NAME:TAG or both, for apps that have an image"
+    )
     parser.add_argument(
         "--release",
         action="append",

@@ -40,7 +40,7 @@ VARIABLE = "REQUEST_LOG_URI"
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, as_json=True)
     add = parser.add_argument
-    add("--env", help="the environment (default: the last of the policy, production)")
+    add("--env", help="the environment (default: the policy's production)")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--app", help="only this app")
     only.add_argument("--part", type=part, default=(1, 1), metavar="I/N", help="only those of the I-th of N parts")
@@ -78,8 +78,9 @@ def positive(text: str) -> str:
 def check(args: argparse.Namespace) -> int:
     git = Git(args.root)
     tip = publish.tip(git)
-    environments = snapshot.at(git, tip).policy.environments
-    args.env = args.env or environments[-1]
+    policy = snapshot.at(git, tip).policy
+    environments = policy.environments
+    args.env = args.env or policy.production[-1]
     items = _chosen(git, tip, environments, args)
     logs = {item.app: _address(args.log) for item in items} if args.log else _logs(git, tip, items)
     if args.app and not logs[args.app]:

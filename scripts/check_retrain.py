@@ -39,7 +39,7 @@ _SCHEMAS = Path(models.__file__).parent
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, as_json=True)
-    parser.add_argument("--env", help="the environment (default: the last of the policy, production)")
+    parser.add_argument("--env", help="the environment (default: the policy's production)")
     parser.add_argument("--model", help="only this model")
     parser.add_argument(
         "--verdict", type=Path, action="append", metavar="FILE",
@@ -62,8 +62,9 @@ def decide(args: argparse.Namespace) -> None:
     git = Git(args.root)
     git.require_full_history()
     tip = publish.tip(git)
-    environments = snapshot.at(git, tip).policy.environments
-    args.env = args.env or environments[-1]
+    promotion = snapshot.at(git, tip).policy
+    environments = promotion.environments
+    args.env = args.env or promotion.production[-1]
     places = {place for place, _ in history.files_at(git, tip) if place[1] == args.env}
     running = _running(history.all_at(git, tip, places), environments, args)
     verdicts = _verdicts(args, running)

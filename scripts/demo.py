@@ -311,10 +311,12 @@ def merge(clone: Shell, environment: str) -> None:
 
 
 def container(render: str) -> dict[str, Any]:
-    """`command` and `env`, by name, of the only container of a render's Deployment."""
+    """`command` and `env`, by name, of the container of a render's Deployment that serves the model."""
     [deployment] = [item for item in yaml.safe_load_all(render) if item["kind"] == "Deployment"]
-    [found] = deployment["spec"]["template"]["spec"]["containers"]
-    return {"command": found["command"], "env": {item["name"]: item["value"] for item in found["env"]}}
+    containers = deployment["spec"]["template"]["spec"]["containers"]
+    variables = {each["name"]: {item["name"]: item.get("value") for item in each.get("env", ())} for each in containers}
+    [found] = [each for each in containers if "MODEL_URI" in variables[each["name"]]]
+    return {"command": found["command"], "env": variables[found["name"]]}
 
 
 def question(clone: Shell, subject: Subject) -> list[float | None]:

@@ -129,8 +129,9 @@ def require_name(name: str, pattern: re.Pattern[str], meaning: str) -> None:
 
 
 def app_folders(tree: Snapshot, shape: str, app: str, model: str) -> dict[str, Files]:
-    """The folders of a new app: `app/` of the shape's skeleton, and `overlay/` for each environment, in the first and
-    the last one with the files of `first/` and `last/` in the place of those. Raises Refused for a shape without."""
+    """The folders of a new app: `app/` of the shape's skeleton, and `overlay/` for each environment, in the first one
+    and in production with the files of `first/` and `last/` in the place of those. Raises Refused for a shape without.
+    """
     require_skeleton(tree, shape)
     environments = tree.policy.environments
     parts = {part: skeleton(tree, shape, part) for part in ("app", "overlay", "first", "last")}
@@ -147,7 +148,7 @@ def app_folders(tree: Snapshot, shape: str, app: str, model: str) -> dict[str, F
     for environment in environments:
         files = parts["overlay"]
         files = files | parts["first"] if environment == environments[0] else files
-        files = files | parts["last"] if environment == environments[-1] else files
+        files = files | parts["last"] if environment in tree.policy.production else files
         folders[layout.overlay(app, environment)] = filled(files, environment)
     return folders
 

@@ -194,11 +194,15 @@ class Seen:
         namespace, name = layout.namespace(environment), wanted["metadata"]["name"]
         application = cluster.get(*APPLICATION, f"{app}-{environment}", ARGOCD)
         live = cluster.get(wanted["apiVersion"], wanted["kind"], name, namespace)
-        made = {"Deployment": name, "InferenceService": f"{name}-predictor"}.get(wanted["kind"])
+        made = {
+            "Deployment": ("Deployment", name),
+            "StatefulSet": ("StatefulSet", name),
+            "InferenceService": ("Deployment", f"{name}-predictor"),
+        }.get(wanted["kind"])
         return cls(
             application,
             live,
-            cluster.get("apps/v1", "Deployment", made, namespace) if made else None,
+            cluster.get("apps/v1", *made, namespace) if made else None,
             cluster.list("v1", "Pod", namespace, f"app.kubernetes.io/name={app}"),
             cluster.list("v1", "Event", namespace),
         )
@@ -273,7 +277,7 @@ def _argocd_faults(application: Object, behind: bool) -> Iterator[str]:
 def _rollout_faults(seen: Seen) -> Iterator[str]:
     deployment = seen.deployment
     if deployment is None:
-        yield "no Deployment yet"
+        yield f"no {'StatefulSet' if seen.live and seen.live['kind'] == 'StatefulSet' else 'Deployment'} yet"
         return
     status, wanted = deployment.get("status") or {}, int(at(deployment, "spec", "replicas") or 0)
     ready, updated = int(status.get("readyReplicas") or 0), int(status.get("updatedReplicas") or 0)
@@ -299,7 +303,7 @@ def _why(seen: Seen) -> str:
         event
         for event in seen.events
         if event.get("type") == "Warning"
-        and at(event, "involvedObject", "kind") in ("Deployment", "ReplicaSet", "CronJob", "Job", "Pod")
+        and at(event, "involvedObject", "kind") in ("Deployment", "ReplicaSet", "StatefulSet", "CronJob", "Job", "Pod")
         and str(at(event, "involvedObject", "name")).startswith(name)
     ]
     newest = max(warnings, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime")), default=None)

@@ -1,6 +1,7 @@
 """Keep MLflow's model registry in step with what runs where by Git.
 
-For every model that an app serves, the registered versions get an alias for each environment (`production` for prod),
+For every model that an app serves, the registered versions get an alias for each environment (`production` for the
+one that the policy calls so),
 tags that name the apps that run them, and the tag `stage`: Production, Staging, Archived or None. MLflow's own stages
 are deprecated and left alone. What each of them means is in model-src/lifecycle/registry.py, which this runs with the
 Python of model-src/.venv. The registry is that of MLFLOW_TRACKING_URI, or model-src/mlflow.db.
@@ -125,6 +126,7 @@ def wanted(
     return {
         name: {
             "environments": policy.environments,
+            "production": policy.production,
             "releases": releases.get(model, []),
             # What a model of another name ran may have been this one, before it was renamed.
             "ran": sorted(ran.get(model, set()) | ran.get(None, set())),

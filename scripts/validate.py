@@ -23,6 +23,7 @@ from gitops.checks import (
     answers,
     argocd,
     consistency,
+    environments,
     exposure,
     isolation,
     kubeconform,
@@ -39,7 +40,7 @@ from gitops.manifests import closure, kustomize, remembered
 from gitops.manifests.objects import Object
 from gitops.repo import fleet, layout, snapshot
 from gitops.repo.git import Git
-from gitops.repo.layout import ARGOCD, DEPLOYED, PLATFORM
+from gitops.repo.layout import ARGOCD, PLATFORM
 from gitops.repo.policy import POLICY_FILE, read_policy
 from gitops.repo.publish import BRANCH
 from gitops.repo.snapshot import OnDisk
@@ -48,6 +49,7 @@ from contract.errors import Refused
 
 REVIEW = (
     review.RULES
+    | environments.RULES
     | answers.RULES
     | storage.RULES
     | argocd.RULES
@@ -101,7 +103,7 @@ def examine(args: argparse.Namespace, git: Git | None, base: str) -> tuple[list[
     same = there.keys() & set(folders).difference(concerned)
     known = {folder: reads[folder] for folder in same}
     other = [folder for folder in folders if folder not in same]
-    sources.require_deployed(args.root, policy, {folder: closure.closure(files, folder) for folder in other})
+    sources.require_deployed(files, policy, {folder: closure.closure(files, folder) for folder in other})
     new = kustomize.rendered_all(args.root, other, files)
     renders = {folder: there[folder] if folder in same else new[folder] for folder in folders}
     if not git:
@@ -173,10 +175,11 @@ def _concerned(
     if any(path.startswith(("scripts/", "tools/")) or path in (POLICY_FILE, admission.LOCK) for path in changed):
         return folders
     suspects = [folder for folder in folders if folder not in reads]
-    deployed = {path for path in changed if path.partition("/")[0] in DEPLOYED}
-    if not deployed.issubset(snapshot.at(git, base).deployed()):
+    there = snapshot.at(git, base)
+    deployed = {path for path in changed if path.partition("/")[0] in (*files.folders, *there.folders)}
+    if not deployed.issubset(there.deployed()):
         # What is new may have been named before. A tree that is as it was committed can be searched for that.
-        head = snapshot.at(git, git.commit("HEAD")).commit if git.is_committed(*DEPLOYED) else None
+        head = snapshot.at(git, git.commit("HEAD")).commit if git.is_committed(*files.folders) else None
         suspects = closure.suspects(head, folders, changed) if head else folders
     found = {folder for folder in folders if not set(changed).isdisjoint(reads.get(folder, ()))}
     found |= set(closure.readers(files, suspects, changed))
@@ -211,7 +214,7 @@ def _renders_at(git: Git, base: str, known: Mapping[str, list[Object]]) -> dict[
 def _back_from(git: Git, base: str) -> Iterator[str]:
     """A commit, and then those before it that changed what is deployed. What a merge brought counts as a whole."""
     yield base
-    yield from (change.commit for change in git.changes(base, *layout.DEPLOYED) if change.commit != base)
+    yield from (change.commit for change in git.changes(base, *snapshot.at(git, base).folders) if change.commit != base)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from conftest import (
     write_release,
 )
 
+from gitops.manifests import kustomize
 from gitops.releases.release import Target
 
 from contract.digest import version_digest
@@ -315,18 +316,23 @@ def test_the_mode_of_the_file_stays(local: Checkout, version: Version, option: t
 
 # Renders
 
+ELSEWHERE = (
+    "another file reads release.yaml, or copies a value from it, which only an annotation, a variable, an image or a"
+    " label that nothing selects by can hold"
+)
+
 
 def copied_by_a_replacement(checkout: Checkout) -> list[str]:
     checkout.write(
         "overlays/dev/lily-api/kustomization.yaml",
         checkout.read("overlays/dev/lily-api/kustomization.yaml")
         + b"replacements:\n  - source: {kind: Deployment, fieldPath: 'metadata.annotations.[model.mlops/version]'}\n"
-        b"    targets:\n      - select: {kind: Service}\n        fieldPaths: [metadata.annotations.version]\n"
+        b"    targets:\n      - select: {kind: Service}\n        fieldPaths: [spec.selector.version]\n"
         b"        options: {create: true}\n",
     )
     return [
-        "overlays/dev/lily-api: Service ml-dev/lily-api: metadata.annotations.version: would change from 'unreleased'"
-        " to 'VERSION', which is no field of this release; another file reads release.yaml, or copies a value from it"
+        "overlays/dev/lily-api: Service ml-dev/lily-api: spec.selector.version: would change from 'unreleased'"
+        f" to 'VERSION', which is no field of this release; {ELSEWHERE}"
     ]
 
 
@@ -334,8 +340,7 @@ def included_by_another_overlay(checkout: Checkout) -> list[str]:
     checkout.write("overlays/dev/copy/kustomization.yaml", "resources: [../lily-api]\n")
     return [
         "overlays/dev/copy: Deployment.apps ml-dev/lily-api: metadata.annotations.model.mlops/digest: would change from"
-        " 'unreleased' to 'DIGEST', which is no field of this release; another file reads release.yaml, or copies a"
-        " value from it"
+        f" 'unreleased' to 'DIGEST', which is no field of this release; {ELSEWHERE}"
     ]
 
 
@@ -387,6 +392,43 @@ def test_a_release_that_reaches_too_far_or_not_at_all_is_refused(
     assert all(line.startswith(expected[0].split(": ")[0]) for line in errors)
 
 
+COPIES = """\
+replacements:
+  - source: {kind: Deployment, fieldPath: 'metadata.annotations.[model.mlops/version]'}
+    targets:
+      - select: {kind: Deployment}
+        fieldPaths: [spec.template.metadata.labels.version, spec.template.metadata.annotations.version]
+        options: {create: true}
+      - select: {kind: Deployment}
+        fieldPaths: ['spec.template.spec.containers.[name=api].env.[name=TELEMETRY].value']
+        options: {delimiter: '=', index: 1}
+"""
+TELEMETRY = """\
+  - patch: |-
+      apiVersion: apps/v1
+      kind: Deployment
+      metadata: {name: lily-api}
+      spec: {template: {spec: {containers: [{name: api, env: [{name: TELEMETRY, value: version=unreleased}]}]}}}
+"""
+
+
+def test_a_release_may_be_copied_to_what_people_and_telemetry_read(local: Checkout, version: Version) -> None:
+    file = "overlays/dev/lily-api/kustomization.yaml"
+    local.replace(file, "  - path: release.yaml\n", f"  - path: release.yaml\n{TELEMETRY}")
+    local.write(file, local.read(file) + COPIES.encode())
+    local.commit()
+    assert local.run("validate").err == ""
+
+    bump(local, *API, "--model-uri", version.uri, "--image", IMAGE, "--commit")
+
+    local.git("checkout", "-q", "cicd")
+    local.git("reset", "-q", "--hard", "cicd")
+    text = kustomize.build(local.root, "overlays/dev/lily-api")
+    assert f"        version: {version.version}\n" in text
+    assert f"value: version={version.version}\n" in text
+    assert local.run("validate").err == ""
+
+
 # The form of the file
 
 
@@ -435,7 +477,11 @@ def test_a_release_file_that_cannot_be_written_is_refused_with_what_to_change(
     ("option", "line"),
     [
         ((), "a symbolic link; put a file in its place, every release is written to its own"),
-        (("--commit",), "kind: None of None: a release is written for a Deployment, a CronJob or an InferenceService"),
+        (
+            ("--commit",),
+            "kind: None of None: a release is written for a Deployment, a StatefulSet, a CronJob or an"
+            " InferenceService",
+        ),
     ],
     ids=["checkout", "commit"],
 )
@@ -585,8 +631,8 @@ def test_an_environment_is_not_reached_past_the_one_before(local: Checkout, vers
         ),
         (
             (*API, "--image", f"{REGISTRY}/lily-api:latest"),
-            f"--image {REGISTRY}/lily-api:latest: name it as REGISTRY/NAME@sha256:DIGEST or REGISTRY/NAME:TAG,"
-            " and not by `latest`",
+            f"--image {REGISTRY}/lily-api:latest: name it as REGISTRY/NAME@sha256:DIGEST, REGISTRY/NAME:TAG or"
+            " REGISTRY/NAME:TAG@sha256:DIGEST, and not by `latest` alone",
         ),
         (
             (*API, "--image", "docker.io/library/lily-api:1"),

@@ -331,21 +331,43 @@ def test_files_that_are_others_for_those_who_read_them_are_refused(
 
 def test_what_is_rendered_is_among_what_is_compared_with_before(checkout: Checkout) -> None:
     """What lies elsewhere is in no export of a commit, and would look as if nothing had been there to be lost."""
-    checkout.write("elsewhere/service.yaml", "a: b\n")
+    checkout.write("tools/service.yaml", "a: b\n")
     checkout.replace(
         "overlays/dev/environment/kustomization.yaml",
         "resources:\n",
-        "resources:\n  - ../../../elsewhere/service.yaml\n",
+        "resources:\n  - ../../../tools/service.yaml\n",
     )
-    link(checkout, "key.pub", "elsewhere/service.yaml")
+    link(checkout, "key.pub", "tools/service.yaml")
     signing = "signing: {public_key: key.pub}\nenvironments:\n"
     checkout.replace("overlays/promotion.yaml", "environments:\n", signing)
 
     assert checkout.run("validate").errors == [
-        "overlays/dev/environment: reads elsewhere/service.yaml, which is in none of base, apps, overlays, argocd; put"
-        " a copy into one of them [sources]",
+        "overlays/dev/environment: reads tools/service.yaml, which is no manifest of this repository's; put a copy into"
+        " base/ [sources]",
         "key.pub: reached by a symbolic link; put a file in its place [sources]",
     ]
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("../../../service.yaml", "which is no manifest of this repository's"),
+        (
+            "../../../more//..///elsewhere/service.yaml",
+            "by a path that is not written as ../FOLDER from the folder that names it, as all others can be found",
+        ),
+    ],
+)
+def test_what_no_commit_would_be_searched_for_is_not_read(checkout: Checkout, path: str, why: str) -> None:
+    checkout.write("elsewhere/service.yaml", "a: b\n")
+    checkout.write("more/text", "")
+    checkout.write("service.yaml", "a: b\n")
+    checkout.replace("overlays/dev/environment/kustomization.yaml", "resources:\n", f"resources:\n  - {path}\n")
+
+    [error] = checkout.run("validate").errors
+
+    name = os.path.normpath(path.removeprefix("../../../"))
+    assert error == f"overlays/dev/environment: reads {name}, {why}; put a copy into base/ [sources]"
 
 
 def test_attributes_that_change_no_deployed_file_are_nobodys_business(checkout: Checkout) -> None:

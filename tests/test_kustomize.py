@@ -595,3 +595,10 @@ def test_a_link_makes_all_be_copied(checkout: Checkout) -> None:
         with snapshot.at(Git(checkout.root), rev).copied(["overlays/dev/linked"]) as tree:
             assert kustomize.build(tree, "overlays/dev/linked")
             assert (tree / "overlays/prod").exists()
+
+
+def test_an_equals_sign_and_a_tag_of_somebodys_own_hide_no_file_that_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("kind: A\n")
+    (tmp_path / "kustomization.yaml").write_text("a: =\nb: !mine [=]\nc: !other {d: e}\nresources: [!file a.yaml]\n")
+
+    assert closure.closure(tmp_path, ".") == {"a.yaml", "kustomization.yaml"}

@@ -183,7 +183,11 @@ def test_a_missing_policy_is_refused(tmp_path: Path) -> None:
         ),
         ("- name: dev", "- {}", ["environments.0: 'name' is a required property"]),
         ("- name: dev", "- dev", ["environments.0: 'dev' is not of type 'object'"]),
-        ("name: dev", "name: Dev", [r"environments.0.name: 'Dev' does not match '^[a-z][a-z0-9-]*\\Z'"]),
+        (
+            "name: dev",
+            "name: Dev",
+            [r"environments.0.name: 'Dev' does not match '^[a-z]([a-z0-9-]{0,58}[a-z0-9])?\\Z'"],
+        ),
         (
             "staging",
             "dev",
@@ -324,3 +328,31 @@ def test_the_threat_model_names_the_rules_policies_and_tests_that_there_are() ->
     assert policies == shipped - {workloads.STORAGE_CONTAINER}
     assert [test for test in tests if not (ROOT / test).is_file()] == []
     assert all("tests/" in row[2] for row in cells)
+
+
+@pytest.mark.parametrize(
+    ("marks", "production"),
+    [
+        ({}, ("prod",)),
+        ({"dev": "production: false", "prod": "production: true"}, ("prod",)),
+        ({"staging": "production: true", "prod": "production: true"}, ("staging", "prod")),
+        ({"staging": "production: true"}, ("staging",)),
+    ],
+)
+def test_the_policy_says_what_is_production_and_without_a_word_the_last_is(
+    marks: dict[str, str], production: tuple[str, ...]
+) -> None:
+    text = re.sub(r"- name: (\w+)", lambda m: f"{m[0]}\n    {marks.get(m[1], 'hosts: [' + m[1] + '.a.b]')}", GOOD)
+
+    policy = parse_policy(text.encode())
+
+    assert policy.production == production
+
+
+def test_a_policy_by_which_nothing_is_production_is_refused() -> None:
+    text = GOOD.replace("- name: prod", "- name: prod\n    production: false")
+
+    assert refusal(lambda: parse_policy(text.encode())) == (
+        "overlays/promotion.yaml: environments: production: false, and true for none; write `production: true` for"
+        " those in which images are named by digest",
+    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import SAMPLE, Checkout, git
+from conftest import SAMPLE, Checkout, Version, git
 
 from gitops.checks import argocd, paths, sources
 from gitops.checks.framework import Repository
@@ -280,3 +281,69 @@ def test_a_fork_calls_its_environments_as_it_likes(checkout: Checkout) -> None:
     assert (done.code, done.err) == (0, "")
     checkout.git("mv", "overlays/prod-eu", "overlays/prod-us")
     assert any(line.startswith("overlays/prod-us: no environment of") for line in checkout.run("validate").errors)
+
+
+COMPONENT = """\
+apiVersion: kustomize.config.k8s.io/v1alpha1
+kind: Component
+patches:
+  - target: {kind: InferenceService}
+    patch: |-
+      - {op: add, path: /spec/predictor/nodeSelector, value: {gpu: "true"}}
+"""
+
+
+def test_a_folder_at_the_top_to_which_renders_lead_is_deployed_like_the_others(
+    checkout: Checkout, version: Version
+) -> None:
+    app, overlay = ("--app", "lily-sklearn"), "overlays/{}/lily-sklearn/kustomization.yaml"
+    checkout.write("components/gpu/kustomization.yaml", COMPONENT)
+    checkout.write("unread/note.txt", "of no render\n")
+    for environment in ("dev", "staging"):
+        line = "components:\n"
+        checkout.replace(overlay.format(environment), line, f"{line}  - ../../../components/gpu\n")
+    paths = ".;../shared;/apps/lily-sklearn;/base"
+    assert checkout.run("validate").errors == [
+        f"overlays/{environment}/lily-sklearn: reads components/gpu, and Argo CD looks below {paths} alone; add"
+        f" `;/components` to the end of manifest-generate-paths in argocd/applicationset-{environment}.yaml"
+        " [generate-paths]"
+        for environment in ("dev", "staging")
+    ]
+    for environment in ("dev", "staging"):
+        checkout.replace(f"argocd/applicationset-{environment}.yaml", "};/base\n", "};/base;/components\n")
+    assert checkout.run("validate").errors == []
+    checkout.commit("Ask for a GPU", push=True)
+
+    # What is made of it knows it.
+    bumped = checkout.run("bump_model", *app, "--env", "dev", "--model-uri", version.uri, "--push")
+    assert bumped.code == 0, bumped.err
+    promoted = checkout.run("promote_model", *app, "--to", "staging", "--push", "--json")
+    assert promoted.code == 0, promoted.err
+    checkout.merge(json.loads(promoted.out)["branch"])
+    checkout.git("checkout", "-q", "cicd")
+    checkout.git("reset", "-q", "--hard", "origin/cicd")
+
+    # A change of it is a change of what is deployed, and a release may come with it.
+    checkout.replace("components/gpu/kustomization.yaml", 'gpu: "true"', 'gpu: "large"')
+    shown = checkout.run("render", "--changed-since", "HEAD").out
+    assert [line for line in shown.splitlines() if line.startswith("--- ")] == [
+        "--- overlays/dev/lily-sklearn before",
+        "--- overlays/staging/lily-sklearn before",
+    ]
+    checkout.write("overlays/dev/retired.yaml", "- app: lily-batch\n  reason: nobody asks it\n")
+    assert checkout.run("validate", "--changed-since", "HEAD").errors == []
+    assert checkout.run("bump_model", *app, "--env", "dev", "--model-uri", version.uri, "--commit").errors[0] == (
+        "components/gpu/kustomization.yaml: uncommitted change; commit it, or put it away with `git stash`"
+    )
+    checkout.git("reset", "-q", "--hard", "HEAD")
+    (checkout.root / "overlays/dev/retired.yaml").unlink()
+
+    # What serves with it does not go without a record.
+    checkout.git("rm", "-rq", "overlays/dev/lily-sklearn")
+    checkout.git("rm", "-rq", "components")
+    checkout.replace(overlay.format("staging"), "  - ../../../components/gpu\n", "")
+    [error] = checkout.run("validate", "--changed-since", "HEAD").errors
+    assert error.startswith("overlays/dev/lily-sklearn: InferenceService.serving.kserve.io ml-dev/lily-sklearn is no")
+    checkout.git("reset", "-q", "--hard", "HEAD")
+    retired = checkout.run("retire_app", *app, "--env", "staging", "--reason", "nobody asks it", "--push")
+    assert retired.code == 0, retired.err

@@ -15,7 +15,7 @@ from gitops.repo.policy import Policy
 
 from contract.errors import Refused
 
-KINDS = ": a release is written for a Deployment, a CronJob or an InferenceService"
+KINDS = ": a release is written for a Deployment, a StatefulSet, a CronJob or an InferenceService"
 POLICY = Policy("mlops-prod", (REGISTRY,), ("dev", "staging", "prod"))
 TARGET = Target("app", "dev")
 FILE = "overlays/dev/app/release.yaml"
@@ -164,7 +164,7 @@ def test_what_is_written_is_what_is_read(before: str) -> None:
 
 
 @pytest.mark.parametrize("name", [f"{REGISTRY}/a", f"{REGISTRY}/team/lily-api"])
-@pytest.mark.parametrize("ending", [f"@sha256:{'a' * 64}", ":1.2.3", ":v1_b-2"])
+@pytest.mark.parametrize("ending", [f"@sha256:{'a' * 64}", ":1.2.3", ":v1_b-2", f":v1@sha256:{'a' * 64}"])
 def test_an_image_of_the_owners_registry_may_be_named_by_digest_or_tag(name: str, ending: str) -> None:
     release.require_image(f"{name}{ending}", POLICY)
 
@@ -172,15 +172,103 @@ def test_an_image_of_the_owners_registry_may_be_named_by_digest_or_tag(name: str
 @pytest.mark.parametrize(
     "image",
     ["", "api", f"{REGISTRY}/api", f"{REGISTRY}/api:latest", f"{REGISTRY}/api@sha256:abc", f"{REGISTRY}/api:1\n",
-     f"{REGISTRY}/API:1", f"{REGISTRY}//api:1", f"{REGISTRY}/api:1@sha256:{'a' * 64}"],
+     f"{REGISTRY}/API:1", f"{REGISTRY}//api:1", f"{REGISTRY}/api:1@sha256:abc", f"{REGISTRY}/api@sha256:{'a' * 64}:1"],
 )  # fmt: skip
 def test_an_image_by_latest_or_by_no_fixed_name_is_refused(image: str) -> None:
     with pytest.raises(Refused) as refused:
         release.require_image(image, POLICY)
 
     assert refused.value.lines == (
-        f"--image {image}: name it as REGISTRY/NAME@sha256:DIGEST or REGISTRY/NAME:TAG, and not by `latest`",
+        f"--image {image}: name it as REGISTRY/NAME@sha256:DIGEST, REGISTRY/NAME:TAG or"
+        " REGISTRY/NAME:TAG@sha256:DIGEST, and not by `latest` alone",
     )
+
+
+DIGEST, OTHER = (f"sha256:{letter * 64}" for letter in "ab")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (f"r/a:v1@{DIGEST}", f"r/a@{DIGEST}", True),
+        (f"r:5000/a:v1@{DIGEST}", f"r:5000/a:v2@{DIGEST}", True),
+        (f"r/a:v1@{DIGEST}", f"r/a:v1@{OTHER}", False),
+        (f"r/a@{DIGEST}", f"r/b@{DIGEST}", False),
+        ("r/a:v1", f"r/a:v1@{DIGEST}", False),
+        ("r:5000/a:v1", "r/a:v1", False),
+    ],
+)
+def test_a_release_is_the_digest_of_its_image_where_there_is_one(one: str, other: str, same: bool) -> None:
+    first, second = (replace(numbered(1), image=image) for image in (one, other))
+
+    assert (first == second, len({first, second}) == 1, first.same_as(second)) == (same, same, same)
+
+
+ENTRY = """\
+kind: Kustomization
+commonAnnotations:
+  model.mlops/version: v1
+  model.mlops/digest: sha256:1
+  model.mlops/code-commit: c1
+  model.mlops/data-digest: d1
+  model.mlops/mlflow-run: r1
+  model.mlops/uri: s3://b/1/
+images:
+  - name: api
+    newName: r:5000/a
+"""
+TAG, BOTH, BARE = "r:5000/b:v2", f"r:5000/b:v2@{DIGEST}", f"r:5000/b@{DIGEST}"
+REFUSED = None
+
+
+@pytest.mark.parametrize(
+    ("fields", "image", "written"),
+    [
+        ("newTag: v1", TAG, "newTag: v2"),
+        ("newTag: v1", BOTH, f"newTag: v2@{DIGEST}"),
+        ("newTag: v1", BARE, REFUSED),
+        (f"newTag: v1@{OTHER}", TAG, "newTag: v2"),
+        (f"newTag: v1@{OTHER}", BOTH, f"newTag: v2@{DIGEST}"),
+        (f"digest: {OTHER}", BARE, f"digest: {DIGEST}"),
+        (f"digest: {OTHER}", BOTH, f"digest: {DIGEST}"),
+        (f"digest: {OTHER}", TAG, REFUSED),
+        (f"digest: {OTHER}\n    newTag: v1", BOTH, f"digest: {DIGEST}\n    newTag: v2"),
+        (f"digest: {OTHER}\n    newTag: v1", BARE, f'digest: {DIGEST}\n    newTag: ""'),
+        (f"digest: {OTHER}\n    newTag: v1", TAG, 'digest: ""\n    newTag: v2'),
+        ('digest: ""\n    newTag: v1', BOTH, f"digest: {DIGEST}\n    newTag: v2"),
+        ("digest: unreleased\n    newTag: unreleased", BOTH, f"digest: {DIGEST}\n    newTag: v2"),
+    ],
+)
+def test_an_image_is_written_into_any_entry_that_kustomize_or_renovate_leaves(
+    fields: str, image: str, written: str | None
+) -> None:
+    text = f"{ENTRY}    {fields}\n".encode()
+    now = release_file.read(text, TARGET, FILE)
+    new = replace(now, image=image)
+    if written is None:
+        with pytest.raises(Refused, match="cannot be written as a"):
+            release_file.write(text, new)
+        return
+
+    after = release_file.write(text, new)
+
+    assert after.decode() == ENTRY.replace("r:5000/a", "r:5000/b") + f"    {written}\n"
+    assert release_file.read(after, TARGET, FILE) == new
+
+
+@pytest.mark.parametrize(
+    ("entry", "line"),
+    [
+        ("newTag: ''", "images[api].newTag: missing; a release has this field"),
+        ("digest: ''\n    newTag: ''", "images[api].newTag: missing; a release has this field"),
+        ("a: b", "images[api]: needs `digest`, `newTag` or both"),
+    ],
+)
+def test_an_entry_without_an_image_is_refused(entry: str, line: str) -> None:
+    with pytest.raises(Refused) as refused:
+        release_file.read(f"{ENTRY}    {entry}\n".encode(), TARGET, FILE)
+
+    assert refused.value.lines == (f"{FILE}: {line}",)
 
 
 @pytest.mark.parametrize("image", ["docker.io/library/api:1", f"{REGISTRY}.evil.example/api:1", f"a{REGISTRY}/api:1"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -322,8 +323,6 @@ def test_an_app_with_canaries_passes_every_check(canaries: Checkout) -> None:
 
 # images: of a kustomization
 
-BY = {"digest": IMAGE, "newTag": f"{REGISTRY}/lily-api:1.2.3"}
-
 
 def keep_in_images(checkout: Checkout, environment: str, field: str = "digest") -> None:
     """Moves the release of lily-api into the overlay's kustomization, as CONTRIBUTING.md tells it."""
@@ -349,16 +348,19 @@ def test_an_overlay_that_keeps_its_release_in_images_passes_every_check(images: 
     assert (done.code, done.err) == (0, "")
 
 
-@pytest.mark.parametrize("field", BY)
+@pytest.mark.parametrize(
+    ("field", "image"),
+    [("digest", IMAGE), ("newTag", f"{REGISTRY}/lily-api:1.2.3"), ("newTag", IMAGE.replace("@", ":1.2.3@"))],
+)
 def test_a_bump_writes_the_image_and_the_model_into_the_kustomization(
-    checkout: Checkout, version: Version, field: str
+    checkout: Checkout, version: Version, field: str, image: str
 ) -> None:
     keep_in_images(checkout, "dev", field)
     before = checkout.read(KUSTOMIZATION.format("dev")).decode()
     checkout.commit(push=True)
 
     done = checkout.run(
-        "bump_model", *API, "--env", "dev", "--model-uri", version.uri, "--image", BY[field], "--commit"
+        "bump_model", *API, "--env", "dev", "--model-uri", version.uri, "--image", image, "--commit"
     )  # fmt: skip
 
     assert done.code == 0, done.err
@@ -366,7 +368,7 @@ def test_a_bump_writes_the_image_and_the_model_into_the_kustomization(
     data = yaml.safe_load(after)
     joint = "@" if field == "digest" else ":"
     assert data["images"] == [
-        {"name": "unreleased", "newName": f"{REGISTRY}/lily-api", field: BY[field].partition(joint)[2]}
+        {"name": "unreleased", "newName": f"{REGISTRY}/lily-api", field: image.partition(joint)[2]}
     ]
     assert data["commonAnnotations"]["model.mlops/uri"] == f"{version.uri}onnx/"
     changed = [line for line, old in zip(after.splitlines(), before.splitlines(), strict=True) if line != old]
@@ -380,7 +382,7 @@ def test_a_bump_writes_the_image_and_the_model_into_the_kustomization(
     ]
     [container] = deployment["spec"]["template"]["spec"]["containers"]
     variables = {item["name"]: item.get("value") for item in container["env"]}
-    assert container["image"] == BY[field]
+    assert container["image"] == image
     assert (variables["MODEL_URI"], variables["MODEL_DIGEST"]) == (f"{version.uri}onnx/", version.digest)
     assert checkout.run("validate").code == 0
 
@@ -403,6 +405,32 @@ def test_a_release_in_images_is_promoted_and_rolled_back_like_any_other(
     ]
     rows = json.loads(images.run("releases", *API, "--json").out)["releases"]
     assert [row["version"] for row in rows] == [second.version, version.version, "unreleased"]
+
+
+def test_an_image_with_a_tag_and_a_digest_goes_all_the_way_whatever_files_name_it(
+    checkout: Checkout, version: Version, second: Version
+) -> None:
+    keep_in_images(checkout, "staging")
+    keep_in_images(checkout, "prod")
+    checkout.replace(KUSTOMIZATION.format("prod"), "    digest: ", "    newTag: unreleased\n    digest: ")
+    checkout.commit("Keep releases in images", push=True)
+    image = IMAGE.replace("@", ":v1@")
+    for made in (version, second):
+        bump(checkout, "dev", made, "--image", image, app=API)
+        for environment in ("staging", "prod"):
+            told = checkout.run("promote_model", *API, "--to", environment, "--push", "--json")
+            assert told.code == 0, told.err
+            checkout.merge(json.loads(told.out)["branch"])
+
+    done = checkout.run("rollback_model", *API, "--env", "prod", "--reason", "worse", "--push")
+
+    assert done.code == 0, done.err
+    rows = json.loads(checkout.run("releases", *API, "--json").out)["releases"]
+    assert [(row["version"], row["image"]) for row in rows] == [
+        (second.version, image),
+        (second.version, IMAGE),
+        (version.version, IMAGE),
+    ]
 
 
 def test_a_release_file_can_become_images_without_losing_its_history(
@@ -433,9 +461,9 @@ def test_a_release_file_can_become_images_without_losing_its_history(
         ),
         (
             "digest: unreleased\n\nrepl",
-            "digest: unreleased\n    newTag: '1'\n\nrepl",
+            "digests: unreleased\n\nrepl",
             IMAGE,
-            "images[unreleased]: needs `digest` or `newTag`, and not both",
+            "images[unreleased]: needs `digest`, `newTag` or both",
         ),
         (
             "images:\n",
@@ -502,3 +530,55 @@ def test_an_overlay_with_neither_a_release_file_nor_images_is_refused(checkout: 
             " CONTRIBUTING.md tells where a release can be"
         ],
     )
+
+
+# A StatefulSet
+
+
+def stateful(checkout: Checkout) -> None:
+    """A shape of the team's own, made of the Deployment's, and an app of it."""
+    shape = checkout.root / "base/stateful"
+    shutil.copytree(checkout.root / "base/api", shape)
+    (shape / "deployment.yaml").rename(shape / "statefulset.yaml")
+    for file in shape.rglob("*.yaml"):
+        text = file.read_text().replace("kind: Deployment", "kind: StatefulSet")
+        text = text.replace("deployment.yaml", "statefulset.yaml")
+        text = re.sub(r"  progressDeadlineSeconds: 300\n  strategy:\n(    .*\n)+", "  serviceName: api\n", text)
+        text = text.replace("base/api", "base/stateful")
+        named = "          - spec.selector.matchLabels.[app.kubernetes.io/name]\n          - spec.template.metadata"
+        file.write_text(text.replace(named, f"          - spec.serviceName\n{named}"))
+    for environment in ("dev", "staging", "prod"):
+        project = f"argocd/project-{environment}.yaml"
+        kind = "    - group: apps\n      kind: Deployment\n"
+        checkout.replace(project, kind, f"{kind}{kind.replace('Deployment', 'StatefulSet')}")
+    checkout.commit("A shape with a state")
+    made = checkout.run("new_model", "lily", "--only", "app", "--shape", "stateful", "--app", "lily-state")
+    assert made.code == 0, made.err
+    checkout.commit("An app with a state", push=True)
+
+
+def test_a_stateful_set_is_released_promoted_and_retired_like_a_deployment(
+    checkout: Checkout, version: Version
+) -> None:
+    stateful(checkout)
+    assert checkout.run("validate").errors == []
+
+    bump(checkout, "dev", version, "--image", IMAGE, app=("--app", "lily-state"))
+    told = checkout.run("promote_model", "--app", "lily-state", "--to", "staging", "--push", "--json")
+
+    assert told.code == 0, told.err
+    checkout.merge(json.loads(told.out)["branch"])
+    checkout.git("checkout", "-q", "cicd")
+    checkout.git("reset", "-q", "--hard", "origin/cicd")
+    [item] = [
+        item
+        for item in kustomize.objects(kustomize.build(checkout.root, "overlays/staging/lily-state"))
+        if item["kind"] == "StatefulSet"
+    ]
+    [container] = item["spec"]["template"]["spec"]["containers"]
+    variables = {each["name"]: each["value"] for each in container["env"]}
+    assert (container["image"], variables["MODEL_URI"]) == (IMAGE, f"{version.uri}onnx/")
+    assert variables["REQUEST_LOG_URI"] == "s3://mlops-prod/requests/staging/"
+    assert checkout.run("validate").errors == []
+    checkout.git("rm", "-rq", "overlays/staging/lily-state")
+    assert " is no longer rendered" in checkout.run("validate", "--changed-since", "HEAD").errors[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,14 @@ def test_what_is_wrong_is_named(change: Callable[[Seen], None], expected: list[s
     change(seen)
 
     assert faults(seen) == expected
+
+
+def test_the_pods_of_a_stateful_set_are_its_own() -> None:
+    seen = fine()
+    assert seen.live and seen.deployment
+    seen.live["kind"] = seen.deployment["kind"] = "StatefulSet"
+    assert status.row("lily-api", "dev", WORKLOAD, seen, False).pods == "2/2"
+    assert faults(replace(seen, deployment=None)) == ["no StatefulSet yet"]
 
 
 def test_a_withdrawn_version_that_runs_is_named() -> None:

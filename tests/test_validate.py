@@ -16,14 +16,14 @@ from conftest import IMAGE, SAMPLE, Checkout, package, run, write_release
 from corpus import DEPLOYED, FIXTURES, Fixture, Verdict
 
 import validate
-from gitops.checks import consistency, kubeconform, review
+from gitops.checks import consistency, environments, kubeconform
 from gitops.checks.framework import Repository
 from gitops.manifests import kustomize, schemas, workloads
 from gitops.programs import tools
 from gitops.releases.release import Target
 from gitops.repo import layout
 from gitops.repo.layout import ARGOCD
-from gitops.repo.policy import Policy, read_policy
+from gitops.repo.policy import Exposure, Policy, read_policy
 
 from contract.errors import Refused
 
@@ -184,37 +184,66 @@ def test_rules_bear_objects_of_any_shape(manifests: Path, item: dict[str, Any]) 
     assert any(validate.by_rules(repository).values())
 
 
+HOST, FLAG = "spec.hostname", "spec.containers[a].args[0]"
+
+
 @pytest.mark.parametrize(
-    ("environments", "value", "named"),
+    ("names", "path", "value", "named"),
     [
         # The first is the one whose render has the value.
-        ("pre-prod prod", "ml-pre-prod-reader", None),
-        ("pre-prod prod", "ml-prod-reader", "prod"),
-        ("prod pre-prod", "ml-pre-prod-reader", "pre-prod"),
-        ("prod pre-prod", "ml-prod-reader", None),
-        ("prod-eu prod-us", "api.prod-us.example.com", "prod-us"),
-        ("prod-eu prod-us", "api.prod-eu.example.com", None),
-        ("prod-eu prod", "s3://data/prod-eu/to-prod/", "prod"),
-        ("prod dev", "/dev/shm", None),
-        ("prod dev", "--log=/dev/stdout", None),
-        ("prod dev", "s3://data/dev/", "dev"),
-        ("prod dev", "s3://models-dev/requests/dev/", "dev"),
-        ("prod models", "s3://models-dev/models/", "models"),
-        ("prod models-dev", "s3://models-dev/requests/", None),
-        ("prod models-dev", "role/ml-models-dev-reader", "models-dev"),
-        ("prod development", "developments", None),
+        ("pre-prod prod", HOST, "ml-pre-prod-reader", None),
+        ("pre-prod prod", HOST, "ml-prod-reader", "prod"),
+        ("prod pre-prod", HOST, "ml-pre-prod-reader", "pre-prod"),
+        ("prod pre-prod", HOST, "ml-prod-reader", None),
+        ("prod prod-us", FLAG, "arn:aws:iam::111122223333:role/prod-us-reader", "prod-us"),
+        ("prod prod-us", FLAG, "arn:aws:iam::111122223333:role/prod-reader", None),
+        ("prod-eu prod-us", HOST, "api.prod-us.example.com", "prod-us"),
+        ("prod-eu prod-us", HOST, "api.prod-eu.example.com", None),
+        ("prod-eu prod", FLAG, "s3://data/prod-eu/to-prod/", "prod"),
+        ("prod dev", FLAG, "/dev/shm", None),
+        ("prod dev", FLAG, "--log=/dev/stdout", None),
+        ("prod dev", "metadata.name", "dev", None),
+        ("prod dev", "metadata.labels.app", "dev", None),
+        ("prod dev", FLAG, "https://go.dev/doc", None),
+        ("prod dev", FLAG, "https://dev.example.com/doc", "dev"),
+        ("prod test", FLAG, "--mode=test", None),
+        ("prod test", FLAG, "run the test of the model", None),
+        ("prod live", "spec.probe.path", "/health/live", None),
+        ("prod dev", FLAG, "--environment=dev", "dev"),
+        ("prod dev", FLAG, "--environment=developer", None),
+        ("prod dev", "spec.containers[a].env[APP_ENV].value", "dev", "dev"),
+        ("prod dev", "spec.containers[a].env[MODE].value", "dev", None),
+        ("prod dev", "spec.containers[a].env[ATTRIBUTES].value", "team=ml,deployment.environment=dev", "dev"),
+        ("prod dev", "spec.nodeSelector.environment", "dev", "dev"),
+        ("prod dev", "spec.data[0].remoteRef.key", "dev/wine/password", "dev"),
+        ("prod dev", "spec.containers[a].env[BROKER_URL].value", "kafka.dev.example.com:9092", "dev"),
+        ("prod dev", "spec.containers[a].env[BROKER].value", "kafka.ml-dev.svc.cluster.local:9092", "dev"),
+        ("prod dev", FLAG, "--config=/etc/config.dev.yaml", None),
+        ("prod dev", FLAG, "s3://data/dev/", "dev"),
+        ("prod dev", FLAG, "s3://models-dev/requests/dev/", "dev"),
+        ("prod models", FLAG, "s3://models-dev/models/", "models"),
+        ("prod models-dev", FLAG, "s3://models-dev/requests/", None),
+        ("prod models-dev", FLAG, "role/ml-models-dev-reader", "models-dev"),
+        ("prod development", FLAG, "developments", None),
     ],
 )
-def test_a_value_names_an_environment_by_its_whole_name(environments: str, value: str, named: str | None) -> None:
-    names = environments.split()
-    policy = Policy("models-dev", ("registry.example.com",), tuple(sorted(names)))
-    item = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"hostname": value}}
+def test_a_value_names_an_environment_where_its_field_carries_one(
+    names: str, path: str, value: str, named: str | None
+) -> None:
+    own, *others = names.split()
+    policy = Policy("models-dev", ("registry.example.com",), tuple(sorted([own, *others])))
 
-    found = list(review.check_environment(Repository(Path(), policy, {f"overlays/{names[0]}/a": [item]})))
+    found = [name for name in environments.Names(policy).told(path, value) if name in others]
 
-    assert [finding.message for finding in found] == [
-        f"spec.hostname: {value!r} names {named} in {names[0]}; an overlay has its own environment's values"
-    ] * bool(named)
+    assert found[:1] == ([named] if named else [])
+
+
+def test_a_host_is_of_the_environment_of_its_domain_and_what_all_share_of_none() -> None:
+    domains = {"dev": Exposure(("dev.ml.example.com",)), "prod": Exposure(("ml.example.com",))}
+    names = environments.Names(Policy("models", ("r.example.com",), ("dev", "prod"), exposure=domains))
+
+    assert list(names.told(FLAG, "--api=wine.dev.ml.example.com")) == ["dev"]
+    assert list(names.told(FLAG, "--registry=mlflow.ml.example.com")) == []
 
 
 def test_an_ingress_that_leads_to_another_environments_path_names_it() -> None:
@@ -227,7 +256,7 @@ def test_an_ingress_that_leads_to_another_environments_path_names_it() -> None:
         "spec": {"rules": rules},
     }
 
-    [found] = review.check_environment(Repository(Path(), policy, {"overlays/prod/a": [item]}))
+    [found] = environments.check_environment(Repository(Path(), policy, {"overlays/prod/a": [item]}))
 
     assert "'/dev/predict' names dev in prod" in found.message
 

@@ -111,9 +111,16 @@ def test_several_values_change_at_once() -> None:
 
 
 def test_a_value_that_is_there_already_keeps_its_spelling() -> None:
-    text = b"k: \"\\x61\"\nb: 'b'\nc: 1e3\n"
+    text = b"k: \"\\x61\"\nb: 'b'\nc: plain\n"
 
-    assert edit(text, {K: "a", ("b",): "b", ("c",): "1e3"}) == text
+    assert edit(text, {K: "a", ("b",): "b", ("c",): "plain"}) == text
+
+
+@pytest.mark.parametrize("value", ["true", "null", "~", "yes", "1e3", "1_000", "=", "2026-02-01", "0x1f", "12:30:45"])
+def test_a_plain_value_that_is_no_string_becomes_one(value: str) -> None:
+    after = edit(f"k: {value} # why\n{{}}: 1\n", {K: value})
+
+    assert after == f'k: "{value}" # why\n{{}}: 1\n'.encode()
 
 
 # What is written is read back as that string, by every parser that reads the file.
@@ -274,11 +281,59 @@ def test_any_bytes_are_edited_or_refused(text: bytes, value: str) -> None:
     assert yamledit.get(after, K, "release.yaml") == value
 
 
+EMPTY = {
+    "k:": "k: new",
+    "k: \nb: 1\n": "k: new \nb: 1\n",
+    "k: # why\n": "k: new # why\n",
+    "'k':\r\nb: 1\r\n": "'k': new\r\nb: 1\r\n",
+    "{a: b, k: , c: d}": "{a: b, k: new , c: d}",
+    '{"k":}': '{"k": new}',
+    "k:\n# why: this\nb: 1\n": "k: new\n# why: this\nb: 1\n",
+    "b: 1\nk:\n---\nc: 1\n": "b: 1\nk: new\n---\nc: 1\n",
+}
+
+
+@pytest.mark.parametrize(("before", "after"), EMPTY.items())
+def test_a_value_is_written_where_there_was_none(before: str, after: str) -> None:
+    assert edit(before, {K: "new"}) == after.encode()
+
+
+def test_an_empty_value_of_an_inner_mapping_is_written_behind_its_own_colon() -> None:
+    text = "a:\n  - name: x\n    value: # why: so\n  - name: y\n    value:\nb:\n  k:\n  c: 1\n"
+
+    after = edit(text, {("a", Named("x"), "value"): "1", ("a", Named("y"), "value"): "2", ("b", "k"): "new"})
+
+    assert after.decode() == (
+        'a:\n  - name: x\n    value: "1" # why: so\n  - name: y\n    value: "2"\nb:\n  k: new\n  c: 1\n'
+    )
+
+
+def test_of_several_documents_the_one_with_all_the_fields_is_written() -> None:
+    text = "# one\na: 1\n---\nk: old\n---\nk: old # two\na: 1\n...\n"
+
+    assert edit(text, {K: "new", ("a",): "b"}) == text.replace("old # two\na: 1", "new # two\na: b").encode()
+    assert yamledit.get(b"a: 1\n---\nk: b\n", K, "f") == "b"
+
+
+def test_an_anchor_that_is_defined_again_is_no_matter_of_anybody(recwarn: pytest.WarningsRecorder) -> None:
+    text = b"a: &x 1\nb: &x 2\nc: *x\nk: old\n"
+
+    assert edit(text, {K: "new"}) == text.replace(b"old", b"new")
+    assert yamledit.load(text, "f") == {"a": 1, "b": 2, "c": 2, "k": "old"}
+    assert not recwarn.list
+
+
+def test_an_equals_sign_alone_is_a_text() -> None:
+    assert yamledit.load(b"k: =\na: [=, '=']\n", "f") == {"k": "=", "a": ["=", "="]}
+
+
 # Refusals
 
 FIELDS = {
     "missing": ("a: b\n", "k: missing; add the field, only its value is written by commands"),
-    "empty": ("k:\na: b\n", "k: empty; write a value there, commands only replace one"),
+    "empty and without a colon": ("{k}\n", "k: empty; write a value there, commands only replace one"),
+    "empty, with the colon elsewhere": ("? k\n: \n", "k: empty; write a value there, commands only replace one"),
+    "empty, with an anchor": ("k: &x\n", "k: shares its value by the anchor &x; write the value out"),
     "a list": ("k: [a]\n", "k: a list, not a single value"),
     "a mapping": ("k:\n  a: b\n", "k: a mapping, not a single value"),
     "an anchor": ("k: &x old\n", "k: shares its value by the anchor &x; write the value out"),
@@ -300,9 +355,10 @@ def test_a_field_that_cannot_be_replaced_is_refused_by_name(text: str, message: 
 
 
 FILES: dict[str, tuple[str | bytes, str]] = {
-    "empty": ("", "0 documents; it must hold exactly one"),
-    "comments alone": ("# nothing\n", "0 documents; it must hold exactly one"),
-    "two documents": ("k: a\n---\nk: b\n", "2 documents; it must hold exactly one"),
+    "empty": ("", "0 documents, and there is no k; write the fields into exactly one"),
+    "comments alone": ("# nothing\n", "0 documents, and there is no k; write the fields into exactly one"),
+    "two documents": ("k: a\n---\nk: b\n", "2 documents, and 2 of them have k; write the fields into exactly one"),
+    "other documents": ("a: a\n---\nb: b\n", "2 documents, and none of them has k; write the fields into exactly one"),
     "a key twice": ("a: 1\nk: a\nb:\n- k: 1\nk: b\n", "line 5: key 'k' stands twice; remove one"),
     "a key twice, deeper": ("k: a\nb:\n- {c: 1, c: 2}\n", "line 3: key 'c' stands twice; remove one"),
     "not UTF-8": (b"# ok\nk: \xff\n", "byte 8: not UTF-8; save the file as UTF-8"),
@@ -390,7 +446,9 @@ def test_a_whole_file_is_loaded_as_plain_data() -> None:
     ("text", "message"),
     [
         (b"k: 2026-13-45\n", "release.yaml: not YAML: month must be in 1..12"),
-        (b"k: !mine b\n", "release.yaml: line 1: not YAML: could not determine a constructor for the tag '!mine'"),
+        (b"a: [b, !mine {c: d}]\n", "release.yaml: line 1: has the tag !mine; remove it"),
+        (b"a: 1\nk: !Ref b\n", "release.yaml: line 2: has the tag !Ref; remove it"),
+        (b"k: a\n---\nk: b\n", "release.yaml: 2 documents; it must hold exactly one"),
         (b"k: a\nk: b\n", "release.yaml: line 2: key 'k' stands twice; remove one"),
     ],
 )
@@ -452,7 +510,8 @@ def test_a_simple_text_is_read_as_the_slow_way_reads_it(text: str) -> None:
     if (simple := yamledit._simple(text)) is None:
         return
     assert simple[0] == yamledit._load(text, "f")
-    assert scalars(yamledit._nodes(text, "f")) == scalars(yamledit._compose(text, "f"))
+    [node] = yamledit._nodes(text, "f")
+    assert scalars(node) == scalars(yamledit._compose(text, "f"))
     for key in simple[0] if isinstance(simple[0], dict) else ():
         if not isinstance(simple[0][key], dict | list):
             node = yamledit._find(yamledit._compose(text, "f"), (key,), "f")

@@ -3,6 +3,7 @@
 `python scripts/sync_registry.py` calls this with what Git has, as one JSON object on stdin: by registered model
 
   environments   names, in the order of promotion
+  production     those of them that are production
   releases       what runs, newest release first: environment, app, canary (or null), version, digest, mlflow_run
   ran            [version, digest] of all that ever ran
 
@@ -12,13 +13,13 @@ changes, then writes a second line. It uses the registry of MLFLOW_TRACKING_URI,
 The stages of MLflow (`transition_model_version_stage`) are deprecated since 2.9 in favour of aliases and tags, for they
 were four fixed words, whatever environments there are. Nothing here reads or writes them. Instead
 
-* each environment is an alias, `prod` as `production`: the version of the newest release there, so that
-  `models:/NAME@production` is a model that runs. Apps of one environment may run different versions; the alias then
-  tells the last decision, a rollback included, and never a canary. It is taken away when the environment runs nothing
-  of this model, or when the newest release is not in the registry: rather none than a wrong one.
+* each environment is an alias, the one that is production as `production`: the version of the newest release there,
+  so that `models:/NAME@production` is a model that runs. Apps of one environment may run different versions; the alias
+  then tells the last decision, a rollback included, and never a canary. It is taken away when the environment runs
+  nothing of this model, or when the newest release is not in the registry: rather none than a wrong one.
 * the tag `environment.ENVIRONMENT` names every app that runs this version there, canaries included.
-* the tag `stage` has the classic word. Production: runs in the last environment. Staging: runs in one between the first
-  and the last. Archived: ran once, and runs nowhere now. None: all else, what runs in the first environment included.
+* the tag `stage` has the classic word. Production: runs in one that is production. Staging: runs in another one than
+  the first. Archived: ran once, and runs nowhere now. None: all else, what runs in the first environment included.
 
 A version is known by its tags `version` and `digest`, with which every training registers it. If it was registered
 twice, both get its tags, and the alias goes to the one whose run was released. Other versions and aliases of the
@@ -61,8 +62,13 @@ class Wanted:
     """What Git has of one registered model; see the top of this file."""
 
     environments: tuple[str, ...]
+    production: tuple[str, ...]
     releases: tuple[Release, ...]
     ran: frozenset[tuple[str, str]]
+
+    def alias(self, environment: str) -> str:
+        """Where several environments are production, each has its own name."""
+        return "production" if self.production == (environment,) else environment
 
 
 @dataclass(frozen=True)
@@ -92,15 +98,13 @@ class Change:
     after: str | None
 
 
-def alias(environment: str) -> str:
-    return "production" if environment == "prod" else environment
-
-
 def plan(
     model: str, wanted: Wanted, versions: Sequence[Registered], aliases: Mapping[str, int]
 ) -> tuple[list[Change], list[Release]]:
     """What has to change in the registry, and the releases that it does not know."""
-    named = {alias(environment): _newest(wanted, environment) for environment in wanted.environments}
+    # What is called otherwise now has no alias of its own name any more.
+    named: dict[str, Release | None] = dict.fromkeys(wanted.environments)
+    named |= {wanted.alias(environment): _newest(wanted, environment) for environment in wanted.environments}
     pointed = {name: _registered(release, versions) if release else None for name, release in named.items()}
     changes: list[Change] = []
 
@@ -142,7 +146,7 @@ def _tags(wanted: Wanted, found: Registered, had_alias: bool) -> dict[str, str]:
     }
     tags = {f"{PLACE}{environment}": ",".join(apps) for environment, apps in places.items() if apps}
     before = had_alias or found.known_as in wanted.ran or found.tags.get(STAGE) in (PRODUCTION, STAGING, ARCHIVED)
-    if places[wanted.environments[-1]]:
+    if any(places[environment] for environment in wanted.production):
         return tags | {STAGE: PRODUCTION}
     if any(places[environment] for environment in wanted.environments[1:]):
         return tags | {STAGE: STAGING}
@@ -210,6 +214,7 @@ def _wanted(text: str) -> dict[str, Wanted]:
         return {
             name: Wanted(
                 tuple(said["environments"]),
+                tuple(said["production"]),
                 tuple(Release(**release) for release in said["releases"]),
                 frozenset((version, digest) for version, digest in said["ran"]),
             )

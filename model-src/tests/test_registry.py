@@ -39,9 +39,12 @@ def planned(
     aliases: dict[str, int] | None = None,
     ran: tuple[str, ...] = (),
     environments: tuple[str, ...] = ORDER,
+    production: tuple[str, ...] = (),
 ) -> dict[tuple[int, str], str | None]:
     """The values that change; `releases` come newest first."""
-    wanted = Wanted(environments, releases, frozenset((name, f"sha256:{name}") for name in ran))
+    wanted = Wanted(
+        environments, production or environments[-1:], releases, frozenset((name, f"sha256:{name}") for name in ran)
+    )
     changes, _ = registry.plan(MODEL, wanted, versions, aliases or {})
     assert all(change.before != change.after for change in changes)
     return {(0 if change.kind == "alias" else change.number, change.name): change.after for change in changes}
@@ -65,8 +68,21 @@ def test_the_stages_follow_from_the_order_of_the_environments() -> None:
     found = planned(runs("api live", "v1"), runs("api test", "v2"), environments=("test", "live"))
 
     assert (found[1, "stage"], found[2, "stage"]) == ("Production", "None")
-    assert (found[0, "live"], found[0, "test"]) == ("1", "2")
+    assert (found[0, "production"], found[0, "test"]) == ("1", "2")
     assert planned(runs("api only", "v1"), environments=("only",))[1, "stage"] == "Production"
+
+
+def test_each_of_several_productions_is_called_by_its_name_and_the_alias_of_one_goes() -> None:
+    environments, production = ("test", "prod-eu", "prod-us"), ("prod-eu", "prod-us")
+
+    found = planned(
+        runs("api prod-eu", "v1"), aliases={"prod-us": 2, "live": 2}, environments=environments, production=production
+    )
+
+    assert (found[1, "stage"], found[2, "stage"]) == ("Production", "Archived")
+    assert (found[0, "prod-eu"], found[0, "prod-us"]) == ("1", None)
+    assert (0, "live") not in found and (0, "production") not in found
+    assert planned(aliases={"live": 1}, environments=("test", "live"))[0, "live"] is None
 
 
 def test_the_alias_of_an_environment_with_two_versions_goes_to_the_newest_release() -> None:
@@ -138,7 +154,7 @@ def test_what_somebody_registered_by_hand_is_left_alone() -> None:
 def test_a_release_that_is_not_registered_is_told_and_takes_the_alias_away() -> None:
     unknown, known = runs("api prod", "v9"), runs("web prod", "v2")
     other_digest = Release("dev", "api", None, "v1", "sha256:other", "run1")
-    wanted = Wanted(ORDER, (unknown, known, other_digest), frozenset())
+    wanted = Wanted(ORDER, ORDER[-1:], (unknown, known, other_digest), frozenset())
 
     changes, told = registry.plan(MODEL, wanted, (version(1), version(2)), {"production": 1})
 
@@ -165,7 +181,7 @@ def asked(trained: Repository) -> dict[str, Any]:
     made = trained.manifest()
     release = {"environment": "prod", "app": "lily-api", "canary": None, "mlflow_run": made.mlflow_run}
     release |= {"version": made.version, "digest": made.digest}
-    return {MODEL: {"environments": ORDER, "releases": [release], "ran": []}}
+    return {MODEL: {"environments": ORDER, "production": ORDER[-1:], "releases": [release], "ran": []}}
 
 
 @pytest.fixture
@@ -266,14 +282,16 @@ def test_a_database_that_is_none_is_one_line_and_stays(
     if content:
         file.write_text(content)
 
-    code, out, err = sync({MODEL: {"environments": ORDER, "releases": [], "ran": []}})
+    code, out, err = sync({MODEL: {"environments": ORDER, "production": ORDER[-1:], "releases": [], "ran": []}})
 
     assert (code, out, len(err.splitlines())) == (1, "", 1)
     assert words in err
     assert (file.read_text() if file.exists() else None) == content
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"M": {}}', '{"M": {"environments": [], "releases": [{}], "ran": []}}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"M": {}}', '{"M": {"environments": [], "production": [], "releases": [{}], "ran": []}}']
+)
 def test_what_the_command_does_not_send_is_refused(text: str, sync: Callable[..., tuple[int, str, str]]) -> None:
     code, out, err = sync(text)
 

@@ -289,6 +289,18 @@ def test_production_takes_an_image_by_its_digest_alone(
         assert said == () if environment == "dev" else "in production an image is named by its digest" in said[0]
 
 
+def test_a_stateful_set_is_a_release_where_it_serves_a_model(server: Cluster, before: dict[str, list[Object]]) -> None:
+    [found] = [item for item in before["overlays/dev/lily-api"] if item["kind"] == "Deployment"]
+    spec = {key: value for key, value in found["spec"].items() if key in ("selector", "template")}
+    item = copy.deepcopy(found | {"kind": "StatefulSet", "spec": spec | {"serviceName": "lily-api"}})
+    assert words(server, item) == ()
+
+    item["metadata"]["annotations"]["model.mlops/digest"] = f"sha256:{'9' * 64}"
+    assert "not the digest of the version" in words(server, item)[0]
+    assert words(server, made("StatefulSet", template(IMAGE), space="ml-dev")) == ()
+    assert "ValidatingAdmissionPolicy" in words(server, made("StatefulSet", template(IMAGE, MODEL_URI="s3://any/")))[0]
+
+
 @pytest.mark.parametrize("app", ["lily-api", "lily-batch", "lily-sklearn"])
 def test_what_is_not_released_is_refused(server: Cluster, manifests: Path, app: str) -> None:
     [item] = [item for item in rendered(manifests, f"overlays/dev/{app}") if workloads.runs(item)]

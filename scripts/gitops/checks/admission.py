@@ -59,7 +59,7 @@ _MAKERS = {
 }
 # Settings of Argo CD.
 _LEAVING_OUT = ("resource.exclusions", "resource.inclusions")
-_OF_THE_POLICY_FILE = ("data.model-bucket", "data.image-registries")
+_OF_THE_POLICY_FILE = ("data.model-bucket", "data.image-registries", "data.production-namespaces")
 # What a fork chooses of the container that fetches models: where it is from and what it may use.
 _CHOSEN = (
     "metadata.annotations.", "spec.container.command", "spec.container.image", "spec.container.resources.",
@@ -231,11 +231,6 @@ def _parameter_faults(objects: Mapping[Identity, Object], repository: Repository
         yield _missing(_PARAMETERS, f"list admission/parameters.yaml in {PLATFORM}/kustomization.yaml")
         return
     item = objects[_PARAMETERS]
-    spaces = [layout.namespace(environment) for environment in policy.environments]
-    production = _words(item, "production-namespaces")
-    if spaces[-1] not in production or not set(production) <= set(spaces):
-        yield finding(RULE, PLATFORM, item, f"data.production-namespaces: {' '.join(production)!r}; write {spaces[-1]},"
-                      " and no namespace that is not an environment's")  # fmt: skip
     for image in _words(item, "serving-images"):
         if not workloads.is_fixed(image):
             yield finding(RULE, PLATFORM, item, f"data.serving-images: {image!r}: may be another image tomorrow;"
@@ -244,9 +239,7 @@ def _parameter_faults(objects: Mapping[Identity, Object], repository: Repository
         if kind.partition(".")[2] in (*_SERVING, *_KUBERNETES):
             yield finding(RULE, PLATFORM, item, f"data.other-kinds: {kind!r}: runs containers or serves models, so that"
                           " nobody would check what it runs; take it out")  # fmt: skip
-    chosen = {
-        f"data.{name}": at(item, "data", name) for name in ("production-namespaces", "serving-images", "other-kinds")
-    }
+    chosen = {f"data.{name}": at(item, "data", name) for name in ("serving-images", "other-kinds")}
     required = {_REQUIRED: "true"} if _REQUIRED in mapping(item.get("data")) else {}
     wanted = {
         "apiVersion": "v1",
@@ -255,6 +248,7 @@ def _parameter_faults(objects: Mapping[Identity, Object], repository: Repository
         "data": {
             "model-bucket": policy.model_bucket,
             "image-registries": " ".join(policy.image_registries),
+            "production-namespaces": " ".join(map(layout.namespace, policy.production)),
             **{name: " ".join(names) for name, names in _MAKERS.items()},
             **{path.removeprefix("data."): value for path, value in chosen.items() if value is not None},
             **required,
@@ -281,14 +275,6 @@ def _unnamed_manifests(repository: Repository) -> Iterator[Finding]:
                         " asks for it; leave that out until bump_model.py or promote_model.py made this release again"
                     )
                     yield finding(RULE, folder, item, message, PLATFORM)
-
-
-def production(repository: Repository) -> set[str]:
-    """The environments in which an image is named by its digest: the last one, and those that the parameters add."""
-    items = repository.renders.get(PLATFORM, [])
-    names = [name for item in items if identity(item) == _PARAMETERS for name in _words(item, "production-namespaces")]
-    environments = repository.policy.environments
-    return {name for name in environments if layout.namespace(name) in names} | {environments[-1]}
 
 
 def _words(item: Object, name: str) -> list[str]:

@@ -269,8 +269,9 @@ def _sets(repository: Repository) -> Iterator[Finding]:
             yield finding("applications", folder, item, "an ApplicationSet of no environment; the only ones are"
                           f" {', '.join(_name(item) for item in sets)}, in {ARGOCD}; remove it")  # fmt: skip
             continue
-        differing = differences([wanted[what]], [item])
-        if item != wanted[what] and not differing:
+        expected = applications.with_paths_of(item, wanted[what])
+        differing = differences([expected], [item])
+        if item != expected and not differing:
             yield finding("applications", folder, item, "of another form than"
                           f" scripts/gitops/repo/{applications.TEMPLATE.name}; write it as that has it")  # fmt: skip
         for other in differing:

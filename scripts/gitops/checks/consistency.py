@@ -12,7 +12,7 @@ from gitops.checks.framework import Finding, Repository, Rule
 from gitops.manifests import workloads
 from gitops.manifests.objects import KUSTOMIZATION, Identity, Object, at, identity, leaves, mapping
 from gitops.models import signing
-from gitops.releases import effect, release, release_file, withdrawn
+from gitops.releases import effect, release, release_file, withdrawn, writing
 from gitops.repo import layout
 from gitops.repo.layout import ARGOCD, PLATFORM
 from gitops.repo.policy import POLICY_FILE, Policy
@@ -72,7 +72,7 @@ def check_workloads(repository: Repository) -> Iterator[Finding]:
     for folder, _, _, items in repository.overlays():
         for item in items:
             for path in _models_without_release(item):
-                message = f"{path}: has no release; write a Deployment, a CronJob or an InferenceService"
+                message = f"{path}: has no release; write a Deployment, a StatefulSet, a CronJob or an InferenceService"
                 yield framework.finding("workloads", folder, item, message)
             for container in workloads.containers(item):
                 for name, count in Counter(name for name, _ in container.variables).items():
@@ -85,7 +85,7 @@ def check_workloads(repository: Repository) -> Iterator[Finding]:
 
 def _models_without_release(item: Object) -> list[str]:
     """Where an object of a kind for which there are no releases names a model, or takes its name from elsewhere."""
-    if workloads.kind_of(item) in workloads.RELEASED:
+    if workloads.released(item):
         return []
     told = [
         f"{container.path}.env[{name}].value"
@@ -98,7 +98,7 @@ def _models_without_release(item: Object) -> list[str]:
 
 def _without_form(item: Object) -> dict[str, Any]:
     """The models of an object, by path, if it is of a kind for which there are no releases."""
-    return {} if workloads.kind_of(item) in workloads.RELEASED else workloads.models(item)
+    return {} if workloads.released(item) else workloads.models(item)
 
 
 def check_model_form(repository: Repository) -> Iterator[Finding]:
@@ -143,13 +143,14 @@ def check_release(repository: Repository) -> Iterator[Finding]:
         faults = [
             framework.finding("release", folder, item, f"{field}: {message}")
             for item in items
-            if workloads.kind_of(item) in workloads.RELEASED
+            if workloads.released(item)
             for field, message in _release_faults(item, repository.policy)
         ]
         yield from faults
         if not faults and folder not in formless:
-            for where, message in _file_faults(repository.root, app, environment, items):
-                yield Finding("release", where, message, (folder,))
+            found = [*_file_faults(repository.root, app, environment, items)]
+            found = found or [*_copy_faults(repository.root, app, environment, items)]
+            yield from (Finding("release", where, message, (folder,)) for where, message in found)
     for link in sorted(path for path in repository.files.links if path.startswith("overlays")):
         message = (
             "a symbolic link; put a file in its place, history has what a release file is and not what it leads to"
@@ -270,6 +271,23 @@ def _file_faults(root: Path, app: str, environment: str, items: list[Object]) ->
     except Refused as refused:
         where, _, message = refused.lines[0].partition(": ")
         yield where, message
+
+
+def _copy_faults(root: Path, app: str, environment: str, items: list[Object]) -> Iterator[tuple[str, str]]:
+    """What a release could not be written for, because a value of it stands where it may not change."""
+    show = Snapshot(root).read
+    releases = release_file.read_all(show, app, environment)
+    effects = [effect.of(item, show(item.file) or b"", items) for item in releases]
+    rendered = {identity(item) for item in items}
+    # What is in another namespace is a matter of the rule of namespaces.
+    if not all(each.identity in rendered for each in effects) or not effect.copies(items, releases, effects):
+        return
+    try:
+        writing.rehearse(root, app, environment)
+    except Refused as refused:
+        for line in refused.lines:
+            where, _, message = line.partition(": ")
+            yield where, message
 
 
 # Signatures

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from gitops.checks.environments import Names
 from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.checks.metadata import CONTROLLERS
 from gitops.checks.serving import INGRESS, NETWORK_POLICY, SERVICE
@@ -175,7 +176,7 @@ def _annotation_fault(name: str, text: Any, environment: str, policy: Policy) ->
             return (f"{text!r}: write internal; only where {POLICY_FILE} gives the environment `internet_facing: true`"
                     " it may be internet-facing")  # fmt: skip
     elif name in _COMMON:
-        if not re.search(rf"(?<![a-z0-9]){re.escape(environment)}(?![a-z0-9])", str(text)):
+        if environment not in Names(policy).words(str(text)):
             return f"{text!r}: other environments could have it too; put {environment} into the name"
     elif CONTROLLERS.match(name):
         pass  # a matter of the rule of metadata

@@ -141,11 +141,24 @@ def _overlay_fault(root: Path, folder: str) -> str:
 def check_generate_paths(repository: Repository) -> Iterator[Finding]:
     """Argo CD renders again whenever a file changes that a render reads."""
     rule = "generate-paths"
-    for folder, _, _, _ in repository.overlays():
-        written = applications.generate_paths(folder)
+    sets = {
+        str(at(item, "spec", "template", "spec", "project")): item
+        for item in repository.renders.get(ARGOCD, [])
+        if item.get("kind") == "ApplicationSet"
+    }
+    for folder, environment, _, _ in repository.overlays():
+        if environment not in sets:
+            continue  # a matter of the rule of Applications
+        written = applications.generate_paths(sets[environment], folder)
         for parent in _uncovered(repository.reads(folder), folder, written):
-            message = f"reads {parent}, and Argo CD looks below {written} alone; read it from there"
-            yield Finding(rule, folder, message, (folder,))
+            top = parent.split("/")[0]
+            remedy = "read it from there"
+            if top not in layout.DEPLOYED:
+                remedy = (
+                    f"add `;/{top}` to the end of manifest-generate-paths in {ARGOCD}/applicationset-{environment}.yaml"
+                )
+            message = f"reads {parent}, and Argo CD looks below {written} alone; {remedy}"
+            yield Finding(rule, folder, message, (folder, ARGOCD))
     for item in repository.renders.get(ARGOCD, []):
         path = at(item, "spec", "source", "path")
         if item.get("kind") != "Application" or path not in (ARGOCD, PLATFORM):

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from gitops.checks import admission
 from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.manifests import kustomize, workloads
 from gitops.manifests.objects import KUSTOMIZATION, Object, at, leaves, listed, mapping, mappings, selects
@@ -36,7 +35,7 @@ def _containers(items: Sequence[Object]) -> Iterator[tuple[Object, Container]]:
 
 def check_images(repository: Repository) -> Iterator[Finding]:
     """Images come from the owner's registries, by digest or by a tag that is not `latest`; in production by digest."""
-    registries, production = repository.policy.image_registries, admission.production(repository)
+    registries, production = repository.policy.image_registries, repository.policy.production
     for folder, environment, _, items in repository.overlays():
         for item, container in _containers(items):
             path, image = container.path, container.image
@@ -57,7 +56,7 @@ def check_images(repository: Repository) -> Iterator[Finding]:
 
 
 def check_probes(repository: Repository) -> Iterator[Finding]:
-    """A Deployment's containers have a probe for being ready and another one for being beyond help."""
+    """The containers of what serves for ever have a probe for being ready and another one for being beyond help."""
     for folder, _, _, items in repository.overlays():
         for item, pod in _pods(items):
             if item.get("kind") not in ("Deployment", "StatefulSet"):
@@ -216,11 +215,11 @@ def _dangling(item: Object, items: Sequence[Object]) -> Iterator[str]:
             field = f"{pod.path}.serviceAccountName"
             yield f"{field}: {account!r}: no such ServiceAccount in this render; give the app its own"
         yield from _missing_sources(pod, names)
-    if kind == "Deployment":
+    if workloads.kind_of(item) in (("apps", "Deployment"), ("apps", "StatefulSet")):
         labels = mapping(at(spec, "template", "metadata", "labels"))
         if not selects(at(spec, "selector"), labels):
             yield "spec.selector: does not select the pods of its own template; make the labels equal"
-        target = ("Deployment", str(at(item, "metadata", "name")))
+        target = (str(kind), str(at(item, "metadata", "name")))
         if "replicas" in spec and any(workloads.scaled(other) == target for other in items):
             yield "spec.replicas: a HorizontalPodAutoscaler owns the number; remove it"
     pods = list(_labels_and_ports(items))
@@ -347,35 +346,6 @@ def _unlabelled(item: Object, app: str, shape: set[str]) -> Iterator[str]:
                 yield f"{where}: {shown}; write {value!r}, which selectors and reports count on"
 
 
-# Of Linux, and not of an environment that is called `dev`; an Ingress has no such files.
-_DEVICE = re.compile(r"(?<![\w:/.-])/dev/(?=[a-z])")
-
-
-def check_environment(repository: Repository) -> Iterator[Finding]:
-    """Nothing in an environment's render names another environment: its namespace, roles or hosts."""
-    policy = repository.policy
-    # One bucket and one registry serve every environment, whatever their names are.
-    shared = _words((policy.model_bucket, *policy.image_registries), "A-Za-z0-9.-")
-    # One name may be a part of another: `pre-prod` is not `prod`.
-    names = _words(policy.environments, "a-z0-9")
-    for folder, environment, _, items in repository.overlays():
-        for item in items:
-            for path, value in leaves(item).items():
-                if path == "metadata.namespace" or not isinstance(value, str):
-                    continue  # the namespace is a matter of the rule of namespaces
-                own = value if ".http.paths[" in path else _DEVICE.sub("", value)
-                found = (match[0] for match in names.finditer(shared.sub("", own)))
-                for name in [name for name in found if name != environment][:1]:
-                    yield finding("environment", folder, item, f"{path}: {value!r} names {name} in {environment};"
-                                  " an overlay has its own environment's values")  # fmt: skip
-
-
-def _words(names: Sequence[str], letters: str) -> re.Pattern[str]:
-    """Finds any of these names where none of these letters is beside it, and the longest that fits."""
-    longest_first = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
-    return re.compile(rf"(?<![{letters}])({longest_first})(?![{letters}])")
-
-
 _MODE = "serving.kserve.io/deploymentMode"
 # What only one of the modes has, with what the other makes of it.
 _KNATIVE_ONLY = {
@@ -428,5 +398,4 @@ RULES: dict[str, Rule] = {
     "security": check_security,
     "references": check_references,
     "names": check_names,
-    "environment": check_environment,
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gitops.checks.framework import Finding
 from gitops.repo.git import Git
-from gitops.repo.layout import CODEOWNERS, DEPLOYED
+from gitops.repo.layout import CODEOWNERS, DEPLOYED, may_be_deployed
 from gitops.repo.policy import POLICY_FILE, Policy
 from gitops.repo.snapshot import OnDisk
 
@@ -27,18 +27,24 @@ def require(files: OnDisk, git: Git | None = None) -> None:
         raise Refused(*map(str, found))
 
 
-def require_deployed(root: Path, policy: Policy, reads: Mapping[str, Collection[str]]) -> None:
+def require_deployed(files: OnDisk, policy: Policy, reads: Mapping[str, Collection[str]]) -> None:
     """Raises Refused for what a render, by the files that it reads, or the policy names beside the folders that are
     looked at and compared with what was there before."""
-    read = {name: folder for folder, files in reads.items() for name in files}
-    outside = {name: folder for name, folder in read.items() if name.partition("/")[0] not in DEPLOYED}
+    read = {name: folder for folder, names in reads.items() for name in names}
+    outside = {name: folder for name, folder in read.items() if name.partition("/")[0] not in files.folders}
     found = [
-        Finding(RULE, folder, f"reads {name}, which is in none of {', '.join(DEPLOYED)}; put a copy into one of them")
+        Finding(RULE, folder, f"reads {name}, {_why(name)}; put a copy into {DEPLOYED[0]}/")
         for name, folder in sorted(outside.items())
     ]
-    found += _key(root, policy)
+    found += _key(Path(files.root), policy)
     if found:
         raise Refused(*map(str, found))
+
+
+def _why(name: str) -> str:
+    if not may_be_deployed(name.partition("/")[0]) or "/" not in name:
+        return "which is no manifest of this repository's"
+    return "by a path that is not written as ../FOLDER from the folder that names it, as all others can be found"
 
 
 def _key(root: Path, policy: Policy) -> Iterator[Finding]:
@@ -60,7 +66,7 @@ def _attributes(root: Path, files: OnDisk) -> Iterator[Finding]:
         text = file.read_text(errors="surrogateescape") if file.is_file() else ""
         for number, line in enumerate(text.splitlines(), 1):
             pattern, *attributes = line.split() or [""]
-            elsewhere = file.parent == root and _elsewhere(pattern)
+            elsewhere = file.parent == root and _elsewhere(pattern, files.folders)
             wrong = [word for word in attributes if _converts(word)]
             if wrong and not elsewhere and not pattern.startswith("#"):
                 where = file.relative_to(root).as_posix()
@@ -68,7 +74,7 @@ def _attributes(root: Path, files: OnDisk) -> Iterator[Finding]:
                     RULE,
                     where,
                     f"line {number}: {wrong[0]}: what is deployed would be another file than the one that is committed;"
-                    f" take it out, or name a folder outside {', '.join(DEPLOYED)} before the pattern",
+                    f" take it out, or name a folder outside {', '.join(files.folders)} before the pattern",
                 )
 
 
@@ -76,11 +82,11 @@ def _converts(word: str) -> bool:
     return any(word == name or word.startswith(f"{name}=") for name in _CONVERTING)
 
 
-def _elsewhere(pattern: str) -> bool:
+def _elsewhere(pattern: str, folders: Collection[str]) -> bool:
     """Whether a pattern of the top folder names a folder in which nothing is deployed."""
     first, slash, _ = pattern.removeprefix("/").partition("/")
     plain = not set('*?[\\"') & set(first)
-    return bool(first and slash) and plain and first not in DEPLOYED
+    return bool(first and slash) and plain and first not in folders
 
 
 def _submodules(root: Path, git: Git | None) -> Iterator[Finding]:

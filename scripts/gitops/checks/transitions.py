@@ -66,6 +66,7 @@ def proposal(git: Git, base: str, paths: Sequence[str], repository: Repository, 
         introduced,
         paths,
         policy,
+        {*there.folders, *repository.files.folders}.difference(layout.DEPLOYED),
     )
 
 

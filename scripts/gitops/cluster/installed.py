@@ -45,7 +45,8 @@ def serving_runtime() -> Object:
     """The stock server that apps of this repository use."""
     files = tools.KSERVE.files
     runtime: Object = yaml.safe_load((files / "config/runtimes/kserve-sklearnserver.yaml").read_text())
-    runtime["spec"]["containers"][0]["image"] = f"kserve/sklearnserver:{tools.KSERVE.version}"
+    [server] = [each for each in runtime["spec"]["containers"] if each["name"] == "kserve-container"]
+    server["image"] = f"kserve/sklearnserver:{tools.KSERVE.version}"
     return runtime
 
 

@@ -19,7 +19,10 @@ from gitops.manifests.objects import KUSTOMIZATION
 
 from contract.errors import Refused
 
-LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# A `=` is text to Kubernetes, and a tag of somebody's own is of no matter for what is read.
+LOADER: Any = type("Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
+LOADER.add_constructor("tag:yaml.org,2002:value", LOADER.construct_yaml_str)
+LOADER.add_multi_constructor("!", lambda loader, _, node: _untagged(loader, node))
 _PLUGINS = ("generators", "transformers", "validators")
 _FILES = ("bases", "components", "configurations", "crds", "patchesStrategicMerge", "resources", *_PLUGINS)
 _WITH_PATH = ("openapi", "patches", "patchesJson6902", "replacements")
@@ -147,6 +150,14 @@ def _follow(files: Files, folder: str, words: Iterable[str], step: Step) -> None
                 if b"builtin" in (text := files.read(real)):  # a transformer in a file of its own may name more
                     with contextlib.suppress(yaml.YAMLError):
                         _follow(files, folder, _words(text), step)
+
+
+def _untagged(loader: Any, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node, deep=True)
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    return loader.construct_scalar(node)
 
 
 @cache

@@ -16,6 +16,7 @@ from gitops.manifests.objects import Object, at, mapping, mappings, walk
 
 MODEL_URI, MODEL_DIGEST, MODEL_MANIFEST = "MODEL_URI", "MODEL_DIGEST", "MODEL_MANIFEST"
 """The variables by which our own image is told its model."""
+_TOLD = (MODEL_URI, MODEL_DIGEST, MODEL_MANIFEST)
 KSERVE_URI = "STORAGE_URI"
 """The variable by which KServe is told a model for a container that is not its own."""
 STORAGE_CONTAINER = "verified"
@@ -34,7 +35,7 @@ PODS: dict[tuple[str, str], tuple[str, ...]] = {
     ("batch", "Job"): _TEMPLATE,
 }
 _KSERVE = "serving.kserve.io"
-RELEASED = (("apps", "Deployment"), ("batch", "CronJob"), (_KSERVE, "InferenceService"))
+RELEASED = (("apps", "Deployment"), ("apps", "StatefulSet"), ("batch", "CronJob"), (_KSERVE, "InferenceService"))
 """The kinds for which there are releases, by group and kind."""
 KSERVE_PORTS = (8080,)
 """Where KServe's stock servers listen."""
@@ -230,6 +231,12 @@ def models(item: Object) -> dict[str, Any]:
     """Every URI of a model that an object names, by path."""
     ends = (".storageUri", f"env[{MODEL_URI}].value")
     return {path: value for path, value in named(item).items() if path.endswith(ends)}
+
+
+def released(item: Object) -> bool:
+    """Whether an object runs only by a release. A StatefulSet may be something else than a model's server."""
+    told = any(name in _TOLD for container in containers(item) for name, _ in container.variables)
+    return kind_of(item) in RELEASED and (told or kind_of(item) != ("apps", "StatefulSet"))
 
 
 def unclaimed(item: Object) -> Iterator[str]:

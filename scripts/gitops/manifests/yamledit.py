@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import yaml
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
@@ -34,6 +35,20 @@ Step = str | Named
 Path = tuple[Step, ...]
 
 
+class _Constructor(SafeConstructor):
+    """The same, but for what is text to the other readers."""
+
+
+_Constructor.add_constructor("tag:yaml.org,2002:value", SafeConstructor.construct_yaml_str)
+
+
+def _reader(kind: str) -> YAML:
+    reader = YAML(typ=kind, pure=True)
+    # An anchor may be defined again, and what it means is clear.
+    reader.composer.warn_double_anchors = False
+    return reader
+
+
 def show(path: Path) -> str:
     """A path as people write it: `spec.containers[api].image`."""
     out = ""
@@ -50,7 +65,7 @@ def get(text: bytes, path: Path, file: str) -> str | None:
     _, source = _decode(text, file)
     if (simple := _simple(source)) and (found := _walk(simple[0], path)) is not _UNCLEAR:
         return found
-    node = _find(_compose(source, file), path, file)
+    node = _find(_document(_composed(source, file), (path,), file), path, file)
     if node is None:
         return None
     if not isinstance(node, ScalarNode):
@@ -142,22 +157,25 @@ _cached = lru_cache(maxsize=256)
 
 @_cached
 def _load(source: str, file: str) -> Any:
-    _compose(source, file)
+    _require_known_tags(_compose(source, file), file)
+    reader = _reader("safe")
+    reader.Constructor = _Constructor
     try:
-        return YAML(typ="safe", pure=True).load(_without_tabs(source))
+        return reader.load(_without_tabs(source))
     except (YAMLError, ValueError) as error:
         raise _not_yaml(error, file) from None
 
 
 def edit(text: bytes, changes: Mapping[Path, str], file: str) -> bytes:
-    """`text` with the scalars at these paths replaced; every other byte stays.
+    """`text` with the scalars at these paths replaced; every other byte stays. Of several documents it is the one that
+    has all the fields.
 
-    Raises Refused, naming `file` and the field, when the text is not one YAML document, a field is missing or is no
-    plain scalar on one line (a list, an anchor, an alias, a tag, a block scalar), or the result would not read back as
-    intended.
+    Raises Refused, naming `file` and the field, when the text is not YAML, no document or more than one has the fields,
+    a field is missing or is no plain scalar on one line (a list, an anchor, an alias, a tag, a block scalar), or the
+    result would not read back as intended.
     """
     bom, source = _decode(text, file)
-    root = _nodes(source, file)
+    root = _document(_nodes(source, file), changes, file)
     spans: list[tuple[int, int, str]] = []
     for path, value in changes.items():
         node = _find(root, path, file)
@@ -166,20 +184,34 @@ def edit(text: bytes, changes: Mapping[Path, str], file: str) -> bytes:
         if not isinstance(node, ScalarNode):
             raise Refused(f"{file}: {show(path)}: a {_kind(node)}, not a single value")
         start, end = node.start_mark.index, node.end_mark.index
+        old = source[start:end]
         _require_unshared(root, path, file)
-        _require_plain(node, source[start:end], path, file)
-        if node.value != value:
+        _require_plain(node, old, path, file)
+        # What stands there plain may be no string: `true` is one only in quotes.
+        if node.value != value or (old == value and needs_quotes(value)):
             if not value.isprintable():
                 raise Refused(f"{file}: {show(path)}: {value!r} has a character that cannot be printed")
-            spans.append((start, end, _write(value, source[start:end])))
+            if not old:
+                start = end = _behind_colon(root, path, source, file)
+            spans.append((start, end, f"{'' if old else ' '}{_write(value, old)}"))
     for start, end, written in sorted(spans, reverse=True):
         source = source[:start] + written + source[end:]
-    after = _nodes(source, file)
+    after = _document(_nodes(source, file), changes, file)
     for path, value in changes.items():
         node = _find(after, path, file)
         if not isinstance(node, ScalarNode) or node.value != value:
             raise Refused(f"{file}: {show(path)}: {value!r} cannot be written here")
     return bom + source.encode()
+
+
+def _behind_colon(root: Node, path: Path, source: str, file: str) -> int:
+    """Where the value of a key that has none would begin. Raises Refused where there is no colon either."""
+    parent = _find(root, path[:-1], file)
+    pairs = parent.value if isinstance(parent, MappingNode) else []
+    for key, _ in pairs:
+        if key.value == path[-1] and (colon := re.compile(" *:").match(source, key.end_mark.index)):
+            return colon.end()
+    raise Refused(f"{file}: {show(path)}: empty; write a value there, commands only replace one")
 
 
 def add_after(text: bytes, path: Path, sibling: Path, value: str, file: str) -> bytes:
@@ -274,9 +306,26 @@ def _not_yaml(error: Exception, file: str) -> Refused:
     return Refused(f"{file}: not YAML: {' '.join(str(error).split())}")
 
 
-def _nodes(source: str, file: str) -> Node:
-    """The document of a text, with the places of its scalars. Of a simple one libyaml tells them, as it does values."""
-    return _node(yaml.compose(source, Loader=_C_LOADER)) if _simple(source) else _compose(source, file)
+def _nodes(source: str, file: str) -> list[Node]:
+    """The documents of a text, with the places of their scalars. Of a simple text libyaml tells them, as it does
+    values."""
+    return [_node(yaml.compose(source, Loader=_C_LOADER))] if _simple(source) else _composed(source, file)
+
+
+def _document(documents: list[Node], paths: Iterable[Path], file: str) -> Node:
+    """Of several documents the one that has the fields at these paths."""
+    if len(documents) == 1:
+        return documents[0]
+    wanted = list(paths)
+    having = [node for node in documents if all(_find(node, path, file) is not None for path in wanted)]
+    if len(having) != 1:
+        fields = ", ".join(map(show, wanted))
+        which = "none of them has" if documents else "there is no"
+        raise Refused(
+            f"{file}: {len(documents)} documents, and {f'{len(having)} of them have' if having else which} {fields};"
+            " write the fields into exactly one"
+        )
+    return having[0]
 
 
 def _node(found: Any) -> Node:
@@ -289,20 +338,27 @@ def _node(found: Any) -> Node:
     return ScalarNode(found.tag, found.value, *place, style=found.style)
 
 
-@_cached
 def _compose(source: str, file: str) -> Node:
+    """The one document of a text."""
+    documents = _composed(source, file)
+    if len(documents) != 1:
+        raise Refused(f"{file}: {len(documents)} documents; it must hold exactly one")
+    return documents[0]
+
+
+@_cached
+def _composed(source: str, file: str) -> list[Node]:
     try:
         # None is a document that holds comments alone.
-        composed = YAML(typ="rt", pure=True).compose_all(_without_tabs(source))
+        composed = _reader("rt").compose_all(_without_tabs(source))
         documents: list[Node] = [node for node in composed if node is not None]
     except (YAMLError, ValueError) as error:
         raise _not_yaml(error, file) from None
     except RecursionError:
         raise Refused(f"{file}: nested too deeply") from None
-    if len(documents) != 1:
-        raise Refused(f"{file}: {len(documents)} documents; it must hold exactly one")
-    _require_unique_keys(documents[0], file)
-    return documents[0]
+    for node in documents:
+        _require_unique_keys(node, file)
+    return documents
 
 
 def _require_unique_keys(node: Node, file: str, seen: set[int] | None = None) -> None:
@@ -321,6 +377,24 @@ def _require_unique_keys(node: Node, file: str, seen: set[int] | None = None) ->
     elif isinstance(node, SequenceNode):
         for item in node.value:
             _require_unique_keys(item, file, seen)
+
+
+def _require_known_tags(root: Node, file: str) -> None:
+    """Refuses a tag of somebody's own: what is under it means nothing to the other readers of the file."""
+    for node in _below(root, set()):
+        tag = str(node.tag or "")
+        if tag.startswith("!") and tag != "!":
+            raise Refused(f"{file}: line {node.start_mark.line + 1}: has the tag {tag}; remove it")
+
+
+def _below(node: Node, seen: set[int]) -> Iterator[Node]:
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    yield node
+    for item in node.value if isinstance(node, SequenceNode | MappingNode) else ():
+        for each in item if isinstance(item, tuple) else (item,):
+            yield from _below(each, seen)
 
 
 def _kind(node: Node) -> str:
@@ -362,8 +436,6 @@ def _require_unshared(root: Node, path: Path, file: str) -> None:
 
 
 def _require_plain(node: ScalarNode, written: str, path: Path, file: str) -> None:
-    if not written:
-        raise Refused(f"{file}: {show(path)}: empty; write a value there, commands only replace one")
     if written.startswith("!"):
         raise Refused(f"{file}: {show(path)}: has the tag {written.split()[0]}; remove it")
     if node.style in ("|", ">"):

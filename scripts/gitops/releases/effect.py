@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from gitops.manifests import workloads, yamledit
 from gitops.manifests.objects import Difference, Identity, Object, identity, leaves
-from gitops.releases import form, release
+from gitops.releases import form, image, release
 from gitops.releases.release import ANNOTATION, FLAVOUR_ANNOTATION, MODEL_LABEL, Release
 from gitops.repo import layout
 
@@ -22,9 +23,15 @@ class Effect:
     values: dict[str, str]
     everywhere: tuple[str, ...] = ()
     """Ends of paths that it sets in every object."""
+    changes: tuple[tuple[str, str], ...] = ()
+    """The values before and after it, of which a copy may stand elsewhere."""
+
+    def sets(self, where: Identity, path: str) -> bool:
+        return path.endswith(self.everywhere) or (where == self.identity and path in self.values)
 
     def covers(self, found: Difference) -> bool:
-        return found.path.endswith(self.everywhere) or (found.identity == self.identity and found.path in self.values)
+        """Whether the release brings a difference: in a field of its own, or in a copy of one."""
+        return self.sets(found.identity, found.path) or _is_copy(found, self.changes)
 
     def overridden(self, objects: Sequence[Object]) -> Iterator[tuple[str, str]]:
         """(path, fault) of every field that the render has otherwise, because something else sets it too. In which
@@ -40,8 +47,40 @@ class Effect:
                 yield path, f"renders as {found!r}, not {value!r}; another patch overrides the release"
 
 
-def of(item: Release, text: bytes, objects: Sequence[Object]) -> Effect:
-    """The effect of a release whose file has these bytes, in an overlay that renders these objects.
+# Where a replacement may write what a release sets.
+_COPIES = re.compile(r"(\A|\.)(annotations|labels)\.|\.env\[[^]]+\]\.value\Z|\.image\Z")
+# What selects pods, or can never be changed, must be the same in every release.
+_SELECTING = re.compile(r"selector|matchLabels|volumeClaimTemplates", re.IGNORECASE)
+# Source: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+
+
+def _is_copy(found: Difference, changes: Sequence[tuple[str, str]]) -> bool:
+    before, after, path = found.before, found.after, found.path
+    if not (isinstance(before, str) and isinstance(after, str) and _COPIES.search(path)) or _SELECTING.search(path):
+        return False
+    if re.search(r"(\A|\.)labels\.", path) and not _LABEL.fullmatch(after):
+        return False
+    if path.endswith(".image"):
+        return (before, after) in changes
+    return any(old in before and before.replace(old, new) == after for old, new in changes)
+
+
+def copies(objects: Sequence[Object], releases: Sequence[Release], effects: Sequence[Effect]) -> bool:
+    """Whether the objects of an overlay may have a value of its releases elsewhere than in their fields."""
+    texts = {str(value) for item in releases for value in item.values() if value}
+    return any(
+        isinstance(value, str)
+        and any(text in value for text in texts)
+        and not any(one.sets(identity(item), path) for one in effects)
+        for item in objects
+        for path, value in leaves(item).items()
+    )
+
+
+def of(item: Release, text: bytes, objects: Sequence[Object], now: Release | None = None) -> Effect:
+    """The effect of a release whose file has these bytes, in an overlay that renders these objects, in the place of
+    the one that is there now.
 
     A patch names the object that it is for; the images of a kustomization are for the workload that serves the model.
     """
@@ -49,6 +88,8 @@ def of(item: Release, text: bytes, objects: Sequence[Object]) -> Effect:
     everywhere: tuple[str, ...] = ()
     if data.get("kind") == "Kustomization":
         everywhere = tuple(f".annotations.{name}" for name in data["commonAnnotations"] if name.startswith(ANNOTATION))
+        if item.image and not release.unreleased(item.image):
+            item = replace(item, image=form.of(data, item.file).renders(item.image, item.file))
         data = workload(item.app, objects)
     where = form.of(data, item.file, item.canary)
     values = where.values(item, item.file)
@@ -59,6 +100,7 @@ def of(item: Release, text: bytes, objects: Sequence[Object]) -> Effect:
         replace(identity(data), namespace=layout.namespace(item.environment)),
         {yamledit.show(path): value for path, value in values.items()},
         everywhere,
+        tuple((old, new) for old, new in zip(now.values(), item.values(), strict=True) if old and new) if now else (),
     )
 
 
@@ -89,18 +131,18 @@ _UNNAMED = (
 
 def _foreign_servers(item: Object, releases: Sequence[Release]) -> Iterator[tuple[str, str]]:
     """(path, image) of the containers that run a model with another image than the release has for it."""
-    images = {one.uri: one.image for one in releases if one.image}
+    names = {one.uri: image.identity(one.image) for one in releases if one.image}
     for container in workloads.containers(item):
         uri = container.variable(workloads.MODEL_URI) or container.fields.get("storageUri")
-        wanted, found = images.get(str(uri)), container.image
+        wanted, found = names.get(str(uri)), image.identity(container.image)
         if wanted and found != wanted and not (release.unreleased(wanted) and release.unreleased(found)):
-            yield f"{container.path}.image", str(found)
+            yield f"{container.path}.image", str(container.image)
 
 
 def images(items: Sequence[Object]) -> frozenset[str]:
-    """Every image that the objects of a render run; `unreleased` is none."""
+    """What every image that the objects of a render run is, by its digest where it has one; `unreleased` is none."""
     found = {str(container.image) for item in items for container in workloads.containers(item) if container.image}
-    return frozenset(image for image in found if not release.unreleased(image))
+    return frozenset(image.identity(text) for text in found if not release.unreleased(text))
 
 
 def workload(app: str, objects: Sequence[Object]) -> Object:

@@ -1,6 +1,6 @@
 """Where a release file keeps the fields of a release.
 
-A release file is a patch of a Deployment, of a CronJob or of an InferenceService. An InferenceService may have
+A release file is a patch of a Deployment, a StatefulSet, a CronJob or an InferenceService. An InferenceService may have
 canaries, and each of them is a release of its own in the same file. An overlay without that file can keep its release
 in the images of its kustomization; the model is then in annotations, which `replacements` carry to the
 environment of the container.
@@ -15,7 +15,8 @@ from typing import Any
 from gitops.manifests import workloads, yamledit
 from gitops.manifests.objects import mapping, mappings
 from gitops.manifests.yamledit import Named, Path
-from gitops.releases.release import ANNOTATION, IMAGE, Release
+from gitops.releases import image as images
+from gitops.releases.release import ANNOTATION, Release
 from gitops.repo import layout
 
 from contract.errors import Refused
@@ -34,8 +35,9 @@ class Form:
     manifest: Path | None = None
     """The variable with the SHA-256 of the manifest; a release of the old form has neither it nor the annotation."""
     image: tuple[Path, ...] = ()
-    """The image as one value, or its name and what follows `joint`."""
-    joint: str = ""
+    """The image as one value, or its name and those of `newTag` and `digest` that are there."""
+    entry: bool = False
+    """Whether it is an entry of a kustomization's images."""
 
     def annotation(self, name: str) -> Path:
         return (*self.lineage, f"{ANNOTATION}{name}")
@@ -56,21 +58,34 @@ class Form:
         if release.manifest:
             found |= dict.fromkeys(self.manifests, release.manifest)
         if self.image and release.image:
-            found |= dict(zip(self.image, self._parts(release.image, file), strict=True))
+            found |= self._entry(release.image, file) if self.entry else {self.image[0]: release.image}
         return found
 
-    def _parts(self, image: str, file: str) -> list[str]:
-        if len(self.image) == 1:
-            return [image]
-        match = IMAGE.fullmatch(image)
-        parts = [match["name"], match["digest" if self.joint == "@" else "tag"]] if match else []
-        if not parts or not all(parts):
-            has, wants = ("digest", "newTag") if self.joint == "@" else ("newTag", "digest")
+    def renders(self, image: str, file: str) -> str:
+        """An image as it is rendered when this form has named it: without a tag that there is no field for."""
+        if not self.entry:
+            return image
+        parts = {str(path[-1]): value for path, value in self._entry(image, file).items()}
+        return images.join(parts["newName"], parts.get("newTag", ""), parts.get("digest", ""))
+
+    def _entry(self, image: str, file: str) -> dict[Path, str]:
+        """The fields of a kustomization's entry for an image; one that is empty is as if it were not there."""
+        fields = {str(path[-1]): path for path in self.image}
+        found = images.parse(image)
+        if found and {"newTag", "digest"} <= fields.keys():
+            parts = {"newTag": found.tag, "digest": found.digest}
+        elif found and "digest" in fields:
+            parts = {"digest": found.digest}
+        else:
+            # As Renovate writes it.
+            parts = {"newTag": images.join("", found.tag, found.digest)[1:] if found and found.tag else ""}
+        if not found or not any(parts.values()):
+            has, wants = ("digest", "newTag") if "digest" in fields else ("newTag", "digest")
             raise Refused(
                 f"{file}: {yamledit.show(self.image[-1])}: {image} cannot be written as a {has}; name the image so,"
                 f" or put `{wants}` in the place of `{has}`"
             )
-        return parts
+        return {fields[name]: value for name, value in (parts | {"newName": found.name}).items()}
 
 
 def of(data: Any, file: str, canary: str | None = None) -> Form:
@@ -98,7 +113,9 @@ def of(data: Any, file: str, canary: str | None = None) -> Form:
     if kind == "Kustomization":
         return _images(data, file)
     shown = f"{kind!r} of {data.get('apiVersion')!r}"
-    raise Refused(f"{file}: kind: {shown}: a release is written for a Deployment, a CronJob or an InferenceService")
+    raise Refused(
+        f"{file}: kind: {shown}: a release is written for a Deployment, a StatefulSet, a CronJob or an InferenceService"
+    )
 
 
 def _model(spec: Mapping[str, Any], file: str, canary: str | None, annotations: Path) -> Form:
@@ -144,13 +161,13 @@ def _images(data: Mapping[str, Any], file: str) -> Form:
         )
     entry: Path = ("images", Named(str(entries[0].get("name"))))
     given = [name for name in ("newTag", "digest") if name in entries[0]]
-    if len(given) != 1:
-        raise Refused(f"{file}: {yamledit.show(entry)}: needs `digest` or `newTag`, and not both")
+    if not given:
+        raise Refused(f"{file}: {yamledit.show(entry)}: needs `digest`, `newTag` or both")
     return Form(
         ("commonAnnotations",),
         uri=("commonAnnotations", f"{ANNOTATION}uri"),
-        image=((*entry, "newName"), (*entry, given[0])),
-        joint="@" if given == ["digest"] else ":",
+        image=tuple((*entry, name) for name in ("newName", *given)),
+        entry=True,
     )
 
 

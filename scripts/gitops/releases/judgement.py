@@ -6,10 +6,11 @@ before, or when it ran in this one already: a rollback needs nobody's leave. A w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gitops.releases import hold, moved, withdrawn
+from gitops.releases.image import identity
 from gitops.releases.release import Release, Target
 from gitops.repo import layout
 from gitops.repo.policy import POLICY_FILE, Policy
@@ -70,6 +71,8 @@ class Proposal:
     paths: Sequence[str] = ()
     """The files that change."""
     new_policy: Policy | None = None
+    folders: Collection[str] = ()
+    """The folders at the top to which renders lead, beside those that every repository has."""
 
 
 def judge(proposal: Proposal) -> list[Fault]:
@@ -172,7 +175,7 @@ def _images(proposal: Proposal) -> Iterator[Fault]:
     """An image that no release names, of a sidecar, takes the same way, by the renders."""
     policy, base = proposal.policy, proposal.base
     for (app, environment), images in proposal.head.images.items():
-        named = {item.image for item in proposal.head.at((app, environment)).values()}
+        named = {identity(item.image) for item in proposal.head.at((app, environment)).values()}
         for image in sorted(images - named - base.images.get((app, environment), frozenset())):
             where = layout.overlay(app, environment)
             if environment not in policy.environments:
@@ -273,7 +276,9 @@ def _manifests(proposal: Proposal) -> Iterator[Fault]:
 def _mixed(proposal: Proposal) -> Iterator[Fault]:
     """A change is of releases, of the policy or of the engine, so that none is judged by what comes with it."""
     parts = {
-        "the engine": [path for path in proposal.paths if layout.is_engine(path)],
+        "the engine": [
+            path for path in proposal.paths if layout.is_engine(path) and path.partition("/")[0] not in proposal.folders
+        ],
         "the policy": _policy_paths(proposal),
         "releases": _release_paths(proposal),
     }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from gitops.releases import image as images
 from gitops.repo.policy import POLICY_FILE, Policy
 
 from contract.errors import Refused
@@ -16,10 +16,6 @@ UNRELEASED = "unreleased"
 UNRELEASED_URI = f"s3://{UNRELEASED}/"
 ANNOTATION = "model.mlops/"
 MODEL_LABEL, FLAVOUR_ANNOTATION = f"{ANNOTATION}model", f"{ANNOTATION}flavour"
-IMAGE = re.compile(
-    r"(?P<name>[a-z0-9][a-z0-9.-]*(?::[0-9]+)?(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)+)"
-    r"(?:@(?P<digest>sha256:[0-9a-f]{64})|:(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))"
-)
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class Target:
         return f"{self.app} in {self.environment}{f', canary {self.canary}' if self.canary else ''}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Release:
     """What one target runs. `image` is None for apps whose model server is not chosen by releases."""
 
@@ -52,6 +48,24 @@ class Release:
     """The SHA-256 of the version's manifest as `sha256:<hex>`; None for a release of the old form, which has none."""
     file: str = field(default="", compare=False)
     """Its path in the repository."""
+
+    def __eq__(self, other: object) -> bool:
+        """An image is its digest where it has one, whatever the tag beside that is."""
+        return isinstance(other, Release) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def values(self) -> tuple[str | None, ...]:
+        """What a release writes, without its place."""
+        lineage = (self.version, self.digest, self.manifest, self.code_commit, self.data_digest, self.mlflow_run)
+        return (*lineage, self.uri, self.image)
+
+    def _key(self) -> tuple[str | None, ...]:
+        return (
+            self.app, self.environment, self.version, self.digest, self.code_commit, self.data_digest, self.mlflow_run,
+            self.uri, images.identity(self.image), self.canary, self.manifest,
+        )  # fmt: skip
 
     @property
     def target(self) -> Target:
@@ -108,10 +122,11 @@ def make(now: Release, uri: str, manifest: Manifest, image: str | None) -> Relea
 
 def require_image(image: str, policy: Policy) -> None:
     """Raises Refused unless an image is named by a digest or a fixed tag, in one of the owner's registries."""
-    match = IMAGE.fullmatch(image)
-    if not match or match["tag"] == "latest":
+    found = images.parse(image)
+    if not found or (found.tag == "latest" and not found.digest):
         raise Refused(
-            f"--image {image}: name it as REGISTRY/NAME@sha256:DIGEST or REGISTRY/NAME:TAG, and not by `latest`"
+            f"--image {image}: name it as REGISTRY/NAME@sha256:DIGEST, REGISTRY/NAME:TAG or"
+            " REGISTRY/NAME:TAG@sha256:DIGEST, and not by `latest` alone"
         )
     if not any(image.startswith(f"{registry}/") for registry in policy.image_registries):
         raise Refused(

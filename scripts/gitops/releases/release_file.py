@@ -10,6 +10,7 @@ from gitops.manifests import yamledit
 from gitops.manifests.objects import mapping
 from gitops.manifests.yamledit import Path
 from gitops.releases import form
+from gitops.releases import image as images
 from gitops.releases.form import LINEAGE, Form
 from gitops.releases.release import UNRELEASED, Release, Target
 from gitops.repo import layout
@@ -47,8 +48,7 @@ def read(text: bytes, target: Target, file: str) -> Release:
         return found
 
     version, digest, code, data, run = (value(where.annotation(name)) for name in LINEAGE)
-    parts = [value(path) for path in where.image]
-    image = UNRELEASED if UNRELEASED in parts else where.joint.join(parts) or None
+    image = _image(text, where, file) if where.entry else next(map(value, where.image), None)
     if where.digest and value(where.digest) != digest:
         raise Refused(
             f"{file}: {yamledit.show(where.digest)}: {value(where.digest)} differs from the annotation {digest}"
@@ -57,6 +57,17 @@ def read(text: bytes, target: Target, file: str) -> Release:
         target.app, target.environment, version, digest, code, data, run, value(where.uri), image, target.canary,
         _manifest(text, where, file), file,
     )  # fmt: skip
+
+
+def _image(text: bytes, where: Form, file: str) -> str:
+    """The image of a kustomization's entry, as Kustomize makes it of the fields that are not empty."""
+    parts = {str(path[-1]): yamledit.get(text, path, file) or "" for path in where.image}
+    if UNRELEASED in parts.values():
+        return UNRELEASED
+    empty = [path for path in where.image if not parts[str(path[-1])]]
+    if not parts["newName"] or len(empty) == len(where.image) - 1:
+        raise Refused(f"{file}: {yamledit.show(empty[0])}: missing; a release has this field")
+    return images.join(parts["newName"], parts.get("newTag", ""), parts.get("digest", ""))
 
 
 def _manifest(text: bytes, where: Form, file: str) -> str | None:
@@ -105,7 +116,7 @@ def write(text: bytes, release: Release) -> bytes:
     where = form.of(yamledit.load(text, release.file), release.file, release.canary)
     for path, sibling in where.manifests.items() if release.manifest else ():
         if yamledit.get(text, path, release.file) is None:
-            if where.joint:
+            if where.entry:
                 raise Refused(
                     f"{release.file}: no {yamledit.show(path)}; add it, and the replacement that carries it to the"
                     " container, by a pull request: CONTRIBUTING.md has both"

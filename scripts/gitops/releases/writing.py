@@ -228,7 +228,8 @@ def _apply(tree: Tree, releases: Sequence[Release]) -> tuple[dict[str, bytes], s
         assert text is not None, item.file  # the release that was there was read from it
         changed[item.file] = release_file.write(text, item)
         folder = layout.overlay(item.app, item.environment)
-        effects.setdefault(folder, []).append(effect.of(item, text, tree.render([folder])[folder]))
+        own = effect.of(item, text, tree.render([folder])[folder], tree.release(item.target))
+        effects.setdefault(folder, []).append(own)
     readers = list(dict.fromkeys([*tree.readers(changed), *effects]))
     before = tree.render(readers)
     for file, data in changed.items():
@@ -243,6 +244,26 @@ def _apply(tree: Tree, releases: Sequence[Release]) -> tuple[dict[str, bytes], s
     return changed, set().union(*(closure.closure(files, folder) for folder in readers)), after
 
 
+def rehearse(root: Path, app: str, environment: str) -> None:
+    """Releases other values in an overlay, in a throw-away copy. Raises Refused where no release could be made: what
+    is rendered would change in other fields than those of a release."""
+    source = Snapshot(root)
+    with source.copied([layout.overlay(app, environment)]) as copy:
+        tree = Tree(source, copy)
+        _apply(tree, [_other(item) for item in release_file.read_all(tree.read, app, environment)])
+
+
+def _other(item: Release) -> Release:
+    """A release of the same form with other values."""
+    digest = f"sha256:{'0123456789ab' * 5}0123"
+    version = f"2000-01-01-{digest[7:19]}"
+    return replace(
+        item, version=version, digest=digest, manifest=item.manifest and digest, code_commit="0" * 40,
+        data_digest=digest, mlflow_run="0" * 32, uri=f"s3://bucket/models/model/{version}/flavour/",
+        image=item.image and f"registry.example.com/image:v1@{digest}",
+    )  # fmt: skip
+
+
 def require_only(folder: str, found: Sequence[Difference], effects: Sequence[Effect]) -> None:
     """Raises Refused for every rendered change of an overlay outside the fields of its releases."""
     foreign = [d for d in found if not any(one.covers(d) for one in effects)]
@@ -250,7 +271,8 @@ def require_only(folder: str, found: Sequence[Difference], effects: Sequence[Eff
         raise Refused(
             *[
                 f"{folder}: {d.identity}: {d.path}: would change from {d.before!r} to {d.after!r}, which is no field of"
-                " this release; another file reads release.yaml, or copies a value from it"
+                " this release; another file reads release.yaml, or copies a value from it, which only an annotation, a"
+                " variable, an image or a label that nothing selects by can hold"
                 for d in foreign[:10]
             ]
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from functools import cache
 from pathlib import Path
 
 import yaml
@@ -29,17 +29,24 @@ def application_set(environment: str, repository: str) -> Object:
     return found
 
 
+def with_paths_of(item: Object, wanted: Object) -> Object:
+    """An ApplicationSet with the paths that another one lists behind those of the template: what else renders read is
+    for the fork to say."""
+    written = at(item, *_GENERATE_PATHS)
+    if not isinstance(written, str) or not written.startswith(f"{at(wanted, *_GENERATE_PATHS)};"):
+        return wanted
+    found = copy.deepcopy(wanted)
+    at(found, *_GENERATE_PATHS[:-1])[_GENERATE_PATHS[-1]] = written
+    return found
+
+
 def name(folder: str) -> str:
     """The Application of a folder of overlays/."""
     _, environment, app = folder.split("/")
     return f"{app}-{environment}"
 
 
-def generate_paths(folder: str) -> str:
-    """Below which paths a change makes Argo CD render a folder of overlays/ again, as its annotation lists them."""
-    return _generate_paths().replace(_BASENAME, folder.rpartition("/")[2])
-
-
-@cache
-def _generate_paths() -> str:
-    return str(at(application_set("any", "any"), *_GENERATE_PATHS))
+def generate_paths(written: Object, folder: str) -> str:
+    """Below which paths a change makes Argo CD render a folder of overlays/ again, as the annotation of an
+    ApplicationSet lists them; "" where it lists none."""
+    return str(at(written, *_GENERATE_PATHS) or "").replace(_BASENAME, folder.rpartition("/")[2])

@@ -12,7 +12,7 @@ from gitops.manifests.objects import Object
 from gitops.programs import manifests
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
-from gitops.repo.layout import ARGOCD, DEPLOYED, PLATFORM
+from gitops.repo.layout import ARGOCD, PLATFORM
 from gitops.repo.snapshot import InCommit
 
 from contract.errors import Refused
@@ -31,7 +31,7 @@ def at(git: Git, rev: str) -> Fleet | None:
     there = snapshot.at(git, rev)
     if there.commit is None:
         return None
-    name = _name(git, rev)
+    name = _name(git, rev, there.commit.folders)
     known: dict[str, tuple[str, list[str]]] = remembered.get([name]).get(name) or {}
     new = known or _sources(there.commit, [*layout.deployed(there.deployed(), there.policy), ARGOCD, PLATFORM])
     renders = remembered.get([key for key, _ in new.values()])
@@ -50,11 +50,11 @@ def at(git: Git, rev: str) -> Fleet | None:
     )
 
 
-def _name(git: Git, rev: str) -> str:
+def _name(git: Git, rev: str, folders: Iterable[str]) -> str:
     """By all that decides it: the program, the code that tells what it reads, and what is deployed."""
     sources = (closure.__file__, kustomize.__file__, remembered.__file__, __file__)
     codes = [hashlib.sha256(Path(source).read_bytes()).hexdigest() for source in sources]
-    trees = git.trees(rev, *DEPLOYED)
+    trees = git.trees(rev, *folders)
     return hashlib.sha256("\n".join([manifests.built().name, *codes, *trees]).encode()).hexdigest()
 
 

@@ -320,6 +320,10 @@ class Git:
         """What a commit has at these paths, a line each with its mode and its id."""
         return self.text("ls-tree", rev, "--", *paths).splitlines()
 
+    def folders(self, rev: str) -> list[str]:
+        """The folders at the top of a commit."""
+        return self.text("ls-tree", "-d", "--name-only", "-z", rev).rstrip("\0").split("\0")
+
     def mentioning(self, rev: str, words: Sequence[bytes], *paths: str) -> list[str]:
         """The files of a commit under `paths` whose bytes have one of the words."""
         if self.promisors:

@@ -12,7 +12,10 @@ from gitops.repo.policy import POLICY_FILE, Policy
 from contract.errors import Refused
 
 ARGOCD, PLATFORM = "argocd", "argocd/platform"
+# What is deployed in every repository; a render may lead to other folders at the top, which snapshot.py finds.
 DEPLOYED = ("base", "apps", "overlays", ARGOCD)
+# The folders at the top that no render may read: they are the engine's, or model code, which comes by an import.
+_NOT_DEPLOYED = (".github", "docs", "model-src", "scripts", "tests", "tools")
 # What a fork owns. All else is the engine, which the template brings and updates, and so is what it ships in there.
 FORK_OWNED = (
     "base/", "apps/", "overlays/", "argocd/", "model-src/models/", "model-src/.dvc/config", ".github/CODEOWNERS",
@@ -58,6 +61,11 @@ def is_engine(path: str) -> bool:
     return path.startswith(_JUDGES) or not (
         owned_by_fork(path) or path.startswith("model-src/") or path.endswith(".md")
     )
+
+
+def may_be_deployed(folder: str) -> bool:
+    """Whether a folder at the top is one to which a render may lead, beside those of DEPLOYED."""
+    return folder not in (*DEPLOYED, *_NOT_DEPLOYED) and not folder.startswith(".")
 
 
 def is_retirements(path: str) -> bool:

@@ -56,6 +56,13 @@ class Policy:
     """The GitHub login whose pull requests may change releases and nothing else."""
     publish: str = ""
     """The option by which commands write to the deployed branch where none is given: commit, push, pull-request."""
+    marked: tuple[str, ...] = ()
+    """The environments that the policy calls production."""
+
+    @property
+    def production(self) -> tuple[str, ...]:
+        """Where an image is named by its digest alone, in order; the last environment where the policy marks none."""
+        return self.marked or self.environments[-1:]
 
     def before(self, environment: str) -> str | None:
         """The environment that a release passes through before this one; None for the first."""
@@ -98,8 +105,18 @@ def parse_policy(text: bytes | None) -> Policy:
     return Policy(
         data["model_bucket"], tuple(data["image_registries"]), names, asked, _exposure(data["environments"]),
         tuple(ingress.get("classes", Policy.ingress_classes)), tuple(ingress.get("annotations", ())),
-        owners, data.get("automation", ""), data.get("publish", ""),
+        owners, data.get("automation", ""), data.get("publish", ""), _marked(data["environments"]),
     )  # fmt: skip
+
+
+def _marked(environments: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    marked = tuple(each["name"] for each in environments if each.get("production"))
+    if not marked and any("production" in each for each in environments):
+        raise Refused(
+            f"{POLICY_FILE}: environments: production: false, and true for none; write `production: true` for those in"
+            " which images are named by digest"
+        )
+    return marked
 
 
 def _exposure(environments: Sequence[Mapping[str, Any]]) -> dict[str, Exposure]:

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gitops.cli import say
-from gitops.repo import mainline
+from gitops.repo import mainline, snapshot
 from gitops.repo.git import Git, GitError
-from gitops.repo.layout import DEPLOYED
 
 from contract.errors import Refused
 
@@ -141,7 +140,7 @@ def _both(git: Git, branch: str) -> tuple[str | None, str | None]:
 
 def require_clean(git: Git, *folders: str) -> None:
     """Refuses when what is deployed has uncommitted changes: they would not be in the commit that is written."""
-    git.require_clean(*DEPLOYED, *folders)
+    git.require_clean(*snapshot.folders(git.root), *folders)
 
 
 def require_remote(git: Git, option: str = Way.PUSH) -> None:

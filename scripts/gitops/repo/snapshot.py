@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -17,11 +18,43 @@ from gitops.manifests import closure
 from gitops.manifests.objects import KUSTOMIZATION
 from gitops.repo import policy
 from gitops.repo.git import ID, Git
-from gitops.repo.layout import DEPLOYED
+from gitops.repo.layout import DEPLOYED, may_be_deployed
 from gitops.repo.policy import POLICY_FILE, Policy
 
 from contract import temporary
 from contract.errors import Refused
+
+
+def _led_to(
+    candidates: Iterable[str], mentioning: Callable[[list[bytes], Sequence[str]], Iterable[bytes]]
+) -> list[str]:
+    """What is deployed: the folders of DEPLOYED, and those at the top to which a file in them leads, by `../NAME`, or
+    one in those. `mentioning(words, folders)` gives the bytes of the files there that have one of the words.
+
+    A path that is written in another way leads nowhere: the rule `sources` refuses what a render reads beside these.
+    """
+    found, new, left = list(DEPLOYED), list(DEPLOYED), set(filter(may_be_deployed, candidates))
+    while new and left:
+        named = {name: re.compile(rb"\.\./" + re.escape(os.fsencode(name)) + rb"(?![\w.-])") for name in left}
+        texts = list(mentioning([b"../" + os.fsencode(name) for name in left], new))
+        new = sorted(name for name, path in named.items() if any(path.search(text) for text in texts))
+        left -= set(new)
+        found += new
+    return found
+
+
+def folders(root: Path) -> list[str]:
+    """The folders at the top of a working tree that are deployed."""
+    with os.scandir(root) as entries:
+        beside = [entry.name for entry in entries if entry.is_dir() and may_be_deployed(entry.name)]
+
+    def mentioning(words: list[bytes], places: Sequence[str]) -> Iterator[bytes]:
+        for file in (file for place in places for file in (root / place).rglob("*.y*ml") if file.is_file()):
+            text = file.read_bytes()
+            if any(word in text for word in words):
+                yield text
+
+    return _led_to(beside, mentioning)
 
 
 @dataclass(frozen=True)
@@ -64,11 +97,16 @@ class Snapshot:
         found = InCommit(self.git, self.rev) if self.git and self.rev else None
         return None if found is None or found.links else found
 
+    @cached_property
+    def folders(self) -> list[str]:
+        """The folders at the top that are deployed."""
+        return _folders_of(self.git, self.rev) if self.git and self.rev else folders(self.root)
+
     def deployed(self) -> Collection[str]:
         """The paths of all files of what is deployed."""
         if self.commit:
             return self.commit.files
-        return set(self.files(*DEPLOYED)) if self.rev else set(OnDisk(self.root).regular())
+        return set(self.files(*self.folders)) if self.rev else set(OnDisk(self.root).regular())
 
     @contextmanager
     def copied(self, folders: Iterable[str]) -> Iterator[Path]:
@@ -104,9 +142,9 @@ class Snapshot:
         """A throw-away copy of what is deployed."""
         with temporary.folder("model-gitops-tree-") as tree:
             if self.git and self.rev:
-                self.git.export(self.rev, tree, *DEPLOYED)
+                self.git.export(self.rev, tree, *self.folders)
             else:
-                for name in DEPLOYED:
+                for name in self.folders:
                     if (self.root / name).is_dir():
                         shutil.copytree(self.root / name, tree / name, symlinks=True)
             yield tree
@@ -123,7 +161,9 @@ class OnDisk:
         self.steps: dict[str, closure.Step | None] = {}
         self._files, self._folders = set[str](), set[str]()
         self._read: dict[str, bytes] = {}
-        for name in DEPLOYED:
+        self.folders = folders(root)
+        """Those at the top that are deployed."""
+        for name in self.folders:
             if (root / name).is_symlink():
                 self.links.append(name)
             elif (root / name).is_dir():
@@ -152,7 +192,7 @@ class OnDisk:
         return [path for path in self.files if os.path.isfile(f"{self.root}/{path}")]
 
     def _is_listed(self, path: str) -> bool:
-        return not self.links and path[len(self.root) + 1 :].partition("/")[0] in DEPLOYED
+        return not self.links and path[len(self.root) + 1 :].partition("/")[0] in self.folders
 
     def isfile(self, path: str) -> bool:
         return path in self._files if self._is_listed(path) else os.path.isfile(path)
@@ -169,6 +209,14 @@ class OnDisk:
         return self._read[path]
 
 
+def _folders_of(git: Git, rev: str) -> list[str]:
+    def mentioning(words: list[bytes], places: Sequence[str]) -> Iterator[bytes]:
+        paths = git.mentioning(rev, words, *places)
+        yield from (text for text in git.show_all([f"{rev}:{path}" for path in paths]) if text is not None)
+
+    return _led_to(git.folders(rev), mentioning)
+
+
 # Reading that many folders takes as long as reading all.
 _MANY = 20
 
@@ -181,7 +229,9 @@ class InCommit:
     def __init__(self, git: Git, rev: str) -> None:
         self._git, self._rev = git, rev
         self.steps: dict[str, closure.Step | None] = {}
-        entries = git.entries(rev, *DEPLOYED)
+        self.folders = _folders_of(git, rev)
+        """Those at the top that are deployed."""
+        entries = git.entries(rev, *self.folders)
         self.links = any(mode == "120000" for mode, _, _ in entries)
         self._ids = {f"{self.root}/{path}": blob for _, blob, path in entries}
         self._folders: dict[str, list[str]] = {self.root: []}
@@ -241,7 +291,7 @@ class InCommit:
         return [path for path in self.files if os.path.basename(path) == KUSTOMIZATION]
 
     def mentioning(self, words: Iterable[bytes]) -> dict[str, bytes]:
-        paths = self._git.mentioning(self._rev, list(words), *DEPLOYED)
+        paths = self._git.mentioning(self._rev, list(words), *self.folders)
         blobs = self._git.blobs(self._ids[f"{self.root}/{path}"] for path in paths)
         return {path: blobs[self._ids[f"{self.root}/{path}"]] for path in paths}
 
