@@ -8,6 +8,7 @@ from conftest import Checkout, git
 from gitops.repo import mainline, publish
 from gitops.repo.git import Git
 from gitops.repo.mainline import Merge
+from gitops.repo.publish import Asked, Draft, Way
 
 NOTE = "overlays/dev/note.txt"
 
@@ -211,10 +212,11 @@ def test_among_many_parents_the_place_in_the_words_counts_only_where_all_are_nam
 def published(checkout: Checkout, name: str, *, push: bool = True) -> str | None:
     repository = Git(checkout.root)
 
-    def build(base: str) -> str:
-        return repository.commit_tree(repository.tree_with(base, {name: b"x"}), base, f"Add {name}\n")
+    def build(base: str) -> Draft:
+        return Draft(repository.tree_with(base, {name: b"x"}), f"Add {name}\n")
 
-    return publish.publish(repository, build, push=push)
+    asked = Asked(Way.PUSH if push else Way.COMMIT, "python scripts/some_command.py")
+    return publish.publish(repository, build, asked, lambda: "some/branch").commit
 
 
 def first_parents(checkout: Checkout) -> list[str]:

@@ -100,10 +100,10 @@ def test_an_image_is_rolled_back_like_a_version_and_told_as_such(checkout: Check
 
     done = checkout.run("rollback_model", *APP, *WHY)
 
-    assert done.err.startswith(
-        "rolled back and held lily-api in dev, from image lily-api@222222222222 to image lily-api@111111111111,"
+    assert (
+        "roll back and hold lily-api in dev, from image lily-api@222222222222 to image lily-api@111111111111,"
         f" with {latest.version}\n"
-    )
+    ) in done.err
     subject = "Roll back lily-api in dev to image lily-api@111111111111"
     assert checkout.git("log", "-1", "--format=%s", "cicd") == subject
     assert runs(checkout) == latest.version
