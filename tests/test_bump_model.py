@@ -130,6 +130,8 @@ def test_a_commit_goes_to_cicd_whatever_is_checked_out(
     assert done.err.splitlines() == [
         f"committed {commit[:12]} to cicd here, not pushed: release {version.version} as lily-api in dev",
         f"next: {in_folder(local.root, 'git push origin cicd')}",
+        "or, where cicd takes pull requests alone: python scripts/bump_model.py --root"
+        f" {local.root} {' '.join(API)} --model-uri {version.uri} --image {IMAGE} --pull-request",
     ]
     assert local.git("rev-parse", "cicd^") == remote == local.tip()
     assert local.git("diff", "--name-only", "cicd^", "cicd") == API_FILE

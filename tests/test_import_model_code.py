@@ -58,6 +58,8 @@ def test_an_import_makes_the_folder_equal_to_mains_deletions_included_and_names_
     assert done.err.splitlines() == [
         f"committed {done.out[:12]} to cicd here, not pushed: import model-src/ of main at {main[:12]}",
         f"next: {in_folder(changed.root, 'git push origin cicd')}",
+        "or, where cicd takes pull requests alone: python scripts/import_model_code.py --root"
+        f" {changed.root} --pull-request",
     ]
     assert changed.git("rev-parse", "cicd^") == base == changed.tip()
     assert same_code(changed, "cicd", "main")

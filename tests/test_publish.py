@@ -511,6 +511,51 @@ def test_a_branch_that_another_worktree_has_checked_out_is_left_as_it_is(
     assert git(tmp_path / "tree", "status", "--porcelain") == ""
 
 
+def test_a_branch_that_was_brought_up_to_date_is_the_same(plain: Checkout) -> None:
+    proposing(plain)
+    other = clone(plain, "other")
+    publishing(other, adding(other, "b"))
+    other.git("checkout", "-q", "some/branch")
+    other.git("merge", "-q", "--no-ff", "-m", "Merge cicd", "origin/cicd")
+    other.git("push", "-q", "origin", "some/branch")
+
+    assert proposing(plain) == other.git("rev-parse", "HEAD")
+
+
+def test_a_commit_that_comes_while_a_merged_branch_is_made_anew_is_not_lost(
+    plain: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land(plain, proposing(plain), "squash")
+    afterwards(plain, {"a": "changed since"})
+    other = clone(plain, "other")
+    other.git("checkout", "-q", "some/branch")
+    other.write("theirs", "x")
+    theirs = other.commit("Theirs")
+    push = Git.push
+
+    def late(self: Git, remote: str, commit: str, branch: str, instead_of: str | None = None) -> None:
+        other.git("push", "-q", "origin", "some/branch")
+        push(self, remote, commit, branch, instead_of)
+
+    monkeypatch.setattr(Git, "push", late)
+    with pytest.raises(Refused) as refused:
+        proposing(plain)
+
+    assert refused.value.lines[0] == "origin/some/branch: the push was refused:"
+    assert plain.tip("some/branch") == theirs
+
+
+def test_a_clone_of_one_branch_alone_proposes_as_others_do(plain: Checkout) -> None:
+    git(plain.root.parent, "clone", "-q", "--single-branch", "-b", "cicd", str(plain.remote), "single")
+    single = Checkout(plain.root.parent / "single", plain.remote)
+    first = proposing(single)
+    assert proposing(single) == first
+    land(plain, first, "squash")
+    afterwards(plain, {"a": "changed since"})
+
+    assert proposing(single) != first
+
+
 def test_what_was_merged_already_has_nothing_to_propose(plain: Checkout) -> None:
     land(plain, proposing(plain), "squash")
 

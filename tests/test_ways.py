@@ -132,6 +132,9 @@ def test_a_commit_is_here_alone_until_the_next_command_pushes_it(
         assert checkout.tip() == before == checkout.git("rev-parse", f"{commit}^")
         assert file in changed(checkout, commit)
         assert printed(done.err) == [in_folder(checkout.root, "git push origin cicd")]
+        [other] = re.findall(r"^or, where cicd takes pull requests alone: (python .*)$", done.err, re.M)
+        if checked_out == "main":
+            assert f" at origin, not merged: {name}" in shell(other)
         shell(*printed(done.err))
         assert checkout.tip() == commit
 

@@ -304,7 +304,8 @@ def _push_branch(git: Git, branch: str, commit: str, old: str | None) -> None:
     try:
         git.push(REMOTE, commit, branch, old if old and not git.is_ancestor(old, commit) else None)
     except GitError as error:
-        raise Refused(f"{REMOTE}/{branch}: the push was refused:", *error.lines) from None
+        remedy = f"branch {branch}: nothing was changed; when the server takes it, run the same command again"
+        raise Refused(f"{REMOTE}/{branch}: the push was refused:", *error.lines, remedy) from None
 
 
 def _start(git: Git, pushing: bool) -> tuple[str, bool]:

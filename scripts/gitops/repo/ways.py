@@ -119,6 +119,8 @@ def _next_lines(git: Git, published: Published) -> Iterator[str]:
         return
     for command in commands:
         yield f"next: {command}"
+    if published.asked.way is Way.COMMIT and commands and proposing(published.asked) not in commands:
+        yield f"or, where {BRANCH} takes pull requests alone: {proposing(published.asked)}"
 
 
 def following(git: Git, published: Published) -> list[str]:
