@@ -33,7 +33,7 @@ def show(args: argparse.Namespace) -> None:
     tip = publish.tip(git)
     listed = _chosen(history.files_at(git, tip), args)
     places = {place for place, _ in listed}
-    holds = {place: text for place, text in hold.all_at(git, tip).items() if place in places}
+    holds = {place: text for place, text in hold.all_at(git, tip, places).items() if place in places}
     held = {place: hold.has(text) for place, text in holds.items()}
     rows = [
         vars(item)

@@ -5,7 +5,7 @@ A rollback sets one, so that the next run of a pipeline does not bring back what
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import yaml
@@ -19,6 +19,8 @@ from contract.errors import Refused
 
 FILE = "hold.yaml"
 _FIELDS = ("reason", "by", "since")
+# Git compares each path that it is given with every file.
+_FEW = 20
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,11 @@ def has(text: bytes) -> dict[str, str]:
     return {name: " ".join(str(data.get(name) or "").split()) for name in _FIELDS}
 
 
-def all_at(git: Git, rev: str) -> dict[tuple[str, str], bytes]:
-    """The holds of a commit, by app and environment."""
-    paths = [path for path in git.files(rev, "overlays") if path.endswith(f"/{FILE}")]
-    texts = zip(map(layout.place, paths), git.show_all([f"{rev}:{path}" for path in paths]), strict=True)
+def all_at(git: Git, rev: str, places: Collection[tuple[str, str]] = ()) -> dict[tuple[str, str], bytes]:
+    """The holds of a commit, by app and environment, or those of these places and maybe others."""
+    few = [path(*place) for place in places] if len(places) <= _FEW else []
+    paths = [file for file in git.files(rev, *(few or ["overlays"])) if file.endswith(f"/{FILE}")]
+    texts = zip(map(layout.place, paths), git.show_all([f"{rev}:{file}" for file in paths]), strict=True)
     return {place: text for place, text in texts if place and text is not None}
 
 
