@@ -221,7 +221,11 @@ HOST, FLAG = "spec.hostname", "spec.containers[a].args[0]"
         ("prod dev", FLAG, "--config=/etc/config.dev.yaml", None),
         ("prod dev", FLAG, "s3://data/dev/", "dev"),
         ("prod dev", FLAG, "s3://models-dev/requests/dev/", "dev"),
-        ("prod models", FLAG, "s3://models-dev/models/", "models"),
+        ("prod models", FLAG, "s3://data/models/", "models"),
+        ("prod models", FLAG, "s3://models-dev/models/wine/", None),
+        ("prod test", FLAG, "s3://models-dev/models/wine-test/2026-02-01-3f2a9c1b7d10/onnx/", None),
+        ("prod dev", FLAG, "http://dev:5001/predict", None),
+        ("prod dev", FLAG, "s3://dev-data/", "dev"),
         ("prod models-dev", FLAG, "s3://models-dev/requests/", None),
         ("prod models-dev", FLAG, "role/ml-models-dev-reader", "models-dev"),
         ("prod development", FLAG, "developments", None),
@@ -234,6 +238,26 @@ def test_a_value_names_an_environment_where_its_field_carries_one(
     policy = Policy("models-dev", ("registry.example.com",), tuple(sorted([own, *others])))
 
     found = [name for name in environments.Names(policy).told(path, value) if name in others]
+
+    assert found[:1] == ([named] if named else [])
+
+
+@pytest.mark.parametrize(
+    ("app", "value", "named"),
+    [
+        ("dev", "arn:aws:iam::111122223333:role/ml-prod-dev", None),
+        ("dev", "arn:aws:iam::111122223333:role/ml-dev-dev", "dev"),
+        ("dev", "s3://data/prod/dev/in/", None),
+        ("dev", "s3://data/dev/dev/in/", "dev"),
+        ("wine-dev", "https://api.example.com/wine-dev/", None),
+        ("wine-dev", "arn:aws:iam::111122223333:role/ml-dev-wine-dev", "dev"),
+        ("wine", "https://api.example.com/wine-dev/", "dev"),
+    ],
+)
+def test_an_app_may_be_called_like_an_environment(app: str, value: str, named: str | None) -> None:
+    names = environments.Names(Policy("models", ("r.example.com",), ("dev", "prod")))
+
+    found = [name for name in names.told(FLAG, value, names.own("prod", app)) if name != "prod"]
 
     assert found[:1] == ([named] if named else [])
 

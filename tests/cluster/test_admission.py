@@ -261,6 +261,7 @@ def test_whoever_else_names_an_owner_is_asked(plane: ControlPlane, user: str, it
         ("kserve/sklearnserver:v0.20.0", True),
         (f"kserve/sklearnserver:v0.20.0@sha256:{'2' * 64}", True),
         (IMAGE, True),
+        (IMAGE.replace("@", ":v1@"), True),
         ("kserve/sklearnserver:v0.20.0.1", False),
         ("kserve/sklearnserver:latest", False),
         (f"{REGISTRY}/lily-api:1.2.3", False),

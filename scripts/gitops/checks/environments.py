@@ -21,6 +21,8 @@ _TELLS_HOST = re.compile(r"(host(name)?s?|domain|endpoint|address|ur[il])\Z", re
 _TELLS_PATH = re.compile(r"(remoteRef|extract)\.key\Z|\.http\.paths\[[^]]*\]\.path\Z")
 _ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[^/\s,;\"']*)(?P<path>[^\s,;\"']*)", re.IGNORECASE)
 _ARN = re.compile(r"arn:[a-z-]+:[a-z0-9-]+:[a-z0-9-]*:[0-9]*:(?P<resource>[^\s,;\"']+)")
+# Their hosts are the names of buckets.
+_BUCKETS = ("gs", "s3", "s3a")
 _HOST = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+", re.IGNORECASE)
 
 
@@ -33,7 +35,8 @@ class Names:
         self._bare = _words(policy.environments, "a-z0-9")
         self._namespaces = _words([layout.namespace(name) for name in policy.environments], "a-z0-9")
         self._told = re.compile(rf"{_TELLS_ENVIRONMENT}=(?P<name>{_longest_first(policy.environments)})(?![\w.-])")
-        # One bucket and one registry serve every environment, whatever their names are.
+        # One bucket and one registry serve every environment, whatever their names and those of the models are.
+        self._models = re.compile(rf"s3://{re.escape(policy.model_bucket)}/models/[^\s,;\"']*")
         self._shared = _words((policy.model_bucket, *policy.image_registries), "A-Za-z0-9.-")
         self._domains = [domain for each in policy.exposure.values() for domain in each.hosts]
         # Most values have nothing of the kind.
@@ -43,17 +46,18 @@ class Names:
         """The environments that a text which is made of names has."""
         return [match[1] for match in self._bare.finditer(text)]
 
-    def told(self, path: str, value: str) -> Iterator[str]:
-        """The environments that a value names, by what it is and by its field."""
-        text = self._shared.sub("", value)
-        if not self._any.search(text):
+    def told(self, path: str, value: str, own: re.Pattern[str] | None = None) -> Iterator[str]:
+        """The environments that a value names, by what it is and by its field, beside what is the app's `own`."""
+        if not self._any.search(value):
             return
+        text = self._shared.sub("", self._models.sub("", value))
+        text = own.sub("", text) if own else text
         key = _KEY.search(path)
         field = (key["variable"] or key["field"]) if key else ""
         yield from (match[1].removeprefix(layout.NAMESPACE_PREFIX) for match in self._namespaces.finditer(text))
         yield from (match["name"] for match in self._told.finditer(f"{field}={text}"))
         for match in _ADDRESS.finditer(text):
-            yield from self.words(f"{_without_top(match['host'])}{match['path']}")
+            yield from self.words(f"{_remote(match['scheme'], match['host'])}{match['path']}")
         for match in _ARN.finditer(text):
             yield from self.words(match["resource"])
         if _TELLS_PATH.search(path):
@@ -63,12 +67,23 @@ class Names:
                 yield from self.words(_without_top(host))
             yield from self._owner(host)
 
+    def own(self, environment: str, app: str) -> re.Pattern[str]:
+        """Finds what an app is called in an environment, whatever other environment its name reminds of."""
+        pairs = [(environment, app), (layout.namespace(environment), app), (app, environment)]
+        names = [f"{first}{joint}{second}" for first, second in pairs for joint in "-/"]
+        return _words(names if app in self._policy.environments else [*names, app], "a-z0-9")
+
     def _owner(self, host: str) -> Iterator[str]:
         """Whose host it is, but where the domain has others below it, and so may have what all share."""
         fitting = [domain for domain in self._domains if f".{host}".endswith(f".{domain}")]
         domain = max(fitting, key=len, default="")
         if domain and not any(each.endswith(f".{domain}") for each in self._domains):
             yield str(self._policy.environment_of(host))
+
+
+def _remote(scheme: str, host: str) -> str:
+    """The part of an address that tells where it is; nothing for a Service of the app's own namespace."""
+    return _without_top(host) if "." in host or scheme.lower() in _BUCKETS else ""
 
 
 def _without_top(host: str) -> str:
@@ -89,12 +104,13 @@ def _words(names: Sequence[str], letters: str) -> re.Pattern[str]:
 def check_environment(repository: Repository) -> Iterator[Finding]:
     """Nothing in an environment's render names another environment: its namespace, roles, hosts, folders or secrets."""
     names = Names(repository.policy)
-    for folder, environment, _, items in repository.overlays():
+    for folder, environment, app, items in repository.overlays():
+        own = names.own(environment, app)
         for item in items:
             for path, value in leaves(item).items():
                 if path == "metadata.namespace" or not isinstance(value, str):
                     continue  # the namespace is a matter of the rule of namespaces
-                for name in [name for name in names.told(path, value) if name != environment][:1]:
+                for name in [name for name in names.told(path, value, own) if name != environment][:1]:
                     yield finding("environment", folder, item, f"{path}: {value!r} names {name} in {environment};"
                                   " an overlay has its own environment's values")  # fmt: skip
 
