@@ -15,15 +15,13 @@ import argparse
 from collections.abc import Sequence
 
 from gitops import cli
-from gitops.repo import publish
+from gitops.repo import model_code, publish
 from gitops.repo.git import Git
+from gitops.repo.model_code import FOLDER, MAIN
 
 from contract.errors import Refused
 
-FOLDER = "model-src"
 CONTRACT = f"{FOLDER}/contract/"
-MAIN = "main"
-TRAILER = "Main-Commit"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,20 +36,10 @@ def import_code(args: argparse.Namespace) -> None:
     publish.require_clean(git, FOLDER)
     source, there, reviewed = "", False, False
 
-    def imported(base: str) -> str:
-        tree = git.tree_with_folder(base, FOLDER, source)
-        if tree == git.text("rev-parse", f"{base}^{{tree}}"):
-            return base
-        log = git.text("log", "-1", "--format=%s", source)
-        return git.commit_tree(tree, base, f"Import model code: {log}\n\n{TRAILER}: {source}\n")
-
     def build(base: str) -> str | None:
         nonlocal source, there, reviewed
         source = _main(git, args.push)
-        if not git.files(source, FOLDER):
-            raise Refused(f"branch {MAIN}: no {FOLDER}/ in {source[:12]}; nothing to import")
-        _require_newer(git, base, source)
-        commit = imported(base)
+        commit = model_code.imported(git, base, source)
         there = commit == base
         reviewed = any(path.startswith(CONTRACT) for path in git.changed(base, commit))
         return None if args.dry_run or reviewed else commit
@@ -59,7 +47,9 @@ def import_code(args: argparse.Namespace) -> None:
     commit = publish.publish(git, build, push=args.push)
     branch = f"import/{source[:12]}" if reviewed else None
     if branch and not args.dry_run:
-        commit = _propose(git, branch, imported(publish.base_of_branch(git, push=args.push)), args.push)
+        commit = _propose(
+            git, branch, model_code.imported(git, publish.base_of_branch(git, push=args.push), source), args.push
+        )
     if args.json:
         cli.print_json({"main": source, "commit": commit, "branch": branch, "dry_run": args.dry_run})
         return
@@ -103,17 +93,6 @@ def _main(git: Git, push: bool) -> str:
         return publish.tip(git, MAIN)
     git.fetch(publish.REMOTE, MAIN)
     return git.text("rev-parse", f"refs/remotes/{publish.REMOTE}/{MAIN}")
-
-
-def _require_newer(git: Git, base: str, source: str) -> None:
-    """Raises Refused when cicd has a later commit of main already: somebody else imported it."""
-    last = git.text("log", "-1", "--format=%H", f"--grep=^{TRAILER}: ", base)
-    for imported in git.trailers(last, TRAILER) if last else []:
-        if imported != source and git.commit(imported) and git.is_ancestor(source, imported):
-            raise Refused(
-                f"branch {MAIN}: {source[:12]} is older than {imported[:12]}, which {publish.BRANCH} has already;"
-                f" get the newer one with `git fetch {publish.REMOTE} {MAIN}`"
-            )
 
 
 if __name__ == "__main__":
