@@ -117,12 +117,14 @@ def by_hand(step: Step, base: str, merged: template.Update) -> Iterator[str]:
     """The commands, one a line."""
     yield f"  git checkout -b {step.name} {base}"
     yield f"  git -c merge.directoryRenames=false cherry-pick {merged.change}"
-    yield from (f"  {command}" for command in _resolutions(merged.conflicts))
+    yield from (f"  {command}" for command in _resolutions(base, merged))
     yield "  git -c core.editor=true cherry-pick --continue"
     yield f"  git push {publish.REMOTE} {step.name}"
 
 
 def _why(stages: Collection[int]) -> str:
+    if 0 in stages:
+        return "a file here or in the template, and a link or a folder there or here"
     if 3 not in stages:
         return "the template deleted or moved what this fork changed"
     if 2 not in stages:
@@ -134,15 +136,20 @@ def _side(path: str) -> str:
     return "this fork's" if layout.owned_by_fork(path) else "the template's"
 
 
-def _resolutions(conflicts: Mapping[str, Collection[int]]) -> Iterator[str]:
+def _resolutions(base: str, merged: template.Update) -> Iterator[str]:
     """The commands that take the fork's own files from the fork, and the engine's from the template."""
     chosen: dict[str, list[str]] = {}
-    for path, stages in sorted(conflicts.items()):
-        stage, side = (2, "--ours") if layout.owned_by_fork(path) else (3, "--theirs")
+    for path, stages in sorted(merged.conflicts.items()):
+        own = layout.owned_by_fork(path)
+        if 0 in stages:
+            yield f"git rm -rf --quiet --ignore-unmatch -- {shlex.join([path, f'{path}~*'])}"
+            yield f"git checkout {base if own else merged.change} -- {shlex.quote(path)}"
+            continue
+        stage, side = (2, "--ours") if own else (3, "--theirs")
         chosen.setdefault(f"git checkout {side}" if stage in stages else "git rm --quiet", []).append(path)
     for command, paths in chosen.items():
         yield f"{command} -- {shlex.join(paths)}"
-    if kept := [path for command, paths in chosen.items() if "rm" not in command for path in paths]:
+    if kept := [path for command, paths in chosen.items() if " rm " not in command for path in paths]:
         yield f"git add -- {shlex.join(kept)}"
 
 

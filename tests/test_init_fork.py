@@ -8,7 +8,6 @@ from conftest import S3, Checkout, git, package, run
 
 from gitops.repo.template import RECORD, Record, read_record
 from gitops.repo.values import TEMPLATE
-
 from init_fork import option, organisation
 
 VALUES = {
@@ -26,11 +25,11 @@ ARGS = [word for name, value in VALUES.items() for word in (option(name), value)
 
 
 @pytest.fixture
-def fork(whole_template: Path, tmp_path: Path) -> Checkout:
+def fork(template: Path, tmp_path: Path) -> Checkout:
     """A clone as a new user has it: a remote with main alone."""
     remote, clone = tmp_path / "remote.git", tmp_path / "clone"
     subprocess.run(
-        ["git", "clone", "-q", "--bare", "--branch", "main", "--single-branch", whole_template, remote], check=True
+        ["git", "clone", "-q", "--bare", "--branch", "main", "--single-branch", template, remote], check=True
     )
     subprocess.run(["git", "clone", "-q", remote, clone], check=True)
     assert git(remote, "branch", "--format=%(refname:short)") == "main"

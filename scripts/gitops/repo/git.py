@@ -394,7 +394,8 @@ class Git:
 
     def merged(self, ours: str, theirs: str) -> tuple[str, dict[str, set[int]]]:
         """The id of the tree that a merge of two commits gives, and the files that conflict, each with the stages that
-        are there: 1 the common one, 2 ours, 3 theirs. Renames of files are followed, those of folders are not."""
+        are there: 1 the common one, 2 ours, 3 theirs; 0 where a file stands in the way of a folder or of a link, which
+        git then gives another name. Renames of files are followed, those of folders are not."""
         settings = ("merge.renames=true", "merge.directoryRenames=false", "merge.renormalize=false")
         done = self._run(
             ["merge-tree", "--write-tree", "-z", "--no-messages", ours, theirs],
@@ -405,7 +406,11 @@ class Git:
         tree, *rows = done.stdout.decode(errors="surrogateescape").rstrip("\0").split("\0")
         found: dict[str, set[int]] = {}
         for meta, _, path in (row.partition("\t") for row in rows):
-            found.setdefault(path, set()).add(int(meta.split(" ")[2]))
+            asked, aside, side = path.rpartition("~")
+            moved = bool(aside) and side in (ours, theirs)
+            found.setdefault(asked if moved else path, set()).update(
+                {int(meta.split(" ")[2])} | ({0} if moved else set())
+            )
         return tree, found
 
     def draft(self, tree: str, parent: str | None, message: str) -> str:
