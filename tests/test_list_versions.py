@@ -161,7 +161,7 @@ def test_a_clone_without_the_deployed_branch_is_told_how_to_get_it(checkout: Che
     done = checkout.run("list_versions", "--model", "lily")
 
     assert done.errors == [
-        "branch cicd: not in this clone; fetch it with `git fetch origin cicd`, or start it with `git branch cicd main`"
+        "branch cicd: not in this clone; fetch it with `git fetch origin cicd`, or start it with `make init`"
     ]
     assert (done.code, done.out) == (1, "")
 
