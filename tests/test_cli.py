@@ -47,7 +47,7 @@ def test_an_interpreter_without_the_packages_is_told_so_in_one_line(command: str
 
 # Of all that is installed here, what `make init` installs, and nothing else.
 WITH_THE_COMMANDS_PACKAGES = """
-import contextlib, importlib, importlib.metadata, pathlib, re, sys
+import contextlib, importlib, importlib.metadata, io, pathlib, re, sys
 named = re.findall("^([a-z0-9-]+)==", pathlib.Path("../requirements.txt").read_text(), re.M)
 for package, owners in importlib.metadata.packages_distributions().items():
     if not {re.sub("[-_.]+", "-", owner.lower()) for owner in owners} & set(named):
@@ -69,7 +69,7 @@ def with_the_commands_packages(code: str, *args: str | Path) -> str:
 def test_every_command_shows_its_help_after_init() -> None:
     code = """
 for command in sys.argv[1:]:
-    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(None):
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
         importlib.import_module(command).main(["--help"])
 """
 
