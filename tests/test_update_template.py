@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import Checkout, Result, git
+from conftest import ROOT, Checkout, Result, git
 from test_init_fork import ARGS
 
 from gitops.repo.template import RECORD, Record, read_record, sides
@@ -481,6 +481,19 @@ def test_what_is_missing_is_named(fork: Fork) -> None:
     assert fork.update().errors == [
         "no remote `template`; add the template's repository with `git remote add template URL`"
     ]
+
+
+def test_the_commands_of_contributing_do_it(fork: Fork) -> None:
+    fork.clone.git("remote", "remove", "template")
+    newest = fork.release({"scripts/new.py": "NEW = 1\n"})
+    text = (ROOT / "CONTRIBUTING.md").read_text().partition("## Take an update of the template")[2]
+    add, update = text.partition("```sh\n")[2].partition("```")[0].splitlines()
+
+    fork.clone.git(*add.partition("#")[0].replace("URL", str(fork.template.remote)).split()[1:])
+    done = fork.update(*update.removeprefix("python scripts/update_template.py").split())
+
+    assert done.code == 0, done.err
+    assert fork.clone.tip(f"update/main-{newest[:12]}") == done.out.strip()
 
 
 def test_a_record_of_a_commit_that_is_nowhere_is_refused(fork: Fork) -> None:
