@@ -79,6 +79,7 @@ def repository(root: Path) -> Iterator[Check]:
     except Refused as refused:
         yield Check(str(root), "; ".join(refused.lines))
         return
+    yield from own_values(root)
     yield Check(f"policy: {', '.join(policy.environments)}; models in s3://{policy.model_bucket}")
     if policy.signing is None:
         yield Check("models need no signature; `python scripts/signing_key.py` makes a key and asks for it")
@@ -96,7 +97,11 @@ def repository(root: Path) -> Iterator[Check]:
     ):
         yield _attempt(name, call)
     yield from on_github(git, policy)
-    remedy = "run `python scripts/init_fork.py --check`, and with your values"
+
+
+def own_values(root: Path) -> Iterator[Check]:
+    """Before all else: what starts with the template's values would publish them."""
+    remedy = "run `make init` with your values first; `python scripts/init_fork.py --check` lists what is left"
     check = [sys.executable, str(cli.ROOT / "scripts/init_fork.py"), "--root", str(root), "--check"]
     left = waiting.run(check, "init_fork.py --check", "run it yourself", capture_output=True).returncode
     yield Check("no value of the template is left", remedy if left else None)

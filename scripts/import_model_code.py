@@ -13,20 +13,16 @@ in the policy, the commit is made here and pushed nowhere.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from gitops import cli
-from gitops.repo import publish, ways
+from gitops.repo import model_code, publish, ways
 from gitops.repo.git import Git
+from gitops.repo.model_code import FOLDER, MAIN
 from gitops.repo.publish import Asked, Draft, Way
 
-from contract.errors import Refused
-
-FOLDER = "model-src"
 CONTRACT = f"{FOLDER}/contract/"
-MAIN = "main"
-TRAILER = "Main-Commit"
 # Of what takes a pull request in any case.
 _BY_BRANCH = {Way.COMMIT: Way.BRANCH, Way.PUSH: Way.PULL_REQUEST}
 
@@ -43,19 +39,12 @@ def import_code(args: argparse.Namespace) -> None:
     publish.require_clean(git, FOLDER)
     asked = ways.chosen(args, git, Way.COMMIT)
     source = _main(git, asked)
-    if not git.files(source, FOLDER):
-        raise Refused(f"branch {MAIN}: no {FOLDER}/ in {source[:12]}; nothing to import")
     reviewed = _changes_contract(git, asked, source)
     if reviewed:
         asked = replace(asked, way=_BY_BRANCH.get(asked.way, asked.way))
 
     def build(base: str) -> Draft | None:
-        _require_newer(git, base, source)
-        tree = git.tree_with_folder(base, FOLDER, source)
-        if tree == git.tree(base):
-            return None
-        log = git.text("log", "-1", "--format=%s", source)
-        return Draft(tree, f"Import model code: {log}\n\n{TRAILER}: {source}\n")
+        return model_code.imported(git, base, source)
 
     published = publish.publish(git, build, asked, lambda: f"import/{source[:12]}")
     if args.json:
@@ -84,26 +73,6 @@ def _changes_contract(git: Git, asked: Asked, source: str) -> bool:
         publish.fetch(git)
     base = publish.tip(git)
     return git.trees(base, CONTRACT.rstrip("/")) != git.trees(source, CONTRACT.rstrip("/"))
-
-
-def _require_newer(git: Git, base: str, source: str) -> None:
-    """Raises Refused when cicd has a later commit of main already: somebody else imported it."""
-    last = git.text("log", "-1", "--format=%H", f"--grep=^{TRAILER}: ", base)
-    for imported in [*(git.trailers(last, TRAILER) if last else []), *_with_code_of(git, base, source)]:
-        if imported != source and git.commit(imported) and git.is_ancestor(source, imported):
-            raise Refused(
-                f"branch {MAIN}: {source[:12]} is older than {imported[:12]}, which {publish.BRANCH} has already;"
-                f" get the newer one with `git fetch {publish.REMOTE} {MAIN}`"
-            )
-
-
-def _with_code_of(git: Git, base: str, source: str) -> Iterator[str]:
-    """The commits of main after `source` whose code is that of `base`: the trailer of an import may be lost."""
-    heads = filter(git.commit, (f"refs/remotes/{publish.REMOTE}/{MAIN}", f"refs/heads/{MAIN}"))
-    wanted = git.trees(base, FOLDER)
-    for commit in git.text("rev-list", *heads, f"^{source}", "--", FOLDER).split():
-        if git.trees(commit, FOLDER) == wanted:
-            yield commit
 
 
 if __name__ == "__main__":

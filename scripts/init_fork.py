@@ -1,11 +1,13 @@
 """Make this template your team's own: put your values in the place of the template's, commit, and start cicd.
 
-Every file of the fork's own that names the repository, the bucket, the account, the region, the domain or the registry
-is changed. What the template brings stays as it is, so that its updates never conflict with your values. Running it
-again with the same values changes nothing, with others it changes them. --check lists what is still the template's.
+Every file of the fork's own that has a value of the template's is changed. What the template brings stays as it is, so
+that its updates never conflict with your values. The file .template records the values, and the commit of the template.
+Running it again with the same values changes nothing, with others it changes them. --check lists what is still the
+template's and not chosen.
 
   python scripts/init_fork.py --repo https://github.com/acme/models.git --bucket acme-models \\
-      --account 444455556666 --region eu-central-1 --domain ml.acme.com --push
+      --account 444455556666 --region eu-central-1 --domain ml.acme.com --cluster acme-ml \\
+      --network 10.20.0.0/16 --time-zone Europe/Berlin --owner ml@acme.com --push
   python scripts/init_fork.py --check
 """
 
@@ -16,22 +18,15 @@ import re
 from collections.abc import Mapping, Sequence
 
 from gitops import cli
-from gitops.repo import layout, publish, snapshot, values
+from gitops.repo import layout, publish, snapshot, template, values
 from gitops.repo.git import Git
 
 from contract.errors import Refused
 
-TEMPLATE = {
-    "repo": "https://github.com/example-org/model-gitops.git",
-    "bucket": "mlops-prod",
-    "account": "111122223333",
-    "region": "eu-west-1",
-    "domain": "ml.example.com",
-    "registry": "111122223333.dkr.ecr.eu-west-1.amazonaws.com",
-    "owners": "@example-org",
-}
-PATTERNS = {
-    "repo": (r"(https://|ssh://|git@)[^\s'\"]+", "an address that git can clone"),
+ADDRESS = r"(https://|ssh://|git@)[^\s'\"]+"
+# Each value's form, and what it is.
+FORMS = {
+    "repo": (ADDRESS, "an address that git can clone"),
     "bucket": (r"[a-z][a-z0-9-]{1,61}[a-z0-9]", "a bucket's name, without dots and starting with a letter"),
     "account": (r"[0-9]{12}", "the 12 digits of an AWS account"),
     "region": (r"[a-z]{2}(-[a-z]+)+-[0-9]", "an AWS region such as eu-west-1"),
@@ -40,22 +35,31 @@ PATTERNS = {
         r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*",
         "a registry without a scheme",
     ),
+    "cluster": (r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", "the name of an EKS cluster"),
+    "network": (r"([0-9]{1,3}\.){3}[0-9]{1,3}/[0-9]{1,2}", "the addresses of the VPC, such as 10.0.0.0/16"),
+    "time_zone": (r"[A-Za-z_]+(/[A-Za-z0-9_+-]+)*", "a time zone such as Europe/Dublin"),
+    "owner": (r"[^\s@'\"]+@[^\s@'\"]+", "the mail address of those who own the models"),
 }
+# What the manifests have somewhere certain.
+REQUIRED = (*values.PLACES, "registry")
+OPTIONAL = ("registry", "cluster", "network", "time_zone", "owner")
+# Domains that are nobody's. Source: RFC 2606, section 3
+EXAMPLE = re.compile(r"[\w.@-]*\bexample\.(?:com|net|org)\b|\bexample-org\b")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, dry_run=True)
-    for name, (_, meaning) in PATTERNS.items():
+    for name, (_, meaning) in FORMS.items():
         default = " (default: ECR of the account and region)" if name == "registry" else ""
-        parser.add_argument(f"--{name}", help=f"{meaning}{default}")
+        parser.add_argument(option(name), help=f"{meaning}{default}")
     parser.add_argument("--push", action="store_true", help="push main and cicd to origin")
     parser.add_argument("--check", action="store_true", help="list what is still the template's, and change nothing")
     args = parser.parse_args(argv)
-    given = [name for name in PATTERNS if getattr(args, name)]
+    given = [name for name in FORMS if getattr(args, name)]
     if args.check and given:
         parser.error("--check takes no values")
-    if not args.check and (missing := [name for name in PATTERNS if name not in given and name != "registry"]):
-        parser.error(f"missing: {', '.join(f'--{name}' for name in missing)}")
+    if not args.check and (missing := [name for name in FORMS if name not in (*given, *OPTIONAL)]):
+        parser.error(f"missing: {', '.join(map(option, missing))}")
     return cli.run(check if args.check else init, args)
 
 
@@ -64,21 +68,27 @@ def init(args: argparse.Namespace) -> None:
     if args.push:
         publish.require_remote(git)
     git.require_clean()
-    wanted = {name: getattr(args, name) for name in PATTERNS if getattr(args, name)}
+    wanted = {name: getattr(args, name) for name in FORMS if getattr(args, name)}
     faults = [
-        f"--{name} {value}: not {PATTERNS[name][1]}"
+        f"{option(name)} {value}: not {FORMS[name][1]}"
         for name, value in wanted.items()
-        if not re.fullmatch(PATTERNS[name][0], value)
+        if not re.fullmatch(FORMS[name][0], value)
     ]
     if faults:
         raise Refused(*faults)
     wanted.setdefault("registry", f"{args.account}.dkr.ecr.{args.region}.amazonaws.com")
+    head, branch = git.commit("HEAD"), git.branch()
+    if head is None or branch is None:
+        raise Refused(f"{args.root}: no branch is checked out; run `git checkout main` first")
     here = snapshot.Snapshot(git.root)
-    current = {name: values.find(here, name) for name in PATTERNS}
-    if owners := sorted(here.policy.owners.items()):
-        current["owners"] = owners[0][1][0].partition("/")[0]
-        wanted["owners"] = f"@{organisation(args.repo)}"
+    record = template.read_record(here.read(template.RECORD)) or template.Record(head)
+    current = current_values(here, record)
+    made = template.Record(record.commit, {**record.values, **wanted})
+    if own := values.owners(here):
+        current["owners"], wanted["owners"] = own, f"@{organisation(args.repo)}"
     files = replaced(git, current, wanted)
+    if here.read(template.RECORD) != made.text:
+        files[template.RECORD] = made.text
     for name, value in wanted.items():
         state = "already" if current[name] == value else f"instead of {current[name]}"
         cli.say(f"  {name:9} {value} ({state})")
@@ -86,10 +96,6 @@ def init(args: argparse.Namespace) -> None:
         print(*files, sep="\n")
         return
     if files:
-        head = git.commit("HEAD")
-        branch = git.branch()
-        if head is None or branch is None:
-            raise Refused(f"{args.root}: no branch is checked out; run `git checkout main` first")
         tree = git.tree_with(head, files)
         git.advance(branch, head, git.commit_tree(tree, head, "Put our values in the place of the template's\n"))
         cli.say(f"committed {len(files)} files to {branch}")
@@ -101,6 +107,17 @@ def init(args: argparse.Namespace) -> None:
             if commit := git.commit(f"refs/heads/{branch}"):
                 git.push(publish.REMOTE, commit, branch)
     print(STEPS.format(**wanted, roles="".join(f"    {line}\n" for line in roles(here))), end="")
+
+
+def current_values(here: snapshot.Snapshot, record: template.Record) -> dict[str, str]:
+    """Those that the files have. Raises Refused for one that is needed and found nowhere."""
+    known = {**record.values, **values.found(here)}
+    missing = {name: values.find(here, name) for name in REQUIRED if name not in known}
+    return values.TEMPLATE | known | missing
+
+
+def option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def organisation(repo: str) -> str:
@@ -124,26 +141,9 @@ def start_cicd(git: Git, push: bool) -> None:
 
 def replaced(git: Git, current: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, bytes | None]:
     """The files that change, with their new bytes."""
-    # In one pass, the longest first: a registry contains the account and the region, and no new value is replaced.
-    names = sorted(current, key=lambda name: len(current[name]), reverse=True)
-    any_value = re.compile("|".join(_pattern(name, current[name]) for name in names))
-    new = {current[name]: wanted[name] for name in names}
-    found: dict[str, bytes | None] = {}
-    for path in _files(git):
-        old = (git.root / path).read_bytes()
-        try:
-            text = any_value.sub(lambda match: new[match[0]], old.decode())
-        except UnicodeDecodeError:
-            continue
-        if text.encode() != old:
-            found[path] = text.encode()
-    return found
-
-
-def _pattern(name: str, value: str) -> str:
-    """A value by itself: no part of a longer name. A domain has hosts before it."""
-    before = "" if name in ("domain", "repo") else "(?<![A-Za-z0-9-])"
-    return f"{before}{re.escape(value)}(?![A-Za-z0-9-])"
+    new = values.replacing(current, wanted)
+    old = {path: (git.root / path).read_bytes() for path in _files(git)}
+    return {path: text for path, data in old.items() if (text := new(data)) != data}
 
 
 def _files(git: Git) -> list[str]:
@@ -168,8 +168,15 @@ def check(args: argparse.Namespace) -> None:
 
 
 def leftovers(git: Git) -> list[str]:
-    """A line for each value of the template that a file still has."""
-    patterns = {name: re.compile(_pattern(name, value)) for name, value in TEMPLATE.items()}
+    """A line for each value of the template that a file still has and nobody has chosen, and for each domain that is
+    nobody's."""
+    record = template.read_record(snapshot.Snapshot(git.root).read(template.RECORD))
+    chosen = record.values if record else {}
+    patterns = {
+        name: re.compile(values.pattern(name, value), re.M)
+        for name, value in values.TEMPLATE.items()
+        if chosen.get(name) != value
+    }
     found = []
     for path in _files(git):
         try:
@@ -177,9 +184,11 @@ def leftovers(git: Git) -> list[str]:
         except UnicodeDecodeError:
             continue
         for number, line in enumerate(lines, 1):
-            for name, pattern in patterns.items():
-                if pattern.search(line):
-                    found.append(f"{path}: line {number}: {name}: {TEMPLATE[name]} is the template's")
+            names = [name for name, pattern in patterns.items() if pattern.search(line)]
+            found += [f"{path}: line {number}: {name}: {values.TEMPLATE[name]} is the template's" for name in names]
+            example = EXAMPLE.search(line)
+            if example and not names and not any(value in line for value in chosen.values()):
+                found.append(f"{path}: line {number}: {example[0]} is nobody's; write your own")
     return found
 
 
@@ -205,8 +214,8 @@ What is left to do by hand:
 {roles}    Certificates in ACM and a zone in Route 53 for *.{domain}.
     IAM roles aws-load-balancer-controller, external-dns, external-secrets for the add-ons of argocd/platform/aws/.
   The cluster
-    Its name instead of mlops in argocd/platform/aws/aws-load-balancer-controller.yaml and external-dns.yaml.
     python scripts/bootstrap.py
+  python scripts/init_fork.py --check lists the template's values that are left, of what was not given here
 """
 
 

@@ -1,5 +1,6 @@
 """List the versions of a model in the bucket, with their metrics, their lineage and where each runs.
 
+The metrics are those of the manifests; the one that the model's problem.yaml has a limit for comes first, with it.
 Where the policy asks for signatures, it also shows whether each has one: valid, by another (key or identity), no, or
 invalid.
 --verify downloads and hashes every file of every version and names what does not match.
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gitops import cli
+from gitops.manifests import yamledit
 from gitops.models import s3, signing, store
 from gitops.models.s3 import Store
 from gitops.models.signing import Signer
@@ -77,7 +79,9 @@ def show(args: argparse.Namespace) -> None:
     if args.json:
         cli.print_json(rows)
     elif rows:
-        print(cli.table([_row(row) for row in rows]))
+        gate = _gate(snapshot.at(git, tip), args.model)
+        metrics = dict.fromkeys([*gate, *(name for row in rows for name in row["metrics"])], "") | gate
+        print(cli.table([_row(row, metrics) for row in rows]))
     if not found:
         cli.say(f"no version of {args.model} in s3://{source.bucket}; upload_model.py adds one")
     if faults:
@@ -114,11 +118,22 @@ def _signed(source: Store, uri: VersionURI, manifest: Manifest, signer: Signer, 
     return "valid"
 
 
-def _row(row: dict[str, Any]) -> dict[str, str]:
-    metrics = {name: f"{row['metrics'][name]:.4f}" for name in ("accuracy", "macro_f1") if name in row["metrics"]}
+def _gate(tree: Snapshot, model: str) -> dict[str, str]:
+    """The metric that the model's problem.yaml has a limit for, with that limit; none where there is no such file."""
+    file = f"model-src/models/{model}/problem.yaml"
+    try:
+        metric = yamledit.load(tree.read(file) or b"", file)["metric"]
+        limit = f">= {metric['at_least']}" if "at_least" in metric else f"<= {metric['at_most']}"
+    except (Refused, TypeError, KeyError):
+        return {}
+    return {str(metric.get("name")): limit}
+
+
+def _row(row: dict[str, Any], metrics: dict[str, str]) -> dict[str, str]:
+    """A line of the table, with a column for each of the metrics, whose header has the limit."""
     return {
         "version": row["version"],
-        **metrics,
+        **{f"{name} {limit}".strip(): _number(row["metrics"].get(name)) for name, limit in metrics.items()},
         "code": row["code_commit"][:12],
         "data": row["data_digest"].removeprefix("sha256:")[:12],
         "mlflow run": row["mlflow_run"][:12],
@@ -126,6 +141,12 @@ def _row(row: dict[str, Any]) -> dict[str, str]:
         "runs in": _places(row["runs_in"]) or "-",
         **({"withdrawn": row["withdrawn"]} if row["withdrawn"] else {}),
     }
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2e}" if 0 < abs(value) < 0.001 else f"{value:.4f}"
 
 
 def _places(listed: Sequence[str]) -> str:

@@ -25,11 +25,6 @@ from gitops.cluster.control_plane import ORDER, ControlPlane
 
 from contract.errors import Refused
 
-try:
-    pass
-except ModuleNotFoundError as error:
-    raise SystemExit(f"error: {error.name} is not installed: run `python scripts/setup.py cluster`") from None
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, as_json=True)

@@ -689,7 +689,7 @@ def test_a_clone_without_cicd_is_refused(checkout: Checkout) -> None:
     checkout.git("update-ref", "-d", "refs/remotes/origin/cicd")
 
     assert refused(checkout, *SKLEARN, "--model-uri", URI, "--commit") == [
-        "branch cicd: not in this clone; fetch it with `git fetch origin cicd`, or start it with `git branch cicd main`"
+        "branch cicd: not in this clone; fetch it with `git fetch origin cicd`, or start it with `make init`"
     ]
 
 

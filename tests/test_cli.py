@@ -45,18 +45,47 @@ def test_an_interpreter_without_the_packages_is_told_so_in_one_line(command: str
     )
 
 
-def test_only_what_asks_a_cluster_needs_the_kubernetes_client() -> None:
-    code = (
-        "import importlib, sys\n"
-        "sys.modules['kubernetes'] = None\n"
-        "for command in sys.argv[1:]:\n"
-        "    try: importlib.import_module(command)\n"
-        "    except SystemExit: print(command)\n"
+# Of all that is installed here, what `make init` installs, and nothing else.
+WITH_THE_COMMANDS_PACKAGES = """
+import contextlib, importlib, importlib.metadata, io, pathlib, re, sys
+named = re.findall("^([a-z0-9-]+)==", pathlib.Path("../requirements.txt").read_text(), re.M)
+for package, owners in importlib.metadata.packages_distributions().items():
+    if not {re.sub("[-_.]+", "-", owner.lower()) for owner in owners} & set(named):
+        sys.modules[package] = None
+"""
+
+
+def with_the_commands_packages(code: str, *args: str | Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_THE_COMMANDS_PACKAGES + code, *args],
+        cwd=ROOT / "scripts",
+        capture_output=True,
+        text=True,
     )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
 
-    done = subprocess.run([sys.executable, "-c", code, *COMMANDS], cwd=ROOT / "scripts", capture_output=True, text=True)
 
-    assert (done.stdout.split(), done.stderr) == (["bootstrap", "local_cluster", "status"], "")
+def test_every_command_shows_its_help_after_init() -> None:
+    code = """
+for command in sys.argv[1:]:
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+        importlib.import_module(command).main(["--help"])
+"""
+
+    assert with_the_commands_packages(code, *COMMANDS) == ""
+
+
+def test_what_asks_a_cluster_tells_what_it_lacks(checkout: Checkout) -> None:
+    code = """
+for command in ("status", "bootstrap"):
+    assert importlib.import_module(command).main(["--root", sys.argv[1]]) == 1
+assert importlib.import_module("local_cluster").main(["status"]) == 1
+"""
+    line = "error: the Kubernetes client is not installed; run `python scripts/setup.py status`\n"
+    last = "error: psutil is not installed; run `python scripts/setup.py cluster`\n"
+
+    assert with_the_commands_packages(code, checkout.root) == 2 * line + last
 
 
 def test_output_that_nobody_reads_to_its_end_is_no_traceback(

@@ -26,8 +26,22 @@ def test_a_clone_of_the_template_lacks_only_its_owners_values(checkout: Checkout
     assert missing(done.out) == {
         "git user.name": 'run `git config --global user.name "..."`',
         "git user.email": 'run `git config --global user.email "..."`',
-        "no value of the template is left": "run `python scripts/init_fork.py --check`, and with your values",
+        "no value of the template is left": "run `make init` with your values first;"
+        " `python scripts/init_fork.py --check` lists what is left",
     }
+
+
+def test_before_init_nothing_else_comes_first(checkout: Checkout) -> None:
+    """A clone of main alone, as a fork is before `make init`."""
+    checkout.git("checkout", "-q", "main")
+    checkout.git("branch", "-D", "cicd")
+    checkout.git("update-ref", "-d", "refs/remotes/origin/cicd")
+
+    out = checkout.run("doctor").out
+
+    assert out.index("run `make init` with your values first") < out.index("MISSING  branch cicd")
+    assert "or start it with `make init`" in out
+    assert "git branch" not in out
 
 
 def test_what_is_missing_is_named_with_what_mends_it(

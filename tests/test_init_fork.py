@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from conftest import S3, Checkout, git, package, run
 
-from init_fork import TEMPLATE, organisation
+from gitops.repo.template import RECORD, Record, read_record
+from gitops.repo.values import TEMPLATE
+from init_fork import option, organisation
 
 VALUES = {
     "repo": "https://github.com/acme/models.git",
@@ -14,16 +16,20 @@ VALUES = {
     "account": "444455556666",
     "region": "eu-central-1",
     "domain": "ml.acme.com",
+    "cluster": "acme-ml",
+    "network": "10.20.0.0/16",
+    "time_zone": "Europe/Berlin",
+    "owner": "ml@acme.com",
 }
-ARGS = [word for name, value in VALUES.items() for word in (f"--{name}", value)]
+ARGS = [word for name, value in VALUES.items() for word in (option(name), value)]
 
 
 @pytest.fixture
-def fork(whole_template: Path, tmp_path: Path) -> Checkout:
+def fork(template: Path, tmp_path: Path) -> Checkout:
     """A clone as a new user has it: a remote with main alone."""
     remote, clone = tmp_path / "remote.git", tmp_path / "clone"
     subprocess.run(
-        ["git", "clone", "-q", "--bare", "--branch", "main", "--single-branch", whole_template, remote], check=True
+        ["git", "clone", "-q", "--bare", "--branch", "main", "--single-branch", template, remote], check=True
     )
     subprocess.run(["git", "clone", "-q", remote, clone], check=True)
     assert git(remote, "branch", "--format=%(refname:short)") == "main"
@@ -75,7 +81,7 @@ def test_only_the_values_change(fork: Checkout) -> None:
     before = fork.git("rev-parse", "HEAD")
     assert fork.run("init_fork", *ARGS).code == 0
 
-    diff = fork.git("diff", "--unified=0", before, "HEAD")
+    diff = fork.git("diff", "--unified=0", before, "HEAD", "--", f":!{RECORD}")
     removed = [line[1:] for line in diff.splitlines() if line.startswith("-") and not line.startswith("---")]
     added = [line[1:] for line in diff.splitlines() if line.startswith("+") and not line.startswith("+++")]
     wanted = VALUES | {"registry": "444455556666.dkr.ecr.eu-central-1.amazonaws.com"}
@@ -84,6 +90,7 @@ def test_only_the_values_change(fork: Checkout) -> None:
             old = old.replace(TEMPLATE[name], wanted[name])
         assert old == new
     assert len(added) > 15
+    assert read_record(fork.read(RECORD)) == Record(before, wanted)
 
 
 def test_the_same_values_again_change_nothing_and_others_replace_them(fork: Checkout) -> None:
@@ -96,6 +103,67 @@ def test_the_same_values_again_change_nothing_and_others_replace_them(fork: Chec
     assert "every file has these values already" in done.err
     assert fork.run("init_fork", *ARGS[:-2], "--domain", "models.acme.com").code == 0
     assert b"value: lily-api.models.acme.com" in fork.read("overlays/prod/lily-api/kustomization.yaml")
+
+
+def test_a_value_that_the_fork_shares_with_the_template_is_chosen_and_not_left(fork: Checkout) -> None:
+    same = [word for name in ("region", "network", "time_zone") for word in (option(name), TEMPLATE[name])]
+
+    assert fork.run("init_fork", *ARGS, *same).code == 0
+
+    assert fork.run("init_fork", "--check").code == 0
+
+
+def test_what_was_not_given_is_left_and_given_later_it_takes_the_place(fork: Checkout) -> None:
+    required = ARGS[: ARGS.index("--cluster")]
+    assert fork.run("init_fork", *required).code == 0
+    left = {line.split(": ")[2] for line in fork.run("init_fork", "--check").errors[:-1]}
+    assert left == {"cluster", "network", "time_zone", "owner"}
+
+    assert fork.run("init_fork", *required, "--cluster", "acme_ml").code == 0
+    assert fork.run("init_fork", *required, "--cluster", "acme-2").code == 0
+
+    dns = fork.read("argocd/platform/aws/external-dns.yaml")
+    assert b"txtOwnerId: acme-2\n" in dns
+    assert b"model.mlops/version" in fork.read("overlays/dev/lily-api/release.yaml")
+
+
+def test_a_value_stands_for_its_meaning_alone(fork: Checkout) -> None:
+    """A bucket and a cluster of one name are two values."""
+    assert fork.run("init_fork", *ARGS, "--cluster", "acme-models").code == 0
+
+    assert fork.run("init_fork", *ARGS, "--cluster", "acme-ml").code == 0
+
+    assert b"clusterName: acme-ml\n" in fork.read("argocd/platform/aws/aws-load-balancer-controller.yaml")
+    assert b"model_bucket: acme-models\n" in fork.read("overlays/promotion.yaml")
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("alerts: https://hooks.example.com/models", "hooks.example.com"),
+        ("mail: ops@example.org", "ops@example.org"),
+        ("team: '@example-org/ops'", "@example-org"),
+    ],
+)
+def test_any_domain_that_is_nobodys_is_left(fork: Checkout, line: str, shown: str) -> None:
+    assert fork.run("init_fork", *ARGS).code == 0
+    fork.write("argocd/platform/notes.yaml", f"a: 1\n{line}\n")
+    fork.commit()
+
+    [found, _] = fork.run("init_fork", "--check").errors
+
+    assert found.startswith("argocd/platform/notes.yaml: line 2: ")
+    assert shown in found
+
+
+def test_a_record_that_somebody_changed_is_refused(fork: Checkout) -> None:
+    assert fork.run("init_fork", *ARGS).code == 0
+    fork.replace(RECORD, "commit: ", "commit: x")
+    fork.commit()
+
+    assert fork.run("init_fork", *ARGS).errors == [
+        ".template: not as it was written; take the last good one out of `git log -p -- .template`"
+    ]
 
 
 def owned(fork: Checkout) -> None:
@@ -149,6 +217,10 @@ def test_a_dry_run_lists_the_files_and_changes_nothing(fork: Checkout) -> None:
         (["--account", "12"], "--account 12: not the 12 digits of an AWS account"),
         (["--region", "Europe"], "--region Europe: not an AWS region such as eu-west-1"),
         (["--domain", "acme"], "--domain acme: not a domain such as ml.example.com"),
+        (["--cluster", "a b"], "--cluster a b: not the name of an EKS cluster"),
+        (["--network", "10.0.0.0"], "--network 10.0.0.0: not the addresses of the VPC, such as 10.0.0.0/16"),
+        (["--time-zone", "UTC+1:00"], "--time-zone UTC+1:00: not a time zone such as Europe/Dublin"),
+        (["--owner", "ml"], "--owner ml: not the mail address of those who own the models"),
         (["--repo", "acme/models"], "--repo acme/models: not an address that git can clone"),
     ],
 )

@@ -46,11 +46,36 @@ def test_every_version_is_a_row_with_metrics_lineage_and_where_it_runs(
 
     assert done.err == ""
     assert [line.split("  ") for line in _squeezed(done.out)] == [
-        ["version", "accuracy", "macro_f1", "code", "data", "mlflow run", "runs in"],
+        ["version", "accuracy >= 0.85", "macro_f1", "code", "data", "mlflow run", "runs in"],
         ["-"] * 7,
         [one.version, "0.9556", "0.9550", "c0dec0dec0de", "d" * 12, "f" * 12, "lily-api in dev; lily-sklearn in dev"],
         [other.version, "1.0000", "0.9877", "beefbeefbeef", "d" * 12, "f" * 12, "-"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("problem", "header"),
+    [
+        ("metric: {name: rmse, at_most: 52}\n", ["version", "rmse <= 52", "mae", "r2", "bias"]),
+        ("metric: {name: r2, at_least: 0.4}\n", ["version", "r2 >= 0.4", "mae", "rmse", "bias"]),
+        ("title: no gate\n", ["version", "mae", "rmse", "r2", "bias"]),
+        ("a: [\n", ["version", "mae", "rmse", "r2", "bias"]),
+    ],
+)
+def test_the_metrics_of_any_model_are_listed_and_the_gates_is_first(
+    checkout: Checkout, tmp_path: Path, s3: S3, problem: str, header: list[str]
+) -> None:
+    checkout.write("model-src/models/prices/problem.yaml", problem)
+    checkout.commit()
+    for number, metrics in enumerate(({"mae": 41.25, "rmse": 50, "r2": -0.5}, {"mae": 40, "r2": 0.5, "bias": 2e-5})):
+        s3.upload(package(tmp_path / str(number), f"{number}", "prices", metrics=metrics))
+
+    done = checkout.run("list_versions", "--model", "prices")
+
+    head, _, *rows = [line.split("  ") for line in _squeezed(done.out)]
+    assert head[: len(header)] == header
+    found = sorted(tuple(row[head.index(name)] for name in head if name.split()[0] in ("mae", "bias")) for row in rows)
+    assert found == [("40.0000", "2.00e-05"), ("41.2500", "-")]
 
 
 def _squeezed(table: str) -> list[str]:
@@ -161,7 +186,7 @@ def test_a_clone_without_the_deployed_branch_is_told_how_to_get_it(checkout: Che
     done = checkout.run("list_versions", "--model", "lily")
 
     assert done.errors == [
-        "branch cicd: not in this clone; fetch it with `git fetch origin cicd`, or start it with `git branch cicd main`"
+        "branch cicd: not in this clone; fetch it with `git fetch origin cicd`, or start it with `make init`"
     ]
     assert (done.code, done.out) == (1, "")
 

@@ -684,8 +684,7 @@ def test_a_clone_without_the_branch_is_told_how_to_get_it(plain: Checkout) -> No
         publishing(plain, adding(plain, "a"), push=False)
 
     assert refused.value.lines == (
-        "branch cicd: not in this clone; fetch it with `git fetch origin cicd`,"
-        " or start it with `git branch cicd main`",
+        "branch cicd: not in this clone; fetch it with `git fetch origin cicd`, or start it with `make init`",
     )
 
 

@@ -695,15 +695,47 @@ def test_another_pair_does_not_take_its_place(asking: Checkout, pair: Pair, fore
 
     done = asking.run("signing_key", "--private-key", foreign.private)
     assert done.errors == [
-        f"{PUBLIC}: the public half of another key than {foreign.private}; name that one, or remove the file"
+        f"{PUBLIC}: the public half of another key than {foreign.private}; name that one, or put this one in its place"
+        " with --rotate"
     ]
     done = asking.run("signing_key", "--private-key", tmp_path / "new.key")
     assert done.errors == [
-        f"{PUBLIC}: there already, and {tmp_path}/new.key is not; name its private key, or remove it to make a new one"
+        f"{PUBLIC}: there already, and {tmp_path}/new.key is not; name its private key, or put a new one in its place"
+        " with --rotate"
     ]
 
     assert not (tmp_path / "new.key").exists()
     assert asking.state() == before
+
+
+def test_a_key_is_rotated_as_it_is_written(asking: Checkout, signed: Version, tmp_path: Path, s3: S3) -> None:
+    """In another clone than the one that releases: what runs is signed with both before the new key counts."""
+    done = bump(asking, signed)
+    assert done.code == 0, done.err
+    asking.git("checkout", "-q", "-b", "rotate", "origin/cicd")
+    new, policy = tmp_path / "new.key", asking.read(POLICY_FILE)
+
+    done = asking.run("signing_key", "--rotate", "--private-key", new)
+
+    assert done.code == 0, done.err
+    assert (asking.read(PUBLIC), asking.read(POLICY_FILE)) == (signing.public_half(new).pem, policy)
+    assert " by another " in asking.run("list_versions", "--model", "lily").out
+    assert asking.run("sign_model", "--model-uri", signed.uri, "--sign-key", new).code == 0
+    asking.commit("A new key")
+    asking.git("push", "-q", "origin", "rotate")
+    asking.merge("rotate")
+    assert asking.run("validate", "--changed-since", "HEAD^").code == 0
+    assert bump(asking, signed, "lily-api").code == 0
+
+    done = asking.run("signing_key", "--rotate", "--private-key", new)
+    assert done.errors == [f"--rotate: {new} is the key of {PUBLIC} already; name another file with --private-key"]
+
+
+def test_there_is_no_first_key_to_rotate(checkout: Checkout, tmp_path: Path) -> None:
+    done = checkout.run("signing_key", "--rotate", "--private-key", tmp_path / "new.key")
+
+    assert done.errors == [f"--rotate: {PUBLIC}: missing; leave the option out to make the first key"]
+    assert not (tmp_path / "new.key").exists()
 
 
 def test_a_private_key_never_lies_in_the_repository(checkout: Checkout) -> None:
@@ -869,12 +901,25 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(variable, raising=False)
 
 
-def test_without_an_identity_in_the_policy_nothing_is_signed_without_a_key(
-    asking: Checkout, packaged: Version, s3: S3
+def test_a_policy_that_asks_for_a_key_is_not_satisfied_without_one(
+    asking: Checkout, packaged: Version, signed: Version, s3: S3
 ) -> None:
-    done = upload(asking, packaged, "--sign-keyless")
+    before = s3.keys()
+    line = (
+        f"--sign-keyless: overlays/promotion.yaml asks for a signature by the key {PUBLIC}; sign with --sign-key, or"
+        " without either and later with `python scripts/sign_model.py`"
+    )
 
-    assert done == Result(0, f"{packaged.uri}\n", f"uploaded 4 objects\n{unsigned(packaged)}\n")
+    assert upload(asking, packaged, "--sign-keyless").errors == [line]
+    assert asking.run("sign_model", "--model-uri", signed.uri, "--sign-keyless").errors == [line]
+
+    assert s3.keys() == before
+
+
+def test_where_no_signature_is_asked_for_nothing_is_signed_without_a_key(
+    checkout: Checkout, packaged: Version, s3: S3
+) -> None:
+    assert upload(checkout, packaged, "--sign-keyless") == Result(0, f"{packaged.uri}\n", "uploaded 4 objects\n")
 
 
 @pytest.mark.usefixtures("offline")

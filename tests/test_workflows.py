@@ -63,7 +63,9 @@ def test_actions_are_pinned_with_their_version_behind_them(file: Path) -> None:
 def test_no_workflow_knows_a_long_lived_key(file: Path) -> None:
     text = file.read_text()
 
-    assert re.findall(r"secrets\.\w+", text) == (["secrets.RELEASE_APP_KEY"] if file.stem == "mlops-pipeline" else [])
+    # One opens pull requests, the other signs models where the owner's policy asks for a key.
+    own = ["secrets.MODEL_SIGNING_KEY", "secrets.RELEASE_APP_KEY"] if file.stem == "mlops-pipeline" else []
+    assert re.findall(r"secrets\.\w+", text) == own
     assert not re.search("aws[-_](access|secret)", text, re.IGNORECASE)
 
 
@@ -497,3 +499,31 @@ def test_the_pipeline_uploads_and_proposes_a_release_in_dev(checkout: Checkout, 
         in checkout.read("overlays/dev/lily-sklearn/release.yaml").decode()
     )
     assert checkout.git("diff", "--name-only", before, commit) == "overlays/dev/lily-sklearn/release.yaml"
+
+
+def test_the_pipeline_signs_with_the_key_that_the_policy_asks_for(checkout: Checkout, s3: S3, tmp_path: Path) -> None:
+    private, runner = tmp_path / "signing.key", tmp_path / "runner"
+    assert checkout.run("signing_key", "--private-key", private).code == 0
+    checkout.commit("Ask for signatures", push=True)
+    code = lineage.find(checkout.root / "model-src", "lily")
+    made = package(checkout.root / "artifacts/lily", code_commit=code.commit)
+    (checkout.root / ".venv").symlink_to(ROOT / ".venv")
+    runner.mkdir()
+
+    def step(key: str) -> subprocess.CompletedProcess[str]:
+        known = {"MODELS": "lily", "MADE": json.dumps({"lily": sha256_of(made)}), "SIGNING_KEY": key}
+        places = {"GITHUB_OUTPUT": str(tmp_path / "output"), "RUNNER_TEMP": str(runner)}
+        return subprocess.run(
+            ["bash", "-e", "-c", script("mlops-pipeline", "release", "bump_model.py")],
+            cwd=checkout.root, env=os.environ | known | places, capture_output=True, text=True,
+        )  # fmt: skip
+
+    without = step("")
+    assert (without.returncode, s3.keys()) == (1, [])
+    assert "--sign-keyless: overlays/promotion.yaml asks for a signature by the key" in without.stderr
+
+    done = step(private.read_text().strip())
+
+    assert done.returncode == 0, done.stderr
+    assert (runner / "signing.key").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "output").read_text().startswith("commit=")

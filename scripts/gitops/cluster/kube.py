@@ -15,7 +15,9 @@ try:
     from kubernetes import client, config, dynamic
     from kubernetes.client.exceptions import ApiException
 except ModuleNotFoundError:
-    raise SystemExit("error: the Kubernetes client is not installed: run `python scripts/setup.py status`") from None
+    _INSTALLED = False
+else:
+    _INSTALLED = True
 
 from gitops.cli import progress
 from gitops.manifests.objects import Object, at, identity, mappings
@@ -40,6 +42,8 @@ class Cluster:
     """One API server. Methods raise Refused, naming the object and the server's words, when it refuses or is away."""
 
     def __init__(self, kubeconfig: Path | None = None, context: str | None = None) -> None:
+        if not _INSTALLED:
+            raise Refused("the Kubernetes client is not installed; run `python scripts/setup.py status`")
         name = str(kubeconfig) if kubeconfig else "the kubeconfig"
         try:
             configuration = client.Configuration()

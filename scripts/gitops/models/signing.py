@@ -138,7 +138,8 @@ def add_options(parser: argparse.ArgumentParser, *, required: bool = False) -> N
     ways.add_argument(
         "--sign-keyless",
         action="store_true",
-        help="where the policy asks for the signature of an identity, sign as this CI job, which has to be it",
+        help="where the policy asks for the signature of an identity, sign as this CI job, which has to be it; where it"
+        " asks for none, nothing is signed",
     )
     parser.add_argument(
         "--expect",
@@ -174,9 +175,12 @@ def planned(signer: Signer | None, private_key: Path | None, keyless: bool) -> S
         if signer and signer.identifier != own.identifier:
             raise Refused(f"--sign-key {private_key}: {POLICY_FILE} asks for a signature by {signer}")
         return Signing(own, lambda manifest: sign(manifest, private_key))
-    if keyless and isinstance(signer, Identity):
-        return Signing(signer, sign_keyless)
-    return None
+    if keyless and isinstance(signer, Key):
+        raise Refused(
+            f"--sign-keyless: {POLICY_FILE} asks for a signature by {signer}; sign with --sign-key, or without either"
+            " and later with `python scripts/sign_model.py`"
+        )
+    return Signing(signer, sign_keyless) if keyless and signer else None
 
 
 def sign(manifest: bytes, private_key: Path) -> bytes:

@@ -11,7 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
+try:
+    import psutil
+except ModuleNotFoundError:
+    _INSTALLED = False
+else:
+    _INSTALLED = True
 
 from gitops.cli import progress
 
@@ -29,9 +34,14 @@ class Process:
 
 
 class Processes:
-    """The processes of one folder, which has `<name>.json`, saying which process it is, and `<name>.log`."""
+    """The processes of one folder, which has `<name>.json`, saying which process it is, and `<name>.log`.
+
+    Raises Refused where the package that finds them is not installed.
+    """
 
     def __init__(self, folder: Path) -> None:
+        if not _INSTALLED:
+            raise Refused("psutil is not installed; run `python scripts/setup.py cluster`")
         self.folder = folder
 
     def start(self, process: Process, seconds: float = 60) -> None:

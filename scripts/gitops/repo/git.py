@@ -145,6 +145,11 @@ class Git:
     def succeeds(self, *args: str) -> bool:
         return self._call(list(args)).returncode == 0
 
+    def version(self) -> tuple[int, int]:
+        """The first two numbers of git's own version."""
+        major, minor = self.text("--version").split()[2].split(".")[:2]
+        return int(major), int(minor)
+
     # Looking
 
     def commit(self, rev: str) -> str | None:
@@ -342,6 +347,12 @@ class Git:
         untracked = "" if new else self.text("ls-files", "--others", "--exclude-standard", "-z")
         return sorted({p for p in (names + "\0" + untracked).split("\0") if p})
 
+    def renamed(self, old: str, new: str) -> dict[str, str]:
+        """The former path of each file that was renamed between two commits."""
+        words = self.raw("diff-tree", "-r", "-M", "--diff-filter=R", "-z", old, new)
+        rows = words.decode(errors="surrogateescape").split("\0")
+        return {rows[i + 2]: rows[i + 1] for i in range(0, len(rows) - 2, 3)}
+
     def submodules(self) -> list[str]:
         """The paths of the index at which a commit of another repository stands."""
         rows = self.text("ls-files", "--stage", "-z").split("\0")
@@ -371,20 +382,20 @@ class Git:
     def is_ancestor(self, old: str, new: str) -> bool:
         return self.succeeds("merge-base", "--is-ancestor", old, new)
 
+    def merge_base(self, one: str, other: str) -> str | None:
+        """The newest commit that two have in common, or None."""
+        return self._call(["merge-base", one, other]).stdout.decode().strip() or None
+
     def tree(self, rev: str) -> str:
         """The id of a commit's tree."""
         return self.text("rev-parse", "--verify", f"{rev}^{{tree}}")
 
     def merged_tree(self, ours: str, theirs: str) -> str | None:
         """The id of the tree that a merge of two commits gives; None where they conflict, or share no history."""
-        if not self.succeeds("merge-base", ours, theirs):
+        if not self.merge_base(ours, theirs):
             return None
-        done = self._call(["merge-tree", "--write-tree", "--no-messages", ours, theirs])
-        if done.returncode == 129:
-            raise Refused("git: older than 2.38, which cannot merge without a working tree; update it")
-        if done.returncode > 1:
-            raise GitError(*[f"git merge-tree: {line}" for line in _words(done)])
-        return None if done.returncode else done.stdout.decode().split()[0]
+        tree, conflicts = self.merged(ours, theirs)
+        return None if conflicts else tree
 
     def contains(self, branch: str, commit: str) -> bool:
         """Whether all that a commit brings is part of a branch: as it is, or as a squash, a rebase or another merge of
@@ -392,7 +403,7 @@ class Git:
         parted; at the newest it may conflict with what came later."""
         if self.is_ancestor(commit, branch):
             return True
-        fork = self._call(["merge-base", branch, commit]).stdout.decode().strip()
+        fork = self.merge_base(branch, commit)
         if not fork:
             return False
         paths = [f":(literal){path}" for path in self.changed(fork, commit)]
@@ -447,12 +458,19 @@ class Git:
             self.raw("update-index", "-z", "--force-remove", "--stdin", stdin=_listed(gone), env=env)
             rows = self.raw("ls-files", "--stage", "-z", "--", *kept, env=env).decode(errors="surrogateescape")
             modes = {path: meta.split(" ")[0] for meta, _, path in (row.partition("\t") for row in rows.split("\0"))}
-            blobs = zip(kept, self._written(kept.values()), strict=True)
+            blobs = zip(kept, self.written(kept.values()), strict=True)
             new = (f"{modes.get(path, '100644')} {blob}\t{path}" for path, blob in blobs)
             self.raw("update-index", "-z", "--index-info", stdin=_listed(new), env=env)
             return self._write_tree(env)
 
-    def _written(self, blobs: Collection[bytes]) -> list[str]:
+    def tree_of(self, files: Mapping[str, tuple[str, str]]) -> str:
+        """The id of the tree of these files, (mode, id) by path."""
+        with self._index() as env:
+            rows = (f"{mode} {blob}\t{path}" for path, (mode, blob) in files.items())
+            self.raw("update-index", "-z", "--index-info", stdin=_listed(rows), env=env)
+            return self._write_tree(env)
+
+    def written(self, blobs: Collection[bytes]) -> list[str]:
         """The ids of blobs that are in the repository from now on."""
         with temporary.folder("model-gitops-blobs-") as folder:
             names = [str(folder / str(number)) for number, _ in enumerate(blobs)]
@@ -474,6 +492,33 @@ class Git:
     def _write_tree(self, env: dict[str, str]) -> str:
         # Otherwise it would fetch every blob that is not here.
         return self.text("write-tree", *(["--missing-ok"] if self.promisors else []), env=env)
+
+    def merged(self, ours: str, theirs: str) -> tuple[str, dict[str, set[int]]]:
+        """The id of the tree that a merge of two commits gives, and the files that conflict, each with the stages that
+        are there: 1 the common one, 2 ours, 3 theirs; 0 where a file stands in the way of a folder or of a link, which
+        git then gives another name. Renames of files are followed, those of folders are not."""
+        settings = ("merge.renames=true", "merge.directoryRenames=false", "merge.renormalize=false")
+        done = self._run(
+            ["merge-tree", "--write-tree", "-z", "--no-messages", ours, theirs],
+            settings=settings, remote=bool(self.promisors),
+        )  # fmt: skip
+        if done.returncode == 129:
+            raise Refused("git: older than 2.38, which cannot merge without a working tree; update it")
+        if done.returncode not in (0, 1) or not done.stdout:
+            raise GitError(*[f"git merge-tree: {line}" for line in _words(done)])
+        tree, *rows = done.stdout.decode(errors="surrogateescape").rstrip("\0").split("\0")
+        found: dict[str, set[int]] = {}
+        for meta, _, path in (row.partition("\t") for row in rows):
+            asked, aside, side = path.rpartition("~")
+            moved = bool(aside) and side in (ours, theirs)
+            found.setdefault(asked if moved else path, set()).update(
+                {int(meta.split(" ")[2])} | ({0} if moved else set())
+            )
+        return tree, found
+
+    def draft(self, tree: str, parent: str | None, message: str) -> str:
+        """A commit that no branch is to have, and that is never signed; None for one without a parent."""
+        return self.text("commit-tree", *(["-p", parent] if parent else []), tree, stdin=message.encode())
 
     def commit_tree(self, tree: str, parent: str, message: str, *merged: str) -> str:
         """A commit of `tree` on `parent`, which merges others where some are given; signed when the user's settings

@@ -120,7 +120,7 @@ def newest(git: Git, branch: str = BRANCH) -> str:
         )
     if found := local or remote:
         return found
-    start = f", or start it with `git branch {BRANCH} main`" if branch == BRANCH else ""
+    start = ", or start it with `make init`" if branch == BRANCH else ""
     raise Refused(f"branch {branch}: not in this clone; fetch it with `git fetch {REMOTE} {branch}`{start}")
 
 
