@@ -25,6 +25,7 @@ from gitops.checks import (
     consistency,
     exposure,
     isolation,
+    known,
     kubeconform,
     mend,
     metadata,
@@ -35,7 +36,7 @@ from gitops.checks import (
     transitions,
 )
 from gitops.checks.framework import Finding, Repository
-from gitops.manifests import closure, kustomize, remembered
+from gitops.manifests import closure, kinds, kustomize, remembered, workloads
 from gitops.manifests.objects import Object
 from gitops.repo import fleet, layout, snapshot
 from gitops.repo.git import Git
@@ -56,7 +57,7 @@ REVIEW = (
     | exposure.RULES
     | isolation.RULES
 )
-RULES = consistency.RULES | owners.RULES | REVIEW
+RULES = consistency.RULES | owners.RULES | known.RULES | REVIEW
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,6 +93,11 @@ def examine(args: argparse.Namespace, git: Git | None, base: str) -> tuple[list[
     """The findings to report, and what was checked."""
     files = OnDisk(args.root)
     sources.require(files, git)
+    with workloads.declared(kinds.read(args.root).pods):
+        return _examined(args, git, base, files)
+
+
+def _examined(args: argparse.Namespace, git: Git | None, base: str, files: OnDisk) -> tuple[list[Finding], str]:
     policy = read_policy(args.root)
     folders = layout.folders(args.root, policy)
     changed = git.changed(base) if git else []
@@ -110,21 +116,22 @@ def examine(args: argparse.Namespace, git: Git | None, base: str) -> tuple[list[
     # What the platform and the projects of Argo CD allow is a matter of every overlay.
     chosen = folders if {ARGOCD, PLATFORM} & set(concerned) else concerned
     repository = Repository(args.root, policy, renders, frozenset(chosen), known, files)
+    definitions = list(repository.kinds.definitions.values())
+    checked = {folder: renders[folder] for folder in concerned} | {kinds.FOLDER: definitions}
     with ThreadPoolExecutor(1) as pool:
         # Another process compiles the schemas meanwhile.
-        schema = pool.submit(kubeconform.check, {folder: renders[folder] for folder in concerned})
+        schema = pool.submit(kubeconform.check, checked, repository.schemas)
         found = told(by_rules(repository), schema.result())
     if git:
         unchanged = {folder: items for folder, items in renders.items() if folder not in concerned}
         ran = _renders_at(git, base, {**there, **unchanged})
         found += transitions.check(git, base, changed, repository, ran)
         found += owners.check_automation(git, base, changed, args.by or "")
-    reported = [finding for finding in found if not finding.folders or set(finding.folders) & set(concerned)]
-    objects, checked = (
-        sum(len(renders[folder]) for folder in concerned),
-        len(RULES) + (len(transitions.RULES) if git else 0),
-    )
-    return reported, f"{len(concerned)} renders with {objects} objects: schemas and {checked} rules hold"
+    asked = {*concerned, kinds.FOLDER}
+    reported = [finding for finding in found if not finding.folders or asked.intersection(finding.folders)]
+    objects = sum(len(renders[folder]) for folder in concerned)
+    rules = len(RULES) + (len(transitions.RULES) if git else 0)
+    return reported, f"{len(concerned)} renders with {objects} objects: schemas and {rules} rules hold"
 
 
 def _mend(commands: Iterable[str]) -> None:
@@ -169,7 +176,10 @@ def _concerned(
 ) -> list[str]:
     """The folders that a change can affect, given what they read before. The rules and schemas themselves are part of a
     change that touches them."""
-    if any(path.startswith(("scripts/", "tools/")) or path in (POLICY_FILE, admission.LOCK) for path in changed):
+    if any(
+        path.startswith(("scripts/", "tools/", f"{kinds.FOLDER}/")) or path in (POLICY_FILE, admission.LOCK)
+        for path in changed
+    ):
         return folders
     suspects = [folder for folder in folders if folder not in reads]
     deployed = {path for path in changed if path.partition("/")[0] in DEPLOYED}
