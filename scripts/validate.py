@@ -176,10 +176,8 @@ def _concerned(
 ) -> list[str]:
     """The folders that a change can affect, given what they read before. The rules and schemas themselves are part of a
     change that touches them."""
-    if any(
-        path.startswith(("scripts/", "tools/", f"{kinds.FOLDER}/")) or path in (POLICY_FILE, admission.LOCK)
-        for path in changed
-    ):
+    judging = ("scripts/", "tools/", f"{kinds.FOLDER}/")
+    if any(path.startswith(judging) or path in (POLICY_FILE, admission.LOCK) for path in changed):
         return folders
     suspects = [folder for folder in folders if folder not in reads]
     deployed = {path for path in changed if path.partition("/")[0] in DEPLOYED}

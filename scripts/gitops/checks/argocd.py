@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
+from gitops.manifests import kinds, schemas
 from gitops.manifests.objects import Object, at, differences, identity, leaves, listed, mapping, mappings
 from gitops.repo import applications, layout, publish
 from gitops.repo.layout import ARGOCD, PLATFORM
@@ -26,8 +27,7 @@ _NARROWING = (
     "clusterResourceBlacklist", "description", "namespaceResourceBlacklist", "orphanedResources",
     "permitOnlyProjectScopedClusters", "signatureKeys", "sourceIntegrity", "syncWindows",
 )  # fmt: skip
-# Applications of its own, and rights, would lead out of an environment.
-_FOREIGN_GROUPS = ("argoproj.io", "rbac.authorization.k8s.io")
+_RIGHTS = "rbac.authorization.k8s.io"
 
 
 def check_projects(repository: Repository) -> Iterator[Finding]:
@@ -46,6 +46,11 @@ def check_projects(repository: Repository) -> Iterator[Finding]:
             yield from _environment_faults(repository, projects[environment], environment)
     yield from _common_faults(repository, projects)
     yield from _allowed_sources(repository, projects)
+
+
+def leads_out(group: str, kind: str) -> bool:
+    """Whether objects of a kind would lead out of an environment: Applications of its own, and rights."""
+    return group == _RIGHTS or (group == "argoproj.io" and kinds.is_engines(group, kind))
 
 
 def _projects(repository: Repository) -> dict[str, Object]:
@@ -82,7 +87,7 @@ def _common_faults(repository: Repository, projects: dict[str, Object]) -> Itera
             yield from _differing(projects[name], wanted, others)
     if platform := projects.get("platform"):
         for folder in (ARGOCD, PLATFORM):
-            yield from _unallowed(platform, folder, repository.renders.get(folder, []))
+            yield from _unallowed(repository, platform, folder, repository.renders.get(folder, []))
     for address in listed(at(projects.get("addons"), "spec", "sourceRepos")):
         if _normal(address) == _normal(own):
             yield finding("projects", ARGOCD, projects["addons"], f"spec.sourceRepos: {address!r}: this repository,"
@@ -140,14 +145,14 @@ def _environment_faults(repository: Repository, project: Object, environment: st
     if not isinstance(spec.get(_KINDS), list):
         yield finding("projects", ARGOCD, project, f"spec.{_KINDS}: missing, so that every kind is allowed; list them")
     for entry in mappings(spec.get(_KINDS)):
-        if at(entry, "group") in _FOREIGN_GROUPS:
+        if leads_out(str(at(entry, "group")), str(at(entry, "kind"))):
             yield finding("projects", ARGOCD, project, f"spec.{_KINDS}: {at(entry, 'kind')}.{at(entry, 'group')}: would"
                           " let an environment do more than its project; remove it")  # fmt: skip
     for folder, found, _, rendered in repository.overlays():
         if found == environment:
             # What else is in no namespace is refused by the rule of namespaces.
             known = [identity(item).namespace or item.get("kind") == "Namespace" for item in rendered]
-            yield from _unallowed(project, folder, list(itertools.compress(rendered, known)))
+            yield from _unallowed(repository, project, folder, list(itertools.compress(rendered, known)))
 
 
 def _allowed_sources(repository: Repository, projects: dict[str, Object]) -> Iterator[Finding]:
@@ -168,7 +173,7 @@ def _allowed_sources(repository: Repository, projects: dict[str, Object]) -> Ite
                               f" AppProject {name}; Argo CD would refuse it", ARGOCD)  # fmt: skip
 
 
-def _unallowed(project: Object, folder: str, items: list[Object]) -> Iterator[Finding]:
+def _unallowed(repository: Repository, project: Object, folder: str, items: list[Object]) -> Iterator[Finding]:
     """The objects of a render that Argo CD would not apply for an Application of the project."""
     allowed = {
         (scope, str(at(entry, "group")), str(at(entry, "kind")))
@@ -179,8 +184,11 @@ def _unallowed(project: Object, folder: str, items: list[Object]) -> Iterator[Fi
         what = identity(item)
         scope = _KINDS if what.namespace else "clusterResourceWhitelist"
         if (scope, what.group, what.kind) not in allowed:
-            yield finding("projects", folder, item, f"kind: {what.kind}: not in {scope} of the AppProject"
-                          f" {at(project, 'metadata', 'name')}; Argo CD would refuse it", ARGOCD)  # fmt: skip
+            name = at(project, "metadata", "name")
+            option = f"--env {name}" if name in repository.policy.environments else "--platform"
+            remedy = f"`python scripts/add_kind.py --kind {schemas.called(what.group, what.kind)} {option}` allows it"
+            yield finding("projects", folder, item, f"kind: {what.kind}: not in {scope} of the AppProject {name};"
+                          f" Argo CD would refuse it; {remedy}", ARGOCD)  # fmt: skip
 
 
 # Applications

@@ -51,7 +51,7 @@ def _faults(item: Object, closed: Path) -> list[str]:
     kind = str(item.get("kind"))
     file = closed / schemas.name(group, version, kind)
     if not file.is_file():
-        return [f"apiVersion: {item.get('apiVersion')}: {_unknown(schemas.called(group, kind), closed)}"]
+        return [f"apiVersion: {item.get('apiVersion')}: {_unknown(schemas.called(group, kind), version, closed)}"]
     faults = jsonschema.Draft7Validator(json.loads(file.read_text())).iter_errors(item)
     try:
         return [f"{'.'.join(map(str, fault.absolute_path)) or 'the object'}: {_words(fault)}" for fault in faults]
@@ -59,14 +59,16 @@ def _faults(item: Object, closed: Path) -> list[str]:
         return []
 
 
-def _unknown(name: str, closed: Path) -> str:
+def _unknown(name: str, version: str, closed: Path) -> str:
     """What is said of a kind that has no schema of the version that is asked for."""
     known = schemas.kinds(closed)
-    if name in known:
-        return f"no version of {name} that is served; write {' or '.join(known[name]['versions'])}"
+    versions = known[name]["versions"] if name in known else []
+    if versions and version not in versions:
+        return f"no version of {name} that is served; write {' or '.join(versions)}"
     words = "has no such kind in the versions that tools/schemas/go.mod pins"
-    own = {each.partition(".")[2] for each, entry in known.items() if entry["scope"] is None}
-    return words if name.partition(".")[2] in own else f"{words}; to add one of your own: `{kinds.command(name)}`"
+    if name.partition(".")[2] in schemas.groups(closed):
+        return words
+    return f"{words}; to add one of your own: `{kinds.command(name)}`"
 
 
 def _words(fault: Any) -> str:

@@ -55,24 +55,28 @@ def path(name: str) -> str:
 
 def read(root: Path) -> Kinds:
     """What is in the folder of a checkout; nothing where there is none. Raises Refused with a line a fault."""
+    return parse(files(root))
+
+
+def files(root: Path) -> dict[str, bytes]:
+    """The bytes of what is in there, by paths. Raises Refused for a link."""
     folder = root / FOLDER
     found = [folder, *sorted(folder.rglob("*"))] if folder.is_dir() or folder.is_symlink() else []
     for file in found:
         if file.is_symlink():
             where = file.relative_to(root).as_posix()
             raise Refused(f"{where}: a symbolic link to {file.readlink()}; put a file in its place")
-    return parse({file.relative_to(root).as_posix(): file.read_bytes() for file in found if file.is_file()})
+    there = {file.relative_to(root).as_posix(): file for file in found if file.is_file()}
+    return {path: file.read_bytes() for path, file in there.items() if file.name not in (".gitattributes", "README.md")}
 
 
 def parse(files: Mapping[str, bytes]) -> Kinds:
     """The same, of the bytes of its files by their paths."""
-    entries = yamledit.load(files[INDEX], INDEX) or {} if INDEX in files else {}
-    if faults := schema_faults(entries, _SCHEMA):
-        raise Refused(*[f"{INDEX}: {fault}" for fault in faults])
+    entries = listed(files)
     found: dict[str, Object] = {}
-    faults = []
+    faults: list[str] = []
     for file, data in files.items():
-        if file in (INDEX, f"{FOLDER}/README.md"):
+        if file == INDEX:
             continue
         try:
             [definition] = definitions.read(data, file)
@@ -92,6 +96,14 @@ def parse(files: Mapping[str, bytes]) -> Kinds:
     if faults:
         raise Refused(*faults)
     return Kinds(entries, found)
+
+
+def listed(files: Mapping[str, bytes]) -> dict[str, Any]:
+    """The entries of the index alone."""
+    entries = yamledit.load(files[INDEX], INDEX) or {} if INDEX in files else {}
+    if faults := schema_faults(entries, _SCHEMA):
+        raise Refused(*[f"{INDEX}: {fault}" for fault in faults])
+    return dict(entries)
 
 
 def _faults(name: str, entry: Mapping[str, Any], definition: Object | None) -> list[str]:

@@ -28,8 +28,8 @@ from contract.errors import Refused
 Schema = dict[str, Any]
 Made = Iterator[tuple[str, Schema]]
 INDEX = "kinds"
-"""The file that lists all kinds, as JSON: `{"KIND.GROUP": {"versions": [...], "scope": "Namespaced"}}`; the scope is
-null where only an API server tells it."""
+"""The file that lists all kinds, as JSON: `{"KIND.GROUP": {"versions": [...], "scope": "Namespaced", "custom": true}}`;
+the scope is that of a CustomResourceDefinition, Namespaced or Cluster."""
 LOCATION = "{{.Group}}/{{.ResourceKind}}_{{.ResourceAPIVersion}}.json"
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 _QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
@@ -50,7 +50,7 @@ def folder(definitions: Sequence[Object] = ()) -> Path:
     engine = _folder(sources.name, lambda made: _write(made, [*_kubernetes(sources), *_custom(sources)], {}))
     if not definitions:
         return engine
-    own = {kind.partition(".")[2] for kind, entry in kinds(engine).items() if entry["scope"] is None}
+    own = groups(engine)
     if faults := [
         f"{called(group, each['spec']['names']['kind'])}: of a group of Kubernetes itself; take it out of schemas/"
         for each in definitions
@@ -93,7 +93,8 @@ def _write(folder: Path, made: Sequence[tuple[str, Schema]], index: dict[str, An
         file.write_text(json.dumps(schema))
         version, kind = (schema["properties"][field]["const"] for field in ("apiVersion", "kind"))
         group, _, version = version.rpartition("/")
-        entry = index.setdefault(called(group, kind), {"versions": [], "scope": schema.get("x-scope")})
+        about = {field: schema[f"x-{field}"] for field in ("scope", "custom")}
+        entry = index.setdefault(called(group, kind), {"versions": [], **about})
         entry["versions"].append(version)
     (folder / INDEX).write_text(json.dumps(index))
 
@@ -117,6 +118,11 @@ def called(group: str, kind: str) -> str:
     return f"{kind}.{group}" if group else kind
 
 
+def groups(folder: Path) -> set[str]:
+    """The groups of Kubernetes itself."""
+    return {kind.partition(".")[2] for kind, entry in kinds(folder).items() if not entry["custom"]}
+
+
 @lru_cache(4)
 def kinds(folder: Path) -> dict[str, Any]:
     """The index of a folder of closed schemas, by KIND.GROUP."""
@@ -125,8 +131,9 @@ def kinds(folder: Path) -> dict[str, Any]:
 
 def _kubernetes(sources: Path) -> Made:
     for file in sorted((sources / "k8s.io/kubernetes/api/openapi-spec/v3").glob("*.json")):
-        definitions = json.loads(file.read_text()).get("components", {}).get("schemas", {})
-        closed = _closed(definitions)
+        document = json.loads(file.read_text())
+        definitions = document.get("components", {}).get("schemas", {})
+        closed, namespaced = _closed(definitions), _namespaced(document.get("paths", {}))
         for title, definition in definitions.items():
             kinds = definition.get("x-kubernetes-group-version-kind", [])
             if len(kinds) != 1 or "metadata" not in definition.get("properties", {}):
@@ -135,7 +142,15 @@ def _kubernetes(sources: Path) -> Made:
             schema = _inlined(closed[title], closed)
             if f'"$ref": "{_REF}' in json.dumps(schema):
                 schema["components"] = {"schemas": closed}
+            scope = "Namespaced" if kind["kind"] in namespaced else "Cluster"
+            schema |= {"x-scope": scope, "x-custom": False}
             yield name(**kind), _object(schema, kind["group"], kind["version"], kind["kind"])
+
+
+def _namespaced(paths: Schema) -> set[str]:
+    """The kinds that are made in a namespace."""
+    inside = [each["post"] for path, each in paths.items() if "/namespaces/{namespace}/" in path and "post" in each]
+    return {operation["x-kubernetes-group-version-kind"]["kind"] for operation in inside}
 
 
 def _custom(sources: Path) -> Made:
@@ -170,7 +185,7 @@ def of_definition(definition: Object, metadata: Schema) -> Made:
             schema = close(version["schema"]["openAPIV3Schema"], custom=True)
             # Controllers' own types leave it open, and API servers check it all the same.
             properties = schema.get("properties", {}) | {"metadata": metadata}
-            schema |= {"properties": properties, "x-scope": spec["scope"]}
+            schema |= {"properties": properties, "x-scope": spec["scope"], "x-custom": True}
             yield name(group, version["name"], kind), _object(schema, group, version["name"], kind)
 
 

@@ -51,7 +51,9 @@ FRAMEWORKS = (
 )  # fmt: skip
 _LISTS = ("initContainers", "containers", "ephemeralContainers")
 # What only a field of a container, or the name of a model, is called.
-_TELLING = (*_LISTS, "image", "storageUri")
+_TELLING = (*_LISTS, "image", "storageUri", "sourceModelUri")
+# By group and kind, what else names a model there.
+_TELLING_OF = {(_KSERVE, name): ("uri",) for name in ("LLMInferenceService", "LLMInferenceServiceConfig")}
 # Text that nothing runs as it stands, and the schemas of kinds: the names of fields mean nothing there.
 TEXT = (("", "ConfigMap"), ("", "Secret"), ("apiextensions.k8s.io", "CustomResourceDefinition"))
 
@@ -284,9 +286,9 @@ def unclaimed(item: Object) -> Iterator[str]:
         for container in containers(item)
         for key in (MODEL_URI, *range(len(container.variables)))
     }
-    last = "."
+    last, names = ".", (*_TELLING, *_TELLING_OF.get(kind_of(item), ()))
     for path, value in walk(item):
-        telling = path.rpartition(".")[2] in _TELLING or (isinstance(value, dict) and value.get("name") == MODEL_URI)
+        telling = path.rpartition(".")[2] in names or (isinstance(value, dict) and value.get("name") == MODEL_URI)
         if telling and value and path not in claimed and not path.startswith(("metadata.", f"{last}.", f"{last}[")):
             yield (last := path)
 

@@ -164,6 +164,23 @@ def _unpack(go: Go, sources: Sources, work: Path) -> None:
     out.replace(sources.path)
 
 
+def module_files(module: str, patterns: Sequence[str]) -> tuple[dict[str, bytes], str]:
+    """(files by path, checksum) of the files of a Go module, PATH@VERSION, that match the patterns. Go compares the
+    checksum with those that its public log has. Raises ToolError."""
+    tools.cache().mkdir(parents=True, exist_ok=True)
+    with _lock(tools.cache() / "build.lock"):
+        work = Path(tempfile.mkdtemp(prefix="build-", dir=tools.cache()))
+        try:
+            go = _toolchain(work)
+            _step(f"{module}: fetching")
+            told = json.loads(go("mod", "download", "-json", module, cwd=work))
+            _keep(Path(told["Dir"]), tuple(patterns), work / "kept", module)
+            kept = sorted(file for file in (work / "kept").rglob("*") if file.is_file())
+            return {file.relative_to(work / "kept").as_posix(): file.read_bytes() for file in kept}, str(told["Sum"])
+        finally:
+            _remove(work)
+
+
 def _keep(source: Path, patterns: tuple[str, ...], target: Path, name: str) -> None:
     """Copies the files of a module that match one of the patterns."""
     for pattern in patterns:
