@@ -174,6 +174,11 @@ class Allowed:
             raise Refused(f"--env {', '.join(unknown)}: no such environment of {POLICY_FILE}: {', '.join(known)}")
         environments = self.args.env or ([] if self.args.platform else known)
         made: dict[str, bytes] = {}
+        wide = [name for name, scope in self.scopes.items() if scope == "Cluster"]
+        if environments and wide:
+            cli.say(
+                f"{', '.join(wide)}: of the whole cluster, so of no environment; --platform allows it in {PLATFORM}/"
+            )
         for project in environments:
             made |= dict(self._project(root, project, ["Namespaced"]))
         if self.args.platform:
@@ -187,9 +192,6 @@ class Allowed:
         for name, scope in self.scopes.items():
             kind, _, group = name.partition(".")
             if scope not in scopes:
-                cli.say(
-                    f"{name} is of the whole cluster, which no environment is; --platform lets argocd/platform/ have it"
-                )
                 continue
             if project != "platform" and (why := _refused(group, kind)):
                 raise Refused(f"{name}: {why}")
@@ -205,7 +207,7 @@ class Allowed:
             kind, _, group = name.partition(".")
             if text is None or scope != "Namespaced" or not admission.is_other(group, kind):
                 continue
-            if name not in (yamledit.get(text, OTHERS, PARAMETERS) or "").split():
+            if name not in str(at(yamledit.load(text, PARAMETERS), *OTHERS) or "").split():
                 text = yamledit.add_word(text, OTHERS, name, PARAMETERS)
         return {PARAMETERS: text} if text is not None else {}
 

@@ -38,6 +38,9 @@ def check_kinds(repository: Repository) -> Iterator[Finding]:
     index = schemas.kinds(repository.schemas)
     addons = _Addons(repository)
     for name, entry in repository.kinds.entries.items():
+        if name not in index:
+            yield Finding(RULE, f"{kinds.INDEX}: {name}", f"no {kinds.path(name)}; `{kinds.command(name)}` adds it",
+                          (kinds.FOLDER,))  # fmt: skip
         if "addon" in entry and entry["addon"] not in addons.names:
             yield Finding(RULE, f"{kinds.INDEX}: {name}", f"addon: {entry['addon']!r}: no Application of {PLATFORM}/,"
                           " so that the cluster would not have the kind; add it there, or say by --outside REASON what"

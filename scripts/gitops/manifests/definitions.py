@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -16,7 +16,7 @@ from contract.errors import Refused
 
 LARGEST = 3 * 2**20
 """What a file of definitions may have in bytes; an API server keeps objects of half as many."""
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_YAML = "tag:yaml.org,2002:"
 _API_VERSION, _KIND = "apiextensions.k8s.io/v1", "CustomResourceDefinition"
 # Source: https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/
 # (Specifying a structural schema)
@@ -31,6 +31,17 @@ _RUNNING = re.compile(
     r"containers|initContainers|ephemeralContainers|storageUri|[iI]mages?|image(Name|Ref|Repository)|\w+Images?"
 )
 Steps = tuple[str, ...]
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Dates, and a bare `=`, are text, as to API servers."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [pair for pair in found if pair[0] not in (f"{_YAML}timestamp", f"{_YAML}value")]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
 ANY = "*"
 """The step of a path into every item of a list, and every value of a map."""
 
@@ -41,10 +52,10 @@ def read(data: bytes, file: str) -> list[Object]:
         raise Refused(f"{file}: {len(data)} bytes, and at most {LARGEST} are read; name the files of single kinds")
     try:
         text = data.decode()
-        for event in yaml.parse(text, _LOADER):
+        for event in yaml.parse(text, _Loader):
             if isinstance(event, yaml.AliasEvent):
                 raise Refused(f"{file}: *{event.anchor}: an alias; write out what it stands for")
-        documents = [document for document in yaml.load_all(text, _LOADER) if document is not None]
+        documents = [document for document in yaml.load_all(text, _Loader) if document is not None]
     except UnicodeDecodeError as error:
         raise Refused(f"{file}: byte {error.start}: not UTF-8; save the file as UTF-8") from None
     except (yaml.YAMLError, ValueError) as error:

@@ -23,6 +23,7 @@ INDEX = f"{FOLDER}/kinds.yaml"
 HEAD = """\
 # Made by `python scripts/add_kind.py`: what brings each kind to the cluster, and where its pods are.
 """
+_BESIDE = (f"{FOLDER}/.gitattributes", f"{FOLDER}/README.md")
 _SCHEMA = Path(__file__).with_name("kinds.schema.json")
 # Rules look into objects of these groups, or Argo CD does as it is told by them: their schemas are the engine's.
 ENGINES = ("argoproj.io", "operator.knative.dev", "serving.kserve.io")
@@ -66,8 +67,7 @@ def files(root: Path) -> dict[str, bytes]:
         if file.is_symlink():
             where = file.relative_to(root).as_posix()
             raise Refused(f"{where}: a symbolic link to {file.readlink()}; put a file in its place")
-    there = {file.relative_to(root).as_posix(): file for file in found if file.is_file()}
-    return {path: file.read_bytes() for path, file in there.items() if file.name not in (".gitattributes", "README.md")}
+    return {file.relative_to(root).as_posix(): file.read_bytes() for file in found if file.is_file()}
 
 
 def parse(files: Mapping[str, bytes]) -> Kinds:
@@ -76,7 +76,7 @@ def parse(files: Mapping[str, bytes]) -> Kinds:
     found: dict[str, Object] = {}
     faults: list[str] = []
     for file, data in files.items():
-        if file == INDEX:
+        if file == INDEX or file in _BESIDE:
             continue
         try:
             [definition] = definitions.read(data, file)

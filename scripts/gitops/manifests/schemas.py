@@ -31,6 +31,7 @@ INDEX = "kinds"
 """The file that lists all kinds, as JSON: `{"KIND.GROUP": {"versions": [...], "scope": "Namespaced", "custom": true}}`;
 the scope is that of a CustomResourceDefinition, Namespaced or Cluster."""
 LOCATION = "{{.Group}}/{{.ResourceKind}}_{{.ResourceAPIVersion}}.json"
+_OWN_METADATA = "metadata"
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 _QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 # Only the schemas of custom kinds define what a quantity looks like.
@@ -47,7 +48,7 @@ def folder(definitions: Sequence[Object] = ()) -> Path:
     sources = tools.SCHEMAS.path
     if not sources.is_dir():
         raise Refused("the schemas are not unpacked yet: run `make setup`")
-    engine = _folder(sources.name, lambda made: _write(made, [*_kubernetes(sources), *_custom(sources)], {}))
+    engine = _folder(sources.name, lambda made: _all(made, sources))
     if not definitions:
         return engine
     own = groups(engine)
@@ -85,6 +86,13 @@ def _make(target: Path, make: Callable[[Path], None]) -> None:
         made.rename(target)
 
 
+def _all(folder: Path, sources: Path) -> None:
+    """All schemas of the pinned modules."""
+    metadata = _metadata(sources)
+    (folder / _OWN_METADATA).write_text(json.dumps(metadata))
+    _write(folder, [*_kubernetes(sources), *_custom(sources, metadata)], {})
+
+
 def _write(folder: Path, made: Sequence[tuple[str, Schema]], index: dict[str, Any]) -> None:
     """Writes schemas into a folder, and an index that has these kinds as well."""
     for path, schema in made:
@@ -95,13 +103,14 @@ def _write(folder: Path, made: Sequence[tuple[str, Schema]], index: dict[str, An
         group, _, version = version.rpartition("/")
         about = {field: schema[f"x-{field}"] for field in ("scope", "custom")}
         entry = index.setdefault(called(group, kind), {"versions": [], **about})
-        entry["versions"].append(version)
+        if version not in entry["versions"]:  # some are in the files of several groups
+            entry["versions"].append(version)
     (folder / INDEX).write_text(json.dumps(index))
 
 
 def _add(folder: Path, engine: Path, definitions: Sequence[Object]) -> None:
     """The schemas of the engine, as links, with those of a fork's definitions in their place."""
-    metadata = _metadata(tools.SCHEMAS.path)
+    metadata = json.loads((engine / _OWN_METADATA).read_text())
     own = {called(each["spec"]["group"], each["spec"]["names"]["kind"]) for each in definitions}
     index = {kind: entry for kind, entry in kinds(engine).items() if kind not in own}
     for kind, entry in index.items():
@@ -153,8 +162,7 @@ def _namespaced(paths: Schema) -> set[str]:
     return {operation["x-kubernetes-group-version-kind"]["kind"] for operation in inside}
 
 
-def _custom(sources: Path) -> Made:
-    metadata = _metadata(sources)
+def _custom(sources: Path, metadata: Schema) -> Made:
     kserve = sources.glob("github.com/kserve/kserve/config/crd/full/**/*.yaml")
     owners = ("github.com/argoproj", "github.com/cert-manager", "github.com/external-secrets", "knative.dev")
     others = [file for owner in owners for file in sources.glob(f"{owner}/**/*.yaml")]

@@ -260,15 +260,17 @@ def add_word(text: bytes, path: Path, word: str, file: str) -> bytes:
     node = _find(_compose(source, file), path, file)
     if not isinstance(node, ScalarNode) or node.style != ">":
         return edit(text, {path: f"{get(text, path, file) or ''} {word}".strip()}, file)
-    lines = source[node.start_mark.index : node.end_mark.index].rstrip().splitlines()
+    first = source.find("\n", node.start_mark.index) + 1
+    # Up to the first line that is indented less: comments follow the text, and ruamel.yaml counts them in.
+    lines = re.match(r"(?P<blanks> +)\S.*(?:\r?\n(?P=blanks)\S.*)*", source[first:])
     refused = Refused(f"{file}: {show(path)}: no words in lines; add {word} by hand")
-    if len(lines) < 2:
+    if not first or not lines:
         raise refused
-    end = node.start_mark.index + len(source[node.start_mark.index : node.end_mark.index].rstrip())
-    blanks = " " * (len(lines[-1]) - len(lines[-1].lstrip()))
     newline = "\r\n" if "\r\n" in source else "\n"
-    changed = f"{source[:end]}{newline}{blanks}{word}{source[end:]}"
-    if (get(changed.encode(), path, file) or "").split() != [*node.value.split(), word]:
+    end = first + lines.end() - lines[0].endswith("\r")
+    changed = f"{source[:end]}{newline}{lines['blanks']}{word}{source[end:]}"
+    before, after = (str(_walked(load(each.encode(), file), path)).split() for each in (source, changed))
+    if after != [*before, word]:
         raise refused
     return bom + changed.encode()
 
