@@ -193,7 +193,7 @@ class Allowed:
             kind, _, group = name.partition(".")
             if scope not in scopes:
                 continue
-            if project != "platform" and (why := _refused(group, kind)):
+            if project != "platform" and (why := argocd.why_never(group, kind)):
                 raise Refused(f"{name}: {why}")
             listed = mappings(at(yamledit.load(text, path), "spec", LISTS[scope]))
             if not any((at(each, "group"), at(each, "kind")) == (group, kind) for each in listed):
@@ -210,15 +210,6 @@ class Allowed:
             if name not in str(at(yamledit.load(text, PARAMETERS), *OTHERS) or "").split():
                 text = yamledit.add_word(text, OTHERS, name, PARAMETERS)
         return {PARAMETERS: text} if text is not None else {}
-
-
-def _refused(group: str, kind: str) -> str:
-    """Why no environment may have a kind; empty where one may."""
-    if argocd.leads_out(group, kind):
-        return "would let an environment do more than its project"
-    if admission.is_other(group, kind) and admission.is_serving(group):
-        return "runs containers or serves models, and there are no releases for it; write an InferenceService"
-    return ""
 
 
 def project_file(root: Path, name: str) -> tuple[str, bytes]:

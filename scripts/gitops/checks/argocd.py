@@ -7,9 +7,10 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 
+from gitops.checks import admission
 from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.manifests import kinds, schemas
-from gitops.manifests.objects import Object, at, differences, identity, leaves, listed, mapping, mappings
+from gitops.manifests.objects import Identity, Object, at, differences, identity, leaves, listed, mapping, mappings
 from gitops.repo import applications, layout, publish
 from gitops.repo.layout import ARGOCD, PLATFORM
 from gitops.repo.policy import POLICY_FILE
@@ -27,6 +28,8 @@ _NARROWING = (
     "clusterResourceBlacklist", "description", "namespaceResourceBlacklist", "orphanedResources",
     "permitOnlyProjectScopedClusters", "signatureKeys", "sourceIntegrity", "syncWindows",
 )  # fmt: skip
+# What changes objects on their way is refused, whoever allows it.
+_ADMISSION = "admissionregistration.k8s.io"
 _RIGHTS = "rbac.authorization.k8s.io"
 
 
@@ -48,9 +51,18 @@ def check_projects(repository: Repository) -> Iterator[Finding]:
     yield from _allowed_sources(repository, projects)
 
 
-def leads_out(group: str, kind: str) -> bool:
+def _leads_out(group: str, kind: str) -> bool:
     """Whether objects of a kind would lead out of an environment: Applications of its own, and rights."""
     return group == _RIGHTS or (group == "argoproj.io" and kinds.is_engines(group, kind))
+
+
+def why_never(group: str, kind: str) -> str:
+    """Why no environment may have a kind; empty where one may."""
+    if _leads_out(group, kind):
+        return "would let an environment do more than its project"
+    if admission.is_other(group, kind) and admission.is_serving(group):
+        return "runs containers or serves models, and there are no releases for it; write an InferenceService"
+    return ""
 
 
 def _projects(repository: Repository) -> dict[str, Object]:
@@ -145,7 +157,7 @@ def _environment_faults(repository: Repository, project: Object, environment: st
     if not isinstance(spec.get(_KINDS), list):
         yield finding("projects", ARGOCD, project, f"spec.{_KINDS}: missing, so that every kind is allowed; list them")
     for entry in mappings(spec.get(_KINDS)):
-        if leads_out(str(at(entry, "group")), str(at(entry, "kind"))):
+        if _leads_out(str(at(entry, "group")), str(at(entry, "kind"))):
             yield finding("projects", ARGOCD, project, f"spec.{_KINDS}: {at(entry, 'kind')}.{at(entry, 'group')}: would"
                           " let an environment do more than its project; remove it")  # fmt: skip
     for folder, found, _, rendered in repository.overlays():
@@ -184,11 +196,19 @@ def _unallowed(repository: Repository, project: Object, folder: str, items: list
         what = identity(item)
         scope = _KINDS if what.namespace else "clusterResourceWhitelist"
         if (scope, what.group, what.kind) not in allowed:
-            name = at(project, "metadata", "name")
-            option = f"--env {name}" if name in repository.policy.environments else "--platform"
-            remedy = f"`python scripts/add_kind.py --kind {schemas.called(what.group, what.kind)} {option}` allows it"
+            name = str(at(project, "metadata", "name"))
             yield finding("projects", folder, item, f"kind: {what.kind}: not in {scope} of the AppProject {name};"
-                          f" Argo CD would refuse it; {remedy}", ARGOCD)  # fmt: skip
+                          f" Argo CD would refuse it{_remedy(repository, what, name)}", ARGOCD)  # fmt: skip
+
+
+def _remedy(repository: Repository, what: Identity, project: str) -> str:
+    """How the project comes to allow a kind; empty where it cannot, or no schema is known yet."""
+    name, own = schemas.called(what.group, what.kind), project in repository.policy.environments
+    scope = at(schemas.kinds(repository.schemas), name, "scope")
+    fits = scope == ("Namespaced" if what.namespace else "Cluster") and what.group != _ADMISSION
+    if not fits or (own and why_never(what.group, what.kind)):
+        return ""
+    return f"; `python scripts/add_kind.py --kind {name} {f'--env {project}' if own else '--platform'}` allows it"
 
 
 # Applications

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
@@ -52,7 +53,7 @@ def check_kinds(repository: Repository) -> Iterator[Finding]:
                 yield from _object_faults(folder, item, name, entry, addons)
     for item in repository.renders.get(ARGOCD, []):
         if item.get("kind") == "AppProject" and at(item, "metadata", "name") != "addons":
-            yield from _without_schema(item, index)
+            yield from _without_schema(item, repository.schemas)
 
 
 class _Addons:
@@ -82,13 +83,14 @@ def _object_faults(folder: str, item: Object, name: str, entry: Any, addons: _Ad
         yield finding(RULE, folder, item, f"metadata.namespace: missing: {name} is in a namespace; name it")
 
 
-def _without_schema(project: Object, index: Any) -> Iterator[Finding]:
+def _without_schema(project: Object, closed: Path) -> Iterator[Finding]:
     for field in _LISTS:
         for entry in mappings(at(project, "spec", field)):
             name = schemas.called(str(at(entry, "group")), str(at(entry, "kind")))
-            if name not in index and at(entry, "kind") != "*" and at(entry, "group") != "*":
-                message = f"spec.{field}: {name}: there is no schema of it; take it out, or add it"
-                yield finding(RULE, ARGOCD, project, f"{message}: `{kinds.command(name)}`")
+            # A wildcard is refused by the rule of projects.
+            if name not in schemas.kinds(closed) and "*" not in name:
+                message = f"spec.{field}: {name}: there is no schema of it; take it out{kinds.remedy(name, closed)}"
+                yield finding(RULE, ARGOCD, project, message)
 
 
 RULES: dict[str, Rule] = {RULE: check_kinds}

@@ -65,10 +65,7 @@ def _unknown(name: str, version: str, closed: Path) -> str:
     versions = known[name]["versions"] if name in known else []
     if versions and version not in versions:
         return f"no version of {name} that is served; write {' or '.join(versions)}"
-    words = "has no such kind in the versions that tools/schemas/go.mod pins"
-    if name.partition(".")[2] in schemas.groups(closed):
-        return words
-    return f"{words}; to add one of your own: `{kinds.command(name)}`"
+    return f"has no such kind in the versions that tools/schemas/go.mod pins{kinds.remedy(name, closed)}"
 
 
 def _words(fault: Any) -> str:

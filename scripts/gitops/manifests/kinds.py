@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from gitops.manifests import definitions, yamledit
+from gitops.manifests import definitions, schemas, yamledit
 from gitops.manifests.definitions import Steps
 from gitops.manifests.documents import schema_faults
 from gitops.manifests.objects import Object
@@ -132,6 +132,13 @@ def _faults(name: str, entry: Mapping[str, Any], definition: Object | None) -> l
 def command(name: str, file: str = "FILE") -> str:
     """How a kind is added."""
     return f"python scripts/add_kind.py --crd {file} --kind {name} --addon NAME"
+
+
+def remedy(name: str, closed: Path) -> str:
+    """What to do about a kind of which a folder of closed schemas has none; empty where none can be added."""
+    kind, _, group = name.partition(".")
+    known = is_engines(group, kind) or group in schemas.groups(closed)
+    return "" if known else f"; to add one of your own: `{command(name)}`"
 
 
 def is_engines(group: str, kind: str) -> bool:
