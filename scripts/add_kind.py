@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gitops import cli
 from gitops.checks import admission, argocd, kubeconform
 from gitops.manifests import definitions, kinds, kustomize, schemas, yamledit
@@ -216,17 +214,10 @@ def project_file(root: Path, name: str) -> tuple[str, bytes]:
     """The file of an AppProject, with its text."""
     for file in sorted((root / ARGOCD).glob("*.yaml")):
         path, text = file.relative_to(root).as_posix(), file.read_bytes()
-        documents = [each for each in _documents(text) if at(each, "kind") == "AppProject"]
-        if any(at(each, "metadata", "name") == name for each in documents):
+        found = yamledit.load(text, path) if b"kind: AppProject" in text else None
+        if at(found, "metadata", "name") == name:
             return path, text
     raise Refused(f"{ARGOCD}/: no AppProject {name}; write one first")
-
-
-def _documents(text: bytes) -> list[Any]:
-    try:
-        return list(yaml.safe_load_all(text))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return []
 
 
 def _read(root: Path, path: str) -> bytes | None:

@@ -19,6 +19,8 @@ from gitops.checks import kubeconform, sources
 from gitops.manifests import definitions, kinds, schemas, yamledit
 from gitops.programs import building, tools
 from gitops.programs.building import Go
+from gitops.repo import codeowners
+from gitops.repo.policy import Policy
 from gitops.repo.snapshot import OnDisk
 
 from contract.errors import Refused
@@ -156,6 +158,33 @@ def test_a_pattern_that_python_does_not_have_is_kubeconforms_alone(tmp_path: Pat
     )
 
     assert [finding.folders for finding in found] == [("a",)]
+
+
+def test_a_fork_has_a_newer_definition_of_an_add_ons_kind_and_leaves_the_engines_as_it_is() -> None:
+    """The name in capitals is another kind in a file of the same name."""
+    engine = schemas.folder()
+    own = "cert-manager.io/certificate_v1.json"
+    before = (engine / own).read_bytes()
+
+    for kind in ("Certificate", "CERTIFICATE"):
+        text = of_group("cert-manager.io", kind).replace("widgets", "certificates")
+        made = schemas.folder(definitions.read(text.encode(), "crd.yaml"))
+
+        assert json.loads((made / own).read_text())["properties"]["kind"] == {"const": kind}
+        assert (made / "cert-manager.io/issuer_v1.json").read_bytes() == (
+            engine / "cert-manager.io/issuer_v1.json"
+        ).read_bytes()
+    assert (engine / own).read_bytes() == before
+
+
+def test_the_owners_of_the_highest_environment_approve_what_is_in_schemas() -> None:
+    owners = {"dev": ("@dev",), "prod": ("@platform",)}
+    policy = Policy("a", ("b",), ("dev", "prod"), owners=owners, automation="bot")
+
+    first, *others = codeowners.text(policy).splitlines()[1:]
+
+    assert first == "* @platform"
+    assert not [line for line in others if line.startswith(("/schemas", "*"))]
 
 
 def test_a_kind_that_has_a_schema_needs_no_more_than_its_name(checkout: Checkout) -> None:
@@ -437,6 +466,7 @@ SPEC = "spec.versions[v1].schema.openAPIV3Schema.properties.spec"
         ("", "kind: nothing, and not a CustomResourceDefinition of"),
         ("a: [", "not YAML:"),
         ("- 1\n", "kind: None of None, and not"),
+        (WIDGETS.read_text().replace("  scope:", "  group: other.org\n  scope:"), "not YAML: key 'group' stands twice"),
         ("a: &a 1\nb: *a\n", "*a: an alias; write out what it stands for"),
         ("[" * 5000 + "]" * 5000, ""),
         (" " * (definitions.LARGEST + 1), f"{definitions.LARGEST + 1} bytes, and at most {definitions.LARGEST} are"),
@@ -466,8 +496,11 @@ SPEC = "spec.versions[v1].schema.openAPIV3Schema.properties.spec"
             changed(lambda item: item["spec"]["versions"][1].pop("schema")),
             "spec.versions[v1beta1].schema.openAPIV3Schema: missing, or not of type object",
         ),
-        (changed(lambda item: item["spec"].pop("names")), "spec.names.kind: None; a definition has a name there"),
-        (changed(lambda item: item["spec"].update(group="../..", names=item["spec"]["names"])), "spec.group: '../..'"),
+        (
+            changed(lambda item: item["spec"].pop("names")),
+            "spec.names.kind: None; a definition has a name",
+        ),
+        (changed(lambda item: item["spec"].update(group="..")), "spec.group: '..'; a definition has a name there"),
     ],
 )
 def test_what_is_no_definition_is_refused(shared: Checkout, tmp_path: Path, text: str, said: str) -> None:

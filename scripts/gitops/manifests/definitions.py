@@ -26,6 +26,12 @@ _NOWHERE = (
 )  # fmt: skip
 _NOT_INSIDE = ("type", "default", "additionalProperties", "nullable", "description")
 _BRANCHES = ("allOf", "anyOf", "oneOf", "not")
+_LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+_NAMES = {
+    ("group",): rf"{_LABEL}(\.{_LABEL})*",
+    ("names", "kind"): "[A-Za-z][A-Za-z0-9]*",
+    ("names", "plural"): _LABEL,
+}
 # Fields of a container, or that name a model or an image. What is in a field that takes any is seen in the objects.
 _RUNNING = re.compile(
     r"containers|initContainers|ephemeralContainers|storageUri|[iI]mages?|image(Name|Ref|Repository)|\w+Images?"
@@ -40,6 +46,12 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         first: [pair for pair in found if pair[0] not in (f"{_YAML}timestamp", f"{_YAML}value")]
         for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 ANY = "*"
@@ -94,11 +106,10 @@ def _bare(definition: Object) -> Object:
 def _faults(item: Object) -> Iterator[str]:
     """What is wrong with a definition, for whoever makes a schema of it."""
     spec = at(item, "spec")
-    texts = {"spec.group": at(spec, "group"), "spec.names.kind": at(spec, "names", "kind"),
-             "spec.names.plural": at(spec, "names", "plural")}  # fmt: skip
-    for path, value in texts.items():
-        if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9.-]+", value):
-            yield f"{path}: {value!r}; a definition has a name there"
+    texts = {f"spec.{'.'.join(keys)}": at(spec, *keys) for keys in _NAMES}
+    for (path, value), form in zip(texts.items(), _NAMES.values(), strict=True):
+        if not isinstance(value, str) or not re.fullmatch(form, value):
+            yield f"{path}: {value!r}; a definition has a name there, of the form {form}"
             return
     if (found := at(item, "metadata", "name")) != (wanted := f"{texts['spec.names.plural']}.{texts['spec.group']}"):
         yield f"metadata.name: {found!r}; API servers ask for {wanted!r}, PLURAL.GROUP"

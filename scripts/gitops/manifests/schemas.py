@@ -111,8 +111,9 @@ def _write(folder: Path, made: Sequence[tuple[str, Schema]], index: dict[str, An
 def _add(folder: Path, engine: Path, definitions: Sequence[Object]) -> None:
     """The schemas of the engine, as links, with those of a fork's definitions in their place."""
     metadata = json.loads((engine / _OWN_METADATA).read_text())
-    own = {called(each["spec"]["group"], each["spec"]["names"]["kind"]) for each in definitions}
-    index = {kind: entry for kind, entry in kinds(engine).items() if kind not in own}
+    own = {called(each["spec"]["group"], each["spec"]["names"]["kind"]).lower() for each in definitions}
+    # Files are named in lower case, and through a link the engine's own would be written.
+    index = {kind: entry for kind, entry in kinds(engine).items() if kind.lower() not in own}
     for kind, entry in index.items():
         name_, _, group = kind.partition(".")
         for version in entry["versions"]:
