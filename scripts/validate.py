@@ -36,7 +36,7 @@ from gitops.checks import (
     transitions,
 )
 from gitops.checks.framework import Finding, Repository
-from gitops.manifests import closure, kinds, kustomize, remembered, workloads
+from gitops.manifests import closure, definitions, kinds, kustomize, remembered, workloads
 from gitops.manifests.objects import Object
 from gitops.repo import fleet, layout, snapshot
 from gitops.repo.git import Git
@@ -93,8 +93,17 @@ def examine(args: argparse.Namespace, git: Git | None, base: str) -> tuple[list[
     """The findings to report, and what was checked."""
     files = OnDisk(args.root)
     sources.require(files, git)
-    with workloads.declared(kinds.read(args.root).pods):
+    with workloads.declared(kinds.read(args.root).pods), workloads.declared(_pods_at(git, base) if git else {}):
         return _examined(args, git, base, files)
+
+
+def _pods_at(git: Git, base: str) -> dict[tuple[str, str], tuple[definitions.Steps, ...]]:
+    """Where the kinds of a commit have their pods: what it deploys is looked into, whatever a change takes out."""
+    text = snapshot.at(git, base).read(kinds.INDEX)
+    # A change may be what mends it.
+    with contextlib.suppress(Refused):
+        return kinds.Kinds(kinds.listed({kinds.INDEX: text}) if text else {}).pods
+    return {}
 
 
 def _examined(args: argparse.Namespace, git: Git | None, base: str, files: OnDisk) -> tuple[list[Finding], str]:
@@ -116,8 +125,8 @@ def _examined(args: argparse.Namespace, git: Git | None, base: str, files: OnDis
     # What the platform and the projects of Argo CD allow is a matter of every overlay.
     chosen = folders if {ARGOCD, PLATFORM} & set(concerned) else concerned
     repository = Repository(args.root, policy, renders, frozenset(chosen), known, files)
-    definitions = list(repository.kinds.definitions.values())
-    checked = {folder: renders[folder] for folder in concerned} | {kinds.FOLDER: definitions}
+    checked = {folder: renders[folder] for folder in concerned}
+    checked[kinds.FOLDER] = list(repository.kinds.definitions.values())
     with ThreadPoolExecutor(1) as pool:
         # Another process compiles the schemas meanwhile.
         schema = pool.submit(kubeconform.check, checked, repository.schemas)

@@ -216,6 +216,7 @@ FAKE_GO = """\
 #!/bin/sh
 mkdir -p "$GOMODCACHE/crds"
 cp {files}/*.yaml "$GOMODCACHE/crds"
+case "$4" in *@v0*) printf '{{\n  "Error": "%s: reading it: 404\\\\n\\\\tnot found"\n}}\n' "$4"; exit 1;; esac
 echo "{{\\"Sum\\": \\"h1:of-$4\\", \\"Dir\\": \\"$GOMODCACHE\\"}}"
 """
 
@@ -244,6 +245,10 @@ def test_a_module_is_named_with_its_checksum(
     }  # fmt: skip
     refused = checkout.run("add_kind", *module, "--file", "crds/none.yaml", *ADDON)
     assert refused.errors == ["example.org/widgets@v1.2.3: no file matches crds/none.yaml"]
+    refused = checkout.run("add_kind", "--module", "example.org/widgets@v0.1.0", "--file", "a", *ADDON)
+    assert refused.errors == [
+        "example.org/widgets@v0.1.0: reading it: 404 not found; is there such a module, of this version?"
+    ]
     assert sorted(file.name for file in (tmp_path / "cache").iterdir()) == ["bin", "build.lock"]
 
 
@@ -369,6 +374,20 @@ def test_a_change_of_a_schema_judges_anew_what_did_not_change(checkout: Checkout
     [said] = checkout.run("validate", "--changed-since", base).errors
 
     assert "Widget.example.org ml-dev/a: spec: additional properties 'port' not allowed" in said
+
+
+def test_what_a_commit_deploys_is_looked_into_whatever_a_change_takes_out(checkout: Checkout) -> None:
+    before = checkout.git("rev-parse", "HEAD")
+    done(checkout, "--crd", RUNNERS, *ADDON, "--pod-spec", POD, "--pod-spec", WORKERS)
+    object_in(checkout, runner(IMAGE, IMAGE))
+    base = checkout.commit("A kind that runs containers, and an object")
+    checkout.git("checkout", "-q", before, "--", ".")
+    checkout.git("rm", "-rq", "schemas", "overlays/dev/lily-api/extra.yaml")
+    checkout.commit("Take both out")
+
+    said = checkout.run("validate", "--changed-since", base).errors
+
+    assert any("Runner.example.org ml-dev/lily-api" in line and line.endswith("[removal]") for line in said)
 
 
 def test_a_change_of_schemas_takes_no_release_along(checkout: Checkout) -> None:

@@ -135,9 +135,9 @@ def is_inference_service(item: Object) -> bool:
 
 @contextlib.contextmanager
 def declared(pods: Mapping[tuple[str, str], tuple[Sequence[str], ...]]) -> Iterator[None]:
-    """While the block runs, kinds of a fork have the specs of their pods at these paths, by group and kind."""
+    """While the block runs, kinds of a fork have the specs of their pods at these paths too, by group and kind."""
     before = dict(_own)
-    _own.update(pods)
+    _own.update({kind: tuple(dict.fromkeys([*_own.get(kind, ()), *paths])) for kind, paths in pods.items()})
     try:
         yield
     finally:

@@ -173,12 +173,23 @@ def module_files(module: str, patterns: Sequence[str]) -> tuple[dict[str, bytes]
         try:
             go = _toolchain(work)
             _step(f"{module}: fetching")
-            told = json.loads(go("mod", "download", "-json", module, cwd=work))
+            told = json.loads(_asked(go, module, work))
             _keep(Path(told["Dir"]), tuple(patterns), work / "kept", module)
             kept = sorted(file for file in (work / "kept").rglob("*") if file.is_file())
             return {file.relative_to(work / "kept").as_posix(): file.read_bytes() for file in kept}, str(told["Sum"])
         finally:
             _remove(work)
+
+
+def _asked(go: Go, module: str, work: Path) -> str:
+    try:
+        return go("mod", "download", "-json", module, cwd=work)
+    except ToolError as error:
+        reason = re.search(r'"Error": (".*")', str(error))
+        if not reason:
+            raise
+        words = " ".join(json.loads(reason[1]).removeprefix(f"{module}: ").split())
+        raise ToolError(f"{module}: {words}; is there such a module, of this version?") from None
 
 
 def _keep(source: Path, patterns: tuple[str, ...], target: Path, name: str) -> None:
