@@ -26,6 +26,7 @@ from gitops.checks import (
     environments,
     exposure,
     isolation,
+    known,
     kubeconform,
     mend,
     metadata,
@@ -36,7 +37,7 @@ from gitops.checks import (
     transitions,
 )
 from gitops.checks.framework import Finding, Repository
-from gitops.manifests import closure, kustomize, remembered
+from gitops.manifests import closure, definitions, kinds, kustomize, remembered, workloads
 from gitops.manifests.objects import Object
 from gitops.repo import fleet, layout, snapshot
 from gitops.repo.git import Git
@@ -58,7 +59,7 @@ REVIEW = (
     | exposure.RULES
     | isolation.RULES
 )
-RULES = consistency.RULES | owners.RULES | REVIEW
+RULES = consistency.RULES | owners.RULES | known.RULES | REVIEW
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,6 +95,20 @@ def examine(args: argparse.Namespace, git: Git | None, base: str) -> tuple[list[
     """The findings to report, and what was checked."""
     files = OnDisk(args.root)
     sources.require(files, git)
+    with workloads.declared(kinds.read(args.root).pods), workloads.declared(_pods_at(git, base) if git else {}):
+        return _examined(args, git, base, files)
+
+
+def _pods_at(git: Git, base: str) -> dict[tuple[str, str], tuple[definitions.Steps, ...]]:
+    """Where the kinds of a commit have their pods: what it deploys is looked into, whatever a change takes out."""
+    text = snapshot.at(git, base).read(kinds.INDEX)
+    # A change may be what mends it.
+    with contextlib.suppress(Refused):
+        return kinds.Kinds(kinds.listed({kinds.INDEX: text}) if text else {}).pods
+    return {}
+
+
+def _examined(args: argparse.Namespace, git: Git | None, base: str, files: OnDisk) -> tuple[list[Finding], str]:
     policy = read_policy(args.root)
     folders = layout.folders(args.root, policy)
     changed = git.changed(base) if git else []
@@ -112,21 +127,22 @@ def examine(args: argparse.Namespace, git: Git | None, base: str) -> tuple[list[
     # What the platform and the projects of Argo CD allow is a matter of every overlay.
     chosen = folders if {ARGOCD, PLATFORM} & set(concerned) else concerned
     repository = Repository(args.root, policy, renders, frozenset(chosen), known, files)
+    checked = {folder: renders[folder] for folder in concerned}
+    checked[kinds.FOLDER] = list(repository.kinds.definitions.values())
     with ThreadPoolExecutor(1) as pool:
         # Another process compiles the schemas meanwhile.
-        schema = pool.submit(kubeconform.check, {folder: renders[folder] for folder in concerned})
+        schema = pool.submit(kubeconform.check, checked, repository.schemas)
         found = told(by_rules(repository), schema.result())
     if git:
         unchanged = {folder: items for folder, items in renders.items() if folder not in concerned}
         ran = _renders_at(git, base, {**there, **unchanged})
         found += transitions.check(git, base, changed, repository, ran, pushed=args.pushed)
         found += owners.check_automation(git, base, changed, args.by or "")
-    reported = [finding for finding in found if not finding.folders or set(finding.folders) & set(concerned)]
-    objects, checked = (
-        sum(len(renders[folder]) for folder in concerned),
-        len(RULES) + (len(transitions.RULES) if git else 0),
-    )
-    return reported, f"{len(concerned)} renders with {objects} objects: schemas and {checked} rules hold"
+    asked = {*concerned, kinds.FOLDER}
+    reported = [finding for finding in found if not finding.folders or asked.intersection(finding.folders)]
+    objects = sum(len(renders[folder]) for folder in concerned)
+    rules = len(RULES) + (len(transitions.RULES) if git else 0)
+    return reported, f"{len(concerned)} renders with {objects} objects: schemas and {rules} rules hold"
 
 
 def _mend(commands: Iterable[str]) -> None:
@@ -172,7 +188,8 @@ def _concerned(
 ) -> list[str]:
     """The folders that a change can affect, given what they read before. The rules and schemas themselves are part of a
     change that touches them."""
-    if any(path.startswith(("scripts/", "tools/")) or path in (POLICY_FILE, admission.LOCK) for path in changed):
+    judging = ("scripts/", "tools/", f"{kinds.FOLDER}/")
+    if any(path.startswith(judging) or path in (POLICY_FILE, admission.LOCK) for path in changed):
         return folders
     suspects = [folder for folder in folders if folder not in reads]
     there = snapshot.at(git, base)

@@ -259,7 +259,7 @@ MAKE = "from gitops.manifests import schemas; print(schemas.folder())"
 STOP = """
 import sys
 from gitops.manifests import schemas
-def stop(sources):
+def stop(sources, metadata):
     print("half", flush=True)
     sys.stdin.read()
 schemas._custom = stop

@@ -9,4 +9,6 @@ require (
 	github.com/kserve/kserve v0.20.0
 	github.com/argoproj/argo-cd/v3 v3.6.1
 	knative.dev/operator v0.48.1
+	github.com/cert-manager/cert-manager v1.21.2
+	github.com/external-secrets/external-secrets v1.3.2
 )

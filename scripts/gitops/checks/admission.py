@@ -281,6 +281,16 @@ def _words(item: Object, name: str) -> list[str]:
     return str(at(item, "data", name) or "").split()
 
 
+def is_other(group: str, kind: str) -> bool:
+    """Whether a kind may be in an environment's namespace only if other-kinds of the parameters names it."""
+    return group not in _KUBERNETES and (group, kind) != ("serving.kserve.io", "InferenceService")
+
+
+def is_serving(group: str) -> bool:
+    """Whether all kinds of a group run containers or serve models, so that other-kinds cannot name them."""
+    return group in _SERVING
+
+
 def _unknown_kinds(objects: Mapping[Identity, Object], repository: Repository) -> Iterator[Finding]:
     """What the project of an environment allows there is of a kind that admission lets in."""
     parameters = objects.get(_PARAMETERS, {})

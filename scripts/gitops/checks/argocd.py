@@ -7,8 +7,10 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 
+from gitops.checks import admission
 from gitops.checks.framework import Finding, Repository, Rule, finding
-from gitops.manifests.objects import Object, at, differences, identity, leaves, listed, mapping, mappings
+from gitops.manifests import kinds, schemas
+from gitops.manifests.objects import Identity, Object, at, differences, identity, leaves, listed, mapping, mappings
 from gitops.repo import applications, layout, publish
 from gitops.repo.layout import ARGOCD, PLATFORM
 from gitops.repo.policy import POLICY_FILE
@@ -26,8 +28,9 @@ _NARROWING = (
     "clusterResourceBlacklist", "description", "namespaceResourceBlacklist", "orphanedResources",
     "permitOnlyProjectScopedClusters", "signatureKeys", "sourceIntegrity", "syncWindows",
 )  # fmt: skip
-# Applications of its own, and rights, would lead out of an environment.
-_FOREIGN_GROUPS = ("argoproj.io", "rbac.authorization.k8s.io")
+# What changes objects on their way is refused, whoever allows it.
+_ADMISSION = "admissionregistration.k8s.io"
+_RIGHTS = "rbac.authorization.k8s.io"
 
 
 def check_projects(repository: Repository) -> Iterator[Finding]:
@@ -46,6 +49,20 @@ def check_projects(repository: Repository) -> Iterator[Finding]:
             yield from _environment_faults(repository, projects[environment], environment)
     yield from _common_faults(repository, projects)
     yield from _allowed_sources(repository, projects)
+
+
+def _leads_out(group: str, kind: str) -> bool:
+    """Whether objects of a kind would lead out of an environment: Applications of its own, and rights."""
+    return group == _RIGHTS or (group == "argoproj.io" and kinds.is_engines(group, kind))
+
+
+def why_never(group: str, kind: str) -> str:
+    """Why no environment may have a kind; empty where one may."""
+    if _leads_out(group, kind):
+        return "would let an environment do more than its project"
+    if admission.is_other(group, kind) and admission.is_serving(group):
+        return "runs containers or serves models, and there are no releases for it; write an InferenceService"
+    return ""
 
 
 def _projects(repository: Repository) -> dict[str, Object]:
@@ -82,7 +99,7 @@ def _common_faults(repository: Repository, projects: dict[str, Object]) -> Itera
             yield from _differing(projects[name], wanted, others)
     if platform := projects.get("platform"):
         for folder in (ARGOCD, PLATFORM):
-            yield from _unallowed(platform, folder, repository.renders.get(folder, []))
+            yield from _unallowed(repository, platform, folder, repository.renders.get(folder, []))
     for address in listed(at(projects.get("addons"), "spec", "sourceRepos")):
         if _normal(address) == _normal(own):
             yield finding("projects", ARGOCD, projects["addons"], f"spec.sourceRepos: {address!r}: this repository,"
@@ -140,14 +157,14 @@ def _environment_faults(repository: Repository, project: Object, environment: st
     if not isinstance(spec.get(_KINDS), list):
         yield finding("projects", ARGOCD, project, f"spec.{_KINDS}: missing, so that every kind is allowed; list them")
     for entry in mappings(spec.get(_KINDS)):
-        if at(entry, "group") in _FOREIGN_GROUPS:
+        if _leads_out(str(at(entry, "group")), str(at(entry, "kind"))):
             yield finding("projects", ARGOCD, project, f"spec.{_KINDS}: {at(entry, 'kind')}.{at(entry, 'group')}: would"
                           " let an environment do more than its project; remove it")  # fmt: skip
     for folder, found, _, rendered in repository.overlays():
         if found == environment:
             # What else is in no namespace is refused by the rule of namespaces.
             known = [identity(item).namespace or item.get("kind") == "Namespace" for item in rendered]
-            yield from _unallowed(project, folder, list(itertools.compress(rendered, known)))
+            yield from _unallowed(repository, project, folder, list(itertools.compress(rendered, known)))
 
 
 def _allowed_sources(repository: Repository, projects: dict[str, Object]) -> Iterator[Finding]:
@@ -168,7 +185,7 @@ def _allowed_sources(repository: Repository, projects: dict[str, Object]) -> Ite
                               f" AppProject {name}; Argo CD would refuse it", ARGOCD)  # fmt: skip
 
 
-def _unallowed(project: Object, folder: str, items: list[Object]) -> Iterator[Finding]:
+def _unallowed(repository: Repository, project: Object, folder: str, items: list[Object]) -> Iterator[Finding]:
     """The objects of a render that Argo CD would not apply for an Application of the project."""
     allowed = {
         (scope, str(at(entry, "group")), str(at(entry, "kind")))
@@ -179,8 +196,19 @@ def _unallowed(project: Object, folder: str, items: list[Object]) -> Iterator[Fi
         what = identity(item)
         scope = _KINDS if what.namespace else "clusterResourceWhitelist"
         if (scope, what.group, what.kind) not in allowed:
-            yield finding("projects", folder, item, f"kind: {what.kind}: not in {scope} of the AppProject"
-                          f" {at(project, 'metadata', 'name')}; Argo CD would refuse it", ARGOCD)  # fmt: skip
+            name = str(at(project, "metadata", "name"))
+            yield finding("projects", folder, item, f"kind: {what.kind}: not in {scope} of the AppProject {name};"
+                          f" Argo CD would refuse it{_remedy(repository, what, name)}", ARGOCD)  # fmt: skip
+
+
+def _remedy(repository: Repository, what: Identity, project: str) -> str:
+    """How the project comes to allow a kind; empty where it cannot, or no schema is known yet."""
+    name, own = schemas.called(what.group, what.kind), project in repository.policy.environments
+    scope = at(schemas.kinds(repository.schemas), name, "scope")
+    fits = scope == ("Namespaced" if what.namespace else "Cluster") and what.group != _ADMISSION
+    if not fits or (own and why_never(what.group, what.kind)):
+        return ""
+    return f"; `python scripts/add_kind.py --kind {name} {f'--env {project}' if own else '--platform'}` allows it"
 
 
 # Applications

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from gitops.manifests import closure
+from gitops.manifests import closure, kinds, schemas
+from gitops.manifests.kinds import Kinds
 from gitops.manifests.objects import Object, identity
 from gitops.repo.layout import ARGOCD, PLATFORM
 from gitops.repo.policy import Policy
@@ -46,6 +47,16 @@ class Repository:
     def files(self) -> OnDisk:
         """What is deployed, as it is now."""
         return self.listed or OnDisk(self.root)
+
+    @cached_property
+    def kinds(self) -> Kinds:
+        """Those that the fork adds."""
+        return kinds.read(self.root)
+
+    @cached_property
+    def schemas(self) -> Path:
+        """The folder of the closed schemas, the fork's own included."""
+        return schemas.folder(list(self.kinds.definitions.values()))
 
     def reads(self, folder: str) -> Collection[str]:
         """The files that a render reads."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import jsonschema
 
 from gitops.checks.framework import Finding
-from gitops.manifests import schemas
+from gitops.manifests import kinds, schemas
 from gitops.manifests.objects import Object, identity
 from gitops.programs import manifests
 
@@ -47,13 +48,24 @@ def _faults(item: Object, closed: Path) -> list[str]:
     Empty when only kubeconform sees one.
     """
     group, _, version = str(item.get("apiVersion")).rpartition("/")
-    file = closed / schemas.name(group, version, str(item.get("kind")))
+    kind = str(item.get("kind"))
+    file = closed / schemas.name(group, version, kind)
     if not file.is_file():
-        return [
-            f"apiVersion: {item.get('apiVersion')}: has no such kind in the versions that tools/schemas/go.mod pins"
-        ]
+        return [f"apiVersion: {item.get('apiVersion')}: {_unknown(schemas.called(group, kind), version, closed)}"]
     faults = jsonschema.Draft7Validator(json.loads(file.read_text())).iter_errors(item)
-    return [f"{'.'.join(map(str, fault.absolute_path)) or 'the object'}: {_words(fault)}" for fault in faults]
+    try:
+        return [f"{'.'.join(map(str, fault.absolute_path)) or 'the object'}: {_words(fault)}" for fault in faults]
+    except re.error:  # a pattern that Go has and Python has not
+        return []
+
+
+def _unknown(name: str, version: str, closed: Path) -> str:
+    """What is said of a kind that has no schema of the version that is asked for."""
+    known = schemas.kinds(closed)
+    versions = known[name]["versions"] if name in known else []
+    if versions and version not in versions:
+        return f"no version of {name} that is served; write {' or '.join(versions)}"
+    return f"has no such kind in the versions that tools/schemas/go.mod pins{kinds.remedy(name, closed)}"
 
 
 def _words(fault: Any) -> str:

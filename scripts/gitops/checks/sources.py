@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from gitops.checks.framework import Finding
+from gitops.manifests import kinds
 from gitops.repo.git import Git
 from gitops.repo.layout import CODEOWNERS, DEPLOYED, may_be_deployed
 from gitops.repo.policy import POLICY_FILE, Policy
@@ -61,7 +62,8 @@ def _links(root: Path, files: OnDisk) -> Iterator[Finding]:
 
 
 def _attributes(root: Path, files: OnDisk) -> Iterator[Finding]:
-    there = (root / path for path in files.files if path.endswith("/.gitattributes"))
+    there = [root / path for path in files.files if path.endswith("/.gitattributes")]
+    there.append(root / kinds.FOLDER / ".gitattributes")
     for file in (root / ".gitattributes", *there):
         text = file.read_text(errors="surrogateescape") if file.is_file() else ""
         for number, line in enumerate(text.splitlines(), 1):
@@ -86,7 +88,7 @@ def _elsewhere(pattern: str, folders: Collection[str]) -> bool:
     """Whether a pattern of the top folder names a folder in which nothing is deployed."""
     first, slash, _ = pattern.removeprefix("/").partition("/")
     plain = not set('*?[\\"') & set(first)
-    return bool(first and slash) and plain and first not in folders
+    return bool(first and slash) and plain and first not in (*folders, kinds.FOLDER)
 
 
 def _submodules(root: Path, git: Git | None) -> Iterator[Finding]:

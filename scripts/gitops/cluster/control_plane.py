@@ -17,7 +17,7 @@ import socket
 import ssl
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,8 @@ import yaml
 from gitops.cli import ROOT, progress
 from gitops.cluster import certificates, installed, kube
 from gitops.cluster.kube import Cluster
-from gitops.manifests import kustomize
+from gitops.manifests import definitions, kinds, kustomize
+from gitops.manifests.objects import Object
 from gitops.programs import tools
 from gitops.programs.processes import Process, Processes
 from gitops.repo import layout, publish, remote, snapshot
@@ -376,9 +377,19 @@ class ControlPlane:
             remote.make_remote(self.root, self.remote, self.clone)
         git = Git(self.clone)
         git.fetch(publish.REMOTE, publish.BRANCH)
-        with snapshot.at(git, f"refs/remotes/{publish.REMOTE}/{publish.BRANCH}").exported() as tree:
+        there = snapshot.at(git, f"refs/remotes/{publish.REMOTE}/{publish.BRANCH}")
+        own = kinds.parse({path: there.read(path) or b"" for path in there.files(kinds.FOLDER)}).definitions
+        with there.exported() as tree:
+            others = [item for item in installed.definitions(tree) if definitions.name(item) not in own]
+            self.define([*own.values(), *others])
             kube.apply_all(self.cluster, installed.policies(tree))
             kube.apply_all(self.cluster, kustomize.rendered(tree, layout.ARGOCD))
+
+    def define(self, found: Sequence[Object]) -> None:
+        """Installs definitions of kinds, and waits until they are served. No controller does anything for their
+        objects, and no webhook converts between their versions."""
+        kube.apply_all(self.cluster, found, manager=INSTALLER)
+        kube.await_kinds(self.cluster, found)
 
 
 def require_programs() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import yaml
 
 from gitops.manifests import kustomize
-from gitops.manifests.objects import Object
+from gitops.manifests.definitions import read
+from gitops.manifests.objects import Object, at, mappings
 from gitops.programs import tools
 from gitops.repo import layout
 
@@ -63,6 +64,23 @@ def argocd() -> list[Object]:
             item["data"] |= yaml.safe_load((_STANDINS / "argocd-cm.yaml").read_text())["data"]
         objects.append(item)
     return objects
+
+
+def definitions(root: Path) -> list[Object]:
+    """The kinds of add-ons that a project of a checkout allows, and nobody else here installs: those of which the
+    engine has the schemas."""
+    rendered = kustomize.rendered(root, layout.ARGOCD)
+    entries = [entry for item in rendered for entry in mappings(at(item, "spec", "namespaceResourceWhitelist"))
+               if item["metadata"]["name"] != "addons"]  # fmt: skip
+    allowed = {(at(entry, "group"), at(entry, "kind")) for entry in entries}
+    files = [
+        file
+        for owner in ("cert-manager", "external-secrets")
+        for file in sorted(tools.SCHEMAS.path.glob(f"github.com/{owner}/**/*.yaml"))
+        if file.name.partition("_")[0] in {group for group, _ in allowed}
+    ]
+    found: list[Object] = [item for file in files for item in read(file.read_bytes(), file.name)]
+    return [item for item in found if (item["spec"]["group"], item["spec"]["names"]["kind"]) in allowed]
 
 
 def policies(root: Path) -> list[Object]:

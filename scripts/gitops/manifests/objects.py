@@ -61,7 +61,7 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
     """Scalars by path. Items of a list go by their `name`, or their predictor's, where each has one of its own, else
     by position."""
     found = {path: value}
-    for inner, item in _items(value, path):
+    for inner, item in children(value, path):
         found.pop(path, None)
         found |= leaves(item, inner)
     return found
@@ -69,12 +69,13 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
 
 def walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """(path, value) of everything below a value, mappings and lists too, by the paths of `leaves`."""
-    for inner, item in _items(value, path):
+    for inner, item in children(value, path):
         yield inner, item
         yield from walk(item, inner)
 
 
-def _items(value: Any, path: str) -> list[tuple[str, Any]]:
+def children(value: Any, path: str) -> list[tuple[str, Any]]:
+    """(path, value) of what is directly in a mapping or a list, by the paths of `leaves`."""
     if isinstance(value, dict):
         return [(f"{path}.{key}" if path else str(key), item) for key, item in value.items()]
     if isinstance(value, list):

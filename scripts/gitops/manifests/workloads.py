@@ -1,18 +1,21 @@
 """The one place that knows which kinds run containers or name a model, and where.
 
 Who asks about pods, containers, images, variables or model URIs asks here. What is of no kind that stands here is found
-by its structure (`unclaimed`) and refused by name, never passed over: a new kind is added in `PODS` or `_parts`.
+by its structure (`unclaimed`) and refused by name, never passed over: a new kind is added in `PODS` or `_parts`, or
+where it is a fork's own, `declared` by what schemas/ tells of it.
 Paths are those of `objects.leaves`: items of a list go by their name.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gitops.manifests.objects import Object, at, mapping, mappings, walk
+from gitops.manifests.definitions import ANY
+from gitops.manifests.objects import Object, at, children, mapping, mappings, walk
 
 MODEL_URI, MODEL_DIGEST, MODEL_MANIFEST = "MODEL_URI", "MODEL_DIGEST", "MODEL_MANIFEST"
 """The variables by which our own image is told its model."""
@@ -34,6 +37,8 @@ PODS: dict[tuple[str, str], tuple[str, ...]] = {
     ("batch", "CronJob"): ("spec", "jobTemplate", "spec", "template", "spec"),
     ("batch", "Job"): _TEMPLATE,
 }
+# Where a fork's kinds have theirs; several have more than one.
+_own: dict[tuple[str, str], tuple[Sequence[str], ...]] = {}
 _KSERVE = "serving.kserve.io"
 RELEASED = (("apps", "Deployment"), ("apps", "StatefulSet"), ("batch", "CronJob"), (_KSERVE, "InferenceService"))
 """The kinds for which there are releases, by group and kind."""
@@ -47,7 +52,9 @@ FRAMEWORKS = (
 )  # fmt: skip
 _LISTS = ("initContainers", "containers", "ephemeralContainers")
 # What only a field of a container, or the name of a model, is called.
-_TELLING = (*_LISTS, "image", "storageUri")
+_TELLING = (*_LISTS, "image", "storageUri", "sourceModelUri")
+# By group and kind, what else names a model there.
+_TELLING_OF = {(_KSERVE, name): ("uri",) for name in ("LLMInferenceService", "LLMInferenceServiceConfig")}
 # Text that nothing runs as it stands, and the schemas of kinds: the names of fields mean nothing there.
 TEXT = (("", "ConfigMap"), ("", "Secret"), ("apiextensions.k8s.io", "CustomResourceDefinition"))
 
@@ -127,6 +134,18 @@ def is_inference_service(item: Object) -> bool:
     return kind_of(item) == (_KSERVE, "InferenceService")
 
 
+@contextlib.contextmanager
+def declared(pods: Mapping[tuple[str, str], tuple[Sequence[str], ...]]) -> Iterator[None]:
+    """While the block runs, kinds of a fork have the specs of their pods at these paths too, by group and kind."""
+    before = dict(_own)
+    _own.update({kind: tuple(dict.fromkeys([*_own.get(kind, ()), *paths])) for kind, paths in pods.items()})
+    try:
+        yield
+    finally:
+        _own.clear()
+        _own.update(before)
+
+
 def pod_keys(item: Object) -> tuple[str, ...] | None:
     """The keys of the one pod spec of a built-in kind; None for all others."""
     return PODS.get(kind_of(item))
@@ -134,7 +153,7 @@ def pod_keys(item: Object) -> tuple[str, ...] | None:
 
 def runs(item: Object) -> bool:
     """Whether an object is of a kind that makes pods by itself."""
-    return kind_of(item) in PODS or is_inference_service(item)
+    return kind_of(item) in PODS or kind_of(item) in _own or is_inference_service(item)
 
 
 def pods(item: Object) -> list[Pod]:
@@ -145,6 +164,8 @@ def pods(item: Object) -> list[Pod]:
     if keys := pod_keys(item):
         metadata = (*keys[:-1], "metadata")
         return _pod(item, ".".join(keys), at(item, *keys), metadata)
+    if paths := _own.get(kind_of(item)):
+        return [pod for steps in paths for pod in _declared_pods(item, steps)]
     return [pod for path, spec, whole in _parts(item) for pod in _pod(item, path, spec, ("metadata",), whole)]
 
 
@@ -162,6 +183,23 @@ def _parts(item: Object) -> Iterator[tuple[str, Any, bool]]:
     for path, spec in parts:
         yield path, spec, kind == "InferenceService"
         yield f"{path}.workerSpec", at(spec, "workerSpec"), False
+
+
+def _declared_pods(item: Object, steps: Sequence[str]) -> Iterator[Pod]:
+    """The pods of a fork's kind at a path; of those in a list, the labels are those of the object."""
+    metadata = ("metadata",) if ANY in steps else (*steps[:-1], "metadata")
+    for path, spec in _reached(item, steps, ""):
+        yield from _pod(item, path, spec, metadata)
+
+
+def _reached(value: Any, steps: Sequence[str], path: str) -> Iterator[tuple[str, Any]]:
+    """(path, value) of what is at a path of steps."""
+    if not steps:
+        yield path, value
+        return
+    for inner, item in children(value, path):
+        if steps[0] == ANY or inner == f"{path}.{steps[0]}".lstrip("."):
+            yield from _reached(item, steps[1:], inner)
 
 
 def _pod(item: Object, path: str, spec: Any, metadata: tuple[str, ...], whole: bool = True) -> list[Pod]:
@@ -255,9 +293,9 @@ def unclaimed(item: Object) -> Iterator[str]:
         for container in containers(item)
         for key in (MODEL_URI, *range(len(container.variables)))
     }
-    last = "."
+    last, names = ".", (*_TELLING, *_TELLING_OF.get(kind_of(item), ()))
     for path, value in walk(item):
-        telling = path.rpartition(".")[2] in _TELLING or (isinstance(value, dict) and value.get("name") == MODEL_URI)
+        telling = path.rpartition(".")[2] in names or (isinstance(value, dict) and value.get("name") == MODEL_URI)
         if telling and value and path not in claimed and not path.startswith(("metadata.", f"{last}.", f"{last}[")):
             yield (last := path)
 

@@ -252,6 +252,61 @@ def add_after(text: bytes, path: Path, sibling: Path, value: str, file: str) -> 
     return bom + changed.encode()
 
 
+def add_item(text: bytes, path: Path, item: Mapping[str, str], file: str) -> bytes:
+    """`text` with a mapping of scalars more at the end of the list at `path`; every other byte stays. Raises Refused
+    unless the list is there, in block style, of mappings and shared by no anchor."""
+    bom, source = _decode(text, file)
+    root = _compose(source, file)
+    found = _find(root, path, file)
+    refused = Refused(f"{file}: {show(path)}: no list of mappings, a line each; add {dict(item)} by hand")
+    if not isinstance(found, SequenceNode) or found.flow_style or not found.value:
+        raise refused
+    _require_unshared(root, path, file)
+    first, last = found.value[0], found.value[-1]
+    start = source.rfind("\n", 0, first.start_mark.index) + 1
+    lead = source[start : first.start_mark.index]
+    if not isinstance(last, MappingNode) or not last.value or not re.fullmatch(r" *- +", lead):
+        raise refused
+    newline = "\r\n" if "\r\n" in source else "\n"
+    leads = [lead, *[" " * len(lead)] * (len(item) - 1)]
+    lines = [f"{before}{key}: {_write(value, '')}" for before, (key, value) in zip(leads, item.items(), strict=True)]
+    end = source.find("\n", last.value[-1][1].end_mark.index - 1)
+    head = source[: end + 1] if end >= 0 else f"{source}{newline}"
+    changed = f"{head}{newline.join(lines)}{newline}{source[end + 1 :] if end >= 0 else ''}"
+    before, after = (_walked(_load(each, file), path) for each in (source, changed))
+    if after != [*before, item]:
+        raise refused
+    return bom + changed.encode()
+
+
+def _walked(data: Any, path: Path) -> Any:
+    for step in path:
+        data = data[step]
+    return data
+
+
+def add_word(text: bytes, path: Path, word: str, file: str) -> bytes:
+    """`text` with a word more at the end of the words at `path`, on a line of its own where they stand in lines; every
+    other byte stays. Raises Refused unless they are a folded block scalar, or a scalar that `edit` writes."""
+    bom, source = _decode(text, file)
+    node = _find(_compose(source, file), path, file)
+    if not isinstance(node, ScalarNode) or node.style != ">":
+        return edit(text, {path: f"{get(text, path, file) or ''} {word}".strip()}, file)
+    first = source.find("\n", node.start_mark.index) + 1
+    # Up to the first line that is indented less: comments follow the text, and ruamel.yaml counts them in.
+    lines = re.match(r"(?P<blanks> +)\S.*(?:\r?\n(?P=blanks)\S.*)*", source[first:])
+    refused = Refused(f"{file}: {show(path)}: no words in lines; add {word} by hand")
+    if not first or not lines:
+        raise refused
+    newline = "\r\n" if "\r\n" in source else "\n"
+    end = first + lines.end() - lines[0].endswith("\r")
+    changed = f"{source[:end]}{newline}{lines['blanks']}{word}{source[end:]}"
+    before, after = (str(_walked(load(each.encode(), file), path)).split() for each in (source, changed))
+    if after != [*before, word]:
+        raise refused
+    return bom + changed.encode()
+
+
 def _ends(parent: MappingNode, key: str | None) -> tuple[int, int]:
     """Where the pair of a key begins and ends in the text, or those of a whole mapping."""
     pairs = [(name, value) for name, value in parent.value if key in (None, name.value)]

@@ -164,6 +164,34 @@ def _unpack(go: Go, sources: Sources, work: Path) -> None:
     out.replace(sources.path)
 
 
+def module_files(module: str, patterns: Sequence[str]) -> tuple[dict[str, bytes], str]:
+    """(files by path, checksum) of the files of a Go module, PATH@VERSION, that match the patterns. Go compares the
+    checksum with those that its public log has. Raises ToolError."""
+    tools.cache().mkdir(parents=True, exist_ok=True)
+    with _lock(tools.cache() / "build.lock"):
+        work = Path(tempfile.mkdtemp(prefix="build-", dir=tools.cache()))
+        try:
+            go = _toolchain(work)
+            _step(f"{module}: fetching")
+            told = json.loads(_asked(go, module, work))
+            _keep(Path(told["Dir"]), tuple(patterns), work / "kept", module)
+            kept = sorted(file for file in (work / "kept").rglob("*") if file.is_file())
+            return {file.relative_to(work / "kept").as_posix(): file.read_bytes() for file in kept}, str(told["Sum"])
+        finally:
+            _remove(work)
+
+
+def _asked(go: Go, module: str, work: Path) -> str:
+    try:
+        return go("mod", "download", "-json", module, cwd=work)
+    except ToolError as error:
+        reason = re.search(r'"Error": (".*")', str(error))
+        if not reason:
+            raise
+        words = " ".join(json.loads(reason[1]).removeprefix(f"{module}: ").split())
+        raise ToolError(f"{module}: {words}; is there such a module, of this version?") from None
+
+
 def _keep(source: Path, patterns: tuple[str, ...], target: Path, name: str) -> None:
     """Copies the files of a module that match one of the patterns."""
     for pattern in patterns:

@@ -208,12 +208,16 @@ SCHEMAS = Sources(
             (
                 "config/crd/full/*.yaml",
                 "config/crd/full/clusterstoragecontainer/*.yaml",
+                "config/crd/full/llmisvc/serving.kserve.io_*.yaml",
+                "config/crd/full/localmodel/serving.kserve.io_*.yaml",
                 # It takes any field of a spec; only the table of tests/bench/corpus_table.py uses it.
                 "config/crd/minimal/serving.kserve.io_inferenceservices.yaml",
             ),
         ),
         Module("github.com/argoproj/argo-cd/v3", 58, ("manifests/crds/*-crd.yaml",)),
         Module("knative.dev/operator", 4, ("config/crd/bases/operator.knative.dev_knativeservings.yaml",)),
+        Module("github.com/cert-manager/cert-manager", 4, ("deploy/crds/*.yaml",)),
+        Module("github.com/external-secrets/external-secrets", 19, ("config/crds/bases/external-secrets.io_*.yaml",)),
     ),
 )
 # The add-ons of argocd/platform/ whose charts come with their code. KServe's and Argo CD's are kept with the programs.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from gitops.manifests import kinds
 from gitops.releases import hold, moved, withdrawn
 from gitops.releases.image import identity
 from gitops.releases.release import Release, Target
@@ -300,7 +301,8 @@ def _policy_paths(proposal: Proposal) -> list[str]:
     asked = [policy.signing for policy in (proposal.policy, proposal.new_policy) if policy and policy.signing]
     keys = {signer.public_key for signer in asked}
     changed = [POLICY_FILE] if proposal.new_policy not in (None, proposal.policy) else []
-    return changed + [path for path in proposal.paths if path in keys]
+    # What a kind may have is the owner's to say, as all that others are judged by.
+    return changed + [path for path in proposal.paths if path in keys or path.startswith(f"{kinds.FOLDER}/")]
 
 
 def _release_paths(proposal: Proposal) -> list[str]:

@@ -18,7 +18,8 @@ DEPLOYED = ("base", "apps", "overlays", ARGOCD)
 _NOT_DEPLOYED = (".github", "docs", "model-src", "scripts", "tests", "tools")
 # What a fork owns. All else is the engine, which the template brings and updates, and so is what it ships in there.
 FORK_OWNED = (
-    "base/", "apps/", "overlays/", "argocd/", "model-src/models/", "model-src/.dvc/config", ".github/CODEOWNERS",
+    "base/", "apps/", "overlays/", "argocd/", "schemas/", "model-src/models/", "model-src/.dvc/config",
+    ".github/CODEOWNERS",
 )  # fmt: skip
 ENGINE_IN_FORK = (
     "argocd/platform/admission/images.yaml",
