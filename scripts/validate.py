@@ -25,7 +25,9 @@ from gitops.checks import (
     consistency,
     exposure,
     isolation,
+    kserve,
     kubeconform,
+    kubernetes,
     mend,
     metadata,
     owners,
@@ -55,6 +57,8 @@ REVIEW = (
     | metadata.RULES
     | exposure.RULES
     | isolation.RULES
+    | kserve.RULES
+    | kubernetes.RULES
 )
 RULES = consistency.RULES | owners.RULES | REVIEW
 
