@@ -129,15 +129,7 @@ PROFILES = {
     "validate": Profile((COMMANDS,), CHECKING, sources=(tools.SCHEMAS,)),
     "test": Profile(
         (COMMANDS_TEST, MODEL_TEST),
-        (
-            tools.MANIFESTS,
-            tools.VALIDATION,
-            tools.KUSTOMIZE,
-            tools.KUBECONFORM,
-            tools.ACTIONLINT,
-            tools.VERSITYGW,
-            tools.GOVULNCHECK,
-        ),  # fmt: skip
+        (*CHECKING, tools.KUBECONFORM, tools.ACTIONLINT, tools.VERSITYGW, tools.GOVULNCHECK),
         sources=(tools.SCHEMAS,),
     ),
     "scan": Profile((COMMANDS_SCAN,), tools.BUILT),

@@ -75,9 +75,9 @@ import (
 
 type request struct {
 	// What is created, each on its own, in a namespace that has these LimitRanges and ResourceQuotas.
-	Objects []asked                `json:"objects"`
-	Limits  []corev1.LimitRange    `json:"limits"`
-	Quotas  []corev1.ResourceQuota `json:"quotas"`
+	Objects []asked           `json:"objects"`
+	Limits  []json.RawMessage `json:"limits"`
+	Quotas  []json.RawMessage `json:"quotas"`
 }
 
 type asked struct {
@@ -136,8 +136,8 @@ var strategies = map[string]rest.RESTCreateStrategy{
 	"StorageClass.storage.k8s.io":           storageclass.Strategy,
 }
 
-// quotas has what counts towards a quota. They list nothing: what there is already is not asked.
-var quotas = map[string]quota.Evaluator{
+// counting has what counts towards a quota. They list nothing: what there is already is not asked.
+var counting = map[string]quota.Evaluator{
 	"PersistentVolumeClaim": evaluators.NewPersistentVolumeClaimEvaluator(nil),
 	"Pod":                   evaluators.NewPodEvaluator(nil, clock.RealClock{}),
 	"Service":               evaluators.NewServiceEvaluator(nil),
@@ -161,9 +161,10 @@ func main() {
 		if err != nil {
 			log.Fatal(err)
 		}
+		limits, quotas := read[corev1.LimitRange](asked.Limits), read[corev1.ResourceQuota](asked.Quotas)
 		given := answer{Results: make([]result, len(asked.Objects))}
 		for number, object := range asked.Objects {
-			given.Results[number] = judge(object, asked)
+			given.Results[number] = judge(object, limits, quotas)
 		}
 		if err := out.Encode(given); err != nil {
 			log.Fatal(err)
@@ -171,19 +172,30 @@ func main() {
 	}
 }
 
-func judge(given asked, there request) result {
+// read gives what can be read; the server would never have taken the others.
+func read[T any](texts []json.RawMessage) (found []T) {
+	for _, text := range texts {
+		var one T
+		if json.Unmarshal(text, &one) == nil {
+			found = append(found, one)
+		}
+	}
+	return found
+}
+
+func judge(given asked, limits []corev1.LimitRange, quotas []corev1.ResourceQuota) result {
 	object, kind, err := legacyscheme.Codecs.UniversalDecoder().Decode(given.Object, nil, nil)
 	if runtime.IsNotRegisteredError(err) {
 		return result{}
 	}
 	if err == nil {
-		err = errors.Join(limit(object, there.Limits)...)
+		err = errors.Join(limit(object, limits)...)
 	}
 	if err == nil {
 		err = create(object, *kind)
 	}
 	if err == nil {
-		err = errors.Join(append(limited(object, there.Limits), counted(object, given.Count, there.Quotas)...)...)
+		err = errors.Join(append(limited(object, limits), counted(object, given.Count, quotas)...)...)
 	}
 	return result{Known: true, Faults: faults(err)}
 }
@@ -199,6 +211,10 @@ func create(object runtime.Object, kind schema.GroupVersionKind) error {
 		return err
 	}
 	rest.FillObjectMetaSystemFields(accessor)
+	// As normalizeClusterIPs does, before the strategy of Services is asked.
+	if made, is := object.(*core.Service); is && made.Spec.ClusterIP != "" && len(made.Spec.ClusterIPs) == 0 {
+		made.Spec.ClusterIPs = []string{made.Spec.ClusterIP}
+	}
 	ctx := genericrequest.WithNamespace(context.Background(), accessor.GetNamespace())
 	ctx = genericrequest.WithRequestInfo(ctx, &genericrequest.RequestInfo{
 		IsResourceRequest: true, Verb: "create", APIGroup: kind.Group, APIVersion: kind.Version,
@@ -234,11 +250,11 @@ func counted(object runtime.Object, count int64, limits []corev1.ResourceQuota) 
 	var evaluator quota.Evaluator
 	switch object.(type) {
 	case *core.Pod:
-		evaluator = quotas["Pod"]
+		evaluator = counting["Pod"]
 	case *core.PersistentVolumeClaim:
-		evaluator = quotas["PersistentVolumeClaim"]
+		evaluator = counting["PersistentVolumeClaim"]
 	case *core.Service:
-		evaluator = quotas["Service"]
+		evaluator = counting["Service"]
 	default:
 		return nil
 	}

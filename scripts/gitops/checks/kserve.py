@@ -90,17 +90,14 @@ def _server_name(item: Object) -> Iterator[Fault]:
 
 
 def _implementations(path: str, part: Mapping[str, Any]) -> Iterator[Fault]:
-    """validateExactlyOneImplementation, by the GetImplementations of each kind of component."""
-    containers = [each.get("name") for each in mappings(part.get("containers"))]
-    found = [name for name in ("model", *workloads.FRAMEWORKS) if part.get(name) is not None]
+    """validateExactlyOneImplementation, by the GetImplementations of each kind of component; the rule `model-form` has
+    the forms for single frameworks, and predictors without a model."""
+    names = [each.get("name") for each in mappings(part.get("containers"))]
     if path.endswith(("transformer", "explainer")):
-        found += ["containers"] if containers else []
-    else:
-        found += ["containers"] * (containers.count(_SERVER) or int(bool(containers) and not found))
-    if not found:
-        yield path, "KServe takes exactly one server; write one"
-    elif len(found) > 1:
-        yield path, f"KServe takes exactly one server, and these are {' and '.join(found)}; keep one"
+        if not names and not any(name in part for name in workloads.FRAMEWORKS):
+            yield f"{path}.containers", "missing; KServe takes exactly one server"
+    elif part.get("model") and _SERVER in names:
+        yield f"{path}.containers[{_SERVER}]", "KServe's own name for the server of model; take another"
 
 
 def _bounds(path: str, part: Mapping[str, Any]) -> Iterator[Fault]:
@@ -175,18 +172,16 @@ def _workers(path: str, worker: Any) -> Iterator[Fault]:
 def _scaling(item: Object, path: str, part: Mapping[str, Any]) -> Iterator[Fault]:
     """validateAutoScalingCompExtension."""
     annotations = mapping(at(item, "metadata", "annotations"))
-    if annotations.get(_MODE) == "Standard":
-        how = {"hpa": _hpa, "keda": _keda}.get(str(_class(item)))
-    else:
-        how = _hpa if annotations.get("autoscaling.knative.dev/class") == "hpa.autoscaling.knative.dev" else _kpa
+    by_class = {"hpa": _hpa, "keda": _keda}.get(str(_class(item)))
+    by_knative = _hpa if annotations.get("autoscaling.knative.dev/class") == "hpa.autoscaling.knative.dev" else _kpa
+    # The rule `deployment-mode` has what is neither.
+    how = {"Standard": by_class, "Knative": by_knative}.get(str(annotations.get(_MODE)))
     return how(path, part) if how else iter(())
 
 
 def _hpa(path: str, part: Mapping[str, Any]) -> Iterator[Fault]:
-    """validateScalingHPACompExtension."""
-    metric, target = part.get("scaleMetric", "cpu"), part.get("scaleTarget")
-    if metric not in ("cpu", "memory"):
-        yield f"{path}.scaleMetric", f"{metric!r}: the autoscaler hpa takes cpu or memory"
+    """validateScalingHPACompExtension; the rule `deployment-mode` has scaleMetric."""
+    target = part.get("scaleTarget")
     if target is not None and not 1 <= _number(target) <= 100:
         yield f"{path}.scaleTarget", f"{target}: a percentage of what is requested; write 1 to 100"
     for number, entry in enumerate(mappings(at(part, "autoScaling", "metrics"))):
@@ -255,7 +250,7 @@ def _canaries(item: Object) -> Iterator[Fault]:
     shares = [_number(entry.get("trafficPercent")) for entry in entries]
     if sum(shares) > 100:
         yield "spec.canary", f"trafficPercent of all together is {sum(shares)}; more than 100"
-    names = Counter(at(predictor, "name") for _, predictor in workloads.canaries(item))
+    names = Counter(str(at(predictor, "name") or "") for _, predictor in workloads.canaries(item))
     for name, count in names.items():
         if not name:
             yield "spec.canary", "predictor.name: missing; each canary has its own"
@@ -309,7 +304,7 @@ def _runtime_faults(item: Object, runtimes: Mapping[str, Object]) -> Iterator[Fa
         model = at(part, "model")
         if not isinstance(model, dict):
             continue
-        path, name = f"{path}.model", model.get("runtime")
+        path, name = f"{path}.model", at(model, "runtime") and str(model["runtime"])
         fitting = [each for each in runtimes if not list(_unfit(path, model, each, runtimes[each]))]
         if name is None and not fitting:
             yield f"{path}.runtime", f"missing, and none fits; write one of {', '.join(sorted(runtimes)) or 'your own'}"
@@ -328,7 +323,7 @@ def _unfit(path: str, model: Mapping[str, Any], name: str, runtime: Object) -> I
         yield f"{path}.runtime", f"{name!r}: disabled; choose another"
     wanted = (at(model, "modelFormat", "name"), at(model, "modelFormat", "version"))
     served = [each for each in mappings(spec.get("supportedModelFormats")) if chosen or each.get("autoSelect")]
-    pairs = {pair for each in served for pair in ((each.get("name"), None), (each.get("name"), each.get("version")))}
+    pairs = [pair for each in served for pair in ((each.get("name"), None), (each.get("name"), each.get("version")))]
     if wanted not in pairs:
         shown = " ".join(str(word) for word in wanted if word is not None)
         known = ", ".join(sorted({str(each.get("name")) for each in served}))
@@ -344,10 +339,10 @@ def _runtime(item: Object) -> Iterator[Fault]:
     """The webhook of serving runtimes, as far as it looks at one: validateModelFormatPrioritySame,
     validateMultiNodeSpec and validateBlockedEnvVars of pkg/webhook/admission/servingruntime."""
     spec = mapping(item.get("spec"))
-    priorities: dict[Any, set[Any]] = {}
+    priorities: dict[str, set[int]] = {}
     for served in mappings(spec.get("supportedModelFormats")):
         if served.get("autoSelect") and served.get("priority") is not None:
-            priorities.setdefault(served.get("name"), set()).add(served["priority"])
+            priorities.setdefault(str(served.get("name")), set()).add(_number(served["priority"]))
     for name, found in priorities.items():
         if len(found) > 1:
             yield "spec.supportedModelFormats", f"{name}: priorities {', '.join(map(str, sorted(found)))}; write one"

@@ -13,7 +13,7 @@ from typing import Any
 from gitops.checks import framework
 from gitops.checks.framework import Finding, Repository, Rule
 from gitops.manifests import workloads
-from gitops.manifests.objects import Object, at, listed, mapping
+from gitops.manifests.objects import Object, at, listed, mapping, mappings
 from gitops.manifests.workloads import Pod
 from gitops.programs import manifests, tools
 
@@ -43,6 +43,8 @@ class _Asked:
         )
 
 
+# A whole object says nothing more than its path.
+_SHOWN = re.compile(r"\AInvalid value: \{.*\}: ", re.DOTALL)
 # What KServe calls the container that it makes of a predictor's `model`.
 _SERVER = "kserve-container"
 
@@ -79,12 +81,14 @@ def _judged(
     limits = json.dumps(there, sort_keys=True)
     keys = [(json.dumps({"object": each.made, "count": each.count}, sort_keys=True), limits) for each in asked]
     new = [key for key in dict.fromkeys(keys) if key not in _answers]
-    answered = manifests.ask({"objects": [json.loads(text) for text, _ in new], **there}, tools.VALIDATION)
-    results = listed(answered.get("results"))
+    question = {"objects": [json.loads(text) for text, _ in new], **there}
+    results = listed(manifests.ask(question, tools.VALIDATION).get("results")) if new else []
     if len(results) != len(new):
         raise Refused(f"validation: {len(new)} objects were given, {len(results)} answered")
     for key, result in zip(new, results, strict=True):
-        _answers[key] = [(fault["field"], fault["words"]) for fault in listed(result["faults"])]
+        faults = [(fault["field"], _SHOWN.sub("", fault["words"])) for fault in listed(result["faults"])]
+        # The rule of namespaces has what is in none.
+        _answers[key] = [fault for fault in faults if fault[0] != "metadata.namespace"]
     for each, key in zip(asked, keys, strict=True):
         yield each, _answers[key]
 
@@ -98,7 +102,8 @@ def _pods(objects: Sequence[_Asked]) -> list[_Asked]:
         _Asked(each.folder, each.item, _pod(each.item, pod), pod, _count(each.item, pod, least))
         for each in objects
         for pod in workloads.pods(each.item)
-        if pod.whole
+        # KServe's rules have a component without a server.
+        if pod.whole and pod.containers
     ]
 
 
@@ -110,6 +115,9 @@ def _pod(item: Object, pod: Pod) -> Object:
     if isinstance(server := spec.get("model"), dict) and workloads.is_inference_service(item):
         container = {"image": "of-the-runtime"} | server | {"name": _SERVER}
         spec["containers"] = [container, *listed(spec.get("containers"))]
+    claimed = [at(claim, "metadata", "name") for claim in mappings(at(item, "spec", "volumeClaimTemplates"))]
+    volumes = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in claimed]
+    spec["volumes"] = [*volumes, *(each for each in listed(spec.get("volumes")) if at(each, "name") not in claimed)]
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
