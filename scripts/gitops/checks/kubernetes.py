@@ -38,15 +38,16 @@ class _Asked:
         if self.pod:
             named = f"{self.pod.path}.{named.removeprefix('spec.')}" if named else self.pod.path
             named = named.replace(f"{self.pod.path}.containers[{_SERVER}]", f"{self.pod.path}.model")
-        return framework.finding(
-            "kubernetes", self.folder, self.item, f"{named}: {' '.join(words.split())}; the API server refuses it"
-        )
+        message = f"{' '.join(words.split())}; the API server refuses it"
+        return framework.finding("kubernetes", self.folder, self.item, f"{named}: {message}" if named else message)
 
 
 # A whole object says nothing more than its path.
 _SHOWN = re.compile(r"\AInvalid value: \{.*\}: ", re.DOTALL)
 # What KServe calls the container that it makes of a predictor's `model`.
 _SERVER = "kserve-container"
+# The volume that it adds for the model: https://github.com/kserve/kserve/blob/v0.20.0/pkg/constants/constants.go
+_OF_THE_MODEL = "kserve-provision-location"
 
 
 def check_kubernetes(repository: Repository) -> Iterator[Finding]:
@@ -115,6 +116,7 @@ def _pod(item: Object, pod: Pod) -> Object:
     if isinstance(server := spec.get("model"), dict) and workloads.is_inference_service(item):
         container = {"image": "of-the-runtime"} | server | {"name": _SERVER}
         spec["containers"] = [container, *listed(spec.get("containers"))]
+        spec["volumes"] = [{"name": _OF_THE_MODEL, "emptyDir": {}}, *listed(spec.get("volumes"))]
     claimed = [at(claim, "metadata", "name") for claim in mappings(at(item, "spec", "volumeClaimTemplates"))]
     volumes = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in claimed]
     spec["volumes"] = [*volumes, *(each for each in listed(spec.get("volumes")) if at(each, "name") not in claimed)]

@@ -213,6 +213,7 @@ def _dangling(item: Object, items: Sequence[Object]) -> Iterator[str]:
             field = f"{pod.path}.serviceAccountName"
             yield f"{field}: {account!r}: no such ServiceAccount in this render; give the app its own"
         yield from _missing_sources(pod, names)
+        yield from _missing_ports(pod)
     if kind == "Deployment":
         target = ("Deployment", str(at(item, "metadata", "name")))
         if "replicas" in spec and any(workloads.scaled(other) == target for other in items):
@@ -242,6 +243,23 @@ def _labels_and_ports(items: Sequence[Object]) -> Iterator[tuple[Mapping[str, An
     """Labels and ports (names and numbers) of the pods of each workload."""
     for item, pod in _pods(items):
         yield pod.labels, [value for port in workloads.ports(item, pod) for value in (port.name, port.number)]
+
+
+# What calls a port of its own container.
+_CALLERS = (
+    ("lifecycle", "postStart"), ("lifecycle", "preStop"), ("livenessProbe",), ("readinessProbe",), ("startupProbe",),
+)  # fmt: skip
+
+
+def _missing_ports(pod: Pod) -> Iterator[str]:
+    """Ports by names that their container does not have. Of KServe's server, its runtime has the ports."""
+    for container in pod.containers:
+        names = [port.get("name") for port in mappings(container.fields.get("ports"))]
+        for keys in _CALLERS if not container.optional_image else ():
+            for way in ("httpGet", "tcpSocket"):
+                port = at(container.fields, *keys, way, "port")
+                if isinstance(port, str) and not port.isdecimal() and port not in names:
+                    yield f"{container.path}.{'.'.join(keys)}.{way}.port: {port!r}: no port of the container"
 
 
 # Kubernetes makes it in every namespace.
