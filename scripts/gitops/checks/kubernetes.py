@@ -24,7 +24,7 @@ _answers: dict[tuple[str, str], list[tuple[str, str]]] = {}
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """An object as it stands in a render, or a pod that it would make."""
 
     folder: str
@@ -52,9 +52,9 @@ _OF_THE_MODEL = "kserve-provision-location"
 
 def check_kubernetes(repository: Repository) -> Iterator[Finding]:
     """The API server takes every object, and every pod that one makes, in the environment where it is rendered."""
-    rendered: dict[str, list[_Asked]] = {}
+    rendered: dict[str, list[Asked]] = {}
     for folder, environment, _, items in repository.overlays():
-        rendered.setdefault(environment, []).extend(_Asked(folder, item, item) for item in items)
+        rendered.setdefault(environment, []).extend(Asked(folder, item, item) for item in items)
     for environment, objects in rendered.items():
         there = _limits(repository, environment)
         refused: set[int] = set()
@@ -62,7 +62,7 @@ def check_kubernetes(repository: Repository) -> Iterator[Finding]:
             refused.update({id(asked.item)} if faults else ())
             yield from (asked.fault(*fault) for fault in faults)
         # What is wrong with the object is wrong with its pods, too.
-        for asked, faults in _judged(_pods([each for each in objects if id(each.item) not in refused]), there):
+        for asked, faults in _judged(pods([each for each in objects if id(each.item) not in refused]), there):
             yield from (asked.fault(*fault) for fault in faults)
 
 
@@ -76,8 +76,8 @@ def _limits(repository: Repository, environment: str) -> dict[str, list[Object]]
 
 
 def _judged(
-    asked: Sequence[_Asked], there: Mapping[str, list[Object]]
-) -> Iterator[tuple[_Asked, list[tuple[str, str]]]]:
+    asked: Sequence[Asked], there: Mapping[str, list[Object]]
+) -> Iterator[tuple[Asked, list[tuple[str, str]]]]:
     """Each of them with its faults, as (field, words)."""
     limits = json.dumps(there, sort_keys=True)
     keys = [(json.dumps({"object": each.made, "count": each.count}, sort_keys=True), limits) for each in asked]
@@ -94,13 +94,13 @@ def _judged(
         yield each, _answers[key]
 
 
-def _pods(objects: Sequence[_Asked]) -> list[_Asked]:
+def pods(objects: Sequence[Asked]) -> list[Asked]:
     """The pods that objects make."""
     least = {
         target: at(each.item, "spec", "minReplicas") for each in objects if (target := workloads.scaled(each.item))
     }
     return [
-        _Asked(each.folder, each.item, _pod(each.item, pod), pod, _count(each.item, pod, least))
+        Asked(each.folder, each.item, _pod(each.item, pod), pod, _count(each.item, pod, least))
         for each in objects
         for pod in workloads.pods(each.item)
         # KServe's rules have a component without a server.
