@@ -69,6 +69,7 @@ def machine() -> Iterator[Check]:
     for program in ("git", "make"):
         yield Check(program, None if shutil.which(program) else f"install {program}")
     yield Check("kustomize and kubeconform", None if tools.MANIFESTS.built else "run `make setup`")
+    yield Check("the validation of Kubernetes", None if tools.VALIDATION.built else "run `make setup`")
     yield Check("schemas", None if tools.SCHEMAS.path.is_dir() else "run `make setup`")
 
 

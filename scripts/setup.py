@@ -119,22 +119,24 @@ class Profile:
     sources: tuple[tools.Sources, ...] = ()
 
 
+# What `validate.py` asks, and what people type.
+CHECKING = (tools.MANIFESTS, tools.VALIDATION, tools.KUSTOMIZE)
 PROFILES = {
     "demo": Profile((COMMANDS, MODEL), (tools.MANIFESTS, tools.KUSTOMIZE, tools.VERSITYGW)),
     "serve": Profile((COMMANDS, MODEL)),
     "commands": Profile((COMMANDS,), (tools.MANIFESTS,)),
     "monitor": Profile((COMMANDS, MONITOR), (tools.MANIFESTS,)),
-    "validate": Profile((COMMANDS,), (tools.MANIFESTS, tools.KUSTOMIZE), sources=(tools.SCHEMAS,)),
+    "validate": Profile((COMMANDS,), CHECKING, sources=(tools.SCHEMAS,)),
     "test": Profile(
         (COMMANDS_TEST, MODEL_TEST),
-        (tools.MANIFESTS, tools.KUSTOMIZE, tools.KUBECONFORM, tools.ACTIONLINT, tools.VERSITYGW, tools.GOVULNCHECK),
+        (*CHECKING, tools.KUBECONFORM, tools.ACTIONLINT, tools.VERSITYGW, tools.GOVULNCHECK),
         sources=(tools.SCHEMAS,),
     ),
     "scan": Profile((COMMANDS_SCAN,), tools.BUILT),
     "status": Profile((COMMANDS_CLUSTER,), (tools.MANIFESTS,)),
     "cluster": Profile(
         (COMMANDS_CLUSTER,),
-        (tools.MANIFESTS, tools.KUSTOMIZE, tools.VERSITYGW, *tools.CLUSTER),
+        (*CHECKING, tools.VERSITYGW, *tools.CLUSTER),
         sources=(tools.SCHEMAS,),
     ),
     "test-cluster": Profile(
@@ -143,7 +145,7 @@ PROFILES = {
     "test-features": Profile((FEATURES,)),
     "bench": Profile(
         (COMMANDS_TEST, MODEL),
-        (tools.MANIFESTS, tools.KUSTOMIZE, tools.KUBECONFORM, tools.VERSITYGW, tools.YQ),
+        (*CHECKING, tools.KUBECONFORM, tools.VERSITYGW, tools.YQ),
         sources=(tools.SCHEMAS,),
     ),
 }

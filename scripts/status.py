@@ -12,6 +12,7 @@ the reason is named, and the exit code is 1.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from typing import Any
 from gitops import cli
 from gitops.cluster.kube import Cluster
 from gitops.manifests import closure, kustomize, workloads
-from gitops.manifests.objects import Object, at
+from gitops.manifests.objects import Object, at, mappings
 from gitops.releases import effect, hold, release, withdrawn
 from gitops.repo import layout, publish, snapshot
 from gitops.repo.git import Git
@@ -261,7 +262,7 @@ def _argocd_faults(application: Object, behind: bool) -> Iterator[str]:
             yield f"Argo CD: {result.get('kind')} {result.get('name')}: {_line(result.get('message'))}"
     if behind:
         yield f"Argo CD has yet to look at this commit; it knows {str(at(status, 'sync', 'revision'))[:12]}"
-    elif (sync := at(status, "sync", "status")) != "Synced":
+    elif (sync := at(status, "sync", "status")) != "Synced" and not _only_superseded(mappings(status.get("resources"))):
         gone = [item for item in status.get("resources") or [] if item.get("requiresPruning")]
         names = ", ".join(f"{item.get('kind')} {item.get('name')}" for item in gone)
         yield f"Argo CD: {sync}" + (f": no longer in Git and not pruned: {names}" if gone else "")
@@ -272,6 +273,25 @@ def _argocd_faults(application: Object, behind: bool) -> Iterator[str]:
             if at(item, "health", "status") not in (None, "Healthy") and at(item, "health", "message")
         ]
         yield f"Argo CD: {health}" + (f": {_line('; '.join(because))}" if because else "")
+
+
+# What a generator of kustomize adds to a name, in the letters of its `encode`:
+# https://github.com/kubernetes-sigs/kustomize/blob/api/v0.21.2/api/hasher/hasher.go
+_HASHED = re.compile(r"(.+)-[2456789bcdfghkmt]{10}")
+
+
+def _only_superseded(resources: Sequence[Object]) -> bool:
+    """Whether all that is out of sync are generated ConfigMaps and Secrets that a newer one has taken the place of.
+    Pods of the release before read them until the last one ends, and nothing reads them after."""
+    there = {_generated(item) for item in resources if not item.get("requiresPruning")} - {None}
+    out = [item for item in resources if item.get("requiresPruning") or item.get("status") == "OutOfSync"]
+    return bool(out) and all(item.get("requiresPruning") and _generated(item) in there for item in out)
+
+
+def _generated(item: Object) -> tuple[str, str] | None:
+    """(kind, name without its hash) of what a generator has made."""
+    match = _HASHED.fullmatch(str(item.get("name")))
+    return (str(item["kind"]), match[1]) if match and item.get("kind") in ("ConfigMap", "Secret") else None
 
 
 def _rollout_faults(seen: Seen) -> Iterator[str]:

@@ -27,7 +27,9 @@ from gitops.checks import (
     exposure,
     isolation,
     known,
+    kserve,
     kubeconform,
+    kubernetes,
     mend,
     metadata,
     owners,
@@ -58,6 +60,8 @@ REVIEW = (
     | metadata.RULES
     | exposure.RULES
     | isolation.RULES
+    | kserve.RULES
+    | kubernetes.RULES
 )
 RULES = consistency.RULES | owners.RULES | known.RULES | REVIEW
 

@@ -86,6 +86,29 @@ def something_left(seen: Seen) -> None:
     seen.application["status"]["resources"] = [{"kind": "ConfigMap", "name": "left", "requiresPruning": True}]
 
 
+def _settings(digest: str, **told: Any) -> dict[str, Any]:
+    return {"kind": "ConfigMap", "name": f"lily-api-settings-{digest}", "status": "Synced"} | told
+
+
+def settings_of_before(seen: Seen) -> None:
+    assert seen.application
+    resources = [_settings("g4hk5t7m2b"), _settings("c9f2d8h6k4", status="OutOfSync", requiresPruning=True)]
+    seen.application["status"] |= {"sync": {"status": "OutOfSync"}, "resources": resources}
+
+
+def settings_of_nothing(seen: Seen) -> None:
+    assert seen.application
+    resources = [_settings("g4hk5t7m2b", status="OutOfSync", requiresPruning=True)]
+    seen.application["status"] |= {"sync": {"status": "OutOfSync"}, "resources": resources}
+
+
+def settings_of_before_and_more(seen: Seen) -> None:
+    settings_of_before(seen)
+    assert seen.application
+    changed = {"kind": "Deployment", "name": "lily-api", "status": "OutOfSync"}
+    seen.application["status"]["resources"].append(changed)
+
+
 def unhealthy(seen: Seen) -> None:
     assert seen.application
     seen.application["status"] |= {
@@ -148,6 +171,15 @@ def a_rollout_under_way(seen: Seen) -> None:
     [
         (out_of_sync, ["Argo CD: OutOfSync"]),
         (something_left, ["Argo CD: OutOfSync: no longer in Git and not pruned: ConfigMap left"]),
+        (settings_of_before, []),
+        (
+            settings_of_nothing,
+            ["Argo CD: OutOfSync: no longer in Git and not pruned: ConfigMap lily-api-settings-g4hk5t7m2b"],
+        ),
+        (
+            settings_of_before_and_more,
+            ["Argo CD: OutOfSync: no longer in Git and not pruned: ConfigMap lily-api-settings-c9f2d8h6k4"],
+        ),
         (unhealthy, ["Argo CD: Degraded: InferenceService lily: no such file"]),
         (
             failed_sync,

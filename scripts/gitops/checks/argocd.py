@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from gitops.checks import admission
 from gitops.checks.framework import Finding, Repository, Rule, finding
@@ -175,14 +176,31 @@ def _allowed_sources(repository: Repository, projects: dict[str, Object]) -> Ite
             yield finding("projects", folder, item, f"spec.project: {name!r}: no AppProject of argocd/; use one of"
                           f" {', '.join(sorted(projects))}")  # fmt: skip
             continue
-        namespaces = [at(target, "namespace") for target in mappings(at(project, "spec", "destinations"))]
-        for field, allowed in (
-            (("source", "repoURL"), listed(at(project, "spec", "sourceRepos"))),
-            (("destination", "namespace"), namespaces),
-        ):
-            if (found := at(item, "spec", *field)) not in allowed:
-                yield finding("projects", folder, item, f"spec.{'.'.join(field)}: {found!r}: not allowed by the"
-                              f" AppProject {name}; Argo CD would refuse it", ARGOCD)  # fmt: skip
+        if (found := at(item, "spec", "source", "repoURL")) not in listed(at(project, "spec", "sourceRepos")):
+            yield _refused(folder, item, name, f"spec.source.repoURL: {found!r}")
+        allowed = mappings(at(project, "spec", "destinations"))
+        goal = mapping(at(item, "spec", "destination"))
+        clusters = [target for target in allowed if _cluster(target) == _cluster(goal)]
+        if not clusters:
+            field, found = next(iter((key, goal[key]) for key in ("server", "name") if goal.get(key)), ("server", None))
+            yield _refused(folder, item, name, f"spec.destination.{field}: {found!r}")
+        elif (found := goal.get("namespace")) not in [target.get("namespace") for target in clusters]:
+            yield _refused(folder, item, name, f"spec.destination.namespace: {found!r}")
+
+
+# What Argo CD calls the cluster that it runs in.
+_IN_CLUSTER = "in-cluster"
+
+
+def _cluster(destination: Mapping[str, Any]) -> Any:
+    """What tells the cluster of a destination from others: its address, or else its name."""
+    name = destination.get("name")
+    return destination.get("server") or (SERVER if name == _IN_CLUSTER else name)
+
+
+def _refused(folder: str, item: Object, project: str, what: str) -> Finding:
+    message = f"{what}: not allowed by the AppProject {project}; Argo CD would refuse it"
+    return finding("projects", folder, item, message, ARGOCD)
 
 
 def _unallowed(repository: Repository, project: Object, folder: str, items: list[Object]) -> Iterator[Finding]:

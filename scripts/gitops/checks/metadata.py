@@ -21,8 +21,8 @@ _HARMLESS = {
     "argocd.argoproj.io/manifest-generate-paths": re.compile(".*"),
     # A rule of its own; a service that is there keeps its mode.
     MODE: re.compile(".*"),
-    # With the other classes nothing of this repository keeps the number of pods.
-    "serving.kserve.io/autoscalerClass": re.compile("hpa"),
+    # With `external` nothing of this repository keeps the number of pods; with `none` minReplicas does.
+    "serving.kserve.io/autoscalerClass": re.compile("hpa|keda|none"),
     # Figures for Prometheus.
     "serving.kserve.io/enable-prometheus-scraping": _YES_OR_NO,
     "serving.kserve.io/enable-metric-aggregation": _YES_OR_NO,

@@ -83,14 +83,14 @@ _RANGE = re.compile(r"(\*|(?P<first>\w+)(-(?P<last>\w+))?)(/(?P<step>[0-9]+))?")
 
 
 def check_jobs(repository: Repository) -> Iterator[Finding]:
-    """A CronJob runs at times that there are, never twice at once, for no longer than its limit, and its pods end."""
+    """A CronJob runs at times that there are, never twice at once, and for no longer than its limit."""
     for folder, _, _, items in repository.overlays():
-        for item, pod in _pods(items):
-            if item.get("kind") != "CronJob":
+        for item in items:
+            if workloads.kind_of(item) != ("batch", "CronJob"):
                 continue
             spec = mapping(at(item, "spec"))
             schedule, job = spec.get("schedule"), mapping(at(spec, "jobTemplate", "spec"))
-            overlap, restart = spec.get("concurrencyPolicy"), pod.spec.get("restartPolicy")
+            overlap = spec.get("concurrencyPolicy")
             faults = []
             if isinstance(schedule, str) and not _is_schedule(schedule):
                 faults.append(f"spec.schedule: {schedule!r}: no time of cron; write minute, hour, day of the month,"
@@ -101,9 +101,6 @@ def check_jobs(repository: Repository) -> Iterator[Finding]:
             if "activeDeadlineSeconds" not in job:
                 faults.append("spec.jobTemplate.spec.activeDeadlineSeconds: missing; a run that hangs would keep all"
                               " others from beginning")  # fmt: skip
-            if restart not in ("Never", "OnFailure"):
-                shown = "missing" if restart is None else repr(restart)
-                faults.append(f"{pod.path}.restartPolicy: {shown}; the pods of a Job end; write Never")  # fmt: skip
             yield from (finding("jobs", folder, item, fault) for fault in faults)
 
 
@@ -215,10 +212,8 @@ def _dangling(item: Object, items: Sequence[Object]) -> Iterator[str]:
             field = f"{pod.path}.serviceAccountName"
             yield f"{field}: {account!r}: no such ServiceAccount in this render; give the app its own"
         yield from _missing_sources(pod, names)
+        yield from _missing_ports(pod)
     if workloads.kind_of(item) in (("apps", "Deployment"), ("apps", "StatefulSet")):
-        labels = mapping(at(spec, "template", "metadata", "labels"))
-        if not selects(at(spec, "selector"), labels):
-            yield "spec.selector: does not select the pods of its own template; make the labels equal"
         target = (str(kind), str(at(item, "metadata", "name")))
         if "replicas" in spec and any(workloads.scaled(other) == target for other in items):
             yield "spec.replicas: a HorizontalPodAutoscaler owns the number; remove it"
@@ -249,22 +244,45 @@ def _labels_and_ports(items: Sequence[Object]) -> Iterator[tuple[Mapping[str, An
         yield pod.labels, [value for port in workloads.ports(item, pod) for value in (port.name, port.number)]
 
 
-def _missing_sources(pod: Pod, names: set[tuple[str, str]]) -> Iterator[str]:
-    """ConfigMaps that are not rendered. Secrets are made in the cluster, where no render can look."""
-    volumes = mappings(pod.spec.get("volumes"))
-    used = [(f"{pod.path}.volumes[{each.get('name')}]", at(each, "configMap", "name")) for each in volumes]
+# What calls a port of its own container.
+_CALLERS = (
+    ("lifecycle", "postStart"), ("lifecycle", "preStop"), ("livenessProbe",), ("readinessProbe",), ("startupProbe",),
+)  # fmt: skip
+
+
+def _missing_ports(pod: Pod) -> Iterator[str]:
+    """Ports by names that their container does not have. Of KServe's server, its runtime has the ports."""
     for container in pod.containers:
+        names = [port.get("name") for port in mappings(container.fields.get("ports"))]
+        for keys in _CALLERS if not container.optional_image else ():
+            for way in ("httpGet", "tcpSocket"):
+                port = at(container.fields, *keys, way, "port")
+                if isinstance(port, str) and not port.isdecimal() and port not in names:
+                    yield f"{container.path}.{'.'.join(keys)}.{way}.port: {port!r}: no port of the container"
+
+
+# Kubernetes makes it in every namespace.
+_EVERYWHERE = ("ConfigMap", "kube-root-ca.crt")
+
+
+def _missing_sources(pod: Pod, names: set[tuple[str, str]]) -> Iterator[str]:
+    """ConfigMaps that are not rendered and not optional. Secrets are made in the cluster, where no render can look."""
+    used: list[tuple[str, Any]] = []
+    for volume in mappings(pod.spec.get("volumes")):
+        path = f"{pod.path}.volumes[{volume.get('name')}]"
+        projected = mappings(at(volume, "projected", "sources"))
+        used += [(path, at(source, "configMap")) for source in (volume, *projected)]
+    for container in pod.containers:
+        path, fields = container.path, container.fields
+        used += [(f"{path}.envFrom", at(source, "configMapRef")) for source in mappings(fields.get("envFrom"))]
         used += [
-            (f"{container.path}.envFrom", at(source, "configMapRef", "name"))
-            for source in mappings(container.fields.get("envFrom"))
+            (f"{path}.env[{variable.get('name')}]", at(variable, "valueFrom", "configMapKeyRef"))
+            for variable in mappings(fields.get("env"))
         ]
-        used += [
-            (f"{container.path}.env[{variable.get('name')}]", at(variable, "valueFrom", "configMapKeyRef", "name"))
-            for variable in mappings(container.fields.get("env"))
-        ]
-    for where, wanted in used:
-        if wanted is not None and ("ConfigMap", str(wanted)) not in names:
-            yield f"{where}: ConfigMap {wanted!r}: not in this render; add it, or correct the name"
+    for where, source in used:
+        wanted = "ConfigMap", str(at(source, "name"))
+        if source is not None and at(source, "optional") is not True and wanted not in {_EVERYWHERE, *names}:
+            yield f"{where}: ConfigMap {wanted[1]!r}: not in this render; add it, or correct the name"
 
 
 def _missing_backends(spec: Mapping[str, Any], items: Sequence[Object]) -> Iterator[str]:
@@ -292,10 +310,12 @@ def _missing_backends(spec: Mapping[str, Any], items: Sequence[Object]) -> Itera
 
 
 NAME_LABEL = "app.kubernetes.io/name"
-# Names that are a container's, a port's or a volume's own, and data; what a container refers to is none of them.
+# Names that are a container's, a port's or a volume's own, or a class of the cluster's, and data; what a container
+# refers to is none of them.
 _OWN_NAME = re.compile(
     r"(^|\.)(((initC|c)ontainers\[[^]]*\]|(predictor|transformer|explainer)\.model)\.(?!.*Ref\.name$)"
-    r"|(ports?|targetPort|container|containerName)(\[|\.|$)|volumes\[[^]]*\]\.name$)|^data\."
+    r"|(ports?|targetPort|container|containerName)(\[|\.|$)|volumes\[[^]]*\]\.name$"
+    r"|(priorityClass|runtimeClass|scheduler|storageClass)Name$)|^data\."
 )
 
 
@@ -346,7 +366,7 @@ def _unlabelled(item: Object, app: str, shape: set[str]) -> Iterator[str]:
                 yield f"{where}: {shown}; write {value!r}, which selectors and reports count on"
 
 
-_MODE = "serving.kserve.io/deploymentMode"
+_MODE, _CLASS = "serving.kserve.io/deploymentMode", "serving.kserve.io/autoscalerClass"
 # What only one of the modes has, with what the other makes of it.
 _KNATIVE_ONLY = {
     "canaryTrafficPercent": "all callers get the new version",
@@ -380,8 +400,8 @@ def check_deployment_mode(repository: Repository) -> Iterator[Finding]:
 def _ignored(item: Object) -> Iterator[tuple[str, str]]:
     """(path, fault) of what KServe does not heed in the mode Standard."""
     for path, part in ((pod.path, pod.spec) for pod in workloads.pods(item)):
-        if at(part, "minReplicas") == 0:
-            yield f"{path}.minReplicas", "0: the mode Standard keeps one pod"
+        if at(part, "minReplicas") == 0 and at(item, "metadata", "annotations", _CLASS) != "keda":
+            yield f"{path}.minReplicas", "0: the mode Standard keeps one pod, unless KEDA scales it"
         for field, instead in _KNATIVE_ONLY.items():
             if at(part, field) is not None:
                 yield f"{path}.{field}", f"ignored in the mode Standard, where {instead}"

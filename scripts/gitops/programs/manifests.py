@@ -1,4 +1,5 @@
-"""Processes of tools/manifests, which stay for the next question: starting one takes longer than most answers."""
+"""Processes of tools/manifests and tools/validation, which stay for the next question: starting one takes longer than
+most answers."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gitops.programs import tools
+from gitops.programs.tools import Program
 
 from contract import waiting
 from contract.errors import Refused
@@ -24,7 +26,8 @@ os.register_at_fork(after_in_child=_idle.clear)
 
 
 class _Process:
-    def __init__(self, program: Path) -> None:
+    def __init__(self, program: Path, name: str) -> None:
+        self._name = name
         self._words = tempfile.TemporaryFile()  # noqa: SIM115
         # It reads little at a time: a fifth of its work would be to collect garbage.
         self._process = subprocess.Popen(
@@ -42,7 +45,7 @@ class _Process:
         assert self._process.stdout is not None
         line = ""
         try:
-            with waiting.Limit("tools/manifests", _REMEDY, waiting.ANSWER, lambda: waiting.end(self._process)):
+            with waiting.Limit(f"tools/{self._name}", _REMEDY, waiting.ANSWER, lambda: waiting.end(self._process)):
                 self._process.stdin.write(json.dumps(question) + "\n")
                 self._process.stdin.flush()
                 line = self._process.stdout.readline()
@@ -54,26 +57,26 @@ class _Process:
             self.stop()
             self._words.seek(0)
             words = self._words.read().decode(errors="replace").strip().splitlines()[:5] or [f"no answer: {line!r}"]
-            raise Refused(*(f"manifests: {word}" for word in words)) from None
+            raise Refused(*(f"{self._name}: {word}" for word in words)) from None
 
     def stop(self) -> None:
         self._process.kill()
         self._process.communicate()
 
 
-def ask(question: dict[str, Any]) -> dict[str, Any]:
-    """The answer of tools/manifests/main.go, which has the form of both. Raises Refused if there is none."""
-    program = built()
-    process = _waiting(program) or _Process(program)
+def ask(question: dict[str, Any], of: Program = tools.MANIFESTS) -> dict[str, Any]:
+    """The answer of the program's main.go, which has the form of both. Raises Refused if there is none."""
+    program = built(of)
+    process = _waiting(program) or _Process(program, of.name)
     answer = process.ask(question)
     _idle.setdefault(program, []).append(process)
     return answer
 
 
-def built() -> Path:
+def built(program: Program = tools.MANIFESTS) -> Path:
     """The program; its name tells its sources from others. Raises Refused if it is not there."""
     try:
-        return tools.MANIFESTS.require()
+        return program.require()
     except tools.ToolError as error:
         raise Refused(str(error)) from None
 

@@ -136,8 +136,10 @@ def _require(program: Program | Wheel) -> Path:
     return program.path
 
 
-# What the commands ask; the next two are the programs whose libraries it has.
+# What the commands ask; `kustomize` and `kubeconform` are the programs whose libraries it has.
 MANIFESTS = Program("manifests", fetch_mb=28, minutes=0.6)
+# What an API server asks of an object; for `validate.py`.
+VALIDATION = Program("validation", fetch_mb=70, minutes=2)
 KUSTOMIZE = Program("kustomize", fetch_mb=25, minutes=0.7)
 KUBECONFORM = Program("kubeconform", fetch_mb=5, minutes=0.2)
 ACTIONLINT = Program("actionlint", fetch_mb=5, minutes=0.3)
@@ -162,8 +164,8 @@ KSERVE_STORAGE = Wheel("kserve-storage", 1, 0.1, "kserve-storage", member=None, 
 GOVULNCHECK = Program("govulncheck", fetch_mb=8, minutes=0.4)
 CLUSTER = (REDIS, ETCD, APISERVER, CONTROLLER_MANAGER, SCHEDULER, KWOK, KSERVE, ARGOCD)
 BUILT = (
-    MANIFESTS, KUSTOMIZE, KUBECONFORM, ACTIONLINT, VERSITYGW, YQ, ETCD, APISERVER, CONTROLLER_MANAGER, SCHEDULER, KWOK,
-    KSERVE, ARGOCD, HELM, GOVULNCHECK,
+    MANIFESTS, VALIDATION, KUSTOMIZE, KUBECONFORM, ACTIONLINT, VERSITYGW, YQ, ETCD, APISERVER, CONTROLLER_MANAGER,
+    SCHEDULER, KWOK, KSERVE, ARGOCD, HELM, GOVULNCHECK,
 )  # fmt: skip
 """Every program that is built from a go.mod."""
 TOOLCHAIN_MB = 60
@@ -210,6 +212,8 @@ SCHEMAS = Sources(
                 "config/crd/full/clusterstoragecontainer/*.yaml",
                 "config/crd/full/llmisvc/serving.kserve.io_*.yaml",
                 "config/crd/full/localmodel/serving.kserve.io_*.yaml",
+                # What the chart of the stock serving runtimes installs.
+                "config/runtimes/kserve-*.yaml",
                 # It takes any field of a spec; only the table of tests/bench/corpus_table.py uses it.
                 "config/crd/minimal/serving.kserve.io_inferenceservices.yaml",
             ),
