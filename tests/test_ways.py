@@ -262,17 +262,6 @@ def test_the_policy_names_the_way_where_no_option_does(checkout: Checkout, versi
         assert shell(*printed(done.err)).count(" to withdraw/lily-2026-01-01-aaaaaaaaaaaa at origin") == 1
 
 
-@pytest.mark.parametrize("form", ["", "[push]", "publish", "merge"])
-def test_a_policy_with_another_way_is_refused(checkout: Checkout, form: str) -> None:
-    checkout.write("overlays/promotion.yaml", checkout.read("overlays/promotion.yaml") + f"publish: {form}\n".encode())
-    checkout.commit(push=True)
-
-    done = checkout.run("promote_model", "--app", "lily-api", "--to", "staging")
-
-    assert done.code == 1
-    assert all(line.startswith("overlays/promotion.yaml: publish: ") for line in done.errors), done.errors
-
-
 @pytest.mark.parametrize("options", [("--push", "--pull-request"), ("--pull-request", "--commit")])
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_change_goes_one_way(name: str, options: tuple[str, ...]) -> None:
