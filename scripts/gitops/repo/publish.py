@@ -49,7 +49,7 @@ def tip(git: Git, branch: str = BRANCH) -> str:
 
 def require_clean(git: Git, *folders: str) -> None:
     """Refuses when what is deployed has uncommitted changes: they would not be in the commit that is written."""
-    git.require_clean(*snapshot.folders(git.root), *folders)
+    git.require_clean(*snapshot.head(git).folders, *folders)
 
 
 def require_remote(git: Git) -> None:

@@ -301,6 +301,11 @@ def at(git: Git, rev: str | None) -> Snapshot:
     return _commit(git, rev) if rev and _ID.fullmatch(rev) else Snapshot(git.root, git, rev)
 
 
+def head(git: Git) -> Snapshot:
+    """The commit that is checked out. While the working tree is as it has it, both deploy the same folders."""
+    return at(git, git.commit("HEAD"))
+
+
 _ID = re.compile("[0-9a-f]{40}([0-9a-f]{24})?")
 
 
