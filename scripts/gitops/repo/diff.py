@@ -26,7 +26,7 @@ def rendered_diffs(git: Git, old: str, new: str | None, folders: Iterable[str]) 
     possible to show.
     """
     # A tree that is as it was committed is read from Git, which tells what may have changed without a look at the rest.
-    new = git.commit("HEAD") if new is None and git.is_committed(*snapshot.folders(git.root)) else new
+    new = git.commit("HEAD") if new is None and git.is_committed(*snapshot.head(git).folders) else new
     folders = list(folders)
     if len(folders) > _FEW:
         folders = _affected(git, old, new, folders)

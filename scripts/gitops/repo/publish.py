@@ -140,7 +140,7 @@ def _both(git: Git, branch: str) -> tuple[str | None, str | None]:
 
 def require_clean(git: Git, *folders: str) -> None:
     """Refuses when what is deployed has uncommitted changes: they would not be in the commit that is written."""
-    git.require_clean(*snapshot.folders(git.root), *folders)
+    git.require_clean(*snapshot.head(git).folders, *folders)
 
 
 def require_remote(git: Git, option: str = Way.PUSH) -> None:

@@ -301,6 +301,11 @@ def at(git: Git, rev: str | None) -> Snapshot:
     return _commit(git, rev) if rev and ID.fullmatch(rev) else Snapshot(git.root, git, rev)
 
 
+def head(git: Git) -> Snapshot:
+    """The commit that is checked out. While the working tree is as it has it, both deploy the same folders."""
+    return at(git, git.commit("HEAD"))
+
+
 @lru_cache(maxsize=8)
 def _commit(git: Git, commit: str) -> Snapshot:
     # It is asked for again and again, and what it lists and reads stays as it is.
