@@ -437,7 +437,8 @@ class Git:
         except GitError as error:
             if any("couldn't find remote ref" in line for line in error.lines):
                 raise Refused(
-                    f"{remote}: no branch {branch} there; make it with `git push {remote} COMMIT:refs/heads/{branch}`"
+                    f"{remote}: no branch {branch} there; look at `git remote get-url {remote}`, a new fork gets its"
+                    " branches by `make init`"
                 ) from None
             raise
 
