@@ -97,7 +97,7 @@ def new_model(args: argparse.Namespace) -> None:
         require_name(app, APP_NAME, "a-z, digits and -, a letter first and no - last, at most 52 of them")
         git.require_clean(f"base/{args.shape}")
         plan.folders |= app_folders(tree, args.shape, app, args.model)
-    missing = require_free(git, plan)
+    missing, next_steps = require_free(git, plan), steps(plan, args.model, app, tree)
     if not args.dry_run:
         add(git, missing)
     if args.json:
@@ -115,7 +115,7 @@ def new_model(args: argparse.Namespace) -> None:
         return
     for line in plan.to_write():
         cli.say(f"to be written: {line}")
-    print("\n".join(steps(plan, args.model, app, tree)))
+    print("\n".join(next_steps))
 
 
 def require_name(name: str, pattern: re.Pattern[str], meaning: str) -> None:
@@ -210,7 +210,7 @@ def add(git: Git, plan: Plan) -> None:
 
 
 def steps(plan: Plan, model: str, app: str | None, tree: Snapshot) -> list[str]:
-    """The commands that come next, for the one branch and the other."""
+    """The commands that come next, for the one branch and the other. Raises Refused for an app that has no release."""
     lines = []
     if (code := plan.folders.get(f"{MODELS}/{model}")) is not None:
         lines += ["", "For a pull request to main:", f"  cd {SOURCE}"]

@@ -34,6 +34,12 @@ from contract.errors import Refused
 APPLICATION = ("argoproj.io/v1alpha1", "Application")
 SET = ("argoproj.io/v1alpha1", "ApplicationSet")
 ARGOCD = "argocd"
+# What keeps the pods of a released kind: its own kind, and what its name has behind that of the app. A batch has none.
+MADE = {
+    "Deployment": ("Deployment", ""),
+    "StatefulSet": ("StatefulSet", ""),
+    "InferenceService": ("Deployment", "-predictor"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -195,15 +201,11 @@ class Seen:
         namespace, name = layout.namespace(environment), wanted["metadata"]["name"]
         application = cluster.get(*APPLICATION, f"{app}-{environment}", ARGOCD)
         live = cluster.get(wanted["apiVersion"], wanted["kind"], name, namespace)
-        made = {
-            "Deployment": ("Deployment", name),
-            "StatefulSet": ("StatefulSet", name),
-            "InferenceService": ("Deployment", f"{name}-predictor"),
-        }.get(wanted["kind"])
+        made = MADE.get(wanted["kind"])
         return cls(
             application,
             live,
-            cluster.get("apps/v1", *made, namespace) if made else None,
+            cluster.get("apps/v1", made[0], f"{name}{made[1]}", namespace) if made else None,
             cluster.list("v1", "Pod", namespace, f"app.kubernetes.io/name={app}"),
             cluster.list("v1", "Event", namespace),
         )
@@ -297,7 +299,7 @@ def _generated(item: Object) -> tuple[str, str] | None:
 def _rollout_faults(seen: Seen) -> Iterator[str]:
     deployment = seen.deployment
     if deployment is None:
-        yield f"no {'StatefulSet' if seen.live and seen.live['kind'] == 'StatefulSet' else 'Deployment'} yet"
+        yield f"no {MADE[seen.live['kind']][0] if seen.live else 'Deployment'} yet"
         return
     status, wanted = deployment.get("status") or {}, int(at(deployment, "spec", "replicas") or 0)
     ready, updated = int(status.get("readyReplicas") or 0), int(status.get("updatedReplicas") or 0)

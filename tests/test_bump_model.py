@@ -675,7 +675,7 @@ def test_a_clone_without_the_remote_cannot_push(checkout: Checkout) -> None:
 def test_a_remote_that_is_away_or_lacks_cicd_is_refused(checkout: Checkout) -> None:
     checkout.git("push", "-q", "origin", "--delete", "cicd")
     assert refused(checkout, *SKLEARN, "--model-uri", URI, "--push") == [
-        "origin: no branch cicd there; push this clone's with `git push origin cicd`"
+        "origin: no branch cicd there; look at `git remote get-url origin`, a new fork gets its branches by `make init`"
     ]
 
     checkout.git("remote", "set-url", "origin", str(checkout.root / "none"))

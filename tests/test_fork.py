@@ -10,6 +10,8 @@ import pytest
 from conftest import ROOT, Checkout
 from test_init_fork import ARGS
 
+from gitops.releases import hold
+
 SHAPES = ("api", "batch", "inference-service")
 
 
@@ -37,13 +39,15 @@ def delete_the_sample(checkout: Checkout) -> None:
 
 def test_a_fork_with_its_own_model_alone_is_valid_and_the_engines_tests_run_in_it(checkout: Checkout) -> None:
     done(checkout, "init_fork", *ARGS)
-    done(checkout, "new_model", "wine", "--shape", "api")
+    for shape in SHAPES:
+        done(checkout, "new_model", "wine", "--shape", shape)
+    checkout.write("overlays/prod/wine-api/hold.yaml", hold.write("wine-api", "prod", hold.Hold("bad", "me", "today")))
     checkout.commit("Add wine")
     done(checkout, "validate")
     delete_the_sample(checkout)
     checkout.commit("Delete the sample")
 
-    assert done(checkout, "validate").startswith("8 renders with ")
+    assert done(checkout, "validate").startswith("14 renders with ")
 
     for environment in (".venv", "model-src/.venv"):
         (checkout.root / environment).symlink_to(ROOT / environment)

@@ -219,7 +219,10 @@ def test_a_branch_that_the_remote_lacks_is_named_with_the_remedy(repo: Git) -> N
     with pytest.raises(Refused) as refused:
         repo.fetch("origin", "none")
 
-    assert lines_of(refused) == ("origin: no branch none there; make it with `git push origin COMMIT:refs/heads/none`",)
+    assert lines_of(refused) == (
+        "origin: no branch none there; look at `git remote get-url origin`, a new fork gets its branches"
+        " by `make init`",
+    )
 
 
 @pytest.mark.parametrize("checked_out", [True, False])

@@ -276,7 +276,9 @@ def test_a_clone_without_main_or_with_a_diverged_one_is_refused(changed: Checkou
 
 def test_no_remote_no_main_at_origin_and_a_shallow_clone_are_refused(changed: Checkout) -> None:
     git(changed.remote, "branch", "-qD", "main")
-    assert refused(changed, "--push") == ["origin: no branch main there; push this clone's with `git push origin main`"]
+    assert refused(changed, "--push") == [
+        "origin: no branch main there; look at `git remote get-url origin`, a new fork gets its branches by `make init`"
+    ]
     changed.git("remote", "remove", "origin")
     assert refused(changed, "--push") == [
         "--push: no remote `origin`; add one with `git remote add origin URL`, or leave --push out"

@@ -541,14 +541,11 @@ class Git:
             self.text("fetch", "--quiet", "--no-tags", remote, f"+refs/heads/{branch}:refs/remotes/{remote}/{branch}")
         except GitError as error:
             if any("couldn't find remote ref" in line for line in error.lines):
-                raise Refused(f"{remote}: no branch {branch} there; {self._started(remote, branch)}") from None
+                raise Refused(
+                    f"{remote}: no branch {branch} there; look at `git remote get-url {remote}`, a new fork gets its"
+                    " branches by `make init`"
+                ) from None
             raise
-
-    def _started(self, remote: str, branch: str) -> str:
-        """How a branch that the remote lacks comes there."""
-        if self.commit(f"refs/heads/{branch}"):
-            return f"push this clone's with `git push {remote} {branch}`"
-        return f"look with `git remote -v` whether that is the right repository; if it is new, push its {branch} first"
 
     def remote_tip(self, remote: str, branch: str) -> str | None:
         """The commit that the remote's branch has now, or None if there is no such branch."""
