@@ -634,7 +634,9 @@ def test_a_remote_without_any_branch_says_how_it_gets_one(plain: Checkout) -> No
     for way in (Way.PUSH, Way.PULL_REQUEST):
         with pytest.raises(Refused) as refused:
             publishing(plain, adding(plain, "a"), way=way)
-        assert refused.value.lines == ("origin: no branch cicd there; push this clone's with `git push origin cicd`",)
+        assert refused.value.lines == (
+            "origin: no branch cicd there; look at `git remote get-url origin`, a new fork gets its branches by `make init`",
+        )
 
 
 # What there is to publish
