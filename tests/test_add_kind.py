@@ -16,6 +16,7 @@ from conftest import IMAGE, ROOT, Checkout, make_checkout
 
 import add_kind
 from gitops.checks import kubeconform, sources
+from gitops.cluster import installed
 from gitops.manifests import definitions, kinds, schemas, yamledit
 from gitops.programs import building, tools
 from gitops.programs.building import Go
@@ -191,6 +192,8 @@ def test_a_kind_that_has_a_schema_needs_no_more_than_its_name(checkout: Checkout
     out = done(checkout, "--kind", "ExternalSecret.external-secrets.io", "--kind", "PersistentVolumeClaim", "--json")
 
     assert json.loads(out)["files"] == [f"argocd/project-{name}.yaml" for name in ("dev", "prod", "staging")]
+    installs = installed.definitions(checkout.root)
+    assert [definitions.name(each) for each in installs] == ["ExternalSecret.external-secrets.io"]
     secret = {"refreshInterval": "1h", "secretStoreRef": {"name": "a", "kind": "ClusterSecretStore"}}
     object_in(checkout, {
         "apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret", "metadata": {"name": "a"}, "spec": secret,
