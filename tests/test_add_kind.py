@@ -250,7 +250,7 @@ def test_a_module_is_named_with_its_checksum(
     assert refused.errors == ["example.org/widgets@v1.2.3: no file matches crds/none.yaml"]
     refused = checkout.run("add_kind", "--module", "example.org/widgets@v0.1.0", "--file", "a", *ADDON)
     assert refused.errors == [
-        "example.org/widgets@v0.1.0: reading it: 404 not found; is there such a module, of this version?"
+        "example.org/widgets@v0.1.0: reading it: 404 not found; name another version, or give the file itself by --crd"
     ]
     assert sorted(file.name for file in (tmp_path / "cache").iterdir()) == ["bin", "build.lock"]
 
