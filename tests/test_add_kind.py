@@ -351,6 +351,18 @@ def test_what_a_declared_kind_has_elsewhere_is_refused_by_its_path(
     assert any(f"{words}: no rule looks there" in line for line in said)
 
 
+def test_metadata_of_a_declared_pod_makes_no_webhook_fetch_a_model(checkout: Checkout) -> None:
+    done(checkout, "--crd", RUNNERS, *ADDON, "--pod-spec", POD, "--pod-spec", WORKERS)
+    item = runner(IMAGE, IMAGE)
+    told = {"internal.serving.kserve.io/storage-initializer-sourceuri": "s3://elsewhere/model/"}
+    item["spec"]["workers"][0]["template"]["metadata"] = {"annotations": told, "labels": item["metadata"]["labels"]}
+    object_in(checkout, item)
+
+    said = checkout.run("validate").errors
+    assert any("spec.workers.0.template.metadata.annotations.internal" in line and "[storage]" in line for line in said)
+    assert {line.rpartition("[")[2] for line in said} == {"storage]", "metadata]"}
+
+
 def test_a_model_of_a_declared_kind_has_no_release(checkout: Checkout) -> None:
     done(checkout, "--crd", RUNNERS, *ADDON, "--pod-spec", POD, "--pod-spec", WORKERS)
     item = runner(IMAGE, IMAGE)
