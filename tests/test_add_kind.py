@@ -16,6 +16,7 @@ from conftest import IMAGE, ROOT, Checkout, make_checkout
 
 import add_kind
 from gitops.checks import kubeconform, sources
+from gitops.cluster import installed
 from gitops.manifests import definitions, kinds, schemas, yamledit
 from gitops.programs import building, tools
 from gitops.programs.building import Go
@@ -191,6 +192,8 @@ def test_a_kind_that_has_a_schema_needs_no_more_than_its_name(checkout: Checkout
     out = done(checkout, "--kind", "ExternalSecret.external-secrets.io", "--kind", "PersistentVolumeClaim", "--json")
 
     assert json.loads(out)["files"] == [f"argocd/project-{name}.yaml" for name in ("dev", "prod", "staging")]
+    installs = installed.definitions(checkout.root)
+    assert [definitions.name(each) for each in installs] == ["ExternalSecret.external-secrets.io"]
     secret = {"refreshInterval": "1h", "secretStoreRef": {"name": "a", "kind": "ClusterSecretStore"}}
     object_in(checkout, {
         "apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret", "metadata": {"name": "a"}, "spec": secret,
@@ -247,7 +250,7 @@ def test_a_module_is_named_with_its_checksum(
     assert refused.errors == ["example.org/widgets@v1.2.3: no file matches crds/none.yaml"]
     refused = checkout.run("add_kind", "--module", "example.org/widgets@v0.1.0", "--file", "a", *ADDON)
     assert refused.errors == [
-        "example.org/widgets@v0.1.0: reading it: 404 not found; is there such a module, of this version?"
+        "example.org/widgets@v0.1.0: reading it: 404 not found; name another version, or give the file itself by --crd"
     ]
     assert sorted(file.name for file in (tmp_path / "cache").iterdir()) == ["bin", "build.lock"]
 
@@ -346,6 +349,18 @@ def test_what_a_declared_kind_has_elsewhere_is_refused_by_its_path(
 
     said = checkout.run("validate").errors
     assert any(f"{words}: no rule looks there" in line for line in said)
+
+
+def test_metadata_of_a_declared_pod_makes_no_webhook_fetch_a_model(checkout: Checkout) -> None:
+    done(checkout, "--crd", RUNNERS, *ADDON, "--pod-spec", POD, "--pod-spec", WORKERS)
+    item = runner(IMAGE, IMAGE)
+    told = {"internal.serving.kserve.io/storage-initializer-sourceuri": "s3://elsewhere/model/"}
+    item["spec"]["workers"][0]["template"]["metadata"] = {"annotations": told, "labels": item["metadata"]["labels"]}
+    object_in(checkout, item)
+
+    said = checkout.run("validate").errors
+    assert any("spec.workers.0.template.metadata.annotations.internal" in line and "[storage]" in line for line in said)
+    assert {line.rpartition("[")[2] for line in said} == {"storage]", "metadata]"}
 
 
 def test_a_model_of_a_declared_kind_has_no_release(checkout: Checkout) -> None:

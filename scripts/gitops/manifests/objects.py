@@ -93,9 +93,13 @@ def _name(item: Any) -> Any:
 
 
 def at(value: Any, *keys: str) -> Any:
-    """The value below these keys, or None: schemas are checked elsewhere, so any of them may be anything here."""
+    """The value below these keys, or None: schemas are checked elsewhere, so any of them may be anything here. The key
+    of a list's item is its position."""
     for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, list):
+            value = value[int(key)] if key.isdecimal() and int(key) < len(value) else None
+        else:
+            value = value.get(key) if isinstance(value, dict) else None
     return value
 
 

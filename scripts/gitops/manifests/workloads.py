@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gitops.manifests.definitions import ANY
-from gitops.manifests.objects import Object, at, children, mapping, mappings, walk
+from gitops.manifests.objects import Object, at, children, listed, mapping, mappings, walk
 
 MODEL_URI, MODEL_DIGEST, MODEL_MANIFEST = "MODEL_URI", "MODEL_DIGEST", "MODEL_MANIFEST"
 """The variables by which our own image is told its model."""
@@ -186,20 +186,23 @@ def _parts(item: Object) -> Iterator[tuple[str, Any, bool]]:
 
 
 def _declared_pods(item: Object, steps: Sequence[str]) -> Iterator[Pod]:
-    """The pods of a fork's kind at a path; of those in a list, the labels are those of the object."""
-    metadata = ("metadata",) if ANY in steps else (*steps[:-1], "metadata")
-    for path, spec in _reached(item, steps, ""):
-        yield from _pod(item, path, spec, metadata)
+    """The pods of a fork's kind at a path. Where their spec has no metadata beside it, theirs is that of the object."""
+    for path, keys, spec in _reached(item, steps, "", ()):
+        beside = (*keys[:-1], "metadata")
+        yield from _pod(item, path, spec, beside if isinstance(at(item, *beside), dict) else ("metadata",))
 
 
-def _reached(value: Any, steps: Sequence[str], path: str) -> Iterator[tuple[str, Any]]:
-    """(path, value) of what is at a path of steps."""
+def _reached(
+    value: Any, steps: Sequence[str], path: str, keys: tuple[str, ...]
+) -> Iterator[tuple[str, tuple[str, ...], Any]]:
+    """(path, keys, value) of what is at a path of steps; the key of a list's item is its position."""
     if not steps:
-        yield path, value
+        yield path, keys, value
         return
-    for inner, item in children(value, path):
-        if steps[0] == ANY or inner == f"{path}.{steps[0]}".lstrip("."):
-            yield from _reached(item, steps[1:], inner)
+    names = value if isinstance(value, dict) else map(str, range(len(listed(value))))
+    for name, (inner, item) in zip(names, children(value, path), strict=True):
+        if steps[0] in (ANY, name):
+            yield from _reached(item, steps[1:], inner, (*keys, name))
 
 
 def _pod(item: Object, path: str, spec: Any, metadata: tuple[str, ...], whole: bool = True) -> list[Pod]:

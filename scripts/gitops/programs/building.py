@@ -189,7 +189,7 @@ def _asked(go: Go, module: str, work: Path) -> str:
         if not reason:
             raise
         words = " ".join(json.loads(reason[1]).removeprefix(f"{module}: ").split())
-        raise ToolError(f"{module}: {words}; is there such a module, of this version?") from None
+        raise ToolError(f"{module}: {words}; name another version, or give the file itself by --crd") from None
 
 
 def _keep(source: Path, patterns: tuple[str, ...], target: Path, name: str) -> None:
