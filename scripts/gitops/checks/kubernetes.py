@@ -75,9 +75,7 @@ def _limits(repository: Repository, environment: str) -> dict[str, list[Object]]
     }
 
 
-def _judged(
-    asked: Sequence[Asked], there: Mapping[str, list[Object]]
-) -> Iterator[tuple[Asked, list[tuple[str, str]]]]:
+def _judged(asked: Sequence[Asked], there: Mapping[str, list[Object]]) -> Iterator[tuple[Asked, list[tuple[str, str]]]]:
     """Each of them with its faults, as (field, words)."""
     limits = json.dumps(there, sort_keys=True)
     keys = [(json.dumps({"object": each.made, "count": each.count}, sort_keys=True), limits) for each in asked]
