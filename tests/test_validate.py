@@ -172,7 +172,7 @@ def test_every_fault_of_an_object_is_named_by_its_own_field(root: Path) -> None:
             "metadata": {"name": {}, "annotations": []},
             "spec": {
                 "predictor": {
-                    "model": {"runtime": [], "modelFormat": {"name": {}}, "env": [{"name": []}], "storageUri": 1},
+                    "model": {"runtime": [], "modelFormat": {"name": {}}, "env": ["a"], "storageUri": 1},
                     "workerSpec": [],
                     "minReplicas": "1",
                     "scaleTarget": [],

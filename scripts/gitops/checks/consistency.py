@@ -75,7 +75,7 @@ def check_workloads(repository: Repository) -> Iterator[Finding]:
                 message = f"{path}: has no release; write a Deployment, a CronJob or an InferenceService"
                 yield framework.finding("workloads", folder, item, message)
             for container in workloads.containers(item):
-                for name, count in Counter(str(name) for name, _ in container.variables).items():
+                for name, count in Counter(name for name, _ in container.variables).items():
                     if count > 1:
                         message = (
                             f"{container.path}.env[{name}]: stands {count} times, and the last one wins; write it once"
