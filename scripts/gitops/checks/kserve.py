@@ -310,7 +310,7 @@ def _runtime_faults(item: Object, runtimes: Mapping[str, Object]) -> Iterator[Fa
         model = at(part, "model")
         if not isinstance(model, dict):
             continue
-        path, name = f"{path}.model", at(model, "runtime") and str(model["runtime"])
+        path, name = f"{path}.model", None if model.get("runtime") is None else str(model["runtime"])
         fitting = [each for each in runtimes if not list(_unfit(path, model, each, runtimes[each]))]
         if name is None and not fitting:
             yield f"{path}.runtime", f"missing, and none fits; write one of {', '.join(sorted(runtimes)) or 'your own'}"
