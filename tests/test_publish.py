@@ -635,7 +635,8 @@ def test_a_remote_without_any_branch_says_how_it_gets_one(plain: Checkout) -> No
         with pytest.raises(Refused) as refused:
             publishing(plain, adding(plain, "a"), way=way)
         assert refused.value.lines == (
-            "origin: no branch cicd there; look at `git remote get-url origin`, a new fork gets its branches by `make init`",
+            "origin: no branch cicd there; look at `git remote get-url origin`, a new fork gets its branches by"
+            " `make init`",
         )
 
 

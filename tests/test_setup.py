@@ -521,6 +521,7 @@ def test_what_runs_here_is_what_the_schemas_are_made_of() -> None:
 
     for program in (tools.APISERVER, tools.KSERVE, tools.ARGOCD):
         assert versions[program.module[0]] == program.version
+    assert f"k8s.io/kubernetes {tools.APISERVER.version}\n" in (tools.VALIDATION.folder / "go.mod").read_text()
     assert f"v{tools.KSERVE_STORAGE.version}" == tools.KSERVE.version
 
 

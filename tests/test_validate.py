@@ -16,7 +16,7 @@ from conftest import IMAGE, SAMPLE, Checkout, package, run, write_release
 from corpus import DEPLOYED, FIXTURES, Fixture, Verdict
 
 import validate
-from gitops.checks import consistency, environments, kubeconform
+from gitops.checks import consistency, environments, kubeconform, kubernetes
 from gitops.checks.framework import Repository
 from gitops.manifests import kustomize, schemas, workloads
 from gitops.programs import tools
@@ -166,6 +166,24 @@ def test_every_fault_of_an_object_is_named_by_its_own_field(root: Path) -> None:
         {"kind": "Deployment", "metadata": {"name": "a"}, "spec": {"containers": [{"name": {}}, {"name": {}}]}},
         {"kind": "InferenceService", "metadata": {"name": "a"}, "spec": "predictor"},
         {"kind": "InferenceService", "metadata": {"name": "a"}, "spec": {"predictor": ["model"]}},
+        {
+            "apiVersion": "serving.kserve.io/v1beta1",
+            "kind": "InferenceService",
+            "metadata": {"name": {}, "annotations": []},
+            "spec": {
+                "predictor": {
+                    "model": {"runtime": [], "modelFormat": {"name": {}}, "env": ["a"], "storageUri": 1},
+                    "workerSpec": [],
+                    "minReplicas": "1",
+                    "scaleTarget": [],
+                    "containers": {"name": "a"},
+                    "autoScaling": {"metrics": [{"type": [], "external": 1}]},
+                },
+                "canary": [{"trafficPercent": "a", "predictor": {"name": [], "minReplicas": {}}}],
+            },
+        },
+        {"apiVersion": "serving.kserve.io/v1alpha1", "kind": "ServingRuntime", "metadata": {"name": "a"}, "spec": []},
+        {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "a"}, "spec": {"limits": "b"}},
         {"kind": "Application", "metadata": {"name": "a"}, "spec": {"sources": []}},
         {"kind": "ApplicationSet", "metadata": {"name": "a"}, "spec": {"generators": {}, "template": "b"}},
         {"kind": "ApplicationSet", "metadata": {"name": "a"}, "spec": {"generators": [{"git": {"files": ["b"]}}]}},
@@ -425,7 +443,7 @@ class Cache:
             (self.folder / name).symlink_to(self.real / name)
 
 
-PROGRAM = f"bin/{tools.MANIFESTS.path.name}"
+PROGRAM, VALIDATION = (f"bin/{program.path.name}" for program in (tools.MANIFESTS, tools.VALIDATION))
 SOURCES = tools.SCHEMAS.path.name
 
 
@@ -441,15 +459,43 @@ def test_a_missing_tool_or_schema_is_a_failure(root: Path, cache: Cache) -> None
     errors = [run("validate", "--root", root).errors]
     cache.install(PROGRAM)
     errors.append(run("validate", "--root", root).errors)
+    cache.install(SOURCES, cache.schemas)
+    # What was answered before is not asked again.
+    kubernetes._answers.clear()
+    errors.append(run("validate", "--root", root).errors)
 
     assert errors == [
         ["manifests devel is not built yet: run `make setup`"],
         ["the schemas are not unpacked yet: run `make setup`"],
+        ["validation devel is not built yet: run `make setup`"],
     ]
 
 
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [
+        ("read question; echo '{\"results\": []}'", "validation: 2 objects were given, 0 answered"),
+        ("read question; echo '{\"results\": null}'", "validation: 2 objects were given, 0 answered"),
+        ("read question; echo 'out of memory' >&2; exit 2", "validation: out of memory"),
+        ("exit 0", "validation: no answer: ''"),
+    ],
+)
+def test_a_validation_that_answers_for_fewer_objects_is_a_failure(cache: Cache, script: str, error: str) -> None:
+    (cache.folder / "bin").mkdir()
+    tools.VALIDATION.path.write_text(f"#!/bin/sh\n{script}\n")
+    tools.VALIDATION.path.chmod(0o755)
+    services = [{"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}} for name in ("new", "newer")]
+    policy = Policy("models", ("registry.example.com",), ("dev",))
+    repository = Repository(cache.folder, policy, {"overlays/dev/lily-api": services})
+
+    with pytest.raises(Refused) as refused:
+        list(kubernetes.check_kubernetes(repository))
+
+    assert refused.value.lines == (error,)
+
+
 def test_a_kind_whose_schema_is_missing_is_a_failure(root: Path, cache: Cache) -> None:
-    cache.install(PROGRAM, SOURCES)
+    cache.install(PROGRAM, VALIDATION, SOURCES)
     shutil.copytree(cache.real / cache.schemas, cache.folder / cache.schemas)
     (cache.folder / cache.schemas / "networking.k8s.io/ingress_v1.json").unlink()
 

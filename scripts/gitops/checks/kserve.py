@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -20,6 +21,8 @@ from gitops.manifests import workloads
 from gitops.manifests.objects import KUSTOMIZATION, Object, at, listed, mapping, mappings
 from gitops.programs import tools
 from gitops.repo.layout import PLATFORM
+
+from contract.errors import Refused
 
 Fault = tuple[str, str]
 """(path, what is wrong there)."""
@@ -289,12 +292,15 @@ def _runtimes(items: list[Object]) -> dict[str, Object]:
 def _stock(platform: list[Object]) -> dict[str, Object]:
     """KServe's own runtimes, where an Application of the platform installs them."""
     installed = any(at(item, "spec", "source", "chart") == _RUNTIMES_CHART for item in platform)
-    return _stock_runtimes() if installed else {}
+    return _read(tools.SCHEMAS.path / "github.com/kserve/kserve/config/runtimes") if installed else {}
 
 
 @cache
-def _stock_runtimes() -> dict[str, Object]:
-    files = sorted((tools.SCHEMAS.path / "github.com/kserve/kserve/config/runtimes").glob("kserve-*.yaml"))
+def _read(folder: Path) -> dict[str, Object]:
+    """The runtimes of KServe's module. Raises Refused when it is not unpacked yet."""
+    files = sorted(folder.glob("kserve-*.yaml"))
+    if not files:
+        raise Refused("the schemas are not unpacked yet: run `make setup`")
     return _runtimes([yaml.safe_load(file.read_text()) for file in files])
 
 
@@ -304,7 +310,7 @@ def _runtime_faults(item: Object, runtimes: Mapping[str, Object]) -> Iterator[Fa
         model = at(part, "model")
         if not isinstance(model, dict):
             continue
-        path, name = f"{path}.model", at(model, "runtime") and str(model["runtime"])
+        path, name = f"{path}.model", None if model.get("runtime") is None else str(model["runtime"])
         fitting = [each for each in runtimes if not list(_unfit(path, model, each, runtimes[each]))]
         if name is None and not fitting:
             yield f"{path}.runtime", f"missing, and none fits; write one of {', '.join(sorted(runtimes)) or 'your own'}"

@@ -114,7 +114,8 @@ def _pod(item: Object, pod: Pod) -> Object:
     if isinstance(server := spec.get("model"), dict) and workloads.is_inference_service(item):
         container = {"image": "of-the-runtime"} | server | {"name": _SERVER}
         spec["containers"] = [container, *listed(spec.get("containers"))]
-        spec["volumes"] = [{"name": _OF_THE_MODEL, "emptyDir": {}}, *listed(spec.get("volumes"))]
+        own = [each for each in listed(spec.get("volumes")) if at(each, "name") != _OF_THE_MODEL]
+        spec["volumes"] = [{"name": _OF_THE_MODEL, "emptyDir": {}}, *own]
     claimed = [at(claim, "metadata", "name") for claim in mappings(at(item, "spec", "volumeClaimTemplates"))]
     volumes = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in claimed]
     spec["volumes"] = [*volumes, *(each for each in listed(spec.get("volumes")) if at(each, "name") not in claimed)]

@@ -139,7 +139,7 @@ def _require(program: Program | Wheel) -> Path:
 # What the commands ask; `kustomize` and `kubeconform` are the programs whose libraries it has.
 MANIFESTS = Program("manifests", fetch_mb=28, minutes=0.6)
 # What an API server asks of an object; for `validate.py`.
-VALIDATION = Program("validation", fetch_mb=70, minutes=2)
+VALIDATION = Program("validation", fetch_mb=70, minutes=2.2)
 KUSTOMIZE = Program("kustomize", fetch_mb=25, minutes=0.7)
 KUBECONFORM = Program("kubeconform", fetch_mb=5, minutes=0.2)
 ACTIONLINT = Program("actionlint", fetch_mb=5, minutes=0.3)
