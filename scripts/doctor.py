@@ -21,7 +21,7 @@ from gitops.models import signing
 from gitops.models.s3 import Store
 from gitops.programs import tools
 from gitops.repo import branch_rules, github, publish
-from gitops.repo.git import Git
+from gitops.repo.git import OLDEST, TOO_OLD, Git
 from gitops.repo.policy import Policy, read_policy
 from gitops.repo.snapshot import Snapshot
 
@@ -80,6 +80,7 @@ def repository(root: Path) -> Iterator[Check]:
     except Refused as refused:
         yield Check(str(root), "; ".join(refused.lines))
         return
+    yield Check(f"git {'.'.join(map(str, git.version()))}", TOO_OLD if git.version() < OLDEST else None)
     yield from own_values(root)
     yield Check(f"policy: {', '.join(policy.environments)}; models in s3://{policy.model_bucket}")
     if policy.signing is None:

@@ -26,9 +26,6 @@ from gitops.repo.template import REMOTE
 
 from contract.errors import Refused
 
-# The first that merges without a checkout.
-GIT = (2, 38)
-
 
 @dataclass(frozen=True)
 class Step:
@@ -82,9 +79,6 @@ def update(args: argparse.Namespace) -> None:
 
 
 def require_able(git: Git) -> None:
-    version = git.version()
-    if version < GIT:
-        raise Refused(f"git {'.'.join(map(str, version))}: an update needs git {'.'.join(map(str, GIT))} or newer")
     git.require_full_history()
     if not git.has_remote(REMOTE):
         raise Refused(f"no remote `{REMOTE}`; add the template's repository with `git remote add {REMOTE} URL`")

@@ -76,6 +76,11 @@ class Stretch:
         return (self.start, f"^{self.end.commit}") if self.end else (self.start,)
 
 
+# The first that merges without a working tree.
+OLDEST = (2, 38)
+TOO_OLD = f"older than {'.'.join(map(str, OLDEST))}, which cannot merge without a working tree; update it"
+
+
 class Git:
     """The repository at `root`. Every method raises GitError when git fails."""
 
@@ -503,7 +508,7 @@ class Git:
             settings=settings, remote=bool(self.promisors),
         )  # fmt: skip
         if done.returncode == 129:
-            raise Refused("git: older than 2.38, which cannot merge without a working tree; update it")
+            raise Refused(f"git: {TOO_OLD}")
         if done.returncode not in (0, 1) or not done.stdout:
             raise GitError(*[f"git merge-tree: {line}" for line in _words(done)])
         tree, *rows = done.stdout.decode(errors="surrogateescape").rstrip("\0").split("\0")
