@@ -182,7 +182,7 @@ def test_a_commit_with_links_is_not_remembered(checkout: Checkout) -> None:
 
 
 def examined(checkout: Checkout, base: str) -> tuple[list[Finding], str] | list[str]:
-    args = argparse.Namespace(root=checkout.root.resolve(), by=None)
+    args = argparse.Namespace(root=checkout.root.resolve(), by=None, pushed=False)
     try:
         return validate.examine(args, Git(checkout.root), base)
     except Refused as refused:

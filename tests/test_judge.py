@@ -171,15 +171,16 @@ def test_what_was_put_back_below_a_hold_is_put_on_top_again(overtaken: Checkout,
     overtaken.write(API.format("prod"), overtaken.git("show", "cicd^:" + API.format("prod")) + "\n")
     base = overtaken.commit("Forth, and held")
     overtaken.write(API.format("prod"), first)
-    commit = overtaken.commit("Back")
+    overtaken.commit("Back")
     overtaken.git("push", "-q", "origin", "HEAD:cicd")
 
     done = overtaken.run("validate", "--changed-since", base, "--pushed")
 
     [mend] = [line for line in done.err.splitlines() if line.startswith("to mend cicd")]
     shell(mend.partition("pull request: ")[2], overtaken, tmp_path)
-    overtaken.git("fetch", "-q", "origin", f"rollback/prod/lily-api-{commit[:12]}:mended")
-    assert overtaken.git("diff", base, "mended", "--", API.format("prod")) == ""
+    overtaken.git("fetch", "-q", "origin")
+    branch = overtaken.git("for-each-ref", "--format=%(refname:short)", "refs/remotes/origin/rollback/prod/")
+    assert overtaken.git("diff", base, branch, "--", API.format("prod")) == ""
 
 
 def shell(command: str, checkout: Checkout, folder: Path) -> None:

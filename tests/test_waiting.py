@@ -306,7 +306,7 @@ def ended(program: Path) -> bool:
 def test_a_program_of_manifests_without_an_answer_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(waiting.VARIABLE, "0.05")
     program = stuck(tmp_path / "manifests")
-    process = manifests._Process(program)
+    process = manifests._Process(program, "manifests")
 
     with pytest.raises(Refused, match=r"tools/manifests: no end after 0\.5 s of waiting; "):
         process.ask({"kind": "render"})
