@@ -1,8 +1,8 @@
 """The corpus of what is right: apps as teams have them, one a file of tests/valid/, and pairs of them.
 
 A file is a patch of a shape of the sample, by the kind that it changes, or objects beside it; its first line names it.
-`NAME` in it is the app's name, and `REGISTRY` the sample's. `where: overlay` patches the release file's object, which
-canaries are part of.
+`NAME` in it is the app's name, and `REGISTRY` the sample's. `where: release` is of the release file itself, which
+canaries stand in.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from conftest import REGISTRY
+from conftest import REGISTRY, git, run
 
 FOLDER = Path(__file__).parent / "valid"
 ENVIRONMENT = "dev"
@@ -35,10 +35,12 @@ spec:
   destination:
     namespace: keda
 """
-# What the apps are made of beside the sample's own kinds.
+# What the apps are made of beside the sample's own kinds: those that have a schema, and those that a fork adds.
 KINDS = (
-    ("", "ConfigMap"), ("", "PersistentVolumeClaim"), ("apps", "StatefulSet"), ("batch", "Job"),
+    "ConfigMap", "PersistentVolumeClaim", "StatefulSet.apps", "Job.batch", "ExternalSecret.external-secrets.io",
+    "SecretStore.external-secrets.io",
 )  # fmt: skip
+MONITORS = Path(__file__).parent / "kinds/monitors.yaml"
 
 
 @dataclass(frozen=True)
@@ -109,14 +111,23 @@ def write(root: Path, made: list[App]) -> None:
     """Adds the apps to a copy of the sample, as they would be written for the first environment."""
     for app in made:
         _write(root, app)
-    project = root / "argocd/project-dev.yaml"
-    kinds = "".join(f'    - group: "{group}"\n      kind: {kind}\n' for group, kind in KINDS)
-    project.write_text(project.read_text().rstrip("\n") + "\n" + kinds)
+    add_kinds(root, ENVIRONMENT)
     (root / "argocd/platform/addons/keda.yaml").write_text(KEDA)
     _insert(root / "argocd/platform/kustomization.yaml", "resources:\n", "  - addons/keda.yaml\n")
     _insert(root / "argocd/project-addons.yaml", "sourceRepos:\n", "    - https://kedacore.github.io/charts\n")
     target = "    - server: https://kubernetes.default.svc\n      namespace: keda\n"
     _insert(root / "argocd/project-addons.yaml", "destinations:\n", target)
+
+
+def add_kinds(root: Path, *environments: str) -> None:
+    """Lets environments have all kinds that the apps are made of."""
+    if not (root / ".git").is_dir():
+        git(root, "init", "-q")  # files are replaced from git's own folder
+    may = [word for name in environments for word in ("--env", name)]
+    named = [word for kind in KINDS for word in ("--kind", kind)]
+    for given in (named, ["--crd", MONITORS, "--addon", "kube-prometheus-stack"]):
+        done = run("add_kind", "--root", root, *given, *may)
+        assert done.code == 0, done.err
 
 
 def _insert(file: Path, after: str, text: str) -> None:
@@ -131,7 +142,7 @@ def _write(root: Path, app: App) -> None:
         for file in folder.iterdir():
             file.write_text(file.read_text().replace(shape, app.name))
     for number, part in enumerate(app.parts):
-        _add(overlay if part.data.get("where") == "overlay" else own, part, number, app.name)
+        _add(overlay if part.data.get("where") == "release" else own, part, number, app.name)
 
 
 def _add(folder: Path, part: Part, number: int, name: str) -> None:
@@ -142,7 +153,10 @@ def _add(folder: Path, part: Part, number: int, name: str) -> None:
     if objects:
         _dump(folder / f"beside-{number}.yaml", objects, name)
         data["resources"].append(f"beside-{number}.yaml")
-    if patch:
+    if patch and part.data.get("where") == "release":
+        release = folder / "release.yaml"
+        _dump(release, [_merged(yaml.safe_load(release.read_text()), patch)], name)
+    elif patch:
         kind = part.data["kind"]
         version = {"CronJob": "batch/v1", "Deployment": "apps/v1"}.get(kind, "any/v1")
         metadata = {"name": "any"} | patch.get("metadata", {})
@@ -155,6 +169,13 @@ def _add(folder: Path, part: Part, number: int, name: str) -> None:
     if literals := part.data.get("generate"):
         data.setdefault("configMapGenerator", []).append({"name": f"{name}-settings", "literals": literals})
     file.write_text(yaml.safe_dump(data, sort_keys=False))
+
+
+def _merged(value: Any, patch: Any) -> Any:
+    """A value with a patch's in the place of its own, mapping by mapping."""
+    if not isinstance(value, dict) or not isinstance(patch, dict):
+        return patch
+    return value | {key: _merged(value.get(key), item) for key, item in patch.items()}
 
 
 def _dump(file: Path, items: list[Any], name: str) -> None:
