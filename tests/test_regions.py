@@ -28,8 +28,8 @@ image_registries:
 environments:
 """
 PLACES = ("overlays/{}", "argocd/applicationset-{}.yaml", "argocd/project-{}.yaml")
-# What only pods of the United States have, from the registry there.
-PROXY = f"""\
+# What pods have beside the api, from the registry of their region.
+PROXY = """\
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -39,14 +39,14 @@ spec:
     spec:
       initContainers:
         - name: proxy
-          image: {AMERICAN}/proxy@sha256:{"7" * 64}
+          image: REGISTRY/proxy@sha256:7777777777777777777777777777777777777777777777777777777777777777
           restartPolicy: Always
           resources:
-            requests: {{cpu: 10m, memory: 16Mi}}
-            limits: {{memory: 16Mi}}
+            requests: {cpu: 10m, memory: 16Mi}
+            limits: {memory: 16Mi}
           securityContext:
             allowPrivilegeEscalation: false
-            capabilities: {{drop: [ALL]}}
+            capabilities: {drop: [ALL]}
 """
 
 
@@ -73,7 +73,9 @@ def four(checkout: Checkout) -> None:
         checkout.write(f"argocd/applicationset-{name}.yaml", applications.text(name, url))
     for kind in ("applicationset", "project"):
         old = f"  - {kind}-prod.yaml\n"
-        checkout.replace("argocd/kustomization.yaml", old, old.replace("prod", "prod-eu") + old.replace("prod", "prod-us"))
+        checkout.replace(
+            "argocd/kustomization.yaml", old, old.replace("prod", "prod-eu") + old.replace("prod", "prod-us")
+        )
         checkout.replace("argocd/kustomization.yaml", f"{kind}-staging.yaml", f"{kind}-pre-prod.yaml")
     entries = [
         f"  - name: {name}\n    hosts: [{HOSTS[name]}]\n" + "    production: true\n" * name.startswith("prod-")
@@ -86,10 +88,12 @@ def four(checkout: Checkout) -> None:
     checkout.write(f"{admission}bindings.yaml", bindings.replace("ml-dev, ml-staging, ml-prod", spaces))
     checkout.replace(f"{admission}parameters.yaml", f"registries: {REGISTRY}", f"registries: {REGISTRY} {AMERICAN}")
     checkout.replace(f"{admission}parameters.yaml", "namespaces: ml-prod", "namespaces: ml-prod-eu ml-prod-us")
-    checkout.write("overlays/prod-us/shared/proxy.yaml", PROXY)
     patches = "patches:\n"
     entry = "  - path: proxy.yaml\n    target:\n      kind: Deployment\n"
-    checkout.replace("overlays/prod-us/shared/kustomization.yaml", patches, patches + entry)
+    for name in ENVIRONMENTS:
+        shared = f"overlays/{name}/shared"
+        checkout.write(f"{shared}/proxy.yaml", PROXY.replace("REGISTRY", AMERICAN if name == "prod-us" else REGISTRY))
+        checkout.replace(f"{shared}/kustomization.yaml", patches, patches + entry)
 
 
 def of_any_environment() -> list[valid.App]:
