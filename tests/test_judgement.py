@@ -185,6 +185,10 @@ def test_an_app_that_moves_to_another_name_takes_its_release_along() -> None:
 
 
 OURS, FOREIGN = "registry.example.org/agent:1", "docker.io/agent:1"
+# The registries of two regions, which have one image by its digest.
+REGIONS = replace(POLICY, image_registries=("registry.example.org", "us.example.org/team"))
+HERE = f"registry.example.org/agent:1@sha256:{'1' * 64}"
+THERE = f"us.example.org/team/agent@sha256:{'1' * 64}"
 
 
 def beside(**images: str) -> dict[tuple[str, str], frozenset[str]]:
@@ -211,6 +215,24 @@ def test_a_sidecar_goes_from_one_environment_to_the_next(
     base: dict[tuple[str, str], frozenset[str]], head: dict[tuple[str, str], frozenset[str]], found: list[str]
 ) -> None:
     assert rules(State(images=base), State(images=head)) == found
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "found"),
+    [
+        (HERE, THERE, []),
+        (THERE, HERE, []),
+        (HERE, THERE.replace("1" * 64, "2" * 64), ["order"]),
+        (HERE, THERE.replace("/team", ""), ["order"]),
+        # A tag may be of another image in each registry.
+        (OURS, "us.example.org/team/agent:1", ["order"]),
+        (HERE, "us.example.org/team/agent:1", ["order"]),
+    ],
+)
+def test_a_sidecar_may_come_from_the_registry_of_its_region(before: str, now: str, found: list[str]) -> None:
+    base, head = State(images=beside(dev=before)), State(images=beside(dev=before, staging=now))
+
+    assert rules(base, head, policy=REGIONS) == found
 
 
 def test_the_image_of_a_release_takes_the_way_of_the_release() -> None:

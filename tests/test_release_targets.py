@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -535,7 +535,7 @@ def test_an_overlay_with_neither_a_release_file_nor_images_is_refused(checkout: 
 # A StatefulSet
 
 
-def stateful(checkout: Checkout) -> None:
+def stateful(checkout: Checkout, environments: Sequence[str] = ("dev", "staging", "prod")) -> None:
     """A shape of the team's own, made of the Deployment's, and an app of it."""
     shape = checkout.root / "base/stateful"
     shutil.copytree(checkout.root / "base/api", shape)
@@ -547,7 +547,7 @@ def stateful(checkout: Checkout) -> None:
         text = text.replace("base/api", "base/stateful")
         named = "          - spec.selector.matchLabels.[app.kubernetes.io/name]\n          - spec.template.metadata"
         file.write_text(text.replace(named, f"          - spec.serviceName\n{named}"))
-    for environment in ("dev", "staging", "prod"):
+    for environment in environments:
         project = f"argocd/project-{environment}.yaml"
         kind = "    - group: apps\n      kind: Deployment\n"
         checkout.replace(project, kind, f"{kind}{kind.replace('Deployment', 'StatefulSet')}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,11 +108,11 @@ def apps(number: int) -> list[App]:
     return [App(f"valid-{at:03d}", tuple(parts)) for at, parts in enumerate(chosen)]
 
 
-def write(root: Path, made: list[App]) -> None:
-    """Adds the apps to a copy of the sample, as they would be written for the first environment."""
+def write(root: Path, made: list[App], environments: Sequence[str] = (ENVIRONMENT,)) -> None:
+    """Adds the apps to a copy of the sample, in these environments."""
     for app in made:
-        _write(root, app)
-    add_kinds(root, ENVIRONMENT)
+        _write(root, app, environments)
+    add_kinds(root, *environments)
     (root / "argocd/platform/addons/keda.yaml").write_text(KEDA)
     _insert(root / "argocd/platform/kustomization.yaml", "resources:\n", "  - addons/keda.yaml\n")
     _insert(root / "argocd/project-addons.yaml", "sourceRepos:\n", "    - https://kedacore.github.io/charts\n")
@@ -134,15 +135,16 @@ def _insert(file: Path, after: str, text: str) -> None:
     file.write_text(file.read_text().replace(after, after + text, 1))
 
 
-def _write(root: Path, app: App) -> None:
+def _write(root: Path, app: App, environments: Sequence[str]) -> None:
     shape = app.parts[0].shape
-    own, overlay = root / "apps" / app.name, root / "overlays" / ENVIRONMENT / app.name
-    for source, folder in ((root / "apps" / shape, own), (root / "overlays" / ENVIRONMENT / shape, overlay)):
-        shutil.copytree(source, folder)
-        for file in folder.iterdir():
+    own, *overlays = [root / name for name in ("apps", *(f"overlays/{each}" for each in environments))]
+    for folder in (own, *overlays):
+        shutil.copytree(folder / shape, folder / app.name)
+        for file in (folder / app.name).iterdir():
             file.write_text(file.read_text().replace(shape, app.name))
     for number, part in enumerate(app.parts):
-        _add(overlay if part.data.get("where") == "release" else own, part, number, app.name)
+        for folder in overlays if part.data.get("where") == "release" else [own]:
+            _add(folder / app.name, part, number, app.name)
 
 
 def _add(folder: Path, part: Part, number: int, name: str) -> None:

@@ -20,7 +20,7 @@ from gitops.checks.framework import Repository
 from gitops.cluster import installed, kube
 from gitops.cluster.control_plane import INSTALLER, ControlPlane
 from gitops.cluster.kube import Cluster
-from gitops.manifests import closure, kustomize
+from gitops.manifests import closure, kinds, kustomize
 from gitops.manifests.objects import Object, at, identity
 from gitops.repo import layout
 from gitops.repo.policy import read_policy
@@ -56,7 +56,20 @@ def before(root: Path) -> dict[str, list[Object]]:
 
 
 @pytest.fixture(scope="module")
-def server(root: Path, before: dict[str, list[Object]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def right(manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample with two hundred apps."""
+    root = tmp_path_factory.mktemp("right")
+    corpus.copy(manifests, root)
+    valid.write(root, valid.apps(200))
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(
+    root: Path, right: Path, before: dict[str, list[Object]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """With the kinds that the apps are made of, a fork's own and those of the add-ons."""
+    added = [*installed.definitions(right), *kinds.read(right).definitions.values()]
     plane = ControlPlane(root, tmp_path_factory.mktemp("server"))
     try:
         plane.start("etcd", "kube-apiserver", "kube-controller-manager")
@@ -65,6 +78,7 @@ def server(root: Path, before: dict[str, list[Object]], tmp_path_factory: pytest
         kube.apply_all(plane.cluster, objects, manager=INSTALLER)
         kube.await_kinds(plane.cluster, objects)
         plane.start("kserve")
+        plane.define(added)
         environments = [item for name in ENVIRONMENTS for item in before[f"overlays/{name}/environment"]]
         kube.apply_all(plane.cluster, [*CLASSES, *environments])
         for name in ENVIRONMENTS:
@@ -108,11 +122,9 @@ def refused(cluster: Cluster, items: Sequence[Object]) -> dict[str, tuple[str, .
     return found
 
 
-def test_the_server_takes_two_hundred_apps(server: Cluster, manifests: Path, tmp_path: Path) -> None:
-    corpus.copy(manifests, tmp_path)
+def test_the_server_takes_two_hundred_apps(server: Cluster, right: Path) -> None:
     made = valid.apps(200)
-    valid.write(tmp_path, made)
-    renders = kustomize.rendered_all(tmp_path, [f"overlays/{valid.ENVIRONMENT}/{app.name}" for app in made])
+    renders = kustomize.rendered_all(right, [f"overlays/{valid.ENVIRONMENT}/{app.name}" for app in made])
 
     said = {app.name: refused(server, renders[f"overlays/{valid.ENVIRONMENT}/{app.name}"]) for app in made}
 

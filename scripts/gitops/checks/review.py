@@ -360,7 +360,7 @@ def _unlabelled(item: Object, app: str, shape: set[str]) -> Iterator[str]:
     for keys in places:
         labels = mapping(at(item, *keys, "labels"))
         for label, value in wanted.items():
-            if (found := labels.get(label)) != value and found not in shape:
+            if (found := labels.get(label)) != value and str(found) not in shape:
                 shown = "missing" if found is None else repr(found)
                 where = f"{'.'.join(keys)}.labels.{label}"
                 yield f"{where}: {shown}; write {value!r}, which selectors and reports count on"

@@ -29,7 +29,7 @@ class Identity:
 def identity(item: Object) -> Identity:
     """An object moves between API versions without becoming another one, so only the group counts."""
     group = str(item.get("apiVersion")).rpartition("/")[0]
-    named = item.get("metadata") or {}
+    named = mapping(item.get("metadata"))
     return Identity(group, str(item.get("kind")), str(named.get("namespace") or ""), str(named.get("name")))
 
 

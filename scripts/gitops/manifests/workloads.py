@@ -76,9 +76,11 @@ class Container:
         return self.path.endswith(".model")
 
     @property
-    def variables(self) -> list[tuple[Any, Any]]:
-        """(name, value) of the environment variables; None for a value that comes from elsewhere."""
-        return [(each.get("name"), each.get("value")) for each in mappings(self.fields.get("env"))]
+    def variables(self) -> list[tuple[str, Any]]:
+        """(name, value) of the environment variables; None for a value that comes from elsewhere. A name that is no
+        text is for the schema to refuse."""
+        entries = [(each.get("name"), each.get("value")) for each in mappings(self.fields.get("env"))]
+        return [(name, value) for name, value in entries if isinstance(name, str)]
 
     def variable(self, name: str) -> Any:
         """The value of an environment variable, the last one where it stands twice; None where there is none, or it

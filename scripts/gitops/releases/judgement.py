@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from gitops.manifests import kinds
 from gitops.releases import hold, moved, withdrawn
-from gitops.releases.image import identity
+from gitops.releases.image import identity, parse
 from gitops.releases.release import Release, Target
 from gitops.repo import layout
 from gitops.repo.policy import POLICY_FILE, Policy
@@ -184,14 +184,14 @@ def _images(proposal: Proposal) -> Iterator[Fault]:
                 continue
             previous = policy.before(environment)
             if previous is None:
-                if not image.startswith(tuple(f"{registry}/" for registry in policy.image_registries)):
+                if not _is_own(image, policy):
                     yield Fault(
                         "order",
                         where,
                         f"{image}: from no registry of {POLICY_FILE} as it was before this change; add the registry by"
                         " a pull request of its own first",
                     )
-            elif image not in base.images.get((app, previous), ()):
+            elif not _runs(image, base.images.get((app, previous), ()), policy):
                 yield Fault(
                     "order",
                     where,
@@ -199,6 +199,18 @@ def _images(proposal: Proposal) -> Iterator[Fault]:
                     f" {policy.environments[0]} first and then to one environment after the other, each by a pull"
                     " request of its own",
                 )
+
+
+def _is_own(image: str, policy: Policy) -> bool:
+    return image.startswith(tuple(f"{registry}/" for registry in policy.image_registries))
+
+
+def _runs(image: str, there: Collection[str], policy: Policy) -> bool:
+    """Whether an image is among those that run, or its digest is, from another of the owner's registries: a region may
+    have one of its own."""
+    found = parse(image)
+    digests = {other.digest for other in map(parse, there) if other}
+    return image in there or (_is_own(image, policy) and bool(found and found.digest in digests - {""}))
 
 
 def _holds(proposal: Proposal) -> Iterator[Fault]:
