@@ -79,8 +79,7 @@ def show(args: argparse.Namespace) -> None:
     if args.json:
         cli.print_json(rows)
     elif rows:
-        gate = _gate(snapshot.at(git, tip), args.model)
-        metrics = dict.fromkeys([*gate, *(name for row in rows for name in row["metrics"])], "") | gate
+        metrics = _shown(rows, _gate(snapshot.at(git, tip), args.model))
         print(cli.table([_row(row, metrics) for row in rows]))
     if not found:
         cli.say(f"no version of {args.model} in s3://{source.bucket}; upload_model.py adds one")
@@ -127,6 +126,17 @@ def _gate(tree: Snapshot, model: str) -> dict[str, str]:
     except (Refused, TypeError, KeyError):
         return {}
     return {str(metric.get("name")): limit}
+
+
+def _shown(rows: Sequence[dict[str, Any]], gate: dict[str, str]) -> dict[str, str]:
+    """The metrics that a line has room for, each with its limit, that of the gate first; bounds of another are none."""
+    found = dict.fromkeys([*gate, *(name for row in rows for name in row["metrics"])], "") | gate
+    whole = [name for name in found if name in gate or not any(name == f"{one}{end}" for one in found for end in _ENDS)]
+    return {name: found[name] for name in whole[:_ROOM]}
+
+
+# All of them are in --json.
+_ROOM, _ENDS = 3, ("_low", "_high")
 
 
 def _row(row: dict[str, Any], metrics: dict[str, str]) -> dict[str, str]:

@@ -56,18 +56,19 @@ def test_every_version_is_a_row_with_metrics_lineage_and_where_it_runs(
 @pytest.mark.parametrize(
     ("problem", "header"),
     [
-        ("metric: {name: rmse, at_most: 52}\n", ["version", "rmse <= 52", "mae", "r2", "bias"]),
-        ("metric: {name: r2, at_least: 0.4}\n", ["version", "r2 >= 0.4", "mae", "rmse", "bias"]),
-        ("title: no gate\n", ["version", "mae", "rmse", "r2", "bias"]),
-        ("a: [\n", ["version", "mae", "rmse", "r2", "bias"]),
+        ("metric: {name: rmse, at_most: 52}\n", ["version", "rmse <= 52", "mae", "bias", "code"]),
+        ("metric: {name: r2, at_least: 0.4}\n", ["version", "r2 >= 0.4", "mae", "bias", "code"]),
+        ("title: no gate\n", ["version", "mae", "bias", "rmse", "code"]),
+        ("a: [\n", ["version", "mae", "bias", "rmse", "code"]),
     ],
 )
-def test_the_metrics_of_any_model_are_listed_and_the_gates_is_first(
+def test_three_metrics_of_any_model_are_listed_and_the_gates_is_first(
     checkout: Checkout, tmp_path: Path, s3: S3, problem: str, header: list[str]
 ) -> None:
     checkout.write("model-src/models/prices/problem.yaml", problem)
     checkout.commit()
-    for number, metrics in enumerate(({"mae": 41.25, "rmse": 50, "r2": -0.5}, {"mae": 40, "r2": 0.5, "bias": 2e-5})):
+    bounds, rest = {"mae_low": 38, "mae_high": 44}, {"rmse": 50, "r2": -0.5}
+    for number, metrics in enumerate((bounds | {"mae": 41.25}, {"mae": 40, "bias": 2e-5} | rest)):
         s3.upload(package(tmp_path / str(number), f"{number}", "prices", metrics=metrics))
 
     done = checkout.run("list_versions", "--model", "prices")
