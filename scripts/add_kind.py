@@ -106,7 +106,7 @@ def tell(args: argparse.Namespace, chosen: Sequence[str], changed: Sequence[str]
 
 
 def given(args: argparse.Namespace) -> dict[str, Object]:
-    """The definitions that are asked for, by KIND.GROUP."""
+    """The definitions that the options name, by KIND.GROUP."""
     if args.module:
         if not PINNED.fullmatch(args.module):
             raise Refused(f"--module {args.module}: not PATH@VERSION with one exact version, such as v1.2.3")
@@ -135,7 +135,7 @@ def _required(file: Path) -> bytes:
 
 
 def told(args: argparse.Namespace, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The entries of the index for these kinds; none where nothing is told of them."""
+    """The entries of the index for these kinds; none where the options give nothing."""
     if args.addon and args.addon not in (there := addons(args.root)):
         raise Refused(
             f"--addon {args.addon}: no Application of {PLATFORM}/, which has {', '.join(there)}; add it there first, or"

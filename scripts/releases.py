@@ -1,6 +1,6 @@
 """What runs where according to Git, and since when: the releases on the deployed branch of this clone.
 
-What is held is told with who holds it, since when and why.
+What is held is listed with who holds it, since when and why.
 
 python scripts/releases.py
 python scripts/releases.py --env prod --json

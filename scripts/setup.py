@@ -119,7 +119,7 @@ class Profile:
     sources: tuple[tools.Sources, ...] = ()
 
 
-# What `validate.py` asks, and what people type.
+# What `validate.py` runs, and what people type.
 CHECKING = (tools.MANIFESTS, tools.VALIDATION, tools.KUSTOMIZE)
 PROFILES = {
     "demo": Profile((COMMANDS, MODEL), (tools.MANIFESTS, tools.KUSTOMIZE, tools.VERSITYGW)),

@@ -301,7 +301,7 @@ def in_folder(folder: Path, command: str) -> str:
 
 
 def merging(folder: Path, branch: str, commit: str) -> str:
-    """What a command says how its branch is merged by hand."""
+    """The printed commands that merge a branch by hand."""
     return in_folder(
         folder,
         f"git fetch origin cicd && git checkout --detach FETCH_HEAD && git merge --no-ff -m 'Merge {branch}' {commit}"

@@ -281,7 +281,7 @@ def test_what_contributing_tells_of_a_kind_of_your_own_works(checkout: Checkout)
     for command in commands:
         python, script, *words = shlex.split(command, comments=True)
         assert (python, script) == ("python", "scripts/add_kind.py")
-        if "--module" not in words:  # that one asks the network
+        if "--module" not in words:  # that one needs the network
             done(checkout, *[files.get(word, word) for word in words])
     assert checkout.run("validate").errors == []
 
@@ -417,7 +417,7 @@ def test_a_change_of_schemas_takes_no_release_along(checkout: Checkout) -> None:
 
 
 def written(root: Path, files: dict[str, str]) -> list[str]:
-    """What is said of these files in a checkout that has no others."""
+    """The errors for these files in a checkout that has no others."""
     for path, text in files.items():
         (root / path).parent.mkdir(exist_ok=True)
         (root / path).write_text(text)

@@ -48,7 +48,7 @@ def branch_of(version: Version, env: str = "staging", app: str = "lily-api") -> 
 
 
 def pushed(checkout: Checkout, branch: str, what: str) -> list[str]:
-    """What is said of a promotion that was pushed."""
+    """The messages of a promotion that was pushed."""
     commit = checkout.git("rev-parse", branch)
     return [
         f"pushed {commit[:12]} to {branch} at origin, not merged: promote {what}",

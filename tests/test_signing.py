@@ -221,7 +221,7 @@ def test_a_key_that_the_policy_does_not_ask_for_is_refused_before_anything_is_st
     done = upload(asking, packaged, "--sign-key", foreign.private)
 
     assert done.errors == [
-        f"--sign-key {foreign.private}: overlays/promotion.yaml asks for a signature by the key {PUBLIC}"
+        f"--sign-key {foreign.private}: overlays/promotion.yaml requires a signature by the key {PUBLIC}"
     ]
     assert (done.code, s3.keys()) == (1, [])
 
@@ -906,7 +906,7 @@ def test_a_policy_that_asks_for_a_key_is_not_satisfied_without_one(
 ) -> None:
     before = s3.keys()
     line = (
-        f"--sign-keyless: overlays/promotion.yaml asks for a signature by the key {PUBLIC}; sign with --sign-key, or"
+        f"--sign-keyless: overlays/promotion.yaml requires a signature by the key {PUBLIC}; sign with --sign-key, or"
         " without either and later with `python scripts/sign_model.py`"
     )
 

@@ -1,4 +1,4 @@
-"""The three ways of a change to cicd: what each command says of it is what happened, and every command that it prints
+"""The three ways of a change to cicd: each command prints what happened, and every command that it prints
 to run next works as it stands."""
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ COMMANDS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "take": (("retire_app", "--app", "lily-sklearn", "--env", "prod", *WHY), "overlays/prod/retired.yaml"),
     "import": (("import_model_code",), "model-src/new.py"),
 }  # fmt: skip
-# What is said by servers that take pull requests alone.
+# The errors of servers that take pull requests alone.
 GITHUB = (
     "echo 'error: GH006: Protected branch update failed for refs/heads/cicd.';"
     " echo 'error: Changes must be made through a pull request.'"
@@ -99,7 +99,7 @@ def call(checkout: Checkout, versions: list[Version], name: str, *options: str) 
 
 
 def shell(command: str) -> str:
-    """Runs a command as it was printed, where it was; what it says."""
+    """Runs a command as it was printed. Returns its stderr."""
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-ec", command], env=env, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}\n{done.stderr}"

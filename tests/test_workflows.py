@@ -63,7 +63,7 @@ def test_actions_are_pinned_with_their_version_behind_them(file: Path) -> None:
 def test_no_workflow_knows_a_long_lived_key(file: Path) -> None:
     text = file.read_text()
 
-    # One opens pull requests, the other signs models where the owner's policy asks for a key.
+    # One opens pull requests, the other signs models where the owner's policy requires a key.
     own = ["secrets.MODEL_SIGNING_KEY", "secrets.RELEASE_APP_KEY"] if file.stem == "mlops-pipeline" else []
     assert re.findall(r"secrets\.\w+", text) == own
     assert not re.search("aws[-_](access|secret)", text, re.IGNORECASE)
@@ -520,7 +520,7 @@ def test_the_pipeline_signs_with_the_key_that_the_policy_asks_for(checkout: Chec
 
     without = step("")
     assert (without.returncode, s3.keys()) == (1, [])
-    assert "--sign-keyless: overlays/promotion.yaml asks for a signature by the key" in without.stderr
+    assert "--sign-keyless: overlays/promotion.yaml requires a signature by the key" in without.stderr
 
     done = step(private.read_text().strip())
 

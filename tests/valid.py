@@ -80,7 +80,7 @@ def _pairs() -> list[tuple[Part, Part]]:
 
 
 def _apart(one: Part, other: Part) -> bool:
-    """Whether no field is said by both: which of the two holds then is not what is tried here."""
+    """Whether the two set no field in common: which of the two holds then is not what is tried here."""
     fields = [_fields(part) for part in (one, other)]
     return one.data["kind"] != other.data["kind"] or not any(
         path[: len(said)] == said for here, there in itertools.permutations(fields) for said in here for path in there
@@ -88,7 +88,7 @@ def _apart(one: Part, other: Part) -> bool:
 
 
 def _fields(part: Part) -> set[tuple[str, ...]]:
-    """The fields that a patch says; one with `$patch` says all of its mapping."""
+    """The fields that a patch sets; one with `$patch` sets all of its mapping."""
     paths = _leaves(part.data.get("patch"), ())
     return {path[:-1] if path[-1:] == ("$patch",) else path for path in paths}
 

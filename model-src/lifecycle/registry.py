@@ -15,7 +15,7 @@ were four fixed words, whatever environments there are. Nothing here reads or wr
 
 * each environment is an alias, the one that is production as `production`: the version of the newest release there,
   so that `models:/NAME@production` is a model that runs. Apps of one environment may run different versions; the alias
-  then tells the last decision, a rollback included, and never a canary. It is taken away when the environment runs
+  then shows the last decision, a rollback included, and never a canary. It is taken away when the environment runs
   nothing of this model, or when the newest release is not in the registry: rather none than a wrong one.
 * the tag `environment.ENVIRONMENT` names every app that runs this version there, canaries included.
 * the tag `stage` has the classic word. Production: runs in one that is production. Staging: runs in another one than

@@ -43,7 +43,7 @@ def found(item: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("name", VALID | INVALID)
-def test_the_server_says_of_an_object_what_the_schema_says(cluster: Cluster, name: str) -> None:
+def test_the_server_and_the_schema_refuse_the_same_objects(cluster: Cluster, name: str) -> None:
     item = (VALID | INVALID)[name]
 
     assert (refused(cluster, item), found(item)) == (name in INVALID, name in INVALID)

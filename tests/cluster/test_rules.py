@@ -95,7 +95,7 @@ def _counted(cluster: Cluster, space: str) -> bool:
 
 
 def words(cluster: Cluster, item: Object, unknown: str = "Strict") -> tuple[str, ...]:
-    """The server's words against a new object; none if it would take it. KServe's parts of a pod have other fields."""
+    """The server's errors for a new object; none if it would take it. KServe's parts of a pod have other fields."""
     try:
         with cluster._translated(str(identity(item))):
             kind = cluster._kind(item["apiVersion"], item["kind"])
@@ -109,7 +109,7 @@ def words(cluster: Cluster, item: Object, unknown: str = "Strict") -> tuple[str,
 
 
 def refused(cluster: Cluster, items: Sequence[Object]) -> dict[str, tuple[str, ...]]:
-    """What the server says against objects and against their pods, by the object."""
+    """The server's errors for objects and for their pods, by the object."""
     found: dict[str, tuple[str, ...]] = {}
     for item in items:
         said = words(cluster, item)

@@ -102,7 +102,7 @@ type fault struct {
 	Words string `json:"words"`
 }
 
-// strategies has what the server asks of each kind, as k8s.io/kubernetes/pkg/registry/*/rest installs it.
+// strategies has the server's checks of each kind, as k8s.io/kubernetes/pkg/registry/*/rest installs it.
 var strategies = map[string]rest.RESTCreateStrategy{
 	"ClusterRole.rbac.authorization.k8s.io":        clusterrole.Strategy,
 	"ClusterRoleBinding.rbac.authorization.k8s.io": clusterrolebinding.Strategy,
@@ -222,7 +222,7 @@ func create(object runtime.Object, kind schema.GroupVersionKind) error {
 	return rest.BeforeCreate(strategy, ctx, object)
 }
 
-// limit sets what the LimitRanges give to what asks for nothing.
+// limit sets what the LimitRanges give to containers without requests.
 func limit(object runtime.Object, limits []corev1.LimitRange) (failed []error) {
 	if made, is := object.(*core.Pod); is {
 		for number := range limits {

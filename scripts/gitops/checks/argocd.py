@@ -193,7 +193,7 @@ _IN_CLUSTER = "in-cluster"
 
 
 def _cluster(destination: Mapping[str, Any]) -> Any:
-    """What tells the cluster of a destination from others: its address, or else its name."""
+    """What identifies the cluster of a destination: its address, or else its name."""
     name = destination.get("name")
     return destination.get("server") or (SERVER if name == _IN_CLUSTER else name)
 

@@ -1,6 +1,6 @@
 """Where a value names an environment: in the fields that carry such a name, and not in any word that is equal to it.
 
-An environment may be called like a command, an app or a folder of Linux, so a bare word tells nothing.
+An environment may be called like a command, an app or a folder of Linux, so a bare word proves nothing.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Names:
 
 
 def _remote(scheme: str, host: str) -> str:
-    """The part of an address that tells where it is; nothing for a Service of the app's own namespace."""
+    """The part of an address that names its place; nothing for a Service of the app's own namespace."""
     return _without_top(host) if "." in host or scheme.lower() in _BUCKETS else ""
 
 

@@ -60,7 +60,7 @@ def _faults(item: Object, closed: Path) -> list[str]:
 
 
 def _unknown(name: str, version: str, closed: Path) -> str:
-    """What is said of a kind that has no schema of the version that is asked for."""
+    """The message about a kind without a schema of the object's version."""
     known = schemas.kinds(closed)
     versions = known[name]["versions"] if name in known else []
     if versions and version not in versions:

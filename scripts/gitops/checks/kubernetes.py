@@ -19,7 +19,7 @@ from gitops.programs import manifests, tools
 
 from contract.errors import Refused
 
-# The answers to what was asked before: an object is often the same as in the render before.
+# The results so far: an object is often the same as in the render before.
 _answers: dict[tuple[str, str], list[tuple[str, str]]] = {}
 
 
@@ -42,7 +42,7 @@ class Asked:
         return framework.finding("kubernetes", self.folder, self.item, f"{named}: {message}" if named else message)
 
 
-# A whole object says nothing more than its path.
+# A whole object adds nothing to its path.
 _SHOWN = re.compile(r"\AInvalid value: \{.*\}: ", re.DOTALL)
 # What KServe calls the container that it makes of a predictor's `model`.
 _SERVER = "kserve-container"

@@ -1,5 +1,5 @@
-"""The kinds that a fork adds, in schemas/: a CustomResourceDefinition a file, named KIND.GROUP.yaml, and an index that
-tells what brings each kind to the cluster and where its pods are. `scripts/add_kind.py` writes both."""
+"""The kinds that a fork adds, in schemas/: a CustomResourceDefinition a file, named KIND.GROUP.yaml, and an index of
+what brings each kind to the cluster and where its pods are. `scripts/add_kind.py` writes both."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEAD = """\
 """
 _BESIDE = (f"{FOLDER}/.gitattributes", f"{FOLDER}/README.md")
 _SCHEMA = Path(__file__).with_name("kinds.schema.json")
-# Rules look into objects of these groups, or Argo CD does as it is told by them: their schemas are the engine's.
+# Rules look into objects of these groups, or Argo CD acts on them: their schemas are the engine's.
 ENGINES = ("argoproj.io", "operator.knative.dev", "serving.kserve.io")
 ENGINES_KINDS = ("Application", "ApplicationSet", "AppProject")
 """The kinds of argoproj.io that are Argo CD's: others share the group."""

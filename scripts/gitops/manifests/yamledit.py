@@ -362,7 +362,7 @@ def _not_yaml(error: Exception, file: str) -> Refused:
 
 
 def _nodes(source: str, file: str) -> list[Node]:
-    """The documents of a text, with the places of their scalars. Of a simple text libyaml tells them, as it does
+    """The documents of a text, with the places of their scalars. For a simple text libyaml finds them, as it does
     values."""
     return [_node(yaml.compose(source, Loader=_C_LOADER))] if _simple(source) else _composed(source, file)
 

@@ -138,8 +138,8 @@ def add_options(parser: argparse.ArgumentParser, *, required: bool = False) -> N
     ways.add_argument(
         "--sign-keyless",
         action="store_true",
-        help="where the policy asks for the signature of an identity, sign as this CI job, which has to be it; where it"
-        " asks for none, nothing is signed",
+        help="where the policy requires the signature of an identity, sign as this CI job, which has to be it; where it"
+        " requires none, nothing is signed",
     )
     parser.add_argument(
         "--expect",
@@ -165,7 +165,7 @@ def require_expected(manifest: Manifest, expected: str | None, where: str) -> No
 
 
 def planned(signer: Signer | None, private_key: Path | None, keyless: bool) -> Signing | None:
-    """What the options --sign-key and --sign-keyless ask for, `signer` being whom the policy asks for.
+    """What the options --sign-key and --sign-keyless ask for, `signer` being whom the policy requires.
 
     None where neither is given, or nothing is to be signed without a key. Raises Refused when the signature would not
     satisfy the policy.
@@ -173,11 +173,11 @@ def planned(signer: Signer | None, private_key: Path | None, keyless: bool) -> S
     if private_key:
         own = public_half(private_key)
         if signer and signer.identifier != own.identifier:
-            raise Refused(f"--sign-key {private_key}: {POLICY_FILE} asks for a signature by {signer}")
+            raise Refused(f"--sign-key {private_key}: {POLICY_FILE} requires a signature by {signer}")
         return Signing(own, lambda manifest: sign(manifest, private_key))
     if keyless and isinstance(signer, Key):
         raise Refused(
-            f"--sign-keyless: {POLICY_FILE} asks for a signature by {signer}; sign with --sign-key, or without either"
+            f"--sign-keyless: {POLICY_FILE} requires a signature by {signer}; sign with --sign-key, or without either"
             " and later with `python scripts/sign_model.py`"
         )
     return Signing(signer, sign_keyless) if keyless and signer else None

@@ -34,7 +34,7 @@ class Process:
 
 
 class Processes:
-    """The processes of one folder, which has `<name>.json`, saying which process it is, and `<name>.log`.
+    """The processes of one folder, which has `<name>.json`, which identifies the process, and `<name>.log`.
 
     Raises Refused where the package that finds them is not installed.
     """

@@ -136,9 +136,9 @@ def _require(program: Program | Wheel) -> Path:
     return program.path
 
 
-# What the commands ask; `kustomize` and `kubeconform` are the programs whose libraries it has.
+# What the commands use; `kustomize` and `kubeconform` are the programs whose libraries it has.
 MANIFESTS = Program("manifests", fetch_mb=28, minutes=0.6)
-# What an API server asks of an object; for `validate.py`.
+# What an API server requires of an object; for `validate.py`.
 VALIDATION = Program("validation", fetch_mb=70, minutes=2.2)
 KUSTOMIZE = Program("kustomize", fetch_mb=25, minutes=0.7)
 KUBECONFORM = Program("kubeconform", fetch_mb=5, minutes=0.2)

@@ -24,7 +24,7 @@ _States = list[tuple[Change, Ids]]
 
 
 def _states(changes: Sequence[Change]) -> _States:
-    """Commits that changed some files, given and told newest first, each with all of them as it left them."""
+    """Commits that changed some files, taken and returned newest first, each with all of them as it left them."""
     found: _States = []
     now: dict[str, str | None] = {}
     for change in changes[::-1]:

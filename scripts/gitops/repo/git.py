@@ -283,7 +283,7 @@ class Git:
         return found
 
     def stretches(self, rev: str) -> list[Stretch]:
-        """The mainline of the deployed branch up to `rev`, newest first, as gitops.repo.mainline tells it."""
+        """The mainline of the deployed branch up to `rev`, newest first, as gitops.repo.mainline defines it."""
         start = rev if ID.fullmatch(rev) else self.text("rev-parse", "--verify", f"{rev}^{{commit}}")
         if start not in self._stretches:
             seen = self._seen()

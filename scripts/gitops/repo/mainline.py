@@ -1,18 +1,18 @@
-"""The commits that a branch was at, from its tip back: its mainline, as git calls the parent of a merge that was there.
+"""The commits that a branch was at, from its tip back: its mainline, as git's options call the parent that was there.
 
 Of a merge that was made on the branch, as a pull request is merged, that is the first parent. Of one that somebody
 made on commits of their own, it is another: `git pull` merges what the branch had meanwhile into these, and once that
 is pushed, `git log --first-parent` shows what they tried and hides what ran (a "foxtrot merge"). Which commits were the
-tip of a branch is recorded nowhere that a clone could ask. Such a merge is told from all others by
+tip of a branch is recorded nowhere in a clone. Two signs distinguish such a merge from all others:
 
-1. this clone: it has seen another parent at the tip of the remote's branch, and not the first one;
-2. the merge's own words: git writes which branch it merged, and what merges the deployed branch into something, and is
-   on the way from its tip back, was made beside it. The words of a merge that GitHub made do not count: whoever
-   presses the button may change them, and there the branch is the first parent.
+1. the clone's reflog: another parent was the tip of the remote's branch, and not the first one;
+2. the merge's subject: git writes which branch it merged, and what merges the deployed branch into something, and is
+   on the way from its tip back, was made beside it. The subject of a merge that GitHub made does not count: whoever
+   presses the button may change it, and there the branch is the first parent.
 
-Words can be left out or made up. So a push is judged from the commit that was there before, which the event names; a
-command that writes compares with what it knows of the remote; and both put such a merge right with one more, of the
-same tree, whose first parent is what the branch was.
+A subject can be left out or made up. So a push is judged from the commit that was there before, which the event
+names; a command that writes compares with what it has of the remote; and both put such a merge right with one more, of
+the same tree, whose first parent is what the branch was.
 """
 
 from __future__ import annotations

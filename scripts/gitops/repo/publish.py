@@ -65,7 +65,7 @@ class Draft:
 
 @dataclass(frozen=True)
 class Record:
-    """A file of a change that also tells who asked for it and when, so that the same asked for again is not the same
+    """A file of a change that also records who made it and when, so that the same asked for again is not the same
     bytes."""
 
     path: str
@@ -151,7 +151,7 @@ def require_remote(git: Git, option: str = Way.PUSH) -> None:
 
 
 def fetch(git: Git, branch: str = BRANCH) -> None:
-    """Gets the newest of a branch. Raises Refused with git's own words when the remote does not answer."""
+    """Gets the newest of a branch. Raises Refused with git's message when the remote cannot be reached."""
     try:
         git.fetch(REMOTE, branch)
     except GitError as error:

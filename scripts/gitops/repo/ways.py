@@ -1,4 +1,4 @@
-"""The ways of a change to the deployed branch as options of a command, and what is said of what became of it.
+"""The ways of a change to the deployed branch as options of a command, and the messages about its result.
 
 A message names an effect only when it has happened, and where; the command that comes next works as it stands.
 """
@@ -54,7 +54,7 @@ def option(policy: Policy) -> str:
 
 
 def _of_policy(git: Git) -> str:
-    """What is said by the policy of the deployed branch, or of this checkout where that branch is not here."""
+    """`publish` of the policy of the deployed branch, or of this checkout where that branch is not here."""
     known = (f"refs/remotes/{REMOTE}/{BRANCH}", f"refs/heads/{BRANCH}", "HEAD")
     found = next(filter(None, map(git.commit, known)), None)
     text = git.show(found, POLICY_FILE) if found else None
@@ -70,11 +70,11 @@ def _command(args: argparse.Namespace) -> str:
     return shlex.join(["python", str(script), *words])
 
 
-# What is said
+# Messages
 
 
 def tell(git: Git, published: Published, what: Iterable[str], nothing: str) -> None:
-    """Says what became of a change: one line for each of `what`, as `release VERSION as APP in ENVIRONMENT`, or
+    """Prints what became of a change: one line for each of `what`, as `release VERSION as APP in ENVIRONMENT`, or
     `nothing` where there was nothing to change; then what comes next."""
     if not published.subject:
         say(f"nothing to change: {nothing}")
