@@ -294,13 +294,13 @@ def is_serving(group: str) -> bool:
 def _unknown_kinds(objects: Mapping[Identity, Object], repository: Repository) -> Iterator[Finding]:
     """What the project of an environment allows there is of a kind that admission lets in."""
     parameters = objects.get(_PARAMETERS, {})
-    known = {"InferenceService.serving.kserve.io", *_words(parameters, "other-kinds")}
+    named = _words(parameters, "other-kinds")
     for item in repository.renders.get(ARGOCD, []):
         if item.get("kind") != "AppProject" or at(item, "metadata", "name") not in repository.policy.environments:
             continue
         for entry in mappings(at(item, "spec", "namespaceResourceWhitelist")):
             group, kind = str(at(entry, "group")), str(at(entry, "kind"))
-            if group not in _KUBERNETES and f"{kind}.{group}" not in known:
+            if is_other(group, kind) and f"{kind}.{group}" not in named:
                 message = (
                     f"spec.namespaceResourceWhitelist: {kind}.{group}: no policy looks into it, and the cluster would"
                     f" refuse it; name it in other-kinds of {FOLDER}/parameters.yaml"

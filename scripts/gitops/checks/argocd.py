@@ -52,6 +52,9 @@ def check_projects(repository: Repository) -> Iterator[Finding]:
     yield from _allowed_sources(repository, projects)
 
 
+_LEADS_OUT = "would let an environment do more than its project"
+
+
 def _leads_out(group: str, kind: str) -> bool:
     """Whether objects of a kind would lead out of an environment: Applications of its own, and rights."""
     return group == _RIGHTS or (group == "argoproj.io" and kinds.is_engines(group, kind))
@@ -60,7 +63,7 @@ def _leads_out(group: str, kind: str) -> bool:
 def why_never(group: str, kind: str) -> str:
     """Why no environment may have a kind; empty where one may."""
     if _leads_out(group, kind):
-        return "would let an environment do more than its project"
+        return _LEADS_OUT
     if admission.is_other(group, kind) and admission.is_serving(group):
         return "runs containers or serves models, and there are no releases for it; write an InferenceService"
     return ""
@@ -159,8 +162,8 @@ def _environment_faults(repository: Repository, project: Object, environment: st
         yield finding("projects", ARGOCD, project, f"spec.{_KINDS}: missing, so that every kind is allowed; list them")
     for entry in mappings(spec.get(_KINDS)):
         if _leads_out(str(at(entry, "group")), str(at(entry, "kind"))):
-            yield finding("projects", ARGOCD, project, f"spec.{_KINDS}: {at(entry, 'kind')}.{at(entry, 'group')}: would"
-                          " let an environment do more than its project; remove it")  # fmt: skip
+            yield finding("projects", ARGOCD, project, f"spec.{_KINDS}: {at(entry, 'kind')}.{at(entry, 'group')}:"
+                          f" {_LEADS_OUT}; remove it")  # fmt: skip
     for folder, found, _, rendered in repository.overlays():
         if found == environment:
             # What else is in no namespace is refused by the rule of namespaces.

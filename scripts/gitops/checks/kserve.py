@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
+from gitops.checks.serving import CLASS, MODE
 from gitops.manifests import workloads
 from gitops.manifests.objects import KUSTOMIZATION, Object, at, listed, mapping, mappings
 from gitops.programs import tools
@@ -26,8 +27,6 @@ from contract.errors import Refused
 
 Fault = tuple[str, str]
 """(path, what is wrong there)."""
-_CLASS = "serving.kserve.io/autoscalerClass"
-_MODE = "serving.kserve.io/deploymentMode"
 _SERVER = "kserve-container"
 _RUNTIMES_CHART = "kserve-runtime-configs"
 
@@ -44,12 +43,16 @@ def check_kserve(repository: Repository) -> Iterator[Finding]:
     for folder, environment, _, items in repository.overlays():
         for item in items:
             faults: list[Fault] = []
+            # What the platform has to have: it may be what a change takes away.
+            missing: list[Fault] = []
             if workloads.is_inference_service(item):
-                faults += [*_service(item), *_runtime_faults(item, everywhere | own[environment])]
-                faults += [] if keda or _class(item) != "keda" else [_no_keda()]
+                faults += _service(item)
+                missing += _runtime_faults(item, everywhere | own[environment])
+                missing += [] if keda or _class(item) != "keda" else [_no_keda()]
             elif workloads.kind_of(item)[1] == "ServingRuntime":
                 faults += _runtime(item)
             yield from (finding("kserve", folder, item, f"{path}: {words}") for path, words in faults)
+            yield from (finding("kserve", folder, item, f"{path}: {words}", PLATFORM) for path, words in missing)
 
 
 def _service(item: Object) -> Iterator[Fault]:
@@ -59,7 +62,7 @@ def _service(item: Object) -> Iterator[Fault]:
         yield "metadata.name", f"{name!r}: KServe takes a lower-case letter, then letters, digits and dashes"
     # validateInferenceServiceAutoscaler
     if (value := _class(item)) not in (None, "hpa", "external", "keda", "none"):
-        yield f"metadata.annotations.{_CLASS}", f"{value!r}: not a class of KServe; write hpa, keda, external or none"
+        yield f"metadata.annotations.{CLASS}", f"{value!r}: not a class of KServe; write hpa, keda, external or none"
     yield from _server_name(item)
     for path, part in workloads.components(item):
         if isinstance(part, dict):
@@ -73,7 +76,7 @@ def _service(item: Object) -> Iterator[Fault]:
 
 
 def _class(item: Object) -> Any:
-    return at(item, "metadata", "annotations", _CLASS)
+    return at(item, "metadata", "annotations", CLASS)
 
 
 def _server_name(item: Object) -> Iterator[Fault]:
@@ -161,7 +164,7 @@ def _several_nodes(item: Object, path: str, part: Mapping[str, Any]) -> Iterator
         message = f"{scheme!r}: KServe takes a model for several nodes from pvc:// or oci:// alone; remove workerSpec"
         yield f"{path}.model.storageUri", message
     if _class(item) != "none":
-        yield f"metadata.annotations.{_CLASS}", f"{_class(item)!r}: with workerSpec KServe takes none"
+        yield f"metadata.annotations.{CLASS}", f"{_class(item)!r}: with workerSpec KServe takes none"
 
 
 def _workers(path: str, worker: Any) -> Iterator[Fault]:
@@ -178,7 +181,7 @@ def _scaling(item: Object, path: str, part: Mapping[str, Any]) -> Iterator[Fault
     by_class = {"hpa": _hpa, "keda": _keda}.get(str(_class(item)))
     by_knative = _hpa if annotations.get("autoscaling.knative.dev/class") == "hpa.autoscaling.knative.dev" else _kpa
     # The rule `deployment-mode` has what is neither.
-    how = {"Standard": by_class, "Knative": by_knative}.get(str(annotations.get(_MODE)))
+    how = {"Standard": by_class, "Knative": by_knative}.get(str(annotations.get(MODE)))
     return how(path, part) if how else iter(())
 
 
@@ -248,7 +251,7 @@ def _canaries(item: Object) -> Iterator[Fault]:
     entries, stable = mappings(at(item, "spec", "canary")), mapping(at(item, "spec", "predictor"))
     if not entries:
         return
-    if at(item, "metadata", "annotations", _MODE) != "Standard":
+    if at(item, "metadata", "annotations", MODE) != "Standard":
         yield "spec.canary", "only in the mode Standard; for Knative write canaryTrafficPercent"
     shares = [_number(entry.get("trafficPercent")) for entry in entries]
     if sum(shares) > 100:
@@ -280,7 +283,7 @@ def _no_keda() -> Fault:
     message = (
         f"keda: no KEDA in {PLATFORM}; add an Application of its chart to {PLATFORM}/{KUSTOMIZATION}, or write hpa"
     )
-    return f"metadata.annotations.{_CLASS}", message
+    return f"metadata.annotations.{CLASS}", message
 
 
 def _runtimes(items: list[Object]) -> dict[str, Object]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +33,14 @@ class Asked:
     pod: Pod | None = None
     count: int = 1
 
-    def fault(self, field: str, words: str) -> Finding:
+    def fault(self, field: str, words: str, others: Sequence[str]) -> Finding:
         named = _named(self.made, field)
         if self.pod:
             named = f"{self.pod.path}.{named.removeprefix('spec.')}" if named else self.pod.path
             named = named.replace(f"{self.pod.path}.containers[{_SERVER}]", f"{self.pod.path}.model")
         message = f"{' '.join(words.split())}; the API server refuses it"
-        return framework.finding("kubernetes", self.folder, self.item, f"{named}: {message}" if named else message)
+        message = f"{named}: {message}" if named else message
+        return framework.finding("kubernetes", self.folder, self.item, message, *others)
 
 
 # A whole object adds nothing to its path.
@@ -52,23 +53,32 @@ _OF_THE_MODEL = "kserve-provision-location"
 
 def check_kubernetes(repository: Repository) -> Iterator[Finding]:
     """The API server takes every object, and every pod that one makes, in the environment where it is rendered."""
-    rendered: dict[str, list[Asked]] = {}
-    for folder, environment, _, items in repository.overlays():
-        rendered.setdefault(environment, []).extend(Asked(folder, item, item) for item in items)
-    for environment, objects in rendered.items():
-        there = _limits(repository, environment)
-        refused: set[int] = set()
-        for asked, faults in _judged(objects, there):
-            refused.update({id(asked.item)} if faults else ())
-            yield from (asked.fault(*fault) for fault in faults)
-        # What is wrong with the object is wrong with its pods, too.
-        for asked, faults in _judged(pods([each for each in objects if id(each.item) not in refused]), there):
-            yield from (asked.fault(*fault) for fault in faults)
+    rendered: dict[str, list[tuple[str, list[Object]]]] = {}
+    for folder, environment, _, items in repository.all_overlays():
+        rendered.setdefault(environment, []).append((folder, items))
+    chosen = {folder for folder, *_ in repository.overlays()}
+    for overlays in rendered.values():
+        limits = _limits(items for _, items in overlays)
+        limiting = [folder for folder, items in overlays if any(_limits([items]).values())]
+        # Under another limit all are asked again.
+        asked = [each for each in overlays if each[0] in chosen or not chosen.isdisjoint(limiting)]
+        yield from _faults([Asked(folder, item, item) for folder, items in asked for item in items], limits, limiting)
 
 
-def _limits(repository: Repository, environment: str) -> dict[str, list[Object]]:
-    """The LimitRanges and ResourceQuotas of an environment, wherever they are rendered."""
-    found = [item for _, name, _, items in repository.all_overlays() if name == environment for item in items]
+def _faults(objects: Sequence[Asked], limits: Mapping[str, list[Object]], limiting: Sequence[str]) -> Iterator[Finding]:
+    """`limiting` are the folders that have the limits."""
+    refused: set[int] = set()
+    for asked, faults in _judged(objects, limits):
+        refused.update({id(asked.item)} if faults else ())
+        yield from (asked.fault(*fault, limiting) for fault in faults)
+    # What is wrong with the object is wrong with its pods, too.
+    for asked, faults in _judged(pods([each for each in objects if id(each.item) not in refused]), limits):
+        yield from (asked.fault(*fault, limiting) for fault in faults)
+
+
+def _limits(renders: Iterable[Sequence[Object]]) -> dict[str, list[Object]]:
+    """The LimitRanges and ResourceQuotas of some renders."""
+    found = [item for items in renders for item in items]
     return {
         key: [item for item in found if workloads.kind_of(item) == ("", kind)]
         for key, kind in (("limits", "LimitRange"), ("quotas", "ResourceQuota"))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
-from gitops.checks.serving import MODE
+from gitops.checks.serving import CLASS, MODE
 from gitops.manifests.objects import Object, mapping, walk
 
 _WAVE = re.compile(r"-?[0-9]+")
@@ -22,7 +22,7 @@ _HARMLESS = {
     # A rule of its own; a service that is there keeps its mode.
     MODE: re.compile(".*"),
     # With `external` nothing of this repository keeps the number of pods; with `none` minReplicas does.
-    "serving.kserve.io/autoscalerClass": re.compile("hpa|keda|none"),
+    CLASS: re.compile("hpa|keda|none"),
     # Figures for Prometheus.
     "serving.kserve.io/enable-prometheus-scraping": _YES_OR_NO,
     "serving.kserve.io/enable-metric-aggregation": _YES_OR_NO,

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
+from gitops.checks.serving import CLASS, MODE
 from gitops.manifests import kustomize, workloads
 from gitops.manifests.objects import KUSTOMIZATION, Object, at, leaves, listed, mapping, mappings, selects
 from gitops.manifests.workloads import Container, Pod
@@ -59,7 +60,7 @@ def check_probes(repository: Repository) -> Iterator[Finding]:
     """The containers of what serves for ever have a probe for being ready and another one for being beyond help."""
     for folder, _, _, items in repository.overlays():
         for item, pod in _pods(items):
-            if item.get("kind") not in ("Deployment", "StatefulSet"):
+            if not _serves_for_ever(item, pod):
                 continue
             for container in pod.running:
                 name = container.path
@@ -74,6 +75,12 @@ def check_probes(repository: Repository) -> Iterator[Finding]:
                     yield finding("probes", folder, item, f"{name}.livenessProbe.httpGet.path: {alive!r} as for"
                                   " readiness: a pod that waits for its model would be restarted for ever; ask only"
                                   " whether the process lives")  # fmt: skip
+
+
+def _serves_for_ever(item: Object, pod: Pod) -> bool:
+    """Whether a pod is started again whenever it ends, in an object whose probes are its own."""
+    kinds = workloads.runs(item) and not workloads.is_inference_service(item) and workloads.kind_of(item)[0] != "batch"
+    return kinds and pod.whole and pod.spec.get("restartPolicy", "Always") == "Always"
 
 
 # Of the five fields of a schedule, the smallest and the largest number, and the names that stand for numbers.
@@ -366,7 +373,6 @@ def _unlabelled(item: Object, app: str, shape: set[str]) -> Iterator[str]:
                 yield f"{where}: {shown}; write {value!r}, which selectors and reports count on"
 
 
-_MODE, _CLASS = "serving.kserve.io/deploymentMode", "serving.kserve.io/autoscalerClass"
 # What only one of the modes has, with what the other makes of it.
 _KNATIVE_ONLY = {
     "canaryTrafficPercent": "all callers get the new version",
@@ -383,7 +389,7 @@ def check_deployment_mode(repository: Repository) -> Iterator[Finding]:
         for item in items:
             if not workloads.is_inference_service(item):
                 continue
-            mode, field = at(item, "metadata", "annotations", _MODE), f"metadata.annotations.{_MODE}"
+            mode, field = at(item, "metadata", "annotations", MODE), f"metadata.annotations.{MODE}"
             if mode not in ("Standard", "Knative"):
                 message = f"{field}: {'missing' if mode is None else repr(mode)}; write Standard or Knative"
                 yield finding(rule, folder, item, message)
@@ -400,7 +406,7 @@ def check_deployment_mode(repository: Repository) -> Iterator[Finding]:
 def _ignored(item: Object) -> Iterator[tuple[str, str]]:
     """(path, fault) of what KServe does not heed in the mode Standard."""
     for path, part in ((pod.path, pod.spec) for pod in workloads.pods(item)):
-        if at(part, "minReplicas") == 0 and at(item, "metadata", "annotations", _CLASS) != "keda":
+        if at(part, "minReplicas") == 0 and at(item, "metadata", "annotations", CLASS) != "keda":
             yield f"{path}.minReplicas", "0: the mode Standard keeps one pod, unless KEDA scales it"
         for field, instead in _KNATIVE_ONLY.items():
             if at(part, field) is not None:

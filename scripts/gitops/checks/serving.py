@@ -31,7 +31,7 @@ from gitops.releases import release
 Renders = Mapping[str, Sequence[Object]]
 SERVICE, INGRESS = ("", "Service"), ("networking.k8s.io", "Ingress")
 NETWORK_POLICY = ("networking.k8s.io", "NetworkPolicy")
-STOP, MODE = "serving.kserve.io/stop", "serving.kserve.io/deploymentMode"
+STOP, MODE, CLASS = (f"serving.kserve.io/{name}" for name in ("stop", "deploymentMode", "autoscalerClass"))
 """KServe's annotations that decide whether an InferenceService has pods, and when."""
 
 
