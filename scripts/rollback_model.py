@@ -22,6 +22,7 @@ from gitops import cli
 from gitops.releases import branches, hold, release, release_file, stack, verification, writing
 from gitops.releases.history import Ran
 from gitops.releases.hold import Hold
+from gitops.releases.image import identity
 from gitops.releases.judgement import Moment
 from gitops.releases.release import Release, Target
 from gitops.releases.writing import Tree
@@ -114,7 +115,12 @@ def done_already(git: Git, base: str, args: argparse.Namespace) -> bool:
         return True
     found = release_file.find(snapshot.at(git, base).read, args.app, args.env)
     now = found and release_file.read(found[1], _target(args), found[0])
-    return now is not None and args.to in (None, now.version) and args.image in (None, now.image)
+    return now is not None and _is_asked(now, args)
+
+
+def _is_asked(item: Release, args: argparse.Namespace) -> bool:
+    """Whether a release is what --to and --image name, as far as they are given."""
+    return args.to in (None, item.version) and identity(args.image) in (None, identity(item.image))
 
 
 def earlier(moments: Sequence[Moment], now: Release, args: argparse.Namespace, bad: Container[str]) -> Release:
@@ -142,7 +148,7 @@ def earlier(moments: Sequence[Moment], now: Release, args: argparse.Namespace, b
 
 def _named(known: Sequence[Release], now: Release, args: argparse.Namespace) -> Release:
     for old in known:
-        if args.to in (None, old.version) and args.image in (None, old.image):
+        if _is_asked(old, args):
             return old
     asked = " ".join(f"--{name} {value}" for name, value in (("to", args.to), ("image", args.image)) if value)
     if not known:

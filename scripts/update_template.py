@@ -61,6 +61,10 @@ def update(args: argparse.Namespace) -> None:
     given = git.require_commit(args.base, "--base") if args.base else None
     tips = {branch: tip(git, branch, args.push) for branch in (MAIN, publish.BRANCH)}
     step = next_step(git, newest, given, tips)
+    if step is None and args.json:
+        none = dict.fromkeys(("branch", "to", "from", "commit"))
+        cli.print_json(none | {"template": newest, "files": [], "left_out": [], "dry_run": args.dry_run})
+        return
     if step is None:
         cli.say(f"{MAIN} and {publish.BRANCH} have {REMOTE}/main at {newest[:12]} already")
         return
@@ -159,7 +163,7 @@ def propose(git: Git, step: Step, base: str, tree: str, message: str, push: bool
     known = git.commit(f"refs/heads/{step.name}")
     if known is None:
         commit = git.commit_tree(tree, base, message)
-    elif git.text("rev-parse", f"{known}^{{tree}}") == tree and git.is_ancestor(step.tip, known):
+    elif git.tree(known) == tree and git.is_ancestor(step.tip, known):
         commit = known
     else:
         raise Refused(f"branch {step.name}: exists already; merge it, or drop it with `git branch -D {step.name}`")

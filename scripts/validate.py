@@ -73,7 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--by", metavar="LOGIN", help="who proposes the change; the policy's automation releases, and no more"
     )
     parser.add_argument("--pushed", action="store_true", help="the change is on cicd already: print what takes it back")
-    return cli.run(validate, parser.parse_args(argv))
+    args = parser.parse_args(argv)
+    if (args.by is not None or args.pushed) and not args.changed_since:
+        parser.error("--by and --pushed go with --changed-since")
+    return cli.run(validate, args)
 
 
 def validate(args: argparse.Namespace) -> int:

@@ -68,10 +68,11 @@ def withdraw(args: argparse.Namespace) -> None:
     tip = publish.tip(git)
     bad = {name, *withdrawn.read(git.show(tip, layout.WITHDRAWN))}
     # Production first: it matters most, and an app is retired there before it is elsewhere.
-    places = history.naming(snapshot.at(git, tip), [args.version])
+    there = snapshot.at(git, tip)
+    places = history.naming(there, [args.version])
     running = [item for item in reversed(history.all_at(git, tip, places)) if withdrawn.key(item.uri) == name]
-    option = ways.option(snapshot.at(git, tip).policy)
-    ran = history.Ran(git, tip, dict.fromkeys(item.environment for item in running), [item.app for item in running])
+    option = ways.option(there.policy)
+    ran = history.Ran(git, tip, there.policy.environments, [item.app for item in running])
     steps = [next_step(ran, item, bad, reason, option) for item in running]
     if args.json:
         where = [vars(item) | {"next": step} for item, step in zip(running, steps, strict=True)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -156,9 +156,9 @@ def test_what_is_read_of_a_history_is_what_the_branch_was(folder: Path, steps: S
     moments = history.Ran(repository, "cicd", ())(TARGET)
     assert moments == [Moment(release(content), hold_of(PLACE, held) if held else None) for content, held in changes]
 
-    assert [place(item) for item in stack.of(moments)] == plain_stack([content for content, _ in record])
-    standing = [item and replace(item, environment="dev") for item in judgement.standing(moments)]
-    assert [place(item) for item in standing if item] == plain_standing(record)
+    ran = [state for state in record if state[0] and state[0][0]]
+    assert [place(item) for item in stack.of(moments)] == plain_standing(ran)
+    assert [place(item) for item in judgement.standing(moments) if item] == plain_standing(record)
     if running := release(record[-1][0]):
         came = len(record) - len(list(itertools.takewhile(lambda state: state[0] == record[-1][0], reversed(record))))
         [since] = history.since(repository, "cicd", [running])
@@ -177,15 +177,6 @@ def release(content: Content | None) -> Release | None:
 def place(item: Release) -> Content:
     """The numbers of a release."""
     return next(content for content in itertools.product(range(1, 4), range(1, 3)) if release(content) == item)
-
-
-def plain_stack(contents: Sequence[Content | None]) -> list[Content]:
-    found: list[Content] = []
-    for content in contents:
-        if content and content[0]:
-            kept = found[: found.index(content)] if content in found else found
-            found = [*kept, content]
-    return found
 
 
 def plain_standing(record: Sequence[State]) -> list[Content]:

@@ -22,7 +22,7 @@ READS: dict[str, Callable[[Git, Path], object]] = {
         git.export("HEAD", folder, "overlays", "model-src"),
         sorted((path.name, path.read_bytes()) for path in folder.rglob("*.*") if path.is_file()),
     ],
-    "files of a commit": lambda git, _: InCommit(git, "HEAD").get(PATHS[1]),
+    "files of a commit": lambda git, _: InCommit(git, "HEAD", ["overlays"]).get(PATHS[1]),
 }
 
 

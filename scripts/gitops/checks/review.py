@@ -47,7 +47,7 @@ def check_images(repository: Repository) -> Iterator[Finding]:
                 continue  # the serving runtime names it
             if release.unreleased(image):
                 continue  # a matter of the rule of releases
-            if not isinstance(image, str) or not any(image.startswith(f"{name}/") for name in registries):
+            if not isinstance(image, str) or not repository.policy.owns(image):
                 known = ", ".join(registries)
                 yield finding("image", folder, item, f"{path}.image: {image!r}: from no registry of"
                                   f" {POLICY_FILE} ({known}); take the image from there")  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 from gitops.checks import serving
@@ -62,7 +61,7 @@ def proposal(git: Git, base: str, paths: Sequence[str], repository: Repository, 
         there.policy,
         state.of(old, _there(there.deployed(), places), _images(before), readable=True),
         state.of(here.read, _there(files, places), _images(after)),
-        cache(history.Ran(git, base, there.policy.environments)),
+        history.Ran(git, base, there.policy.environments),
         introduced,
         paths,
         policy,

@@ -105,11 +105,17 @@ class Ran:
         self._environments = self._named
         self._read: dict[str, Future[tuple[dict[str, _States], Mapping[str, bytes]]]] = {}
         self._pool = ThreadPoolExecutor(1)
+        self._moments: dict[Target, list[Moment]] = {}
         if asked := list(dict.fromkeys(apps)):
             self._start(asked)
 
     def __call__(self, target: Target) -> list[Moment]:
         """Oldest first. Of a place that was moved, what it ran before comes first, as if it had run here."""
+        if target not in self._moments:
+            self._moments[target] = self._all(target)
+        return self._moments[target]
+
+    def _all(self, target: Target) -> list[Moment]:
         found = self._here(target)
         first = found[0][1].release if found else None
         # Most begin unreleased, and have not been elsewhere.

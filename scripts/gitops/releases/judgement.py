@@ -98,22 +98,16 @@ def standing(moments: Iterable[Moment]) -> list[Release | None]:
     found: dict[Release | None, Release | None] = {None: None}
     held = None
     for moment in moments:
-        now = _anywhere(moment.release)
-        unit = now and now.unit
+        unit = moment.release and moment.release.unit
         if unit in found:
             while next(reversed(found)) != unit:
                 found.popitem()
         elif moment.hold not in (None, held):
             found.popitem()
         # One of the old form may come back with the SHA-256 of its manifest.
-        found[unit] = now
+        found[unit] = moment.release
         held = moment.hold
     return list(found.values())
-
-
-def _anywhere(item: Release | None) -> Release | None:
-    """A release without its place, to be compared with those of other places."""
-    return replace(item, environment="", canary=None) if item and item.released else None
 
 
 def _order(proposal: Proposal) -> Iterator[Fault]:
@@ -131,18 +125,18 @@ def _too_early(proposal: Proposal, item: Release) -> str | None:
     if item.environment not in proposal.policy.environments:
         return f"{item.environment!r}: {_UNKNOWN}"
     previous = proposal.policy.before(item.environment)
-    wanted, own = _anywhere(item), {replace(item.target, canary=None), item.target}
-    if previous is None or _among(wanted, [one.release for target in own for one in proposal.ran(target)]):
+    own = {replace(item.target, canary=None), item.target}
+    if previous is None or _among(item, [one.release for target in own for one in proposal.ran(target)]):
         return None
     # What ran there as a canary only has not come through.
     before = proposal.ran(Target(item.app, previous))
-    if _among(wanted, standing(before)) or _is_moved(proposal, item):
+    if _among(item, standing(before)) or _is_moved(proposal, item):
         return None
     canary = f" --canary {item.canary}" if item.canary else ""
     what, happened, again = item.version, "has never been released", ""
-    if _among(wanted, [one.release for one in before]):
+    if _among(item, [one.release for one in before]):
         happened, again = "was taken back", " again, if it is good after all"
-    elif wanted and any(one.release and replace(one.release.unit, image=item.image) == wanted.unit for one in before):
+    elif any(one.release and replace(one.release.unit, image=item.image) == item.unit for one in before):
         # The version ran there, and it is the image that did not.
         what = f"{item.version} with the image {item.image}"
     return (
@@ -161,9 +155,8 @@ def _is_moved(proposal: Proposal, item: Release) -> bool:
     )
 
 
-def _among(wanted: Release | None, ran: Iterable[Release | None]) -> bool:
-    # One of the old form names no manifest.
-    return any(one == wanted or (one and wanted and wanted.same_as(one)) for one in map(_anywhere, ran))
+def _among(item: Release, ran: Iterable[Release | None]) -> bool:
+    return any(one and item.same_as(one) for one in ran)
 
 
 _UNKNOWN = (
@@ -184,7 +177,7 @@ def _images(proposal: Proposal) -> Iterator[Fault]:
                 continue
             previous = policy.before(environment)
             if previous is None:
-                if not _is_own(image, policy):
+                if not policy.owns(image):
                     yield Fault(
                         "order",
                         where,
@@ -201,16 +194,12 @@ def _images(proposal: Proposal) -> Iterator[Fault]:
                 )
 
 
-def _is_own(image: str, policy: Policy) -> bool:
-    return image.startswith(tuple(f"{registry}/" for registry in policy.image_registries))
-
-
 def _runs(image: str, there: Collection[str], policy: Policy) -> bool:
     """Whether an image is among those that run, or its digest is, from another of the owner's registries: a region may
     have one of its own."""
     found = parse(image)
     digests = {other.digest for other in map(parse, there) if other}
-    return image in there or (_is_own(image, policy) and bool(found and found.digest in digests - {""}))
+    return image in there or (policy.owns(image) and bool(found and found.digest in digests - {""}))
 
 
 def _holds(proposal: Proposal) -> Iterator[Fault]:
@@ -257,9 +246,8 @@ def _manifests(proposal: Proposal) -> Iterator[Fault]:
         for one in state.released().values():
             stated.setdefault(withdrawn.key(one.uri), set()).add(one.manifest)
     for item in _new(proposal):
-        ran = [one.release for one in proposal.ran(item.target) if one.release]
         if item.manifest is None:
-            if item not in ran:
+            if item not in [one.release for one in proposal.ran(item.target)]:
                 message = (
                     f"{item.version}: names no manifest; only bump_model.py, promote_model.py and rollback_model.py"
                 )

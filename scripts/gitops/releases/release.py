@@ -62,10 +62,7 @@ class Release:
         return (*lineage, self.uri, self.image)
 
     def _key(self) -> tuple[str | None, ...]:
-        return (
-            self.app, self.environment, self.version, self.digest, self.code_commit, self.data_digest, self.mlflow_run,
-            self.uri, images.identity(self.image), self.canary, self.manifest,
-        )  # fmt: skip
+        return (self.app, self.environment, self.canary, *self.values()[:-1], images.identity(self.image))
 
     @property
     def target(self) -> Target:
@@ -77,8 +74,7 @@ class Release:
 
     def same_as(self, other: Release) -> bool:
         """Whether both run the same model version with the same image, wherever; the other may be of the old form."""
-        mine = replace(self, environment=other.environment, canary=other.canary, manifest=other.manifest)
-        return mine == other and other.manifest in (None, self.manifest)
+        return self.unit == other.unit and other.manifest in (None, self.manifest)
 
     @property
     def unit(self) -> Release:
@@ -128,7 +124,7 @@ def require_image(image: str, policy: Policy) -> None:
             f"--image {image}: name it as REGISTRY/NAME@sha256:DIGEST, REGISTRY/NAME:TAG or"
             " REGISTRY/NAME:TAG@sha256:DIGEST, and not by `latest` alone"
         )
-    if not any(image.startswith(f"{registry}/") for registry in policy.image_registries):
+    if not policy.owns(image):
         raise Refused(
             f"--image {image}: not in one of the registries of {POLICY_FILE}: {', '.join(policy.image_registries)}"
         )

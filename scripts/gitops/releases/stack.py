@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
 
-from gitops.releases import withdrawn
+from gitops.releases import judgement, withdrawn
 from gitops.releases.judgement import Moment
 from gitops.releases.release import Release
 
 
 def of(moments: Iterable[Moment]) -> list[Release]:
-    """What a target stands on, the newest last, given what it had, oldest first.
-
-    A release that is in it already takes off all that came after it, whoever went back and however: by a command, a
-    revert, a squash or by hand. Another one is put on top. So nothing that was taken back is below the top.
-    """
-    found: dict[Release, Release] = {}
-    for item in (moment.release for moment in moments if moment.release):
-        if item.unit in found:
-            while next(reversed(found)) != item.unit:
-                found.popitem()
-        found[item.unit] = item
-    return list(found.values())
+    """What a target stands on, the newest last, given what it had, oldest first: what it ran and was not taken back,
+    whoever went back and however, by a command, a revert, a squash or by hand."""
+    return [item for item in judgement.standing(moment for moment in moments if moment.release) if item]
 
 
 def below(moments: Iterable[Moment], now: Release) -> list[Release]:
@@ -34,9 +25,12 @@ def below(moments: Iterable[Moment], now: Release) -> list[Release]:
 
 def others(moments: Sequence[Moment], now: Release) -> list[Release]:
     """All that the target ever had but `now`, newest first, each once."""
-    found = {item.unit: item for moment in moments if (item := moment.release) and item.unit != now.unit}
-    newest = dict.fromkeys(moment.release.unit for moment in reversed(moments) if moment.release)
-    return [found[unit] for unit in newest if unit in found]
+    ran = [moment.release for moment in reversed(moments) if moment.release]
+    found: dict[Release, Release] = {}
+    for item in ran:
+        if item.unit != now.unit:
+            found.setdefault(item.unit, item)
+    return list(found.values())
 
 
 def good(releases: Iterable[Release], bad: Container[str]) -> list[Release]:

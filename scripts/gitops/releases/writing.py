@@ -98,8 +98,7 @@ class Tree:
     def running(self, versions: Collection[str]) -> dict[Target, Release]:
         """What runs one of these versions anywhere, and maybe other releases."""
         places = history.naming(self._source, versions)
-        there = [place for place in places if release_file.find(self.read, *place)]
-        return {item.target: item for place in there for item in release_file.read_all(self.read, *place)}
+        return {item.target: item for place in places for item in release_file.read_all(self.read, *place)}
 
     def require_model(self, target: Target, uri: VersionURI) -> str:
         """The URI that the app gets for this version. Raises Refused for a foreign bucket or another model's."""

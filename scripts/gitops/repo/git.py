@@ -415,8 +415,8 @@ class Git:
         if not paths:
             return True
         bounds = ["--", *paths] if len(paths) <= _FEW else []
-        chain = self.text("rev-list", "--first-parent", branch, f"^{commit}", *bounds).split()
-        return any(self.merged_tree(other, commit) == self.tree(other) for other in chain)
+        chain = self.text("log", "--first-parent", "--format=%H %T", branch, f"^{commit}", *bounds).splitlines()
+        return any(self.merged(other, commit) == (tree, {}) for other, tree in map(str.split, chain))
 
     def dropped(self, remote: str, branch: str) -> str | None:
         """A commit of a local branch that this clone has seen at the tip of a remote's, which no longer has it."""

@@ -64,6 +64,10 @@ class Policy:
         """Where an image is named by its digest alone, in order; the last environment where the policy marks none."""
         return self.marked or self.environments[-1:]
 
+    def owns(self, image: str) -> bool:
+        """Whether an image is in one of the owner's registries."""
+        return image.startswith(tuple(f"{registry}/" for registry in self.image_registries))
+
     def before(self, environment: str) -> str | None:
         """The environment that a release passes through before this one; None for the first."""
         position = self.environments.index(environment)

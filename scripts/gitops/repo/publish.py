@@ -224,13 +224,13 @@ def mended(git: Git, found: str, remote: str | None) -> str:
     """
     before = None
     if remote in (None, found):
-        newest = git.stretches(found)[0]
-        before = newest.before if newest.end and newest.end.commit == found else None
+        last = git.stretches(found)[0]
+        before = last.before if last.end and last.end.commit == found else None
     elif remote not in [line.split(" ")[0] for line in git.text(*_FIRST_PARENTS, f"{remote}..{found}").splitlines()]:
         before = remote
     if before is None:
         return found
-    return git.commit_tree(git.text("rev-parse", f"{found}^{{tree}}"), before, _MENDING, found)
+    return git.commit_tree(git.tree(found), before, _MENDING, found)
 
 
 _FIRST_PARENTS = ("log", "--first-parent", "--format=%P")

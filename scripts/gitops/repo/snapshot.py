@@ -94,7 +94,7 @@ class Snapshot:
     @cached_property
     def commit(self) -> InCommit | None:
         """What is deployed, for closures without a copy; None for a working tree, and where there are links."""
-        found = InCommit(self.git, self.rev) if self.git and self.rev else None
+        found = InCommit(self.git, self.rev, self.folders) if self.git and self.rev else None
         return None if found is None or found.links else found
 
     @cached_property
@@ -226,10 +226,10 @@ class InCommit:
 
     root = "/commit"
 
-    def __init__(self, git: Git, rev: str) -> None:
+    def __init__(self, git: Git, rev: str, folders: list[str]) -> None:
         self._git, self._rev = git, rev
         self.steps: dict[str, closure.Step | None] = {}
-        self.folders = _folders_of(git, rev)
+        self.folders = folders
         """Those at the top that are deployed."""
         entries = git.entries(rev, *self.folders)
         self.links = any(mode == "120000" for mode, _, _ in entries)

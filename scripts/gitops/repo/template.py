@@ -87,6 +87,8 @@ def start(git: Git, tip: str, newest: str, given: str | None = None) -> str:
             f"{RECORD}: missing in {tip[:12]}, which has no commit of {REMOTE}/main either; name the newest one that"
             " this fork has with --base COMMIT"
         )
+    if not git.is_ancestor(found, newest):
+        raise Refused(f"--base {found}: not in the history of {REMOTE}/main; name the newest one that this fork has")
     return found
 
 
@@ -94,7 +96,7 @@ def _same_files(git: Git, revs: list[str], newest: str) -> str | None:
     """The commit of the template whose files are those of one of these commits, or of the first commits before them: a
     repository that was made as a copy has none of the template's history."""
     first = git.text("rev-list", "--max-parents=0", *revs).split()
-    trees = {git.text("rev-parse", f"{rev}^{{tree}}") for rev in (*revs, *first)}
+    trees = {git.tree(rev) for rev in (*revs, *first)}
     listed = (line.split() for line in git.text("log", "--format=%H %T", newest).splitlines())
     return next((commit for commit, tree in listed if tree in trees), None)
 
