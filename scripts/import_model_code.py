@@ -38,7 +38,7 @@ def import_code(args: argparse.Namespace) -> None:
     git.require_full_history()
     publish.require_clean(git, FOLDER)
     asked = ways.chosen(args, git, Way.COMMIT)
-    source = _main(git, asked)
+    source = publish.start(git, MAIN, asked.way)
     reviewed = _changes_contract(git, asked, source)
     if reviewed:
         asked = replace(asked, way=_BY_BRANCH.get(asked.way, asked.way))
@@ -56,15 +56,6 @@ def import_code(args: argparse.Namespace) -> None:
     ways.tell(git, published, [f"import {what}"], f"{what} is on {publish.BRANCH} already")
     if published.commit:
         print(published.commit)
-
-
-def _main(git: Git, asked: Asked) -> str:
-    """The commit of main to import: origin's when publishing to it, else the newest that this clone has."""
-    if asked.way not in (Way.PUSH, Way.PULL_REQUEST):
-        return publish.newest(git, MAIN)
-    publish.require_remote(git, asked.way)
-    publish.fetch(git, MAIN)
-    return git.text("rev-parse", f"refs/remotes/{publish.REMOTE}/{MAIN}")
 
 
 def _changes_contract(git: Git, asked: Asked, source: str) -> bool:

@@ -41,7 +41,6 @@ FORMS = {
     "owner": (r"[^\s@'\"]+@[^\s@'\"]+", "the mail address of those who own the models"),
 }
 # What the manifests have somewhere certain.
-REQUIRED = (*values.PLACES, "registry")
 OPTIONAL = ("registry", "cluster", "network", "time_zone", "owner")
 # Domains that are nobody's. Source: RFC 2606, section 3
 EXAMPLE = re.compile(r"[\w.@-]*\bexample\.(?:com|net|org)\b|\bexample-org\b")
@@ -112,8 +111,10 @@ def init(args: argparse.Namespace) -> None:
 def current_values(here: snapshot.Snapshot, record: template.Record) -> dict[str, str]:
     """Those that the files have. Raises Refused for one that is needed and found nowhere."""
     known = {**record.values, **values.found(here)}
-    missing = {name: values.find(here, name) for name in REQUIRED if name not in known}
-    return values.TEMPLATE | known | missing
+    for name in values.REQUIRED:
+        if name not in known:
+            values.find(here, name)
+    return values.TEMPLATE | known
 
 
 def option(name: str) -> str:

@@ -22,6 +22,7 @@ from gitops import cli
 from gitops.repo import layout, model_code, publish, template
 from gitops.repo.git import Git
 from gitops.repo.model_code import FOLDER, MAIN
+from gitops.repo.publish import Way
 from gitops.repo.template import REMOTE
 
 from contract.errors import Refused
@@ -59,7 +60,8 @@ def update(args: argparse.Namespace) -> None:
     git.fetch(REMOTE, "main")
     newest = git.text("rev-parse", f"refs/remotes/{REMOTE}/main")
     given = git.require_commit(args.base, "--base") if args.base else None
-    tips = {branch: tip(git, branch, args.push) for branch in (MAIN, publish.BRANCH)}
+    way = Way.PUSH if args.push else Way.BRANCH
+    tips = {branch: publish.start(git, branch, way) for branch in (MAIN, publish.BRANCH)}
     step = next_step(git, newest, given, tips)
     if step is None and args.json:
         none = dict.fromkeys(("branch", "to", "from", "commit"))
@@ -86,15 +88,6 @@ def require_able(git: Git) -> None:
     git.require_full_history()
     if not git.has_remote(REMOTE):
         raise Refused(f"no remote `{REMOTE}`; add the template's repository with `git remote add {REMOTE} URL`")
-
-
-def tip(git: Git, branch: str, push: bool) -> str:
-    """The commit that the update of a branch starts from: origin's, where a pull request is to be made of it."""
-    if not push:
-        return publish.newest(git, branch)
-    publish.require_remote(git)
-    git.fetch(publish.REMOTE, branch)
-    return git.text("rev-parse", f"refs/remotes/{publish.REMOTE}/{branch}")
 
 
 def next_step(git: Git, newest: str, given: str | None, tips: Mapping[str, str]) -> Step | None:
@@ -168,7 +161,7 @@ def propose(git: Git, step: Step, base: str, tree: str, message: str, push: bool
     else:
         raise Refused(f"branch {step.name}: exists already; merge it, or drop it with `git branch -D {step.name}`")
     if push:
-        git.push(publish.REMOTE, commit, step.name)
+        publish.push_branch(git, step.name, commit)
     if known is None:
         git.advance(step.name, None, commit)
     return commit

@@ -111,7 +111,7 @@ def test_an_image_is_rolled_back_like_a_version_and_told_as_such(checkout: Check
     subject = "Roll back lily-api in dev to image lily-api@111111111111"
     assert checkout.git("log", "-1", "--format=%s", "cicd") == subject
     assert runs(checkout) == latest.version
-    again = checkout.run("rollback_model", *APP, "--reason", "another", "--image", other)
+    again = checkout.run("rollback_model", *APP, "--reason", "another", "--image", other.replace("@", ":v2@"))
     assert again.code == 0, again.err
     assert other in checkout.git("show", f"cicd:{RELEASE}")
     done = checkout.run("rollback_model", *APP, *WHY, "--to", latest.version, "--image", "registry.example.org/x:1")

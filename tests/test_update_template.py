@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -409,10 +410,16 @@ def test_a_fork_that_shows_nothing_needs_the_commit_once(fork: Fork) -> None:
     [line] = fork.update("--push").errors
 
     assert line.endswith("; name the newest one that this fork has with --base COMMIT")
+    [line] = fork.update("--push", "--base", "origin/main").errors
+    assert line.endswith(": not in the history of template/main; name the newest one that this fork has")
     for branch in ("main", "cicd"):
         assert fork.update("--push", "--base", base).code == 0
         fork.squash(f"update/{branch}-{newest[:12]}", branch)
     assert "already" in fork.update("--push").err
+    assert json.loads(fork.update("--push", "--json").out) == {
+        "branch": None, "to": None, "from": None, "commit": None, "template": newest, "files": [], "left_out": [],
+        "dry_run": False,
+    }  # fmt: skip
 
 
 def test_a_merge_by_hand_counts_though_the_record_is_older(fork: Fork) -> None:

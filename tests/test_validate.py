@@ -126,6 +126,14 @@ def test_released_apps_pass_and_no_finding_is_an_empty_list_in_json(root: Path, 
     assert (done.code, json.loads(done.out), done.err) == (0, [], "")
 
 
+@pytest.mark.parametrize("option", [("--by", "ann"), ("--pushed",)])
+def test_who_and_how_are_asked_of_a_change_alone(root: Path, option: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("validate", "--root", root, *option)
+
+    assert ended.value.code == 2
+
+
 def test_findings_as_json(root: Path) -> None:
     (root / "base/api/service.yaml").write_text(
         (root / "base/api/service.yaml").read_text().replace("port: 80", "prt: 80")

@@ -159,6 +159,16 @@ def fetch(git: Git, branch: str = BRANCH) -> None:
         raise Refused(*error.lines, f"{REMOTE}: not reached, nothing was published; {remedy}") from None
 
 
+def start(git: Git, branch: str, way: Way) -> str:
+    """The commit that a change which starts from a branch is made of: the remote's where it goes to the remote, else
+    the newest that is here."""
+    if way not in (Way.PUSH, Way.PULL_REQUEST):
+        return newest(git, branch)
+    require_remote(git, way)
+    fetch(git, branch)
+    return git.text("rev-parse", f"refs/remotes/{REMOTE}/{branch}")
+
+
 Build = Callable[[str], Draft | None]
 
 
@@ -291,7 +301,7 @@ def _to_branch(git: Git, build: Build, asked: Asked, name: Callable[[], str], re
     there = {place.where: place.commit for place in places}
     # At the remote first, so that nothing is left here when that is refused.
     if pushing and (old := there.get(REMOTE)) != commit:
-        _push_branch(git, branch, commit, old)
+        push_branch(git, branch, commit, old)
     if pushing and HERE in there:
         _follow(git, branch, there[HERE], commit)
     else:
@@ -300,7 +310,8 @@ def _to_branch(git: Git, build: Build, asked: Asked, name: Callable[[], str], re
     return Published(asked, branch, draft.subject, commit, found=found, unpushed=unpushed)
 
 
-def _push_branch(git: Git, branch: str, commit: str, old: str | None) -> None:
+def push_branch(git: Git, branch: str, commit: str, old: str | None = None) -> None:
+    """Pushes a branch of its own, in the place of the commit `old` where there is one. Raises Refused."""
     try:
         git.push(REMOTE, commit, branch, old if old and not git.is_ancestor(old, commit) else None)
     except GitError as error:

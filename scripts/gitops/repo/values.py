@@ -55,10 +55,13 @@ def find(tree: Snapshot, name: str) -> str:
     return match[1]
 
 
+REQUIRED = (*PLACES, "registry")
+
+
 def found(tree: Snapshot) -> dict[str, str]:
     """Those that the manifests have where they are looked for."""
     values = {}
-    for name in (*PLACES, "registry"):
+    for name in REQUIRED:
         try:
             values[name] = find(tree, name)
         except Refused:
