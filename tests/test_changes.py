@@ -351,3 +351,28 @@ def test_a_change_is_judged_on_the_newest_base(released: Checkout) -> None:
         "--changed-since cicd: has commits that are not in this branch, and what is judged is what a merge would make;"
         " run `git merge cicd` first"
     ]
+
+
+def test_what_a_change_of_the_quota_leaves_no_room_for_is_refused(checkout: Checkout) -> None:
+    """The apps of the environment are as they were."""
+    checkout.write("overlays/dev/environment/quota.yaml", yaml.safe_dump({
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "environment"},
+        "spec": {"hard": {"requests.memory": "256Mi"}},
+    }))  # fmt: skip
+    path = "overlays/dev/environment/kustomization.yaml"
+    checkout.write(path, checkout.read(path) + b"\npatches:\n  - path: quota.yaml\n")
+
+    found = [line for line in errors(checkout) if line.endswith("[kubernetes]")]
+
+    assert found
+    assert all(line.startswith("overlays/dev/lily-") and "256Mi" in line for line in found)
+
+
+def test_the_serving_runtimes_of_services_are_not_taken_away(checkout: Checkout) -> None:
+    checkout.replace("argocd/platform/kustomization.yaml", "  - addons/kserve-runtimes.yaml\n", "")
+
+    found = [line for line in errors(checkout) if line.endswith("[kserve]")]
+
+    assert [line.partition(": ")[0] for line in found] == [
+        f"overlays/{environment}/lily-sklearn" for environment in ("dev", "staging", "prod")
+    ]

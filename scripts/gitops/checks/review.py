@@ -60,7 +60,7 @@ def check_probes(repository: Repository) -> Iterator[Finding]:
     """The containers of what serves for ever have a probe for being ready and another one for being beyond help."""
     for folder, _, _, items in repository.overlays():
         for item, pod in _pods(items):
-            if not _serves_for_ever(item, pod):
+            if workloads.kind_of(item) not in (("apps", "Deployment"), ("apps", "StatefulSet")):
                 continue
             for container in pod.running:
                 name = container.path
@@ -75,12 +75,6 @@ def check_probes(repository: Repository) -> Iterator[Finding]:
                     yield finding("probes", folder, item, f"{name}.livenessProbe.httpGet.path: {alive!r} as for"
                                   " readiness: a pod that waits for its model would be restarted for ever; ask only"
                                   " whether the process lives")  # fmt: skip
-
-
-def _serves_for_ever(item: Object, pod: Pod) -> bool:
-    """Whether a pod is started again whenever it ends, in an object whose probes are its own."""
-    kinds = workloads.runs(item) and not workloads.is_inference_service(item) and workloads.kind_of(item)[0] != "batch"
-    return kinds and pod.whole and pod.spec.get("restartPolicy", "Always") == "Always"
 
 
 # Of the five fields of a schedule, the smallest and the largest number, and the names that stand for numbers.
