@@ -323,8 +323,14 @@ def whole_checkout(whole_template: Path, tmp_path: Path) -> Checkout:
 
 def make_checkout(template: Path, folder: Path) -> Checkout:
     subprocess.run(["git", "clone", "-q", "--bare", template, folder / "remote.git"], check=True)
-    subprocess.run(["git", "clone", "-q", "-b", "cicd", folder / "remote.git", folder / "clone"], check=True)
-    return Checkout(folder / "clone", folder / "remote.git")
+    return clone(folder / "remote.git", "clone")
+
+
+def clone(remote: Path, name: str) -> Checkout:
+    """A clone of a remote, in a folder of this name beside it, on branch cicd."""
+    folder = remote.parent / name
+    git(remote.parent, "clone", "-q", "-b", "cicd", str(remote), name)
+    return Checkout(folder, remote)
 
 
 # Models

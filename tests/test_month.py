@@ -17,7 +17,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from conftest import REGISTRY, S3, Checkout, Result, Version, git, hook, package
+from conftest import REGISTRY, S3, Checkout, Result, Version, clone, git, hook, package
 from test_release_targets import example, like
 
 # What the two servers answer who pushes to a protected branch.
@@ -38,9 +38,8 @@ UNRELEASED = "unreleased"
 class Forge:
     """The server's side: a branch that only it may write, and the button that merges."""
 
-    def __init__(self, remote: Path, folder: Path) -> None:
-        self.remote, self.clone = remote, Checkout(folder, remote)
-        git(folder.parent, "clone", "-q", "-b", "cicd", str(remote), str(folder))
+    def __init__(self, remote: Path) -> None:
+        self.remote, self.clone = remote, clone(remote, "forge")
         self.protect("GitHub")
 
     def protect(self, server: str) -> None:
@@ -95,17 +94,13 @@ class Team:
     def __init__(self, template: Path, folder: Path, names: Sequence[str]) -> None:
         git(folder, "clone", "-q", "--bare", str(template), "remote.git")
         self.remote = folder / "remote.git"
-        self.people = {name: self._clone(folder / name) for name in names}
-        self.forge = Forge(self.remote, folder / "forge")
+        self.people = {name: clone(self.remote, name) for name in names}
+        self.forge = Forge(self.remote)
         self.record: dict[Place, Runs] = {}
         self.environments = ["dev", "staging", "prod"]
         self.steps = 0
         self._watching = itertools.cycle(self.people.values())
         self._how = itertools.cycle(["merge", "squash", "rebase"])
-
-    def _clone(self, folder: Path) -> Checkout:
-        git(folder.parent, "clone", "-q", "-b", "cicd", str(self.remote), str(folder))
-        return Checkout(folder, self.remote)
 
     # What a person does
 
@@ -152,13 +147,13 @@ class Team:
 
     def edits(self, who: str, branch: str, edit: Callable[[Checkout], None], how: str | None = None) -> None:
         """Files that somebody writes, on a branch of their own."""
-        clone = self.people[who]
-        clone.git("fetch", "-q", "origin")
-        clone.git("checkout", "-q", "-b", branch, "origin/cicd")
-        edit(clone)
-        clone.commit(branch)
-        clone.git("push", "-q", "origin", branch)
-        clone.git("checkout", "-q", "cicd")
+        checkout = self.people[who]
+        checkout.git("fetch", "-q", "origin")
+        checkout.git("checkout", "-q", "-b", branch, "origin/cicd")
+        edit(checkout)
+        checkout.commit(branch)
+        checkout.git("push", "-q", "origin", branch)
+        checkout.git("checkout", "-q", "cicd")
         self.merged(branch, how)
 
     def merged(self, branch: str, how: str | None) -> None:
@@ -166,11 +161,11 @@ class Team:
         self.steps += 1
 
     def refused(self, who: str, command: str, *args: str) -> str:
-        clone = self.people[who]
-        before = clone.state()
-        done = clone.run(command, *args)
+        checkout = self.people[who]
+        before = checkout.state()
+        done = checkout.run(command, *args)
         assert done.code == 1, (who, command, args, done.out)
-        after = clone.state()
+        after = checkout.state()
         assert {**after, "refs": ""} == {**before, "refs": ""}
         self.steps += 1
         return "\n".join(done.errors)
@@ -186,9 +181,9 @@ class Team:
     # What is right
 
     def check(self) -> None:
-        clone = next(self._watching)
-        clone.git("fetch", "-q", "--prune", "origin")
-        done = clone.run("releases", "--json")
+        checkout = next(self._watching)
+        checkout.git("fetch", "-q", "--prune", "origin")
+        done = checkout.run("releases", "--json")
         assert done.code == 0, done.err
         rows = json.loads(done.out)["releases"]
         found = {(row["app"], row["environment"], row["canary"]): (row["version"], row["image"]) for row in rows}
@@ -245,22 +240,22 @@ def to_everybody(team: Team, people: Sequence[str], app: str, version: Version, 
         team.promote(next(who), app, environment)
 
 
-def with_canary(clone: Checkout) -> None:
+def with_canary(checkout: Checkout) -> None:
     path = "overlays/prod/lily-sklearn/release.yaml"
-    text = clone.read(path).decode()
-    clone.write(path, text + like(example("canary"), text))
+    text = checkout.read(path).decode()
+    checkout.write(path, text + like(example("canary"), text))
 
 
-def without_canary(clone: Checkout) -> None:
+def without_canary(checkout: Checkout) -> None:
     path = "overlays/prod/lily-sklearn/release.yaml"
-    text = clone.read(path).decode()
-    clone.write(path, text.partition("  canary:\n")[0])
+    text = checkout.read(path).decode()
+    checkout.write(path, text.partition("  canary:\n")[0])
 
 
-def with_perf(clone: Checkout) -> None:
+def with_perf(checkout: Checkout) -> None:
     """Another environment before production, as staging is one: by hand, as there is no command for it."""
     for place in ("overlays/{}", "argocd/applicationset-{}.yaml", "argocd/project-{}.yaml"):
-        source, target = (clone.root / place.format(name) for name in ("staging", "perf"))
+        source, target = (checkout.root / place.format(name) for name in ("staging", "perf"))
         if source.is_dir():
             shutil.copytree(source, target)
         else:
@@ -269,21 +264,21 @@ def with_perf(clone: Checkout) -> None:
             file.write_text(file.read_text().replace("staging", "perf"))
     for app in ("lily-api", "lily-batch", "lily-sklearn"):
         # As it was in the template: unreleased.
-        text = git(clone.root, "show", f"origin/main:overlays/staging/{app}/release.yaml")
-        clone.write(f"overlays/perf/{app}/release.yaml", f"{text}\n")
+        text = git(checkout.root, "show", f"origin/main:overlays/staging/{app}/release.yaml")
+        checkout.write(f"overlays/perf/{app}/release.yaml", f"{text}\n")
     for name in ("project", "applicationset"):
         line = f"  - {name}-{{}}.yaml\n"
         last = line.format("prod")
-        clone.replace("argocd/kustomization.yaml", last, line.format("perf") + last)
+        checkout.replace("argocd/kustomization.yaml", last, line.format("perf") + last)
     last = "  - name: prod\n"
-    clone.replace("overlays/promotion.yaml", last, f"  - name: perf\n    hosts: [perf.ml.example.com]\n{last}")
+    checkout.replace("overlays/promotion.yaml", last, f"  - name: perf\n    hosts: [perf.ml.example.com]\n{last}")
     bindings = "argocd/platform/admission/bindings.yaml"
-    clone.write(bindings, clone.read(bindings).decode().replace("ml-staging", "ml-staging, ml-perf"))
+    checkout.write(bindings, checkout.read(bindings).decode().replace("ml-staging", "ml-staging, ml-perf"))
 
 
-def with_diabetes(clone: Checkout) -> None:
+def with_diabetes(checkout: Checkout) -> None:
     args = ("diabetes", "--shape", "inference-service", "--app", "diabetes-sklearn", "--only", "app")
-    done = clone.run("new_model", *args)
+    done = checkout.run("new_model", *args)
     assert done.code == 0, done.err
 
 
@@ -366,9 +361,9 @@ def test_a_month(template: Path, s3: S3, tmp_path: Path) -> None:
     # A day without protection: a commit here, a pull that merges what others did into it, a push.
     team.forge.open()
     ann, ben = team.people["ann"], team.people["ben"]
-    for clone in (ann, ben):
-        clone.git("checkout", "-q", "cicd")
-        clone.git("pull", "-q", "--no-rebase", "origin", "cicd")
+    for checkout in (ann, ben):
+        checkout.git("checkout", "-q", "cicd")
+        checkout.git("pull", "-q", "--no-rebase", "origin", "cicd")
     team.commits("ann", "bump_model", "--app", sk, "--env", "dev", "--model-uri", sixth.uri, "--commit")
     team.commits("ben", "bump_model", "--app", api, "--env", "dev", "--model-uri", second.uri, "--push")
     ann.git("pull", "-q", "--no-rebase", "--no-edit", "origin", "cicd")

@@ -18,6 +18,7 @@ from conftest import (
     Checkout,
     Result,
     Version,
+    clone,
     git,
     hook,
     in_folder,
@@ -302,8 +303,7 @@ def test_the_page_of_a_pull_request_is_made_of_the_remotes_address(address: str,
 def test_who_reads_is_never_stopped_by_a_diverged_cicd(
     checkout: Checkout, versions: list[Version], tmp_path: Path
 ) -> None:
-    git(tmp_path, "clone", "-q", "-b", "cicd", str(checkout.remote), "other")
-    other = Checkout(tmp_path / "other", checkout.remote)
+    other = clone(checkout.remote, "other")
     other.write("README.md", "theirs\n")
     other.commit(push=True)
     checkout.write("README.md", "mine\n")
