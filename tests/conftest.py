@@ -10,12 +10,13 @@ import importlib
 import io
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ DATE = "2026-02-01"
 
 def isolated(home: Path) -> dict[str, str]:
     """An environment in which neither the developer's git nor cloud settings are seen."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "AWS_", "MLFLOW_", "MODEL_URI"))}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "AWS_", "MLFLOW_", "MODEL_URI", "FORGE"))}
     return (
         kept
         | GUARD
@@ -507,6 +508,23 @@ def hook(repository: Path, name: str, script: str) -> None:
     file.parent.mkdir(exist_ok=True)
     file.write_text(f"#!/bin/sh\nunset $(git rev-parse --local-env-vars)\n{script}\n")
     file.chmod(0o755)
+
+
+# What servers answer who pushes to a branch that takes pull requests alone.
+PROTECTED = {
+    "GitHub": (
+        "error: GH006: Protected branch update failed for refs/heads/cicd.",
+        "- Changes must be made through a pull request.",
+    ),
+    "GitLab": ("GitLab: You are not allowed to push code to protected branches on this project.",),
+}
+
+
+def protect(remote: Path, words: Sequence[str]) -> None:
+    """From now on the remote's cicd takes no push but of who has FORGE in the environment, and answers in words."""
+    answer = " ".join(f"echo {shlex.quote(line)} >&2;" for line in words)
+    refused = f'test "$ref" != refs/heads/cicd || test -n "$FORGE" || {{ {answer} exit 1; }}'
+    hook(remote, "pre-receive", f"while read -r old new ref; do {refused}; done")
 
 
 # Manifests

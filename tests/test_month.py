@@ -17,17 +17,9 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from conftest import REGISTRY, S3, Checkout, Result, Version, clone, git, hook, package
+from conftest import PROTECTED, REGISTRY, S3, Checkout, Result, Version, clone, git, package, protect
 from test_release_targets import example, like
 
-# What the two servers answer who pushes to a protected branch.
-WORDS = {
-    "GitHub": (
-        "error: GH006: Protected branch update failed for refs/heads/cicd.",
-        "- Changes must be made through a pull request.",
-    ),
-    "GitLab": ("GitLab: You are not allowed to push code to protected branches on this project.",),
-}
 Place = tuple[str, str, str | None]
 """An app, its environment, and a canary's name."""
 Runs = tuple[str, str | None]
@@ -40,13 +32,7 @@ class Forge:
 
     def __init__(self, remote: Path) -> None:
         self.remote, self.clone = remote, clone(remote, "forge")
-        self.protect("GitHub")
-
-    def protect(self, server: str) -> None:
-        """Lets nobody else write the branch, and refuses in a server's words."""
-        said = " ".join(f"echo {shlex.quote(line)} >&2;" for line in WORDS[server])
-        refused = f'test "$ref" != refs/heads/cicd || test -n "$FORGE" || {{ {said} exit 1; }}'
-        hook(self.remote, "pre-receive", f"while read -r old new ref; do {refused}; done")
+        protect(remote, PROTECTED["GitHub"])
 
     def open(self) -> None:
         """Lets everybody write the branch."""
@@ -292,9 +278,9 @@ def test_a_month(template: Path, s3: S3, tmp_path: Path) -> None:
     # First releases, and who pushes learns that the branch is protected, and what to run.
     to_everybody(team, ["ann", "ben"], sk, first)
     to_everybody(team, ["cleo", "dan"], api, first, image(1))
-    for server, version in (("GitHub", second), ("GitLab", third)):
-        team.forge.protect(server)
-        team.pushes("dan", sk, version, WORDS[server])
+    for answer, version in zip(PROTECTED.values(), (second, third), strict=True):
+        protect(team.remote, answer)
+        team.pushes("dan", sk, version, answer)
         for environment in ("staging", "prod"):
             team.promote("ann", sk, environment)
 
@@ -373,7 +359,7 @@ def test_a_month(template: Path, s3: S3, tmp_path: Path) -> None:
     team.commits("cleo", "rollback_model", "--app", sk, "--env", "dev", "--reason", "hasty", "--push")
     team.record[sk, "dev", None] = runs(fifth)  # to go from the seventh to the sixth was to go back already
     team.check()
-    team.forge.protect("GitHub")
+    protect(team.remote, PROTECTED["GitHub"])
     team.unhold("cleo", sk, "dev")
 
     # Another model, and code that comes from main by a squash which has lost its trailer.
