@@ -10,6 +10,7 @@ import importlib
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -46,6 +47,8 @@ botocore.loaders.create_loader = functools.cache(botocore.loaders.create_loader)
 BUCKET = "mlops-prod"
 REGISTRY = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
 IMAGE = f"{REGISTRY}/lily-api@sha256:{'1' * 64}"
+# What is an environment's own, by its name.
+ENVIRONMENT = ("overlays/{}", "argocd/applicationset-{}.yaml", "argocd/project-{}.yaml")
 CODE_COMMIT = "c0de" * 10
 DATE = "2026-02-01"
 
@@ -264,6 +267,18 @@ class Checkout:
         path = "overlays/promotion.yaml"
         start = self.read(path).decode().partition("environments:\n")[0]
         self.write(path, f"{start}environments:\n" + "".join(f"  - name: {name}\n" for name in names))
+
+    def copy_environment(self, old: str, new: str) -> list[Path]:
+        """Copies what is an environment's own to another name, which it has in every text. Returns the new files."""
+        made: list[Path] = []
+        for place in ENVIRONMENT:
+            source, target = (self.root / place.format(name) for name in (old, new))
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+            made += target.rglob("*.yaml") if target.is_dir() else [target]
+        for file in made:
+            # But for the bucket, which all environments share.
+            file.write_text(re.sub(rf"(?<!mlops-)\b{old}\b", new, file.read_text()))
+        return made
 
     def commit(self, message: str = "A change", *, push: bool = False) -> str:
         """Commits everything to the branch that is checked out."""

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -240,14 +239,7 @@ def without_canary(checkout: Checkout) -> None:
 
 def with_perf(checkout: Checkout) -> None:
     """Another environment before production, as staging is one: by hand, as there is no command for it."""
-    for place in ("overlays/{}", "argocd/applicationset-{}.yaml", "argocd/project-{}.yaml"):
-        source, target = (checkout.root / place.format(name) for name in ("staging", "perf"))
-        if source.is_dir():
-            shutil.copytree(source, target)
-        else:
-            shutil.copy(source, target)
-        for file in target.rglob("*.yaml") if target.is_dir() else [target]:
-            file.write_text(file.read_text().replace("staging", "perf"))
+    checkout.copy_environment("staging", "perf")
     for app in ("lily-api", "lily-batch", "lily-sklearn"):
         # As it was in the template: unreleased.
         text = git(checkout.root, "show", f"origin/main:overlays/staging/{app}/release.yaml")
