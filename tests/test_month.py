@@ -2,11 +2,14 @@
 
 At every step the command works with what its clone has, each next command that it prints works as it stands, the
 change passes the check that a merge needs, and `releases.py` in another clone is right against a record that is kept
-beside it. What people write themselves they commit and push with git; nothing else is.
+beside it. What merges a pull request is the printed command, of a person who may push, or in its place the server's
+squash or rebase; what deletes from a cluster is not run. What people write themselves they commit and push with git;
+nothing else is.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -31,7 +34,6 @@ class Forge:
 
     def __init__(self, remote: Path) -> None:
         self.remote, self.clone = remote, clone(remote, "forge")
-        protect(remote, PROTECTED["GitHub"])
 
     def open(self) -> None:
         """Lets everybody write the branch."""
@@ -40,8 +42,9 @@ class Forge:
     def branches(self) -> set[str]:
         return set(git(self.remote, "for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads").splitlines())
 
-    def merge(self, branch: str, how: str) -> None:
-        """Merges a pull request, after the check that it has to pass, and deletes its branch."""
+    def merge(self, branch: str, how: str, typed: Callable[[], object] | None) -> None:
+        """Merges a pull request, after the check that it has to pass, and deletes its branch. A merge commit is what
+        somebody `typed` where they can: the one that was checked, or the test fails."""
         do = self.clone.git
         do("fetch", "-q", "--prune", "origin")
         do("checkout", "-q", "-f", "-B", "cicd", "origin/cicd")
@@ -57,7 +60,14 @@ class Forge:
             do("checkout", "-q", "-B", "cicd")
         checked = self.clone.run("validate", "--changed-since", before)
         assert checked.code == 0, checked.err
-        self.push("cicd", f":{branch}")
+        if how != "merge" or typed is None:
+            self.push("cicd", f":{branch}")
+            return
+        typed()
+        do("fetch", "-q", "origin")
+        made, right = (do("rev-parse", f"{rev}^1", f"{rev}^2", f"{rev}^{{tree}}") for rev in ("origin/cicd", "HEAD"))
+        assert made == right
+        self.push(f":{branch}")
 
     def merges(self, branch: str) -> bool:
         """Whether a pull request has no conflict."""
@@ -71,8 +81,12 @@ class Forge:
         )
 
     def push(self, *refs: str) -> None:
-        allowed = {**os.environ, "FORGE": "1"}
-        subprocess.run(["git", "push", "-q", "origin", *refs], cwd=self.clone.root, env=allowed, check=True)
+        subprocess.run(["git", "push", "-q", "origin", *refs], cwd=self.clone.root, env=allowed(), check=True)
+
+
+def allowed() -> dict[str, str]:
+    """The environment of who may write the branch."""
+    return {**os.environ, "FORGE": "1"}
 
 
 class Team:
@@ -81,54 +95,53 @@ class Team:
         self.remote = folder / "remote.git"
         self.people = {name: clone(self.remote, name) for name in names}
         self.forge = Forge(self.remote)
+        self.protect("GitHub")
         self.record: dict[Place, Runs] = {}
         self.environments = ["dev", "staging", "prod"]
-        self.steps = 0
         self._watching = itertools.cycle(self.people.values())
         self._how = itertools.cycle(["merge", "squash", "rebase"])
+        self._typed: dict[str, Callable[[], object]] = {}
+        """By the branch of a pull request: what merges it by hand, as it was printed last."""
+
+    def protect(self, server: str) -> None:
+        """Lets the branch take pull requests alone, with the answers of a server."""
+        self.answer = PROTECTED[server]
+        protect(self.remote, self.answer)
 
     # What a person does
 
     def asks(self, who: str, command: str, *args: str) -> str:
-        """A command that ends in a pull request, with the next commands that it prints. Returns the branch."""
-        done = self.people[who].run(command, *args, "--pull-request")
-        assert done.code == 0, (who, command, args, done.err)
-        self.steps += 1
-        return self.branch(done)
-
-    def branch(self, done: Result) -> str:
-        [branch] = {found for found in self.forge.branches() if found in re.split(r"[\s:,]", done.err)} - {
-            "cicd",
-            "main",
-        }
-        return branch
+        """A command that ends in a pull request. Returns its branch, which stays open."""
+        return self.proposed(who, self.calls(who, command, *args, "--pull-request"))
 
     def does(self, who: str, command: str, *args: str, how: str | None = None) -> Result:
         """The same, merged."""
-        done = self.people[who].run(command, *args, "--pull-request")
-        assert done.code == 0, (who, command, args, done.err)
-        self.merged(self.branch(done), how)
+        done = self.calls(who, command, *args, "--pull-request")
+        self.merged(self.proposed(who, done), how)
         return done
 
-    def commits(self, who: str, command: str, *args: str) -> None:
-        """A command that writes the branch."""
+    def calls(self, who: str, command: str, *args: str) -> Result:
         done = self.people[who].run(command, *args)
-        assert done.code == 0, done.err
-        self.steps += 1
+        assert done.code == 0, (who, command, args, done.err)
+        return done
+
+    def proposed(self, who: str, done: Result) -> str:
+        """The branch that a command has pushed; who ran it has what merges it."""
+        [branch] = {*re.split(r"[\s:,]", done.err)} & (self.forge.branches() - {"cicd", "main"})
+        [command] = re.findall("^or, where cicd takes pushes: (.+)$", done.err, re.M)
+        self._typed[branch] = functools.partial(self.types, who, command)
+        return branch
 
     def does_nothing(self, who: str, command: str, *args: str) -> None:
         done = self.people[who].run(command, *args, "--pull-request")
         assert (done.code, done.err.startswith("nothing to ")) == (0, True), done.err
-        self.steps += 1
 
-    def pushes(self, who: str, app: str, version: Version, said: Sequence[str]) -> None:
-        """A push that the server refuses, and the command that is printed then."""
-        words = self.refused(who, "bump_model", "--app", app, "--env", "dev", "--model-uri", version.uri, "--push")
-        assert all(line in words for line in said)
-        [command] = re.findall(r"`(python scripts/.+)`", words)
-        done = self.types(who, command)
-        self.merged(self.branch(done), None)
-        self.runs((app, "dev", None), version, None)
+    def pushes(self, who: str, command: str, *args: str) -> None:
+        """A command that pushes, which the server refuses, and the one that is printed then, merged."""
+        words = self.refused(who, command, *args)
+        assert all(line in words for line in self.answer)
+        [instead] = re.findall(r"`(python scripts/.+)`", words)
+        self.merged(self.proposed(who, self.types(who, instead)), None)
 
     def edits(self, who: str, branch: str, edit: Callable[[Checkout], None], how: str | None = None) -> None:
         """Files that somebody writes, on a branch of their own."""
@@ -142,8 +155,7 @@ class Team:
         self.merged(branch, how)
 
     def merged(self, branch: str, how: str | None) -> None:
-        self.forge.merge(branch, how or next(self._how))
-        self.steps += 1
+        self.forge.merge(branch, how or next(self._how), self._typed.pop(branch, None))
 
     def refused(self, who: str, command: str, *args: str) -> str:
         checkout = self.people[who]
@@ -152,16 +164,19 @@ class Team:
         assert done.code == 1, (who, command, args, done.out)
         after = checkout.state()
         assert {**after, "refs": ""} == {**before, "refs": ""}
-        self.steps += 1
         return "\n".join(done.errors)
 
     def types(self, who: str, line: str) -> Result:
-        """A command as it was printed. The clones have no code of their own."""
-        python, script, *words = shlex.split(line)
-        assert python == "python"
-        done = self.people[who].run(Path(script).stem, *words)
-        assert done.code == 0, (line, done.err)
-        return done
+        """A command as it was printed: by bash, of who may write the branch. One of scripts/ runs in this process, as
+        the clones have no code of their own."""
+        if line.startswith("python "):
+            _, script, *words = shlex.split(line)
+            return self.calls(who, Path(script).stem, *words)
+        done = subprocess.run(
+            ["bash", "-ec", line], cwd=self.people[who].root, env=allowed(), capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, (line, done.stderr)
+        return Result(0, done.stdout, done.stderr)
 
     # What is right
 
@@ -270,9 +285,10 @@ def test_a_month(template: Path, s3: S3, tmp_path: Path) -> None:
     # First releases, and who pushes learns that the branch is protected, and what to run.
     to_everybody(team, ["ann", "ben"], sk, first)
     to_everybody(team, ["cleo", "dan"], api, first, image(1))
-    for answer, version in zip(PROTECTED.values(), (second, third), strict=True):
-        protect(team.remote, answer)
-        team.pushes("dan", sk, version, answer)
+    for server, version in (("GitHub", second), ("GitLab", third)):
+        team.protect(server)
+        team.pushes("dan", "bump_model", "--app", sk, "--env", "dev", "--model-uri", version.uri, "--push")
+        team.runs((sk, "dev", None), version, None)
         for environment in ("staging", "prod"):
             team.promote("ann", sk, environment)
 
@@ -296,11 +312,14 @@ def test_a_month(template: Path, s3: S3, tmp_path: Path) -> None:
     # A version that is withdrawn comes no further, and back everywhere.
     team.release("ben", sk, bad)
     team.promote("ben", sk, "staging")
-    team.does("ann", "withdraw_version", "lily", bad.version, "--reason", "trained on the wrong year")
+    told = team.does("ann", "withdraw_version", "lily", bad.version, "--reason", "trained on the wrong year")
     team.check()
     assert "withdrawn" in team.refused("cleo", "promote_model", "--app", sk, "--to", "prod", "--pull-request")
-    for environment in ("dev", "staging"):
-        team.roll_back("dan", sk, environment, "withdrawn", to=runs(third))
+    following = re.findall(r"^it runs as .+; next: python scripts/(\w+)\.py (.+)$", told.err, re.M)
+    for environment, (command, words) in zip(("staging", "dev"), following, strict=True):
+        team.pushes("dan", command, *shlex.split(words))
+        team.record[sk, environment, None] = runs(third)
+        team.check()
         team.unhold("cleo", sk, environment)
 
     # A canary in production, of what came through staging.
@@ -328,7 +347,7 @@ def test_a_month(template: Path, s3: S3, tmp_path: Path) -> None:
     theirs = team.asks("ann", "bump_model", "--app", sk, "--env", "dev", "--model-uri", sixth.uri)
     assert team.asks("ben", "bump_model", "--app", sk, "--env", "dev", "--model-uri", sixth.uri) == theirs
     other = team.asks("dan", "bump_model", "--app", sk, "--env", "dev", "--model-uri", seventh.uri)
-    team.merged(theirs, "squash")
+    team.merged(theirs, "merge")
     team.record[sk, "dev", None] = runs(sixth)
     assert not team.forge.merges(other)
     assert team.asks("dan", "bump_model", "--app", sk, "--env", "dev", "--model-uri", seventh.uri) == other
@@ -342,16 +361,16 @@ def test_a_month(template: Path, s3: S3, tmp_path: Path) -> None:
     for checkout in (ann, ben):
         checkout.git("checkout", "-q", "cicd")
         checkout.git("pull", "-q", "--no-rebase", "origin", "cicd")
-    team.commits("ann", "bump_model", "--app", sk, "--env", "dev", "--model-uri", sixth.uri, "--commit")
-    team.commits("ben", "bump_model", "--app", api, "--env", "dev", "--model-uri", second.uri, "--push")
+    told = team.calls("ann", "bump_model", "--app", sk, "--env", "dev", "--model-uri", sixth.uri, "--commit")
+    team.calls("ben", "bump_model", "--app", api, "--env", "dev", "--model-uri", second.uri, "--push")
     ann.git("pull", "-q", "--no-rebase", "--no-edit", "origin", "cicd")
-    ann.git("push", "-q", "origin", "cicd")
+    team.types("ann", *re.findall("^next: (.+)$", told.err, re.M))
     team.record[sk, "dev", None] = runs(sixth)
     team.runs((api, "dev", None), second, None)
-    team.commits("cleo", "rollback_model", "--app", sk, "--env", "dev", "--reason", "hasty", "--push")
+    team.calls("cleo", "rollback_model", "--app", sk, "--env", "dev", "--reason", "hasty", "--push")
     team.record[sk, "dev", None] = runs(fifth)  # to go from the seventh to the sixth was to go back already
     team.check()
-    protect(team.remote, PROTECTED["GitHub"])
+    team.protect("GitHub")
     team.unhold("cleo", sk, "dev")
 
     # Another model, and code that comes from main by a squash which has lost its trailer.
@@ -373,5 +392,3 @@ def test_a_month(template: Path, s3: S3, tmp_path: Path) -> None:
         team.does("ann", "retire_app", "--app", api, "--env", environment, "--reason", "nobody asks it")
         del team.record[api, environment, None]
         team.check()
-
-    assert team.steps >= 60
