@@ -91,7 +91,7 @@ def four(checkout: Checkout) -> None:
 
 def of_any_environment() -> list[valid.App]:
     """The apps of one part that name no environment."""
-    return [app for app in valid.apps(len(valid.PARTS)) if not re.search(r"\bdev\b", json.dumps(app.parts[0].data))]
+    return [app for app in valid.APPS[: len(valid.PARTS)] if not re.search(r"\bdev\b", json.dumps(app.parts[0].data))]
 
 
 @pytest.fixture(scope="module")
