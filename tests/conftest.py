@@ -10,12 +10,14 @@ import importlib
 import io
 import json
 import os
+import re
+import shlex
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,13 +47,15 @@ botocore.loaders.create_loader = functools.cache(botocore.loaders.create_loader)
 BUCKET = "mlops-prod"
 REGISTRY = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
 IMAGE = f"{REGISTRY}/lily-api@sha256:{'1' * 64}"
+# What is an environment's own, by its name.
+ENVIRONMENT = ("overlays/{}", "argocd/applicationset-{}.yaml", "argocd/project-{}.yaml")
 CODE_COMMIT = "c0de" * 10
 DATE = "2026-02-01"
 
 
 def isolated(home: Path) -> dict[str, str]:
     """An environment in which neither the developer's git nor cloud settings are seen."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "AWS_", "MLFLOW_", "MODEL_URI"))}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "AWS_", "MLFLOW_", "MODEL_URI", "FORGE"))}
     return (
         kept
         | GUARD
@@ -264,6 +268,18 @@ class Checkout:
         start = self.read(path).decode().partition("environments:\n")[0]
         self.write(path, f"{start}environments:\n" + "".join(f"  - name: {name}\n" for name in names))
 
+    def copy_environment(self, old: str, new: str) -> list[Path]:
+        """Copies what is an environment's own to another name, which it has in every text. Returns the new files."""
+        made: list[Path] = []
+        for place in ENVIRONMENT:
+            source, target = (self.root / place.format(name) for name in (old, new))
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+            made += target.rglob("*.yaml") if target.is_dir() else [target]
+        for file in made:
+            # But for the bucket, which all environments share.
+            file.write_text(re.sub(rf"(?<!mlops-)\b{old}\b", new, file.read_text()))
+        return made
+
     def commit(self, message: str = "A change", *, push: bool = False) -> str:
         """Commits everything to the branch that is checked out."""
         self.git("add", "-A")
@@ -323,8 +339,14 @@ def whole_checkout(whole_template: Path, tmp_path: Path) -> Checkout:
 
 def make_checkout(template: Path, folder: Path) -> Checkout:
     subprocess.run(["git", "clone", "-q", "--bare", template, folder / "remote.git"], check=True)
-    subprocess.run(["git", "clone", "-q", "-b", "cicd", folder / "remote.git", folder / "clone"], check=True)
-    return Checkout(folder / "clone", folder / "remote.git")
+    return clone(folder / "remote.git", "clone")
+
+
+def clone(remote: Path, name: str) -> Checkout:
+    """A clone of a remote, in a folder of this name beside it, on branch cicd."""
+    folder = remote.parent / name
+    git(remote.parent, "clone", "-q", "-b", "cicd", str(remote), name)
+    return Checkout(folder, remote)
 
 
 # Models
@@ -501,6 +523,23 @@ def hook(repository: Path, name: str, script: str) -> None:
     file.parent.mkdir(exist_ok=True)
     file.write_text(f"#!/bin/sh\nunset $(git rev-parse --local-env-vars)\n{script}\n")
     file.chmod(0o755)
+
+
+# What servers answer who pushes to a branch that takes pull requests alone.
+PROTECTED = {
+    "GitHub": (
+        "error: GH006: Protected branch update failed for refs/heads/cicd.",
+        "- Changes must be made through a pull request.",
+    ),
+    "GitLab": ("GitLab: You are not allowed to push code to protected branches on this project.",),
+}
+
+
+def protect(remote: Path, words: Sequence[str]) -> None:
+    """From now on the remote's cicd takes no push but of who has FORGE in the environment, and answers in words."""
+    answer = " ".join(f"echo {shlex.quote(line)} >&2;" for line in words)
+    refused = f'test "$ref" != refs/heads/cicd || test -n "$FORGE" || {{ {answer} exit 1; }}'
+    hook(remote, "pre-receive", f"while read -r old new ref; do {refused}; done")
 
 
 # Manifests

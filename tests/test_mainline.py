@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Checkout, git
+from conftest import Checkout, clone, git
 
 from gitops.repo import mainline, publish
 from gitops.repo.git import Git
@@ -11,12 +11,6 @@ from gitops.repo.mainline import Merge
 from gitops.repo.publish import Asked, Draft, Way
 
 NOTE = "overlays/dev/note.txt"
-
-
-def clone(checkout: Checkout, name: str, branch: str = "cicd") -> Checkout:
-    folder = checkout.root.parent / name
-    git(folder.parent, "clone", "-q", "-b", branch, str(checkout.remote), str(folder))
-    return Checkout(folder, checkout.remote)
 
 
 def commit(checkout: Checkout, name: str, *, push: bool = False) -> str:
@@ -40,14 +34,14 @@ def changed(checkout: Checkout, rev: str = "cicd") -> list[set[str]]:
 @pytest.fixture
 def pulled(plain: Checkout) -> tuple[Checkout, Checkout]:
     """Ann's clone, who pulled what others had pushed into two commits of her own and pushed that; and one made anew."""
-    others = clone(plain, "others")
+    others = clone(plain.remote, "others")
     commit(plain, "mine 1")
     commit(plain, "mine 2")
     commit(others, "theirs 1", push=True)
     commit(others, "theirs 2", push=True)
     plain.git("pull", "-q", "--no-rebase", "--no-edit", "origin", "cicd")
     plain.git("push", "-q", "origin", "cicd")
-    return plain, clone(plain, "anew")
+    return plain, clone(plain.remote, "anew")
 
 
 def test_a_pull_hides_nothing_that_others_pushed_and_shows_nothing_that_was_tried(
@@ -73,12 +67,12 @@ def test_pull_after_pull_is_followed_to_the_first_commit(pulled: tuple[Checkout,
     bob.git("push", "-q", "origin", "cicd")
     ann.git("pull", "-q", "--ff-only", "origin", "cicd")
 
-    for checkout in (ann, bob, clone(ann, "third")):
+    for checkout in (ann, bob, clone(ann.remote, "third")):
         assert line(checkout) == ["M", "again", "M", "theirs 2", "theirs 1", "Start"]
 
 
 def test_without_words_a_clone_that_saw_the_branch_follows_it_and_a_new_one_cannot(plain: Checkout) -> None:
-    others = clone(plain, "others")
+    others = clone(plain.remote, "others")
     commit(plain, "mine")
     commit(others, "theirs", push=True)
     plain.git("fetch", "-q")
@@ -87,7 +81,7 @@ def test_without_words_a_clone_that_saw_the_branch_follows_it_and_a_new_one_cann
     others.git("pull", "-q", "--ff-only", "origin", "cicd")
 
     assert line(plain) == line(others) == ["Up to date", "theirs", "Start"]
-    assert line(clone(plain, "new")) == ["Up to date", "mine", "Start"]
+    assert line(clone(plain.remote, "new")) == ["Up to date", "mine", "Start"]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +114,7 @@ def test_what_a_merged_branch_tried_was_never_the_tip(plain: Checkout, branch: s
 
 
 def test_a_pull_by_rebase_and_a_squash_are_plain_commits(plain: Checkout) -> None:
-    others = clone(plain, "others")
+    others = clone(plain.remote, "others")
     commit(plain, "mine")
     commit(others, "theirs", push=True)
     plain.git("pull", "-q", "--rebase", "origin", "cicd")
@@ -134,7 +128,7 @@ def test_a_pull_by_rebase_and_a_squash_are_plain_commits(plain: Checkout) -> Non
 
 
 def test_a_topic_that_was_brought_up_to_date_and_pushed_as_the_branch_is_a_pull(plain: Checkout) -> None:
-    others = clone(plain, "others")
+    others = clone(plain.remote, "others")
     plain.git("checkout", "-q", "-b", "topic")
     commit(plain, "tried")
     commit(others, "theirs", push=True)
@@ -142,11 +136,11 @@ def test_a_topic_that_was_brought_up_to_date_and_pushed_as_the_branch_is_a_pull(
     plain.git("merge", "-q", "--no-edit", "origin/cicd")
     plain.git("push", "-q", "origin", "topic:cicd")
 
-    assert line(clone(plain, "new")) == ["M", "theirs", "Start"]
+    assert line(clone(plain.remote, "new")) == ["M", "theirs", "Start"]
 
 
 def test_of_many_merged_at_once_the_branch_is_the_one_that_is_named(plain: Checkout) -> None:
-    others = clone(plain, "others")
+    others = clone(plain.remote, "others")
     for name in ("one", "two"):
         plain.git("checkout", "-q", "-B", name, "cicd")
         commit(plain, name)
@@ -162,7 +156,7 @@ def test_of_many_merged_at_once_the_branch_is_the_one_that_is_named(plain: Check
     # Git names the branches of a remote after all others, whatever the order of the parents: only who saw it can tell.
     assert line(plain) == ["M", "theirs", "Start"]
     plain.git("push", "-q", "origin", "cicd")
-    assert line(clone(plain, "new")) == ["M", "mine", "Start"]
+    assert line(clone(plain.remote, "new")) == ["M", "mine", "Start"]
 
 
 A, B, C, D = "a" * 40, "b" * 40, "c" * 40, "d" * 40
@@ -245,7 +239,7 @@ def test_the_next_push_puts_what_was_pulled_the_right_way_round(
 
 
 def test_what_was_pulled_and_not_pushed_is_put_right_on_its_way(plain: Checkout) -> None:
-    others = clone(plain, "others")
+    others = clone(plain.remote, "others")
     commit(plain, "mine")
     for name in ("theirs 1", "theirs 2"):
         commit(others, name, push=True)

@@ -2,32 +2,26 @@
 
 At every step the command works with what its clone has, each next command that it prints works as it stands, the
 change passes the check that a merge needs, and `releases.py` in another clone is right against a record that is kept
-beside it. What people write themselves they commit and push with git; nothing else is.
+beside it. What merges a pull request is the printed command, of a person who may push, or in its place the server's
+squash or rebase; what deletes from a cluster is not run. What people write themselves they commit and push with git;
+nothing else is.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from conftest import REGISTRY, S3, Checkout, Result, Version, git, hook, package
+from conftest import PROTECTED, REGISTRY, S3, Checkout, Result, Version, clone, git, package, protect
 from test_release_targets import example, like
 
-# What the two servers answer who pushes to a protected branch.
-WORDS = {
-    "GitHub": (
-        "error: GH006: Protected branch update failed for refs/heads/cicd.",
-        "- Changes must be made through a pull request.",
-    ),
-    "GitLab": ("GitLab: You are not allowed to push code to protected branches on this project.",),
-}
 Place = tuple[str, str, str | None]
 """An app, its environment, and a canary's name."""
 Runs = tuple[str, str | None]
@@ -38,16 +32,8 @@ UNRELEASED = "unreleased"
 class Forge:
     """The server's side: a branch that only it may write, and the button that merges."""
 
-    def __init__(self, remote: Path, folder: Path) -> None:
-        self.remote, self.clone = remote, Checkout(folder, remote)
-        git(folder.parent, "clone", "-q", "-b", "cicd", str(remote), str(folder))
-        self.protect("GitHub")
-
-    def protect(self, server: str) -> None:
-        """Lets nobody else write the branch, and refuses in a server's words."""
-        said = " ".join(f"echo {shlex.quote(line)} >&2;" for line in WORDS[server])
-        refused = f'test "$ref" != refs/heads/cicd || test -n "$FORGE" || {{ {said} exit 1; }}'
-        hook(self.remote, "pre-receive", f"while read -r old new ref; do {refused}; done")
+    def __init__(self, remote: Path) -> None:
+        self.remote, self.clone = remote, clone(remote, "forge")
 
     def open(self) -> None:
         """Lets everybody write the branch."""
@@ -56,8 +42,9 @@ class Forge:
     def branches(self) -> set[str]:
         return set(git(self.remote, "for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads").splitlines())
 
-    def merge(self, branch: str, how: str) -> None:
-        """Merges a pull request, after the check that it has to pass, and deletes its branch."""
+    def merge(self, branch: str, how: str, typed: Callable[[], object] | None) -> None:
+        """Merges a pull request, after the check that it has to pass, and deletes its branch. A merge commit is what
+        somebody `typed` where they can: the one that was checked, or the test fails."""
         do = self.clone.git
         do("fetch", "-q", "--prune", "origin")
         do("checkout", "-q", "-f", "-B", "cicd", "origin/cicd")
@@ -73,7 +60,14 @@ class Forge:
             do("checkout", "-q", "-B", "cicd")
         checked = self.clone.run("validate", "--changed-since", before)
         assert checked.code == 0, checked.err
-        self.push("cicd", f":{branch}")
+        if how != "merge" or typed is None:
+            self.push("cicd", f":{branch}")
+            return
+        typed()
+        do("fetch", "-q", "origin")
+        made, right = (do("rev-parse", f"{rev}^1", f"{rev}^2", f"{rev}^{{tree}}") for rev in ("origin/cicd", "HEAD"))
+        assert made == right
+        self.push(f":{branch}")
 
     def merges(self, branch: str) -> bool:
         """Whether a pull request has no conflict."""
@@ -87,108 +81,109 @@ class Forge:
         )
 
     def push(self, *refs: str) -> None:
-        allowed = {**os.environ, "FORGE": "1"}
-        subprocess.run(["git", "push", "-q", "origin", *refs], cwd=self.clone.root, env=allowed, check=True)
+        subprocess.run(["git", "push", "-q", "origin", *refs], cwd=self.clone.root, env=allowed(), check=True)
+
+
+def allowed() -> dict[str, str]:
+    """The environment of who may write the branch."""
+    return {**os.environ, "FORGE": "1"}
 
 
 class Team:
     def __init__(self, template: Path, folder: Path, names: Sequence[str]) -> None:
         git(folder, "clone", "-q", "--bare", str(template), "remote.git")
         self.remote = folder / "remote.git"
-        self.people = {name: self._clone(folder / name) for name in names}
-        self.forge = Forge(self.remote, folder / "forge")
+        self.people = {name: clone(self.remote, name) for name in names}
+        self.forge = Forge(self.remote)
+        self.protect("GitHub")
         self.record: dict[Place, Runs] = {}
         self.environments = ["dev", "staging", "prod"]
-        self.steps = 0
         self._watching = itertools.cycle(self.people.values())
         self._how = itertools.cycle(["merge", "squash", "rebase"])
+        self._typed: dict[str, Callable[[], object]] = {}
+        """By the branch of a pull request: what merges it by hand, as it was printed last."""
 
-    def _clone(self, folder: Path) -> Checkout:
-        git(folder.parent, "clone", "-q", "-b", "cicd", str(self.remote), str(folder))
-        return Checkout(folder, self.remote)
+    def protect(self, server: str) -> None:
+        """Lets the branch take pull requests alone, with the answers of a server."""
+        self.answer = PROTECTED[server]
+        protect(self.remote, self.answer)
 
     # What a person does
 
     def asks(self, who: str, command: str, *args: str) -> str:
-        """A command that ends in a pull request, with the next commands that it prints. Returns the branch."""
-        done = self.people[who].run(command, *args, "--pull-request")
-        assert done.code == 0, (who, command, args, done.err)
-        self.steps += 1
-        return self.branch(done)
-
-    def branch(self, done: Result) -> str:
-        [branch] = {found for found in self.forge.branches() if found in re.split(r"[\s:,]", done.err)} - {
-            "cicd",
-            "main",
-        }
-        return branch
+        """A command that ends in a pull request. Returns its branch, which stays open."""
+        return self.proposed(who, self.calls(who, command, *args, "--pull-request"))
 
     def does(self, who: str, command: str, *args: str, how: str | None = None) -> Result:
         """The same, merged."""
-        done = self.people[who].run(command, *args, "--pull-request")
-        assert done.code == 0, (who, command, args, done.err)
-        self.merged(self.branch(done), how)
+        done = self.calls(who, command, *args, "--pull-request")
+        self.merged(self.proposed(who, done), how)
         return done
 
-    def commits(self, who: str, command: str, *args: str) -> None:
-        """A command that writes the branch."""
+    def calls(self, who: str, command: str, *args: str) -> Result:
         done = self.people[who].run(command, *args)
-        assert done.code == 0, done.err
-        self.steps += 1
+        assert done.code == 0, (who, command, args, done.err)
+        return done
+
+    def proposed(self, who: str, done: Result) -> str:
+        """The branch that a command has pushed; who ran it has what merges it."""
+        [branch] = {*re.split(r"[\s:,]", done.err)} & (self.forge.branches() - {"cicd", "main"})
+        [command] = re.findall("^or, where cicd takes pushes: (.+)$", done.err, re.M)
+        self._typed[branch] = functools.partial(self.types, who, command)
+        return branch
 
     def does_nothing(self, who: str, command: str, *args: str) -> None:
         done = self.people[who].run(command, *args, "--pull-request")
         assert (done.code, done.err.startswith("nothing to ")) == (0, True), done.err
-        self.steps += 1
 
-    def pushes(self, who: str, app: str, version: Version, said: Sequence[str]) -> None:
-        """A push that the server refuses, and the command that is printed then."""
-        words = self.refused(who, "bump_model", "--app", app, "--env", "dev", "--model-uri", version.uri, "--push")
-        assert all(line in words for line in said)
-        [command] = re.findall(r"`(python scripts/.+)`", words)
-        done = self.types(who, command)
-        self.merged(self.branch(done), None)
-        self.runs((app, "dev", None), version, None)
+    def pushes(self, who: str, command: str, *args: str) -> None:
+        """A command that pushes, which the server refuses, and the one that is printed then, merged."""
+        words = self.refused(who, command, *args)
+        assert all(line in words for line in self.answer)
+        [instead] = re.findall(r"`(python scripts/.+)`", words)
+        self.merged(self.proposed(who, self.types(who, instead)), None)
 
     def edits(self, who: str, branch: str, edit: Callable[[Checkout], None], how: str | None = None) -> None:
         """Files that somebody writes, on a branch of their own."""
-        clone = self.people[who]
-        clone.git("fetch", "-q", "origin")
-        clone.git("checkout", "-q", "-b", branch, "origin/cicd")
-        edit(clone)
-        clone.commit(branch)
-        clone.git("push", "-q", "origin", branch)
-        clone.git("checkout", "-q", "cicd")
+        checkout = self.people[who]
+        checkout.git("fetch", "-q", "origin")
+        checkout.git("checkout", "-q", "-b", branch, "origin/cicd")
+        edit(checkout)
+        checkout.commit(branch)
+        checkout.git("push", "-q", "origin", branch)
+        checkout.git("checkout", "-q", "cicd")
         self.merged(branch, how)
 
     def merged(self, branch: str, how: str | None) -> None:
-        self.forge.merge(branch, how or next(self._how))
-        self.steps += 1
+        self.forge.merge(branch, how or next(self._how), self._typed.pop(branch, None))
 
     def refused(self, who: str, command: str, *args: str) -> str:
-        clone = self.people[who]
-        before = clone.state()
-        done = clone.run(command, *args)
+        checkout = self.people[who]
+        before = checkout.state()
+        done = checkout.run(command, *args)
         assert done.code == 1, (who, command, args, done.out)
-        after = clone.state()
+        after = checkout.state()
         assert {**after, "refs": ""} == {**before, "refs": ""}
-        self.steps += 1
         return "\n".join(done.errors)
 
     def types(self, who: str, line: str) -> Result:
-        """A command as it was printed. The clones have no code of their own."""
-        python, script, *words = shlex.split(line)
-        assert python == "python"
-        done = self.people[who].run(Path(script).stem, *words)
-        assert done.code == 0, (line, done.err)
-        return done
+        """A command as it was printed: by bash, of who may write the branch. One of scripts/ runs in this process, as
+        the clones have no code of their own."""
+        if line.startswith("python "):
+            _, script, *words = shlex.split(line)
+            return self.calls(who, Path(script).stem, *words)
+        done = subprocess.run(
+            ["bash", "-ec", line], cwd=self.people[who].root, env=allowed(), capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, (line, done.stderr)
+        return Result(0, done.stdout, done.stderr)
 
     # What is right
 
     def check(self) -> None:
-        clone = next(self._watching)
-        clone.git("fetch", "-q", "--prune", "origin")
-        done = clone.run("releases", "--json")
+        checkout = next(self._watching)
+        checkout.git("fetch", "-q", "--prune", "origin")
+        done = checkout.run("releases", "--json")
         assert done.code == 0, done.err
         rows = json.loads(done.out)["releases"]
         found = {(row["app"], row["environment"], row["canary"]): (row["version"], row["image"]) for row in rows}
@@ -245,45 +240,38 @@ def to_everybody(team: Team, people: Sequence[str], app: str, version: Version, 
         team.promote(next(who), app, environment)
 
 
-def with_canary(clone: Checkout) -> None:
+def with_canary(checkout: Checkout) -> None:
     path = "overlays/prod/lily-sklearn/release.yaml"
-    text = clone.read(path).decode()
-    clone.write(path, text + like(example("canary"), text))
+    text = checkout.read(path).decode()
+    checkout.write(path, text + like(example("canary"), text))
 
 
-def without_canary(clone: Checkout) -> None:
+def without_canary(checkout: Checkout) -> None:
     path = "overlays/prod/lily-sklearn/release.yaml"
-    text = clone.read(path).decode()
-    clone.write(path, text.partition("  canary:\n")[0])
+    text = checkout.read(path).decode()
+    checkout.write(path, text.partition("  canary:\n")[0])
 
 
-def with_perf(clone: Checkout) -> None:
+def with_perf(checkout: Checkout) -> None:
     """Another environment before production, as staging is one: by hand, as there is no command for it."""
-    for place in ("overlays/{}", "argocd/applicationset-{}.yaml", "argocd/project-{}.yaml"):
-        source, target = (clone.root / place.format(name) for name in ("staging", "perf"))
-        if source.is_dir():
-            shutil.copytree(source, target)
-        else:
-            shutil.copy(source, target)
-        for file in target.rglob("*.yaml") if target.is_dir() else [target]:
-            file.write_text(file.read_text().replace("staging", "perf"))
+    checkout.copy_environment("staging", "perf")
     for app in ("lily-api", "lily-batch", "lily-sklearn"):
         # As it was in the template: unreleased.
-        text = git(clone.root, "show", f"origin/main:overlays/staging/{app}/release.yaml")
-        clone.write(f"overlays/perf/{app}/release.yaml", f"{text}\n")
+        text = git(checkout.root, "show", f"origin/main:overlays/staging/{app}/release.yaml")
+        checkout.write(f"overlays/perf/{app}/release.yaml", f"{text}\n")
     for name in ("project", "applicationset"):
         line = f"  - {name}-{{}}.yaml\n"
         last = line.format("prod")
-        clone.replace("argocd/kustomization.yaml", last, line.format("perf") + last)
+        checkout.replace("argocd/kustomization.yaml", last, line.format("perf") + last)
     last = "  - name: prod\n"
-    clone.replace("overlays/promotion.yaml", last, f"  - name: perf\n    hosts: [perf.ml.example.com]\n{last}")
+    checkout.replace("overlays/promotion.yaml", last, f"  - name: perf\n    hosts: [perf.ml.example.com]\n{last}")
     bindings = "argocd/platform/admission/bindings.yaml"
-    clone.write(bindings, clone.read(bindings).decode().replace("ml-staging", "ml-staging, ml-perf"))
+    checkout.write(bindings, checkout.read(bindings).decode().replace("ml-staging", "ml-staging, ml-perf"))
 
 
-def with_diabetes(clone: Checkout) -> None:
+def with_diabetes(checkout: Checkout) -> None:
     args = ("diabetes", "--shape", "inference-service", "--app", "diabetes-sklearn", "--only", "app")
-    done = clone.run("new_model", *args)
+    done = checkout.run("new_model", *args)
     assert done.code == 0, done.err
 
 
@@ -298,8 +286,9 @@ def test_a_month(template: Path, s3: S3, tmp_path: Path) -> None:
     to_everybody(team, ["ann", "ben"], sk, first)
     to_everybody(team, ["cleo", "dan"], api, first, image(1))
     for server, version in (("GitHub", second), ("GitLab", third)):
-        team.forge.protect(server)
-        team.pushes("dan", sk, version, WORDS[server])
+        team.protect(server)
+        team.pushes("dan", "bump_model", "--app", sk, "--env", "dev", "--model-uri", version.uri, "--push")
+        team.runs((sk, "dev", None), version, None)
         for environment in ("staging", "prod"):
             team.promote("ann", sk, environment)
 
@@ -323,11 +312,14 @@ def test_a_month(template: Path, s3: S3, tmp_path: Path) -> None:
     # A version that is withdrawn comes no further, and back everywhere.
     team.release("ben", sk, bad)
     team.promote("ben", sk, "staging")
-    team.does("ann", "withdraw_version", "lily", bad.version, "--reason", "trained on the wrong year")
+    told = team.does("ann", "withdraw_version", "lily", bad.version, "--reason", "trained on the wrong year")
     team.check()
     assert "withdrawn" in team.refused("cleo", "promote_model", "--app", sk, "--to", "prod", "--pull-request")
-    for environment in ("dev", "staging"):
-        team.roll_back("dan", sk, environment, "withdrawn", to=runs(third))
+    following = re.findall(r"^it runs as .+; next: python scripts/(\w+)\.py (.+)$", told.err, re.M)
+    for environment, (command, words) in zip(("staging", "dev"), following, strict=True):
+        team.pushes("dan", command, *shlex.split(words))
+        team.record[sk, environment, None] = runs(third)
+        team.check()
         team.unhold("cleo", sk, environment)
 
     # A canary in production, of what came through staging.
@@ -355,7 +347,7 @@ def test_a_month(template: Path, s3: S3, tmp_path: Path) -> None:
     theirs = team.asks("ann", "bump_model", "--app", sk, "--env", "dev", "--model-uri", sixth.uri)
     assert team.asks("ben", "bump_model", "--app", sk, "--env", "dev", "--model-uri", sixth.uri) == theirs
     other = team.asks("dan", "bump_model", "--app", sk, "--env", "dev", "--model-uri", seventh.uri)
-    team.merged(theirs, "squash")
+    team.merged(theirs, "merge")
     team.record[sk, "dev", None] = runs(sixth)
     assert not team.forge.merges(other)
     assert team.asks("dan", "bump_model", "--app", sk, "--env", "dev", "--model-uri", seventh.uri) == other
@@ -366,19 +358,19 @@ def test_a_month(template: Path, s3: S3, tmp_path: Path) -> None:
     # A day without protection: a commit here, a pull that merges what others did into it, a push.
     team.forge.open()
     ann, ben = team.people["ann"], team.people["ben"]
-    for clone in (ann, ben):
-        clone.git("checkout", "-q", "cicd")
-        clone.git("pull", "-q", "--no-rebase", "origin", "cicd")
-    team.commits("ann", "bump_model", "--app", sk, "--env", "dev", "--model-uri", sixth.uri, "--commit")
-    team.commits("ben", "bump_model", "--app", api, "--env", "dev", "--model-uri", second.uri, "--push")
+    for checkout in (ann, ben):
+        checkout.git("checkout", "-q", "cicd")
+        checkout.git("pull", "-q", "--no-rebase", "origin", "cicd")
+    told = team.calls("ann", "bump_model", "--app", sk, "--env", "dev", "--model-uri", sixth.uri, "--commit")
+    team.calls("ben", "bump_model", "--app", api, "--env", "dev", "--model-uri", second.uri, "--push")
     ann.git("pull", "-q", "--no-rebase", "--no-edit", "origin", "cicd")
-    ann.git("push", "-q", "origin", "cicd")
+    team.types("ann", *re.findall("^next: (.+)$", told.err, re.M))
     team.record[sk, "dev", None] = runs(sixth)
     team.runs((api, "dev", None), second, None)
-    team.commits("cleo", "rollback_model", "--app", sk, "--env", "dev", "--reason", "hasty", "--push")
+    team.calls("cleo", "rollback_model", "--app", sk, "--env", "dev", "--reason", "hasty", "--push")
     team.record[sk, "dev", None] = runs(fifth)  # to go from the seventh to the sixth was to go back already
     team.check()
-    team.forge.protect("GitHub")
+    team.protect("GitHub")
     team.unhold("cleo", sk, "dev")
 
     # Another model, and code that comes from main by a squash which has lost its trailer.
@@ -400,5 +392,3 @@ def test_a_month(template: Path, s3: S3, tmp_path: Path) -> None:
         team.does("ann", "retire_app", "--app", api, "--env", environment, "--reason", "nobody asks it")
         del team.record[api, environment, None]
         team.check()
-
-    assert team.steps >= 60

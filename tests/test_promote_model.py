@@ -10,6 +10,7 @@ from conftest import (
     S3,
     Checkout,
     Version,
+    clone,
     git,
     hook,
     in_folder,
@@ -179,8 +180,7 @@ def test_the_same_twice_is_one_branch_also_when_other_apps_moved_on(
 def test_the_same_from_another_clone_is_the_branch_that_is_at_origin(
     released: Checkout, version: Version, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    git(released.root.parent, "clone", "-q", "-b", "cicd", str(released.remote), "other")
-    other = Checkout(released.root.parent / "other", released.remote)
+    other = clone(released.remote, "other")
     assert released.run("promote_model", *APP, "--to", "staging", "--push").code == 0
     monkeypatch.setenv("GIT_COMMITTER_NAME", "Another")
 

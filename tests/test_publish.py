@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import IMAGE, ROOT, S3, SAMPLE, Checkout, Version, git, hook, package, wait_until
+from conftest import IMAGE, ROOT, S3, SAMPLE, Checkout, Version, clone, git, hook, package, wait_until
 
 from gitops.manifests import kustomize
 from gitops.manifests.closure import Files
@@ -56,13 +56,6 @@ def publishing(
     return publish.publish(git, draft, asked, lambda: "some/branch").commit
 
 
-def clone(checkout: Checkout, name: str) -> Checkout:
-    """Another clone of the same remote, with cicd checked out."""
-    folder = checkout.root.parent / name
-    git(folder.parent, "clone", "-q", "-b", "cicd", str(checkout.remote), str(folder))
-    return Checkout(folder, checkout.remote)
-
-
 def files(checkout: Checkout) -> set[str]:
     """The files of the remote's cicd that tests add."""
     return {name for name in git(checkout.remote, "ls-tree", "--name-only", "cicd").split() if name in "abc"}
@@ -72,7 +65,7 @@ def files(checkout: Checkout) -> set[str]:
 
 
 def test_another_push_meanwhile_makes_the_change_be_built_again_on_it(plain: Checkout) -> None:
-    other = clone(plain, "other")
+    other = clone(plain.remote, "other")
 
     commit = publishing(plain, adding(plain, "a", before=lambda: publishing(other, adding(other, "b"))))
 
@@ -96,7 +89,7 @@ def test_another_commit_here_meanwhile_is_built_upon_and_never_lost(plain: Check
 
 
 def test_a_lost_race_is_told_by_the_branch_whatever_the_server_says(plain: Checkout) -> None:
-    other = clone(plain, "other")
+    other = clone(plain.remote, "other")
     other.git("push", "-q", "origin", f"{adding(other, 'b')(other.tip())}:refs/heads/theirs")
     hook(
         plain.remote,
@@ -196,7 +189,7 @@ def test_a_push_that_landed_though_the_connection_broke_has_landed(plain: Checko
 
 @pytest.mark.parametrize("push", [True, False])
 def test_branches_that_diverged_are_left_to_a_person(plain: Checkout, push: bool) -> None:
-    other = clone(plain, "other")
+    other = clone(plain.remote, "other")
     publishing(other, adding(other, "b"))
     publishing(plain, adding(plain, "c"), push=False)
     plain.git("fetch", "-q", "origin")
@@ -216,7 +209,7 @@ def test_branches_that_diverged_are_left_to_a_person(plain: Checkout, push: bool
 @pytest.mark.parametrize("new", [False, True], ids=["taken back", "made anew"])
 @pytest.mark.parametrize("own", [False, True], ids=["as it was", "with a commit of its own"])
 def test_what_was_taken_out_of_the_history_is_not_brought_back(plain: Checkout, *, new: bool, own: bool) -> None:
-    other = clone(plain, "other")
+    other = clone(plain.remote, "other")
     kept = plain.tip()
     gone = publishing(plain, adding(plain, "gone"))
     assert gone
@@ -273,7 +266,7 @@ def test_a_branch_checked_out_in_another_worktree_is_written_there(plain: Checko
 
 
 def test_files_that_are_edited_here_are_not_overwritten_by_what_others_pushed(plain: Checkout) -> None:
-    other = clone(plain, "other")
+    other = clone(plain.remote, "other")
     other.write("README.md", "theirs\n")
     other.commit(push=True)
     plain.write("README.md", "mine\n")
@@ -290,7 +283,7 @@ def test_files_that_are_edited_here_are_not_overwritten_by_what_others_pushed(pl
 
 
 def test_a_failed_courtesy_after_the_push_is_a_remark(plain: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
-    other = clone(plain, "other")
+    other = clone(plain.remote, "other")
     other.write("README.md", "theirs\n")
     other.commit(push=True)
     plain.write("README.md", "mine\n")
@@ -307,7 +300,7 @@ def land(checkout: Checkout, commit: str, how: str) -> None:
     """Merges a commit into the remote's cicd as a button of a pull request does, between changes of others."""
     tree = checkout.root.parent / "button"
     if not tree.exists():
-        git(tree.parent, "clone", "-q", "-b", "cicd", str(checkout.remote), "button")
+        clone(checkout.remote, tree.name)
     git(tree, "fetch", "-q", "origin", commit)
     git(tree, "pull", "-q", "--ff-only")
     (tree / "between").write_text(f"{how} {commit}\n")
@@ -420,7 +413,7 @@ def test_what_was_not_merged_is_never_dropped(plain: Checkout, more: dict[str, s
 @pytest.mark.parametrize("checked_out", ["cicd", "main"])
 @pytest.mark.parametrize("remedy", [0, 1], ids=["rebase", "drop"])
 def test_both_remedies_of_a_diverged_branch_work_as_they_stand(plain: Checkout, checked_out: str, remedy: int) -> None:
-    other = clone(plain, "other")
+    other = clone(plain.remote, "other")
     publishing(other, adding(other, "b"))
     publishing(plain, adding(plain, "c"), push=False)
     plain.git("fetch", "-q")
@@ -437,7 +430,7 @@ def test_both_remedies_of_a_diverged_branch_work_as_they_stand(plain: Checkout, 
 def test_who_reads_gets_the_remotes_where_the_local_branch_has_diverged(
     plain: Checkout, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = clone(plain, "other")
+    other = clone(plain.remote, "other")
     publishing(other, adding(other, "b"))
     own = publishing(plain, adding(plain, "c"), push=False)
     assert own
@@ -465,7 +458,7 @@ def proposing(checkout: Checkout, name: str = "a") -> str:
 def test_the_same_proposed_twice_is_one_branch_from_whatever_clone(
     plain: Checkout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = clone(plain, "other")
+    other = clone(plain.remote, "other")
     first = proposing(plain)
     monkeypatch.setenv("GIT_AUTHOR_DATE", "2030-01-01T00:00:00Z")
     before = plain.state()
@@ -513,7 +506,7 @@ def test_a_branch_that_another_worktree_has_checked_out_is_left_as_it_is(
 
 def test_a_branch_that_was_brought_up_to_date_is_the_same(plain: Checkout) -> None:
     proposing(plain)
-    other = clone(plain, "other")
+    other = clone(plain.remote, "other")
     publishing(other, adding(other, "b"))
     other.git("checkout", "-q", "some/branch")
     other.git("merge", "-q", "--no-ff", "-m", "Merge cicd", "origin/cicd")
@@ -527,7 +520,7 @@ def test_a_commit_that_comes_while_a_merged_branch_is_made_anew_is_not_lost(
 ) -> None:
     land(plain, proposing(plain), "squash")
     afterwards(plain, {"a": "changed since"})
-    other = clone(plain, "other")
+    other = clone(plain.remote, "other")
     other.git("checkout", "-q", "some/branch")
     other.write("theirs", "x")
     theirs = other.commit("Theirs")
@@ -739,7 +732,7 @@ class Gate:
 
 
 def test_two_bumps_of_two_apps_from_two_clones_at_once_both_land(checkout: Checkout, version: Version) -> None:
-    other = clone(checkout, "other")
+    other = clone(checkout.remote, "other")
     gates = [Gate(checkout, "pre-push"), Gate(other, "pre-push")]
     processes = [
         start(checkout, *bump(version, "lily-api", "--push")),
@@ -758,7 +751,7 @@ def test_two_bumps_of_two_apps_from_two_clones_at_once_both_land(checkout: Check
 
 def bumped_meanwhile(checkout: Checkout, *args: str) -> Checkout:
     """Prepares a bump in another clone, which is pushed the moment this clone is about to push."""
-    other = clone(checkout, "other")
+    other = clone(checkout.remote, "other")
     done = other.run("bump_model", *args, "--commit")
     assert done.code == 0, done.err
     push_meanwhile(checkout, other)
@@ -798,7 +791,7 @@ def push_meanwhile(checkout: Checkout, other: Checkout) -> None:
 def test_what_others_changed_meanwhile_is_checked_again(
     checkout: Checkout, version: Version, path: str, text: str, line: str
 ) -> None:
-    other = clone(checkout, "other")
+    other = clone(checkout.remote, "other")
     other.write(path, text)
     other.commit()
     push_meanwhile(checkout, other)
@@ -912,7 +905,7 @@ def test_a_writer_that_lost_a_race_to_another_app_does_not_render_again(
     checkout: Checkout, version: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But does when what it was checked with changed."""
-    others = clone(checkout, "others")
+    others = clone(checkout.remote, "others")
     renders: list[str] = []
     rendered, push = kustomize.rendered, Git.push
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 import valid
-from conftest import IMAGE, REGISTRY, Checkout, Version, make_checkout
+from conftest import ENVIRONMENT, IMAGE, REGISTRY, Checkout, Version, make_checkout
 from test_release_targets import stateful
 
 from gitops.repo import applications
@@ -27,7 +26,6 @@ image_registries:
   - {AMERICAN}
 environments:
 """
-PLACES = ("overlays/{}", "argocd/applicationset-{}.yaml", "argocd/project-{}.yaml")
 # What pods have beside the api, from the registry of their region.
 PROXY = """\
 apiVersion: apps/v1
@@ -50,25 +48,20 @@ spec:
 """
 
 
-def rename(root: Path, old: str, new: str, region: str = "eu-west-1", account: str = "111122223333") -> None:
-    """Copies what is an environment's own to another name, other hosts, and a region and an account."""
-    for place in PLACES:
-        source, target = root / place.format(old), root / place.format(new)
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
-        for file in target.rglob("*.yaml") if target.is_dir() else [target]:
-            text = re.sub(rf"(?<!mlops-)\b{old}\b", new, file.read_text().replace("eu-west-1", region))
-            text = re.sub(rf"value: (.+)\.({new}\.)?ml\.example\.com", rf"value: \1.{HOSTS[new]}", text)
-            file.write_text(text.replace("111122223333", account))
+def copy(checkout: Checkout, old: str, new: str, region: str = "eu-west-1", account: str = "111122223333") -> None:
+    """Copies an environment to another name, other hosts, and a region and an account."""
+    for file in checkout.copy_environment(old, new):
+        text = file.read_text().replace("eu-west-1", region).replace("111122223333", account)
+        file.write_text(re.sub(rf"value: (.+)\.({new}\.)?ml\.example\.com", rf"value: \1.{HOSTS[new]}", text))
 
 
 def four(checkout: Checkout) -> None:
     """The sample with the four in the place of its three."""
-    root = checkout.root
     [url] = {line.split()[-1] for line in checkout.read("argocd/root.yaml").decode().splitlines() if "repoURL" in line}
-    rename(root, "staging", "pre-prod")
-    rename(root, "prod", "prod-eu")
-    rename(root, "prod", "prod-us", "us-east-1", "444455556666")
-    checkout.git("rm", "-rqf", *(place.format(name) for place in PLACES for name in ("staging", "prod")))
+    copy(checkout, "staging", "pre-prod")
+    copy(checkout, "prod", "prod-eu")
+    copy(checkout, "prod", "prod-us", "us-east-1", "444455556666")
+    checkout.git("rm", "-rqf", *(place.format(name) for place in ENVIRONMENT for name in ("staging", "prod")))
     for name in ENVIRONMENTS:
         checkout.write(f"argocd/applicationset-{name}.yaml", applications.text(name, url))
     for kind in ("applicationset", "project"):
@@ -98,7 +91,7 @@ def four(checkout: Checkout) -> None:
 
 def of_any_environment() -> list[valid.App]:
     """The apps of one part that name no environment."""
-    return [app for app in valid.apps(len(valid.PARTS)) if not re.search(r"\bdev\b", json.dumps(app.parts[0].data))]
+    return [app for app in valid.APPS[: len(valid.PARTS)] if not re.search(r"\bdev\b", json.dumps(app.parts[0].data))]
 
 
 @pytest.fixture(scope="module")

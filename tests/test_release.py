@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from textwrap import indent
 
 import pytest
 from conftest import IMAGE, REGISTRY, Checkout, git
@@ -35,16 +36,19 @@ spec:
     model:
       storageUri: s3://unreleased/
 """
-DEPLOYMENT = """\
+ANNOTATIONS = """\
+  model.mlops/version: v1
+  model.mlops/digest: sha256:1
+  model.mlops/code-commit: c1
+  model.mlops/data-digest: d1
+  model.mlops/mlflow-run: r1
+"""
+DEPLOYMENT = f"""\
 apiVersion: apps/v1
 kind: Deployment
 metadata:
   annotations:
-    model.mlops/version: v1
-    model.mlops/digest: sha256:1
-    model.mlops/code-commit: c1
-    model.mlops/data-digest: d1
-    model.mlops/mlflow-run: r1
+{indent(ANNOTATIONS, "  ")}\
 spec:
   template:
     spec:
@@ -204,14 +208,10 @@ def test_a_release_is_the_digest_of_its_image_where_there_is_one(one: str, other
     assert (first == second, len({first, second}) == 1, first.same_as(second)) == (same, same, same)
 
 
-ENTRY = """\
+ENTRY = f"""\
 kind: Kustomization
 commonAnnotations:
-  model.mlops/version: v1
-  model.mlops/digest: sha256:1
-  model.mlops/code-commit: c1
-  model.mlops/data-digest: d1
-  model.mlops/mlflow-run: r1
+{ANNOTATIONS}\
   model.mlops/uri: s3://b/1/
 images:
   - name: api

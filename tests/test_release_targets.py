@@ -333,6 +333,14 @@ def keep_in_images(checkout: Checkout, environment: str, field: str = "digest") 
     checkout.write(KUSTOMIZATION.format(environment), f"{text}\n{added}")
 
 
+def container(checkout: Checkout, folder: str, kind: str) -> tuple[str, dict[str, str]]:
+    """The image and the variables of the container of the one object of a kind that a folder renders."""
+    items = kustomize.objects(kustomize.build(checkout.root, folder))
+    [item] = [item for item in items if item["kind"] == kind]
+    [found] = item["spec"]["template"]["spec"]["containers"]
+    return found["image"], {each["name"]: each.get("value") for each in found["env"]}
+
+
 @pytest.fixture
 def images(template: Path, tmp_path: Path, version: Version) -> Iterator[Checkout]:
     made = make_checkout(template, tmp_path)
@@ -375,14 +383,8 @@ def test_a_bump_writes_the_image_and_the_model_into_the_kustomization(
     assert len(changed) == 8
     checkout.git("checkout", "-q", "cicd")
     checkout.git("reset", "-q", "--hard", "cicd")
-    [deployment] = [
-        item
-        for item in kustomize.objects(kustomize.build(checkout.root, "overlays/dev/lily-api"))
-        if item["kind"] == "Deployment"
-    ]
-    [container] = deployment["spec"]["template"]["spec"]["containers"]
-    variables = {item["name"]: item.get("value") for item in container["env"]}
-    assert container["image"] == image
+    rendered, variables = container(checkout, "overlays/dev/lily-api", "Deployment")
+    assert rendered == image
     assert (variables["MODEL_URI"], variables["MODEL_DIGEST"]) == (f"{version.uri}onnx/", version.digest)
     assert checkout.run("validate").code == 0
 
@@ -570,14 +572,8 @@ def test_a_stateful_set_is_released_promoted_and_retired_like_a_deployment(
     checkout.merge(json.loads(told.out)["branch"])
     checkout.git("checkout", "-q", "cicd")
     checkout.git("reset", "-q", "--hard", "origin/cicd")
-    [item] = [
-        item
-        for item in kustomize.objects(kustomize.build(checkout.root, "overlays/staging/lily-state"))
-        if item["kind"] == "StatefulSet"
-    ]
-    [container] = item["spec"]["template"]["spec"]["containers"]
-    variables = {each["name"]: each["value"] for each in container["env"]}
-    assert (container["image"], variables["MODEL_URI"]) == (IMAGE, f"{version.uri}onnx/")
+    rendered, variables = container(checkout, "overlays/staging/lily-state", "StatefulSet")
+    assert (rendered, variables["MODEL_URI"]) == (IMAGE, f"{version.uri}onnx/")
     assert variables["REQUEST_LOG_URI"] == "s3://mlops-prod/requests/staging/"
     assert checkout.run("validate").errors == []
     checkout.git("rm", "-rq", "overlays/staging/lily-state")

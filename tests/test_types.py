@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from itertools import zip_longest
+from itertools import product, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +41,27 @@ def put(items: list[Object], kind: str, keys: Keys, value: Any) -> list[Object]:
     return changed
 
 
-def edits(folder: str, items: list[Object], part: int) -> list[Edit]:
-    """Every third edit of the folder's object: each environment has a part of them."""
-    [item] = [item for item in items if item["kind"] == OBJECTS[Path(folder).name]]
-    return [(folder, keys, value) for keys in places(item) for value in VALUES][part::3]
+def edits(renders: dict[str, list[Object]], app: str) -> list[list[Edit]]:
+    """Each edit of an app's object once, by the folder: of the environments that have the place, in turn in one."""
+    having: dict[Keys, list[str]] = {}
+    for folder in (f"overlays/{name}/{app}" for name in ("dev", "staging", "prod")):
+        [item] = [item for item in renders[folder] if item["kind"] == OBJECTS[app]]
+        for keys in places(item):
+            having.setdefault(keys, []).append(folder)
+    made: dict[str, list[Edit]] = {}
+    for number, (keys, value) in enumerate(product(having, VALUES)):
+        folder = having[keys][number % len(having[keys])]
+        made.setdefault(folder, []).append((folder, keys, value))
+    return list(made.values())
 
 
 def test_a_value_of_any_type_anywhere_makes_no_rule_fail(manifests: Path) -> None:
     policy = read_policy(manifests)
     renders = kustomize.rendered_all(manifests, layout.folders(manifests, policy))
-    folders = [
-        (f"overlays/{name}/{app}", part) for part, name in enumerate(("dev", "staging", "prod")) for app in OBJECTS
-    ]
     failed = {}
 
     # One edit of each folder at a time: many rules look at the whole of Argo CD's objects, however few are edited.
-    for together in zip_longest(*(edits(folder, renders[folder], part) for folder, part in folders)):
+    for together in zip_longest(*(of_folder for app in OBJECTS for of_folder in edits(renders, app))):
         made = [edit for edit in together if edit]
         changed = {folder: put(renders[folder], OBJECTS[Path(folder).name], *edit) for folder, *edit in made}
         try:

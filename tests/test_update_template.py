@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT, Checkout, Result, git
 from test_init_fork import ARGS
 
+from gitops.repo import layout
 from gitops.repo.template import RECORD, Record, read_record, sides
 
 DEPLOYMENT = "base/api/deployment.yaml"
@@ -242,6 +243,10 @@ def test_every_kind_of_change_comes_as_it_was_made(fork: Fork, made: Callable[[P
         assert listed[2] == fork.template.git("rev-parse", f"HEAD:{path}")
 
 
+# What the fork and its commands write, and nobody else.
+RECORDS = f"overlays/d/a/hold.yaml overlays/d/retired.yaml {layout.WITHDRAWN} {layout.CODEOWNERS}"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "fork", "renamed", "changed"),
     [
@@ -254,6 +259,9 @@ def test_every_kind_of_change_comes_as_it_was_made(fork: Fork, made: Callable[[P
          "overlays/d/a/k overlays/d/shared/k", {}, "overlays/d/shared/k* overlays/d/shared/n"),
         ("overlays/d/a/release.yaml", "overlays/d/a/release.yaml*", "overlays/d/a/release.yaml", {}, ""),
         ("overlays/promotion.yaml", "", "overlays/promotion.yaml", {}, ""),
+        (RECORDS, f"{RECORDS.replace(' ', '* ')}*", RECORDS, {}, ""),
+        ("overlays/d/a/k overlays/d/a/hold.yaml overlays/d/b/k", "overlays/d/a/k overlays/d/b/k overlays/d/b/hold.yaml",
+         "overlays/d/a/k overlays/d/a/hold.yaml overlays/d/b/k", {}, ""),
         ("apps/a/k", "apps/b/k overlays/d/b/k model-src/models/b/m", "apps/a/k", {"apps/b/k": "apps/a/k"}, ""),
         ("base/s/k", "base/s/k base/t/k argocd/platform/p/k", "base/s/k", {}, "base/t/k argocd/platform/p/k"),
         ("base/s/k base/t/k", "base/s/k base/t/n", "base/s/k", {}, ""),
@@ -367,13 +375,12 @@ def test_a_conflict_is_refused_with_the_commands_that_merge_it(fork: Fork, case:
 # Where the fork is
 
 
-def as_commit(fork: Fork, branch: str, *, parents: bool, record: bool) -> None:
-    """The branch as a fork has it that was made as a copy (no parents), or before there were records."""
+def without_record(fork: Fork, branch: str, *, parents: bool) -> None:
+    """The branch as a fork has it that was made before there were records, or as a copy (no parents)."""
     clone = fork.clone
     clone.git("checkout", "-q", branch)
-    if not record:
-        clone.git("rm", "-q", RECORD)
-        clone.commit("No record")
+    clone.git("rm", "-q", RECORD)
+    clone.commit("No record")
     if not parents:
         root = clone.git("commit-tree", "-m", "Copied", f"{fork.template.git('rev-parse', 'HEAD')}^{{tree}}")
         made = clone.git("commit-tree", "-p", root, "-m", "Our values", "HEAD^{tree}")
@@ -381,19 +388,19 @@ def as_commit(fork: Fork, branch: str, *, parents: bool, record: bool) -> None:
     clone.git("push", "-q", "-f", "origin", branch)
 
 
-@pytest.mark.parametrize(("parents", "record"), [(True, False), (False, False)], ids=["old fork", "copy"])
-def test_where_a_fork_is_shows_without_a_record(fork: Fork, parents: bool, record: bool) -> None:
+@pytest.mark.parametrize("parents", [True, False], ids=["old fork", "copy"])
+def test_where_a_fork_is_shows_without_a_record(fork: Fork, parents: bool) -> None:
     fork.clone.git("fetch", "-q", "template")
     for branch in ("main", "cicd"):
-        as_commit(fork, branch, parents=parents, record=record)
+        without_record(fork, branch, parents=parents)
     newest = fork.release({"scripts/new.py": "NEW = 1\n"})
 
     fork.updated()
 
-    record_now = read_record(fork.show("cicd", RECORD).encode() + b"\n")
-    assert record_now is not None
-    assert record_now.commit == newest
-    assert record_now.values["bucket"] == "acme-models"
+    record = read_record(fork.show("cicd", RECORD).encode() + b"\n")
+    assert record is not None
+    assert record.commit == newest
+    assert record.values["bucket"] == "acme-models"
     assert "bucket: acme-models" in fork.show("cicd", "overlays/promotion.yaml")
 
 
@@ -441,7 +448,7 @@ def test_a_merge_by_hand_counts_though_the_record_is_older(fork: Fork) -> None:
     assert fork.show("main", "tools/one.txt") == "ours since"
 
 
-def test_what_a_fork_did_before_init_is_its_own(prepared: Path, fork: Fork) -> None:
+def test_what_a_fork_did_before_init_is_its_own(fork: Fork) -> None:
     """The record then has a commit of the fork's own."""
     clone = fork.clone
     template = fork.template.git("rev-parse", "HEAD")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import corpus
 import yaml
 from conftest import REGISTRY, git, run
 
@@ -102,14 +103,23 @@ def _leaves(value: Any, path: tuple[str, ...]) -> list[tuple[str, ...]]:
     return [path]
 
 
-def apps(number: int) -> list[App]:
-    """So many apps: each part alone, and pairs."""
-    chosen = [*((part,) for part in PARTS), *_pairs()][:number]
+def _apps() -> list[App]:
+    """Each part alone, and pairs, two hundred in all."""
+    chosen = [*((part,) for part in PARTS), *_pairs()][:200]
     return [App(f"valid-{at:03d}", tuple(parts)) for at, parts in enumerate(chosen)]
 
 
+APPS = _apps()
+
+
+def copy(manifests: Path, root: Path) -> None:
+    """Makes the sample in a new folder, with all of the apps."""
+    corpus.copy(manifests, root)
+    write(root, APPS)
+
+
 def write(root: Path, made: list[App], environments: Sequence[str] = (ENVIRONMENT,)) -> None:
-    """Adds the apps to a copy of the sample, in these environments."""
+    """Adds apps to a copy of the sample, in these environments."""
     for app in made:
         _write(root, app, environments)
     add_kinds(root, *environments)

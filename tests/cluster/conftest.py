@@ -17,6 +17,7 @@ from gitops.cluster import installed, kube
 from gitops.cluster.control_plane import INSTALLER, ControlPlane
 from gitops.cluster.kube import Cluster
 from gitops.manifests import workloads
+from gitops.manifests.objects import Object, at, identity
 from gitops.releases.release import Target
 from gitops.repo import remote
 
@@ -244,6 +245,18 @@ def runs_everywhere(world: World, version: Version) -> bool:
     rows = json.loads(world.done("releases", "--json").out)["releases"]
     held = list(world.plane.clone.glob("overlays/*/*/hold.yaml"))
     return not held and all(row["version"] == version.version for row in rows)
+
+
+def create(cluster: Cluster, item: Object, *, dry_run: bool = False, unknown: str = "Strict") -> None:
+    """Makes an object that is not there yet; `unknown` is what becomes of a field that its kind does not have.
+
+    Raises Refused with the server's errors.
+    """
+    options: dict[str, Any] = {"dry_run": "All"} if dry_run else {}
+    validation = [("fieldValidation", unknown)]
+    with cluster._translated(str(identity(item))):
+        kind = cluster._kind(item["apiVersion"], item["kind"])
+        kind.create(body=item, namespace=at(item, "metadata", "namespace"), query_params=validation, **options)
 
 
 def uri(version: Version, app: str) -> str:

@@ -29,7 +29,7 @@ from gitops.repo.policy import read_policy
 
 from contract.errors import Refused
 
-from .conftest import FLAVOURS, targets
+from .conftest import FLAVOURS, create, targets
 
 # What a cluster cannot know, because it does not see the files, and where it fills in an empty name by itself.
 OTHERWISE = ("release-", "place-", "inference-service-required", "namespace-of-another-environment")
@@ -120,14 +120,6 @@ def words(cluster: Cluster, item: Object) -> tuple[str, ...]:
     except Refused as refused:
         return refused.lines
     return ()
-
-
-def create(cluster: Cluster, item: Object, *, dry_run: bool = False) -> None:
-    options: dict[str, Any] = {"dry_run": "All"} if dry_run else {}
-    with cluster._translated(str(identity(item))):
-        kind = cluster._kind(item["apiVersion"], item["kind"])
-        strict = [("fieldValidation", "Strict")]
-        kind.create(body=item, namespace=at(item, "metadata", "namespace"), query_params=strict, **options)
 
 
 def pod(image: str, **env: str) -> Object:

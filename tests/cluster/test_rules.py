@@ -27,6 +27,8 @@ from gitops.repo.policy import read_policy
 
 from contract.errors import Refused
 
+from .conftest import create
+
 ENVIRONMENTS = ("dev", "staging", "prod")
 # What the controller of KServe says in the status of a service, and no webhook.
 BY_CONTROLLER = ("answers-", "kserve-runtime")
@@ -59,8 +61,7 @@ def before(root: Path) -> dict[str, list[Object]]:
 def right(manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample with two hundred apps."""
     root = tmp_path_factory.mktemp("right")
-    corpus.copy(manifests, root)
-    valid.write(root, valid.apps(200))
+    valid.copy(manifests, root)
     return root
 
 
@@ -97,12 +98,7 @@ def _counted(cluster: Cluster, space: str) -> bool:
 def words(cluster: Cluster, item: Object, unknown: str = "Strict") -> tuple[str, ...]:
     """The server's errors for a new object; none if it would take it. KServe's parts of a pod have other fields."""
     try:
-        with cluster._translated(str(identity(item))):
-            kind = cluster._kind(item["apiVersion"], item["kind"])
-            kind.create(
-                body=item, namespace=at(item, "metadata", "namespace"), dry_run="All",
-                query_params=[("fieldValidation", unknown)],
-            )  # fmt: skip
+        create(cluster, item, dry_run=True, unknown=unknown)
     except Refused as refused:
         return refused.lines
     return ()
@@ -123,12 +119,11 @@ def refused(cluster: Cluster, items: Sequence[Object]) -> dict[str, tuple[str, .
 
 
 def test_the_server_takes_two_hundred_apps(server: Cluster, right: Path) -> None:
-    made = valid.apps(200)
-    renders = kustomize.rendered_all(right, [f"overlays/{valid.ENVIRONMENT}/{app.name}" for app in made])
+    renders = kustomize.rendered_all(right, [f"overlays/{valid.ENVIRONMENT}/{app.name}" for app in valid.APPS])
 
-    said = {app.name: refused(server, renders[f"overlays/{valid.ENVIRONMENT}/{app.name}"]) for app in made}
+    said = {folder: refused(server, items) for folder, items in renders.items()}
 
-    assert {name: found for name, found in said.items() if found} == {}
+    assert {folder: found for folder, found in said.items() if found} == {}
 
 
 @pytest.mark.parametrize("fixture", ASKED, ids=lambda fixture: fixture.name)
