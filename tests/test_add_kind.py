@@ -17,7 +17,7 @@ from conftest import IMAGE, ROOT, Checkout, make_checkout
 import add_kind
 from gitops.checks import kubeconform, sources
 from gitops.cluster import installed
-from gitops.manifests import definitions, kinds, schemas, yamledit
+from gitops.manifests import definitions, kinds, schemas, workloads, yamledit
 from gitops.programs import building, tools
 from gitops.programs.building import Go
 from gitops.repo import codeowners
@@ -329,26 +329,41 @@ def test_a_kind_that_runs_containers_is_let_in_with_the_places_of_its_pods(check
     ]
 
 
-@pytest.mark.parametrize(
-    ("place", "field", "words"),
-    [
-        ("template", {"image": "a:1"}, "spec.template.metadata.image"),
-        ("workers", {"overhead": {"image": "a:1"}}, "spec.workers[one].template.spec.overhead.image"),
-    ],
-)
-def test_what_a_declared_kind_has_elsewhere_is_refused_by_its_path(
-    checkout: Checkout, place: str, field: dict[str, Any], words: str
-) -> None:
+def test_what_a_declared_kind_has_elsewhere_is_refused_by_its_path(checkout: Checkout) -> None:
     done(checkout, "--crd", RUNNERS, *ADDON, "--pod-spec", POD, "--pod-spec", WORKERS)
     item = runner(IMAGE, IMAGE)
-    if place == "template":
-        item["spec"]["template"]["metadata"] = field
-    else:
-        item["spec"]["workers"][0]["template"]["spec"] |= field
+    item["spec"]["template"]["metadata"] = {"image": "a:1"}
+    worker = item["spec"]["workers"][0]["template"]["spec"]
+    worker |= {"overhead": {"image": "a:1"}, "serverImage": "a:1"}
+    worker["containers"][0]["sideImage"] = "a:1"
     object_in(checkout, item)
 
     said = checkout.run("validate").errors
-    assert any(f"{words}: no rule looks there" in line for line in said)
+    inside = "spec.workers[one].template.spec"
+    for path in (
+        "spec.template.metadata.image", f"{inside}.overhead.image", f"{inside}.serverImage",
+        f"{inside}.containers[b].sideImage",
+    ):  # fmt: skip
+        assert any(f"{path}: no rule looks there" in line for line in said)
+
+
+def test_what_a_forks_kind_has_in_a_field_that_takes_any_is_found_by_its_name() -> (
+    None
+):
+    found = kinds.parse({"schemas/kinds.yaml": ENTRY.encode(), "schemas/Widget.example.org.yaml": WIDGETS.read_bytes()})
+    telling = dict.fromkeys(("baseImage", "imageRef", "serverImages", "sourceModelUri", "storageUri"), "a:1")
+    plain = {"imagined": "a", "imagePullPolicy": "a", "level": 1}
+    values = {"source": {"helm": {"valuesObject": {"serverImage": "a:1"}}}}
+    application = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": {}, "spec": values}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": {"spec": {"nodeSelector": {"osImage": "a"}}}}}
+
+    with workloads.declared(found.pods):
+        assert list(workloads.unclaimed(with_spec(settings=plain | {"any": [telling]}))) == [
+            f"spec.settings.any[0].{name}" for name in telling
+        ]
+        assert list(workloads.unclaimed(with_spec(labels={"agentImage": "a:1"}))) == ["spec.labels.agentImage"]
+        assert [*workloads.unclaimed(application), *workloads.unclaimed(job)] == []
+        assert not workloads.runs(WIDGET)
 
 
 def test_metadata_of_a_declared_pod_makes_no_webhook_fetch_a_model(checkout: Checkout) -> None:
@@ -490,6 +505,16 @@ def in_spec(**fields: Any) -> str:
     return changed(change)
 
 
+def fields(**inner: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": inner}
+
+
+def pod_fields(**of_containers: Any) -> dict[str, Any]:
+    """Fields of a pod's spec, with these of containers besides."""
+    containers = {"type": "array", "items": fields(image={"type": "string"}, **of_containers)}
+    return {"containers": containers, "volumes": {"type": "array", "items": fields(image=fields())}}
+
+
 SPEC = "spec.versions[v1].schema.openAPIV3Schema.properties.spec"
 
 
@@ -573,6 +598,18 @@ def of_group(group: str, kind: str) -> str:
         (
             in_spec(baseImage={"type": "string"}), ADDON,
             "schemas/kinds.yaml: Widget.example.org: spec.baseImage: runs containers, or names an image or a model",
+        ),
+        (
+            in_spec(**pod_fields(), baseImage={"type": "string"}), (*ADDON, "--pod-spec", "spec"),
+            "schemas/kinds.yaml: Widget.example.org: spec.baseImage: runs containers, or names an image or a model",
+        ),
+        (
+            in_spec(**pod_fields(sideImage={"type": "string"})), (*ADDON, "--pod-spec", "spec"),
+            "schemas/kinds.yaml: Widget.example.org: spec.containers.*.sideImage: runs containers, or names an image",
+        ),
+        (
+            in_spec(**pod_fields(), more=fields(**pod_fields())), (*ADDON, "--pod-spec", "spec"),
+            "schemas/kinds.yaml: Widget.example.org: spec.more.containers, spec.more.volumes.*.image: runs containers",
         ),
     ],
 )  # fmt: skip

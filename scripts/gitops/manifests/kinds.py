@@ -40,12 +40,12 @@ class Kinds:
 
     @cached_property
     def pods(self) -> dict[tuple[str, str], tuple[Steps, ...]]:
-        """Where kinds have the specs of their pods, by group and kind."""
+        """Where the kinds that a fork brings have the specs of their pods, by group and kind; most have none."""
         found = {}
         for name, entry in self.entries.items():
             kind, _, group = name.partition(".")
-            if paths := tuple(definitions.steps(path) for path in entry.get("pods", ())):
-                found[group, kind] = paths
+            if name in self.definitions or "pods" in entry:
+                found[group, kind] = tuple(definitions.steps(path) for path in entry.get("pods", ()))
         return found
 
 
