@@ -246,6 +246,14 @@ def test_a_module_is_named_with_its_checksum(
             "sum": "h1:of-example.org/widgets@v1.2.3",
         }
     }  # fmt: skip
+    done(checkout, "--kind", "Widget.example.org", *ADDON)
+    assert yaml.safe_load(checkout.read("schemas/kinds.yaml")) == {
+        "Widget.example.org": {"addon": "cert-manager", "module": module[1], "sum": f"h1:of-{module[1]}"}
+    }
+    done(checkout, "--crd", WIDGETS, "--outside", "the platform team")
+    assert yaml.safe_load(checkout.read("schemas/kinds.yaml")) == {
+        "Widget.example.org": {"outside": "the platform team"}
+    }
     refused = checkout.run("add_kind", *module, "--file", "crds/none.yaml", *ADDON)
     assert refused.errors == ["example.org/widgets@v1.2.3: no file matches crds/none.yaml"]
     refused = checkout.run("add_kind", "--module", "example.org/widgets@v0.1.0", "--file", "a", *ADDON)
@@ -310,13 +318,20 @@ def test_a_kind_that_runs_containers_is_let_in_with_the_places_of_its_pods(check
     [half] = checkout.run("add_kind", "--crd", RUNNERS, *ADDON, "--pod-spec", POD).errors
     [wrong] = checkout.run("add_kind", "--crd", RUNNERS, *ADDON, "--pod-spec", "spec.template").errors
     done(checkout, "--crd", RUNNERS, *ADDON, "--pod-spec", POD, "--pod-spec", WORKERS)
+    done(checkout, "--kind", "Runner.example.org", "--outside", "the platform team")
+    [fewer] = errors(checkout, "--kind", "Runner.example.org", "--pod-spec", POD)
+    assert done(checkout, "--kind", "Runner.example.org", "--pod-spec", POD, "--pod-spec", WORKERS) == ""
 
+    assert yaml.safe_load(checkout.read("schemas/kinds.yaml")) == {
+        "Runner.example.org": {"outside": "the platform team", "pods": [POD, WORKERS]}
+    }
+    assert fewer == half
     found = "runs containers, or names an image or a model, and nobody would look there"
     assert bare.startswith(f"schemas/kinds.yaml: Runner.example.org: {POD}.containers, {WORKERS}.containers: {found}")
     assert half.startswith(f"schemas/kinds.yaml: Runner.example.org: {WORKERS}.containers: {found}")
     assert wrong == (
         "schemas/kinds.yaml: Runner.example.org: pods: spec.template: no version of the kind has the spec of a pod"
-        " there, with its containers"
+        " there, with its containers; name others with --pod-spec, or take it out"
     )
     object_in(checkout, runner(IMAGE, IMAGE))
     assert checkout.run("validate").errors == []
@@ -347,9 +362,7 @@ def test_what_a_declared_kind_has_elsewhere_is_refused_by_its_path(checkout: Che
         assert any(f"{path}: no rule looks there" in line for line in said)
 
 
-def test_what_a_forks_kind_has_in_a_field_that_takes_any_is_found_by_its_name() -> (
-    None
-):
+def test_what_a_forks_kind_has_in_a_field_that_takes_any_is_found_by_its_name() -> None:
     found = kinds.parse({"schemas/kinds.yaml": ENTRY.encode(), "schemas/Widget.example.org.yaml": WIDGETS.read_bytes()})
     telling = dict.fromkeys(("baseImage", "imageRef", "serverImages", "sourceModelUri", "storageUri"), "a:1")
     plain = {"imagined": "a", "imagePullPolicy": "a", "level": 1}
@@ -634,6 +647,10 @@ def test_what_cannot_be_added_is_refused(
         (("--kind", "Role.rbac.authorization.k8s.io"), "would let an environment do more than its project"),
         (("--kind", "Application.argoproj.io"), "would let an environment do more than its project"),
         (("--kind", "LLMInferenceService.serving.kserve.io"), "runs containers or serves models, and there are no"),
+        (
+            ("--kind", "ExternalSecret.external-secrets.io", "--pod-spec", POD),
+            "--pod-spec: ExternalSecret.external-secrets.io: not in schemas/kinds.yaml; `python scripts/add_kind.py",
+        ),
         (("--crd", "/nowhere.yaml", *ADDON), "--crd /nowhere.yaml: No such file or directory"),
         (
             ("--module", "example.org/a@latest", "--file", "*", *ADDON),
