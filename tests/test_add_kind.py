@@ -104,7 +104,7 @@ def object_in(checkout: Checkout, item: dict[str, Any], environment: str = "dev"
 # Adding
 
 
-def test_one_command_adds_a_kind_to_all_that_asks_for_it(checkout: Checkout) -> None:
+def test_one_command_adds_a_kind_to_all_that_asks_for_it(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
     dry = done(checkout, "--crd", WIDGETS, *ADDON, "--env", "dev", "--dry-run")
     assert checkout.git("status", "--porcelain") == ""
     out = done(checkout, "--crd", WIDGETS, *ADDON, "--env", "dev")
@@ -121,7 +121,10 @@ def test_one_command_adds_a_kind_to_all_that_asks_for_it(checkout: Checkout) -> 
     ]  # fmt: skip
     assert checkout.run("validate").errors == []
     object_in(checkout, WIDGET)
+    parsed, parse = [], kinds.parse
+    monkeypatch.setattr(kinds, "parse", lambda files: parsed.append(files) or parse(files))
     assert checkout.run("validate").errors == []
+    assert len(parsed) == 1
     assert done(checkout, "--crd", WIDGETS, *ADDON, "--env", "dev") == ""
 
 
@@ -539,6 +542,7 @@ SPEC = "spec.versions[v1].schema.openAPIV3Schema.properties.spec"
         ("a: [", "not YAML:"),
         ("- 1\n", "kind: None of None, and not"),
         (WIDGETS.read_text().replace("  scope:", "  group: other.org\n  scope:"), "not YAML: key 'group' stands twice"),
+        ("? [a]\n: b\n", "not YAML: while constructing a mapping"),
         ("a: &a 1\nb: *a\n", "*a: an alias; write out what it stands for"),
         ("[" * 5000 + "]" * 5000, ""),
         (" " * (definitions.LARGEST + 1), f"{definitions.LARGEST + 1} bytes, and at most {definitions.LARGEST} are"),
