@@ -4,6 +4,7 @@ their kinds could run."""
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -51,8 +52,8 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     }
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        keys = [key.value for key, _ in node.value]
-        if twice := [key for key in keys if keys.count(key) > 1]:
+        counted = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if twice := [key for key, count in counted.items() if count > 1]:
             raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} stands twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
@@ -91,11 +92,6 @@ def read(data: bytes, file: str) -> list[Object]:
 def name(definition: Object) -> str:
     """KIND.GROUP."""
     return called(definition["spec"]["group"], definition["spec"]["names"]["kind"])
-
-
-def served(definition: Object) -> list[str]:
-    """The versions that API servers serve."""
-    return [version["name"] for version in definition["spec"]["versions"] if version.get("served")]
 
 
 def _bare(definition: Object) -> Object:
