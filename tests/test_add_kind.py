@@ -28,6 +28,9 @@ from contract.errors import Refused
 
 FILES = ROOT / "tests/kinds"
 WIDGETS, RUNNERS = FILES / "widgets.yaml", FILES / "runners.yaml"
+DEFINITIONS = [
+    definition for file in (WIDGETS, RUNNERS) for definition in definitions.read(file.read_bytes(), file.name)
+]
 ADDON = ("--addon", "cert-manager")
 WIDGET: dict[str, Any] = {
     "apiVersion": "example.org/v1", "kind": "Widget", "metadata": {"name": "a", "namespace": "ml-dev"},
@@ -41,6 +44,23 @@ def with_spec(**fields: Any) -> dict[str, Any]:
     return WIDGET | {"spec": {"size": 1} | fields}
 
 
+def runner(image: str, worker: str) -> dict[str, Any]:
+    def pod(name: str, image: str) -> dict[str, Any]:
+        safe = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+        sizes = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "1Gi"}}
+        return {
+            "serviceAccountName": "lily-api", "automountServiceAccountToken": False,
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": name, "image": image, "resources": sizes, "securityContext": safe}],
+        }  # fmt: skip
+
+    workers = [{"name": "one", "template": {"spec": pod("b", worker)}}]
+    labels = {"app.kubernetes.io/name": "lily-api", "app.kubernetes.io/part-of": "lily"}
+    named = {"name": "lily-api", "namespace": "ml-dev", "labels": labels}
+    spec = {"template": {"metadata": {"labels": labels}, "spec": pod("a", image)}, "workers": workers}
+    return {"apiVersion": "example.org/v1", "kind": "Runner", "metadata": named, "spec": spec}
+
+
 # What the schema and an API server, which tests/cluster/test_kinds.py asks, have to say of objects alike.
 VALID = {
     "least": WIDGET,
@@ -51,6 +71,7 @@ VALID = {
     ),
     "a number in the place of a name": with_spec(port=80),
     "annotations": WIDGET | {"metadata": {"name": "a", "namespace": "ml-dev", "annotations": {"a": "b"}}},
+    "one that makes pods": runner(IMAGE, IMAGE),
 }  # fmt: skip
 INVALID = {
     "a field that is not known": with_spec(sise=1),
@@ -139,7 +160,7 @@ def test_a_definition_is_kept_without_what_a_cluster_adds(checkout: Checkout) ->
 
 
 def closed() -> Path:
-    return schemas.folder(definitions.read(WIDGETS.read_bytes(), "widgets.yaml"))
+    return schemas.folder(DEFINITIONS)
 
 
 def test_its_objects_are_judged_as_the_api_would() -> None:
@@ -279,6 +300,24 @@ def test_a_killed_run_is_completed_by_the_next(checkout: Checkout) -> None:
     assert checkout.read("schemas/kinds.yaml") == wanted
 
 
+def test_what_is_told_of_an_add_on_that_is_gone_mends_it(checkout: Checkout) -> None:
+    """For one kind after the other, as they are found."""
+    checkout.replace("argocd/platform/kustomization.yaml", "  - addons/kserve-crds.yaml\n", "")
+    said = [line for line in checkout.run("validate").errors if line.endswith("[kinds]")]
+    commands = dict.fromkeys(command for line in said for command in re.findall(r"`python scripts/(.*)` \[", line))
+    assert len(commands) == 2
+
+    for command in commands:
+        script, *words = command.replace("REASON", "'the platform team'").split(" ", 1)
+        assert checkout.run(script.removesuffix(".py"), *shlex.split(words[0])).code == 0
+
+    assert yaml.safe_load(checkout.read("schemas/kinds.yaml")) == {
+        f"{kind}.serving.kserve.io": {"outside": "the platform team"}
+        for kind in ("ClusterStorageContainer", "InferenceService")
+    }
+    assert checkout.run("validate").errors == []
+
+
 # What is written by hand for platform engineers
 
 
@@ -298,22 +337,6 @@ def test_what_contributing_tells_of_a_kind_of_your_own_works(checkout: Checkout)
 
 
 # Kinds that run something
-
-
-def runner(image: str, worker: str) -> dict[str, Any]:
-    def pod(name: str, image: str) -> dict[str, Any]:
-        safe = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-        sizes = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "1Gi"}}
-        return {
-            "serviceAccountName": "lily-api", "automountServiceAccountToken": False,
-            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [{"name": name, "image": image, "resources": sizes, "securityContext": safe}],
-        }  # fmt: skip
-
-    workers = [{"name": "one", "template": {"spec": pod("b", worker)}}]
-    named = {"name": "lily-api", "labels": {"app.kubernetes.io/name": "lily-api", "app.kubernetes.io/part-of": "lily"}}
-    spec = {"template": {"metadata": {"labels": named["labels"]}, "spec": pod("a", image)}, "workers": workers}
-    return {"apiVersion": "example.org/v1", "kind": "Runner", "metadata": named, "spec": spec}
 
 
 def test_a_kind_that_runs_containers_is_let_in_with_the_places_of_its_pods(checkout: Checkout) -> None:
@@ -407,14 +430,13 @@ def test_a_model_of_a_declared_kind_has_no_release(checkout: Checkout) -> None:
 # A change of schemas/
 
 
-def test_a_change_of_a_schema_judges_anew_what_did_not_change(checkout: Checkout) -> None:
+def test_a_newer_definition_judges_anew_what_did_not_change(checkout: Checkout, tmp_path: Path) -> None:
     done(checkout, "--crd", WIDGETS, *ADDON)
     object_in(checkout, with_spec(port=80))
     base = checkout.commit("A kind and an object")
-    path = "schemas/Widget.example.org.yaml"
-    definition = yaml.safe_load(checkout.read(path))
-    del definition["spec"]["versions"][2]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["port"]
-    checkout.write(path, kinds.text(definition))
+    newer = tmp_path / "newer.yaml"
+    newer.write_text(changed(lambda item: fields_of_spec(item).pop("port")))
+    assert done(checkout, "--crd", newer, *ADDON) == "schemas/Widget.example.org.yaml\n"
     checkout.commit("Take a field out")
 
     [said] = checkout.run("validate", "--changed-since", base).errors
@@ -459,11 +481,6 @@ def written(root: Path, files: dict[str, str]) -> list[str]:
 
 
 ENTRY = "Widget.example.org: {addon: cert-manager}\n"
-
-
-def renamed(definition: str, old: str, new: str) -> str:
-    assert old in definition
-    return definition.replace(old, new)
 
 
 @pytest.mark.parametrize(
@@ -513,12 +530,14 @@ def changed(change: Callable[[dict[str, Any]], object]) -> str:
     return yaml.safe_dump(definition)
 
 
-def in_spec(**fields: Any) -> str:
-    def change(definition: dict[str, Any]) -> None:
-        schema = definition["spec"]["versions"][2]["schema"]["openAPIV3Schema"]
-        schema["properties"]["spec"]["properties"] |= fields
+def fields_of_spec(definition: dict[str, Any]) -> dict[str, Any]:
+    schema: dict[str, Any] = definition["spec"]["versions"][2]["schema"]["openAPIV3Schema"]
+    found: dict[str, Any] = schema["properties"]["spec"]["properties"]
+    return found
 
-    return changed(change)
+
+def in_spec(**fields: Any) -> str:
+    return changed(lambda item: fields_of_spec(item).update(fields))
 
 
 def fields(**inner: Any) -> dict[str, Any]:
