@@ -390,7 +390,8 @@ def test_what_a_declared_kind_has_elsewhere_is_refused_by_its_path(checkout: Che
 
 def test_what_a_forks_kind_has_in_a_field_that_takes_any_is_found_by_its_name() -> None:
     found = kinds.parse({"schemas/kinds.yaml": ENTRY.encode(), "schemas/Widget.example.org.yaml": WIDGETS.read_bytes()})
-    telling = dict.fromkeys(("baseImage", "imageRef", "serverImages", "sourceModelUri", "storageUri"), "a:1")
+    names = ("baseImage", "imageRef", "server_image", "serverImages", "modelURI", "sourceModelUri", "storageUri")
+    telling = dict.fromkeys(names, "a:1")
     plain = {"imagined": "a", "imagePullPolicy": "a", "level": 1}
     values = {"source": {"helm": {"valuesObject": {"serverImage": "a:1"}}}}
     application = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": {}, "spec": values}

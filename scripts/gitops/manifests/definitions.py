@@ -34,8 +34,8 @@ _NAMES = {
     ("names", "plural"): _LABEL,
 }
 RUNNING = re.compile(
-    r"containers|initContainers|ephemeralContainers|[iI]mages?|image(Name|Ref|Repository)|\w+Images?"
-    r"|storageUri|sourceModelUri"
+    r"containers|initContainers|ephemeralContainers|(.+[-_.])?[iI]mages?|image(Name|Ref|Repository)|\w+Images?"
+    r"|(storage|\w*[mM]odel)(Uri|URI)"
 )
 """Fields of a container, or that name a model or an image. What is in a field that takes any is seen in the objects."""
 # Where rules look in each spec of pods; in volumes too, where an image is refused.
