@@ -36,6 +36,7 @@ from contract.errors import Refused
 PARAMETERS = f"{PLATFORM}/admission/parameters.yaml"
 OTHERS = ("data", "other-kinds")
 LISTS = {"Namespaced": "namespaceResourceWhitelist", "Cluster": "clusterResourceWhitelist"}
+BROUGHT, SOURCE = {"addon", "outside"}, {"module", "sum"}
 PINNED = re.compile(r"[^@\s]+@v[0-9]+\.[0-9]+\.[0-9]+\S*")
 
 
@@ -66,17 +67,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def add(args: argparse.Namespace) -> None:
     git = Git(args.root)
     there = kinds.files(args.root)
-    found = {name: kinds.text(definition) for name, definition in given(args).items()}
-    made = there | {kinds.path(name): text for name, text in found.items()}
-    entries = kinds.listed(there) | told(args, list(found) or args.kind)
-    if entries:
-        made[kinds.INDEX] = kinds.index(entries)
+    found, checksum = given(args)
+    chosen = list(found) or args.kind
+    made = there | {kinds.path(name): kinds.text(definition) for name, definition in found.items()}
+    if entry := told(args, checksum):
+        before = kinds.listed(there)
+        after = {name: entered(name, before.get(name, {}), entry, anew=name in found) for name in chosen}
+        made[kinds.INDEX] = kinds.index(before | after)
     own = kinds.parse(made).definitions
     index = schemas.kinds(folder := schemas.folder(list(own.values())))
     faults = kubeconform.check({kinds.FOLDER: [own[name] for name in found]}, folder)
     if faults:
         raise Refused(*map(str, faults))
-    chosen = list(found) or args.kind
     if unknown := [name for name in chosen if name not in index]:
         raise Refused(*[f"--kind {name}: no schema is known; `{kinds.command(name)}` adds one" for name in unknown])
     allowed = Allowed(args, {name: index[name]["scope"] for name in chosen}).files()
@@ -105,13 +107,14 @@ def tell(args: argparse.Namespace, chosen: Sequence[str], changed: Sequence[str]
 # The definitions
 
 
-def given(args: argparse.Namespace) -> dict[str, Object]:
-    """The definitions that the options name, by KIND.GROUP."""
+def given(args: argparse.Namespace) -> tuple[dict[str, Object], str]:
+    """The definitions that the options name, by KIND.GROUP, and the checksum of their module; empty for files."""
+    checksum = ""
     if args.module:
         if not PINNED.fullmatch(args.module):
             raise Refused(f"--module {args.module}: not PATH@VERSION with one exact version, such as v1.2.3")
         try:
-            texts, args.sum = building.module_files(args.module, args.file)
+            texts, checksum = building.module_files(args.module, args.file)
         except tools.ToolError as error:
             raise Refused(*str(error).splitlines()) from None
     else:
@@ -124,7 +127,7 @@ def given(args: argparse.Namespace) -> dict[str, Object]:
                 raise Refused(f"{file}: defines {name}, and so does another definition, differently; name one of them")
     if missing := [name for name in args.kind if texts and name not in found]:
         raise Refused(f"--kind {', '.join(missing)}: not among what is there: {', '.join(sorted(found))}")
-    return {name: found[name] for name in args.kind or found if name in found}
+    return {name: found[name] for name in args.kind or found if name in found}, checksum
 
 
 def _required(file: Path) -> bytes:
@@ -134,20 +137,27 @@ def _required(file: Path) -> bytes:
         raise Refused(f"--crd {file}: {error.strerror}") from None
 
 
-def told(args: argparse.Namespace, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The entries of the index for these kinds; none where the options give nothing."""
+def told(args: argparse.Namespace, checksum: str) -> dict[str, Any]:
+    """What the options give of an entry of the index."""
     if args.addon and args.addon not in (there := addons(args.root)):
         raise Refused(
             f"--addon {args.addon}: no Application of {PLATFORM}/, which has {', '.join(there)}; add it there first, or"
             " say by --outside what installs the kind"
         )
-    entry = {"addon": args.addon, "outside": args.outside}
-    if args.module:
-        entry |= {"module": args.module, "sum": args.sum}
-    if args.pod_spec:
-        entry["pods"] = args.pod_spec
-    entry = {field: value for field, value in entry.items() if value}
-    return dict.fromkeys(names, entry) if entry else {}
+    entry = {
+        "addon": args.addon, "outside": args.outside, "module": args.module, "sum": checksum, "pods": args.pod_spec,
+    }  # fmt: skip
+    return {field: value for field, value in entry.items() if value}
+
+
+def entered(name: str, before: Mapping[str, Any], entry: Mapping[str, Any], *, anew: bool) -> dict[str, Any]:
+    """An entry of the index with what the options give in the place of what it had; a new definition is of another
+    source."""
+    gone = {*(BROUGHT if entry.keys() & BROUGHT else ()), *(SOURCE if anew else ())}
+    after = {field: value for field, value in before.items() if field not in gone} | dict(entry)
+    if not after.keys() & BROUGHT:
+        raise Refused(f"--pod-spec: {name}: not in {kinds.INDEX}; `{kinds.command(name)} --pod-spec PATH` adds it")
+    return after
 
 
 def addons(root: Path) -> list[str]:

@@ -40,6 +40,7 @@ from gitops.checks import (
 )
 from gitops.checks.framework import Finding, Repository
 from gitops.manifests import closure, definitions, kinds, kustomize, remembered, workloads
+from gitops.manifests.kinds import Kinds
 from gitops.manifests.objects import Object
 from gitops.repo import fleet, layout, snapshot
 from gitops.repo.git import Git
@@ -102,8 +103,9 @@ def examine(args: argparse.Namespace, git: Git | None, base: str) -> tuple[list[
     """The findings to report, and what was checked."""
     files = OnDisk(args.root)
     sources.require(files, git)
-    with workloads.declared(kinds.read(args.root).pods), workloads.declared(_pods_at(git, base) if git else {}):
-        return _examined(args, git, base, files)
+    added = kinds.read(args.root)
+    with workloads.declared(added.pods), workloads.declared(_pods_at(git, base) if git else {}):
+        return _examined(args, git, base, files, added)
 
 
 def _pods_at(git: Git, base: str) -> dict[tuple[str, str], tuple[definitions.Steps, ...]]:
@@ -115,7 +117,9 @@ def _pods_at(git: Git, base: str) -> dict[tuple[str, str], tuple[definitions.Ste
     return {}
 
 
-def _examined(args: argparse.Namespace, git: Git | None, base: str, files: OnDisk) -> tuple[list[Finding], str]:
+def _examined(
+    args: argparse.Namespace, git: Git | None, base: str, files: OnDisk, added: Kinds
+) -> tuple[list[Finding], str]:
     policy = read_policy(args.root)
     folders = layout.folders(args.root, policy)
     changed = git.changed(base) if git else []
@@ -133,9 +137,9 @@ def _examined(args: argparse.Namespace, git: Git | None, base: str, files: OnDis
         remembered.put({kustomize.key(files, folder): items for folder, items in renders.items()})
     # What the platform and the projects of Argo CD allow is a matter of every overlay.
     chosen = folders if {ARGOCD, PLATFORM} & set(concerned) else concerned
-    repository = Repository(args.root, policy, renders, frozenset(chosen), known, files)
+    repository = Repository(args.root, policy, renders, frozenset(chosen), known, files, added)
     checked = {folder: renders[folder] for folder in concerned}
-    checked[kinds.FOLDER] = list(repository.kinds.definitions.values())
+    checked[kinds.FOLDER] = list(added.definitions.values())
     with ThreadPoolExecutor(1) as pool:
         # Another process compiles the schemas meanwhile.
         schema = pool.submit(kubeconform.check, checked, repository.schemas)

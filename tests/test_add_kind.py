@@ -17,7 +17,7 @@ from conftest import IMAGE, ROOT, Checkout, make_checkout
 import add_kind
 from gitops.checks import kubeconform, sources
 from gitops.cluster import installed
-from gitops.manifests import definitions, kinds, schemas, yamledit
+from gitops.manifests import definitions, kinds, schemas, workloads, yamledit
 from gitops.programs import building, tools
 from gitops.programs.building import Go
 from gitops.repo import codeowners
@@ -28,6 +28,9 @@ from contract.errors import Refused
 
 FILES = ROOT / "tests/kinds"
 WIDGETS, RUNNERS = FILES / "widgets.yaml", FILES / "runners.yaml"
+DEFINITIONS = [
+    definition for file in (WIDGETS, RUNNERS) for definition in definitions.read(file.read_bytes(), file.name)
+]
 ADDON = ("--addon", "cert-manager")
 WIDGET: dict[str, Any] = {
     "apiVersion": "example.org/v1", "kind": "Widget", "metadata": {"name": "a", "namespace": "ml-dev"},
@@ -41,6 +44,23 @@ def with_spec(**fields: Any) -> dict[str, Any]:
     return WIDGET | {"spec": {"size": 1} | fields}
 
 
+def runner(image: str, worker: str) -> dict[str, Any]:
+    def pod(name: str, image: str) -> dict[str, Any]:
+        safe = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+        sizes = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "1Gi"}}
+        return {
+            "serviceAccountName": "lily-api", "automountServiceAccountToken": False,
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": name, "image": image, "resources": sizes, "securityContext": safe}],
+        }  # fmt: skip
+
+    workers = [{"name": "one", "template": {"spec": pod("b", worker)}}]
+    labels = {"app.kubernetes.io/name": "lily-api", "app.kubernetes.io/part-of": "lily"}
+    named = {"name": "lily-api", "namespace": "ml-dev", "labels": labels}
+    spec = {"template": {"metadata": {"labels": labels}, "spec": pod("a", image)}, "workers": workers}
+    return {"apiVersion": "example.org/v1", "kind": "Runner", "metadata": named, "spec": spec}
+
+
 # What the schema and an API server, which tests/cluster/test_kinds.py asks, have to say of objects alike.
 VALID = {
     "least": WIDGET,
@@ -51,6 +71,7 @@ VALID = {
     ),
     "a number in the place of a name": with_spec(port=80),
     "annotations": WIDGET | {"metadata": {"name": "a", "namespace": "ml-dev", "annotations": {"a": "b"}}},
+    "one that makes pods": runner(IMAGE, IMAGE),
 }  # fmt: skip
 INVALID = {
     "a field that is not known": with_spec(sise=1),
@@ -104,7 +125,7 @@ def object_in(checkout: Checkout, item: dict[str, Any], environment: str = "dev"
 # Adding
 
 
-def test_one_command_adds_a_kind_to_all_that_asks_for_it(checkout: Checkout) -> None:
+def test_one_command_adds_a_kind_to_all_that_asks_for_it(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
     dry = done(checkout, "--crd", WIDGETS, *ADDON, "--env", "dev", "--dry-run")
     assert checkout.git("status", "--porcelain") == ""
     out = done(checkout, "--crd", WIDGETS, *ADDON, "--env", "dev")
@@ -121,7 +142,10 @@ def test_one_command_adds_a_kind_to_all_that_asks_for_it(checkout: Checkout) -> 
     ]  # fmt: skip
     assert checkout.run("validate").errors == []
     object_in(checkout, WIDGET)
+    parsed, parse = [], kinds.parse
+    monkeypatch.setattr(kinds, "parse", lambda files: parsed.append(files) or parse(files))
     assert checkout.run("validate").errors == []
+    assert len(parsed) == 1
     assert done(checkout, "--crd", WIDGETS, *ADDON, "--env", "dev") == ""
 
 
@@ -136,7 +160,7 @@ def test_a_definition_is_kept_without_what_a_cluster_adds(checkout: Checkout) ->
 
 
 def closed() -> Path:
-    return schemas.folder(definitions.read(WIDGETS.read_bytes(), "widgets.yaml"))
+    return schemas.folder(DEFINITIONS)
 
 
 def test_its_objects_are_judged_as_the_api_would() -> None:
@@ -246,6 +270,14 @@ def test_a_module_is_named_with_its_checksum(
             "sum": "h1:of-example.org/widgets@v1.2.3",
         }
     }  # fmt: skip
+    done(checkout, "--kind", "Widget.example.org", *ADDON)
+    assert yaml.safe_load(checkout.read("schemas/kinds.yaml")) == {
+        "Widget.example.org": {"addon": "cert-manager", "module": module[1], "sum": f"h1:of-{module[1]}"}
+    }
+    done(checkout, "--crd", WIDGETS, "--outside", "the platform team")
+    assert yaml.safe_load(checkout.read("schemas/kinds.yaml")) == {
+        "Widget.example.org": {"outside": "the platform team"}
+    }
     refused = checkout.run("add_kind", *module, "--file", "crds/none.yaml", *ADDON)
     assert refused.errors == ["example.org/widgets@v1.2.3: no file matches crds/none.yaml"]
     refused = checkout.run("add_kind", "--module", "example.org/widgets@v0.1.0", "--file", "a", *ADDON)
@@ -266,6 +298,24 @@ def test_a_killed_run_is_completed_by_the_next(checkout: Checkout) -> None:
     args = command[2].replace("NAME", "cert-manager").replace("schemas/", f"{checkout.root}/schemas/").split()
     assert checkout.run(command[1], *args).code == 0
     assert checkout.read("schemas/kinds.yaml") == wanted
+
+
+def test_what_is_told_of_an_add_on_that_is_gone_mends_it(checkout: Checkout) -> None:
+    """For one kind after the other, as they are found."""
+    checkout.replace("argocd/platform/kustomization.yaml", "  - addons/kserve-crds.yaml\n", "")
+    said = [line for line in checkout.run("validate").errors if line.endswith("[kinds]")]
+    commands = dict.fromkeys(command for line in said for command in re.findall(r"`python scripts/(.*)` \[", line))
+    assert len(commands) == 2
+
+    for command in commands:
+        script, *words = command.replace("REASON", "'the platform team'").split(" ", 1)
+        assert checkout.run(script.removesuffix(".py"), *shlex.split(words[0])).code == 0
+
+    assert yaml.safe_load(checkout.read("schemas/kinds.yaml")) == {
+        f"{kind}.serving.kserve.io": {"outside": "the platform team"}
+        for kind in ("ClusterStorageContainer", "InferenceService")
+    }
+    assert checkout.run("validate").errors == []
 
 
 # What is written by hand for platform engineers
@@ -289,34 +339,25 @@ def test_what_contributing_tells_of_a_kind_of_your_own_works(checkout: Checkout)
 # Kinds that run something
 
 
-def runner(image: str, worker: str) -> dict[str, Any]:
-    def pod(name: str, image: str) -> dict[str, Any]:
-        safe = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-        sizes = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "1Gi"}}
-        return {
-            "serviceAccountName": "lily-api", "automountServiceAccountToken": False,
-            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [{"name": name, "image": image, "resources": sizes, "securityContext": safe}],
-        }  # fmt: skip
-
-    workers = [{"name": "one", "template": {"spec": pod("b", worker)}}]
-    named = {"name": "lily-api", "labels": {"app.kubernetes.io/name": "lily-api", "app.kubernetes.io/part-of": "lily"}}
-    spec = {"template": {"metadata": {"labels": named["labels"]}, "spec": pod("a", image)}, "workers": workers}
-    return {"apiVersion": "example.org/v1", "kind": "Runner", "metadata": named, "spec": spec}
-
-
 def test_a_kind_that_runs_containers_is_let_in_with_the_places_of_its_pods(checkout: Checkout) -> None:
     [bare] = checkout.run("add_kind", "--crd", RUNNERS, *ADDON).errors
     [half] = checkout.run("add_kind", "--crd", RUNNERS, *ADDON, "--pod-spec", POD).errors
     [wrong] = checkout.run("add_kind", "--crd", RUNNERS, *ADDON, "--pod-spec", "spec.template").errors
     done(checkout, "--crd", RUNNERS, *ADDON, "--pod-spec", POD, "--pod-spec", WORKERS)
+    done(checkout, "--kind", "Runner.example.org", "--outside", "the platform team")
+    [fewer] = errors(checkout, "--kind", "Runner.example.org", "--pod-spec", POD)
+    assert done(checkout, "--kind", "Runner.example.org", "--pod-spec", POD, "--pod-spec", WORKERS) == ""
 
+    assert yaml.safe_load(checkout.read("schemas/kinds.yaml")) == {
+        "Runner.example.org": {"outside": "the platform team", "pods": [POD, WORKERS]}
+    }
+    assert fewer == half
     found = "runs containers, or names an image or a model, and nobody would look there"
     assert bare.startswith(f"schemas/kinds.yaml: Runner.example.org: {POD}.containers, {WORKERS}.containers: {found}")
     assert half.startswith(f"schemas/kinds.yaml: Runner.example.org: {WORKERS}.containers: {found}")
     assert wrong == (
         "schemas/kinds.yaml: Runner.example.org: pods: spec.template: no version of the kind has the spec of a pod"
-        " there, with its containers"
+        " there, with its containers; name others with --pod-spec, or take it out"
     )
     object_in(checkout, runner(IMAGE, IMAGE))
     assert checkout.run("validate").errors == []
@@ -329,26 +370,40 @@ def test_a_kind_that_runs_containers_is_let_in_with_the_places_of_its_pods(check
     ]
 
 
-@pytest.mark.parametrize(
-    ("place", "field", "words"),
-    [
-        ("template", {"image": "a:1"}, "spec.template.metadata.image"),
-        ("workers", {"overhead": {"image": "a:1"}}, "spec.workers[one].template.spec.overhead.image"),
-    ],
-)
-def test_what_a_declared_kind_has_elsewhere_is_refused_by_its_path(
-    checkout: Checkout, place: str, field: dict[str, Any], words: str
-) -> None:
+def test_what_a_declared_kind_has_elsewhere_is_refused_by_its_path(checkout: Checkout) -> None:
     done(checkout, "--crd", RUNNERS, *ADDON, "--pod-spec", POD, "--pod-spec", WORKERS)
     item = runner(IMAGE, IMAGE)
-    if place == "template":
-        item["spec"]["template"]["metadata"] = field
-    else:
-        item["spec"]["workers"][0]["template"]["spec"] |= field
+    item["spec"]["template"]["metadata"] = {"image": "a:1"}
+    worker = item["spec"]["workers"][0]["template"]["spec"]
+    worker |= {"overhead": {"image": "a:1"}, "serverImage": "a:1"}
+    worker["containers"][0]["sideImage"] = "a:1"
     object_in(checkout, item)
 
     said = checkout.run("validate").errors
-    assert any(f"{words}: no rule looks there" in line for line in said)
+    inside = "spec.workers[one].template.spec"
+    for path in (
+        "spec.template.metadata.image", f"{inside}.overhead.image", f"{inside}.serverImage",
+        f"{inside}.containers[b].sideImage",
+    ):  # fmt: skip
+        assert any(f"{path}: no rule looks there" in line for line in said)
+
+
+def test_what_a_forks_kind_has_in_a_field_that_takes_any_is_found_by_its_name() -> None:
+    found = kinds.parse({"schemas/kinds.yaml": ENTRY.encode(), "schemas/Widget.example.org.yaml": WIDGETS.read_bytes()})
+    names = ("baseImage", "imageRef", "server_image", "serverImages", "modelURI", "sourceModelUri", "storageUri")
+    telling = dict.fromkeys(names, "a:1")
+    plain = {"imagined": "a", "imagePullPolicy": "a", "level": 1}
+    values = {"source": {"helm": {"valuesObject": {"serverImage": "a:1"}}}}
+    application = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": {}, "spec": values}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": {"spec": {"nodeSelector": {"osImage": "a"}}}}}
+
+    with workloads.declared(found.pods):
+        assert list(workloads.unclaimed(with_spec(settings=plain | {"any": [telling]}))) == [
+            f"spec.settings.any[0].{name}" for name in telling
+        ]
+        assert list(workloads.unclaimed(with_spec(labels={"agentImage": "a:1"}))) == ["spec.labels.agentImage"]
+        assert [*workloads.unclaimed(application), *workloads.unclaimed(job)] == []
+        assert not workloads.runs(WIDGET)
 
 
 def test_metadata_of_a_declared_pod_makes_no_webhook_fetch_a_model(checkout: Checkout) -> None:
@@ -376,14 +431,13 @@ def test_a_model_of_a_declared_kind_has_no_release(checkout: Checkout) -> None:
 # A change of schemas/
 
 
-def test_a_change_of_a_schema_judges_anew_what_did_not_change(checkout: Checkout) -> None:
+def test_a_newer_definition_judges_anew_what_did_not_change(checkout: Checkout, tmp_path: Path) -> None:
     done(checkout, "--crd", WIDGETS, *ADDON)
     object_in(checkout, with_spec(port=80))
     base = checkout.commit("A kind and an object")
-    path = "schemas/Widget.example.org.yaml"
-    definition = yaml.safe_load(checkout.read(path))
-    del definition["spec"]["versions"][2]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["port"]
-    checkout.write(path, kinds.text(definition))
+    newer = tmp_path / "newer.yaml"
+    newer.write_text(changed(lambda item: fields_of_spec(item).pop("port")))
+    assert done(checkout, "--crd", newer, *ADDON) == "schemas/Widget.example.org.yaml\n"
     checkout.commit("Take a field out")
 
     [said] = checkout.run("validate", "--changed-since", base).errors
@@ -428,11 +482,6 @@ def written(root: Path, files: dict[str, str]) -> list[str]:
 
 
 ENTRY = "Widget.example.org: {addon: cert-manager}\n"
-
-
-def renamed(definition: str, old: str, new: str) -> str:
-    assert old in definition
-    return definition.replace(old, new)
 
 
 @pytest.mark.parametrize(
@@ -482,12 +531,24 @@ def changed(change: Callable[[dict[str, Any]], object]) -> str:
     return yaml.safe_dump(definition)
 
 
-def in_spec(**fields: Any) -> str:
-    def change(definition: dict[str, Any]) -> None:
-        schema = definition["spec"]["versions"][2]["schema"]["openAPIV3Schema"]
-        schema["properties"]["spec"]["properties"] |= fields
+def fields_of_spec(definition: dict[str, Any]) -> dict[str, Any]:
+    schema: dict[str, Any] = definition["spec"]["versions"][2]["schema"]["openAPIV3Schema"]
+    found: dict[str, Any] = schema["properties"]["spec"]["properties"]
+    return found
 
-    return changed(change)
+
+def in_spec(**fields: Any) -> str:
+    return changed(lambda item: fields_of_spec(item).update(fields))
+
+
+def fields(**inner: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": inner}
+
+
+def pod_fields(**of_containers: Any) -> dict[str, Any]:
+    """Fields of a pod's spec, with these of containers besides."""
+    containers = {"type": "array", "items": fields(image={"type": "string"}, **of_containers)}
+    return {"containers": containers, "volumes": {"type": "array", "items": fields(image=fields())}}
 
 
 SPEC = "spec.versions[v1].schema.openAPIV3Schema.properties.spec"
@@ -501,6 +562,7 @@ SPEC = "spec.versions[v1].schema.openAPIV3Schema.properties.spec"
         ("a: [", "not YAML:"),
         ("- 1\n", "kind: None of None, and not"),
         (WIDGETS.read_text().replace("  scope:", "  group: other.org\n  scope:"), "not YAML: key 'group' stands twice"),
+        ("? [a]\n: b\n", "not YAML: while constructing a mapping"),
         ("a: &a 1\nb: *a\n", "*a: an alias; write out what it stands for"),
         ("[" * 5000 + "]" * 5000, ""),
         (" " * (definitions.LARGEST + 1), f"{definitions.LARGEST + 1} bytes, and at most {definitions.LARGEST} are"),
@@ -574,6 +636,18 @@ def of_group(group: str, kind: str) -> str:
             in_spec(baseImage={"type": "string"}), ADDON,
             "schemas/kinds.yaml: Widget.example.org: spec.baseImage: runs containers, or names an image or a model",
         ),
+        (
+            in_spec(**pod_fields(), baseImage={"type": "string"}), (*ADDON, "--pod-spec", "spec"),
+            "schemas/kinds.yaml: Widget.example.org: spec.baseImage: runs containers, or names an image or a model",
+        ),
+        (
+            in_spec(**pod_fields(sideImage={"type": "string"})), (*ADDON, "--pod-spec", "spec"),
+            "schemas/kinds.yaml: Widget.example.org: spec.containers.*.sideImage: runs containers, or names an image",
+        ),
+        (
+            in_spec(**pod_fields(), more=fields(**pod_fields())), (*ADDON, "--pod-spec", "spec"),
+            "schemas/kinds.yaml: Widget.example.org: spec.more.containers, spec.more.volumes.*.image: runs containers",
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_be_added_is_refused(
@@ -597,6 +671,10 @@ def test_what_cannot_be_added_is_refused(
         (("--kind", "Role.rbac.authorization.k8s.io"), "would let an environment do more than its project"),
         (("--kind", "Application.argoproj.io"), "would let an environment do more than its project"),
         (("--kind", "LLMInferenceService.serving.kserve.io"), "runs containers or serves models, and there are no"),
+        (
+            ("--kind", "ExternalSecret.external-secrets.io", "--pod-spec", POD),
+            "--pod-spec: ExternalSecret.external-secrets.io: not in schemas/kinds.yaml; `python scripts/add_kind.py",
+        ),
         (("--crd", "/nowhere.yaml", *ADDON), "--crd /nowhere.yaml: No such file or directory"),
         (
             ("--module", "example.org/a@latest", "--file", "*", *ADDON),

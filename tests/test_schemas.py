@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from conftest import ROOT
 
 from gitops.checks import kubeconform
-from gitops.manifests import schemas
+from gitops.manifests import definitions, schemas
 from gitops.programs import tools
 
 from contract.errors import Refused
@@ -313,6 +315,21 @@ def test_a_killed_making_leaves_nothing_that_counts_and_the_next_one_clears_it_a
 
     assert left.startswith("schemas-new-")
     assert names(small) == [folder.name]
+
+
+def test_a_folder_that_nobody_has_used_for_long_is_removed_when_another_one_is_made(small: Path) -> None:
+    engine = schemas.folder()
+    [definition] = definitions.read((ROOT / "tests/kinds/widgets.yaml").read_bytes(), "widgets.yaml")
+    kept, left, last = ([definition | {"metadata": {"name": name}}] for name in ("kept", "left", "last"))
+    made = {name: schemas.folder(found) for name, found in (("kept", kept), ("left", left))}
+    now = time.time()
+    for folder in (engine, *made.values(), small / tools.SCHEMAS.path.name):
+        os.utime(folder, (now, now - schemas.UNUSED.total_seconds() - 1))
+
+    assert schemas.folder(kept) == made["kept"]
+    assert names(small) == sorted(each.name for each in (engine, *made.values()))
+    new = schemas.folder(last)
+    assert names(small) == sorted(each.name for each in (engine, made["kept"], new))
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from gitops.models import signing
 from gitops.models.s3 import Store
 from gitops.programs import building, manifests, tools
 from gitops.programs.model_python import ModelPython
+from gitops.programs.tools import Program
 from gitops.repo.git import Git, GitError
 from gitops.repo.github import GitHub
 
@@ -311,6 +313,15 @@ def test_a_program_of_manifests_without_an_answer_is_ended(tmp_path: Path, monke
     with pytest.raises(Refused, match=r"tools/manifests: no end after 0\.5 s of waiting; "):
         process.ask({"kind": "render"})
     assert not process.alive
+
+
+@pytest.mark.parametrize("program", [tools.MANIFESTS, tools.VALIDATION], ids=lambda program: program.name)
+@pytest.mark.parametrize(("asked", "code", "words"), [("", 0, ""), ("{}\n{", 1, "unexpected EOF"), ("x\n", 1, "'x'")])
+def test_a_program_of_manifests_ends_with_its_questions(program: Program, asked: str, code: int, words: str) -> None:
+    done = subprocess.run([manifests.built(program)], input=asked, capture_output=True, text=True)
+
+    assert (done.returncode, done.stdout.count("\n")) == (code, asked.count("{}"))
+    assert words in done.stderr
 
 
 def test_a_step_of_a_build_without_end_is_ended_with_all_that_it_started(

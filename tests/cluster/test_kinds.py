@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from test_add_kind import INVALID, RUNNERS, VALID, WIDGETS, WORKERS, runner, with_spec
+from test_add_kind import DEFINITIONS, INVALID, VALID, with_spec
 
 from gitops.checks import kubeconform
 from gitops.cluster.kube import Cluster
@@ -15,9 +15,6 @@ from contract.errors import Refused
 
 from .conftest import World
 
-DEFINITIONS = [
-    definition for file in (WIDGETS, RUNNERS) for definition in definitions.read(file.read_bytes(), file.name)
-]
 # The rules of CEL in a definition, and lists without duplicates, are the server's alone.
 BEYOND = {"a rule of CEL": with_spec(size=11)}
 
@@ -52,14 +49,6 @@ def test_the_server_and_the_schema_refuse_the_same_objects(cluster: Cluster, nam
 @pytest.mark.parametrize("name", BEYOND)
 def test_some_things_the_server_alone_refuses(cluster: Cluster, name: str) -> None:
     assert (refused(cluster, BEYOND[name]), found(BEYOND[name])) == (True, False)
-
-
-def test_a_declared_pod_is_where_the_server_has_one(cluster: Cluster) -> None:
-    item = runner("a@sha256:1", "b@sha256:2")
-    item["metadata"]["namespace"] = "ml-dev"
-
-    assert not refused(cluster, item)
-    assert definitions.running(DEFINITIONS[1], [definitions.steps(WORKERS)]) == ["spec.template.spec.containers"]
 
 
 UNSTRUCTURED = {

@@ -1,11 +1,10 @@
 // Asks of objects what an API server of the pinned version asks before it stores them, by the server's own code: the
 // validation of the built-in kinds, and for what makes pods the admission of limit ranges and quotas.
 //
-// A request and its answer are a line of JSON each, on standard input and output.
+// Requests and answers are values of JSON, on standard input and output; an answer is a line.
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -92,8 +91,6 @@ type answer struct {
 }
 
 type result struct {
-	// Whether the kind is one of those that are built in.
-	Known  bool    `json:"known"`
 	Faults []fault `json:"faults"`
 }
 
@@ -136,29 +133,17 @@ var strategies = map[string]rest.RESTCreateStrategy{
 	"StorageClass.storage.k8s.io":           storageclass.Strategy,
 }
 
-// counting has what counts towards a quota. They list nothing: what there is already is not asked.
-var counting = map[string]quota.Evaluator{
-	"PersistentVolumeClaim": evaluators.NewPersistentVolumeClaimEvaluator(nil),
-	"Pod":                   evaluators.NewPodEvaluator(nil, clock.RealClock{}),
-	"Service":               evaluators.NewServiceEvaluator(nil),
-}
-
 func main() {
 	// Whether a cluster lets any container be privileged is its own setting.
 	capabilities.Setup(true, 0)
-	in := bufio.NewReader(os.Stdin)
+	in := json.NewDecoder(os.Stdin)
 	out := json.NewEncoder(os.Stdout)
 	out.SetEscapeHTML(false)
 	for {
-		line, err := in.ReadBytes('\n')
-		if err == io.EOF {
-			return
-		}
 		var asked request
-		if err == nil {
-			err = json.Unmarshal(line, &asked)
-		}
-		if err != nil {
+		if err := in.Decode(&asked); err == io.EOF {
+			return
+		} else if err != nil {
 			log.Fatal(err)
 		}
 		limits, quotas := read[corev1.LimitRange](asked.Limits), read[corev1.ResourceQuota](asked.Quotas)
@@ -197,7 +182,7 @@ func judge(given asked, limits []corev1.LimitRange, quotas []corev1.ResourceQuot
 	if err == nil {
 		err = errors.Join(append(limited(object, limits), counted(object, given.Count, quotas)...)...)
 	}
-	return result{Known: true, Faults: faults(err)}
+	return result{Faults: faults(err)}
 }
 
 // create does what the server does before it stores a new object.
@@ -248,13 +233,14 @@ func limited(object runtime.Object, limits []corev1.LimitRange) (failed []error)
 // counted compares with what the quotas leave while there is nothing else.
 func counted(object runtime.Object, count int64, limits []corev1.ResourceQuota) (failed []error) {
 	var evaluator quota.Evaluator
+	// They list nothing: what there is already is not asked.
 	switch object.(type) {
 	case *core.Pod:
-		evaluator = counting["Pod"]
+		evaluator = evaluators.NewPodEvaluator(nil, clock.RealClock{})
 	case *core.PersistentVolumeClaim:
-		evaluator = counting["PersistentVolumeClaim"]
+		evaluator = evaluators.NewPersistentVolumeClaimEvaluator(nil)
 	case *core.Service:
-		evaluator = counting["Service"]
+		evaluator = evaluators.NewServiceEvaluator(nil)
 	default:
 		return nil
 	}

@@ -42,6 +42,8 @@ class Repository:
     """The files that renders read, where they are known."""
     listed: OnDisk | None = None
     """What is deployed, where it is listed already."""
+    added: Kinds | None = None
+    """The kinds that the fork adds, where they are read already."""
 
     @cached_property
     def files(self) -> OnDisk:
@@ -51,7 +53,7 @@ class Repository:
     @cached_property
     def kinds(self) -> Kinds:
         """Those that the fork adds."""
-        return kinds.read(self.root)
+        return self.added or kinds.read(self.root)
 
     @cached_property
     def schemas(self) -> Path:

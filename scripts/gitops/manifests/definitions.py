@@ -4,6 +4,7 @@ their kinds could run."""
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -32,10 +33,13 @@ _NAMES = {
     ("names", "kind"): "[A-Za-z][A-Za-z0-9]*",
     ("names", "plural"): _LABEL,
 }
-# Fields of a container, or that name a model or an image. What is in a field that takes any is seen in the objects.
-_RUNNING = re.compile(
-    r"containers|initContainers|ephemeralContainers|storageUri|[iI]mages?|image(Name|Ref|Repository)|\w+Images?"
+RUNNING = re.compile(
+    r"containers|initContainers|ephemeralContainers|(.+[-_.])?[iI]mages?|image(Name|Ref|Repository)|\w+Images?"
+    r"|(storage|\w*[mM]odel)(Uri|URI)"
 )
+"""Fields of a container, or that name a model or an image. What is in a field that takes any is seen in the objects."""
+# Where rules look in each spec of pods; in volumes too, where an image is refused.
+_SEEN = re.compile(r"(containers|initContainers|ephemeralContainers)(\.\*\.image)?|volumes\..+")
 Steps = tuple[str, ...]
 
 
@@ -48,8 +52,8 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     }
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        keys = [key.value for key, _ in node.value]
-        if twice := [key for key in keys if keys.count(key) > 1]:
+        counted = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if twice := [key for key, count in counted.items() if count > 1]:
             raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} stands twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
@@ -88,11 +92,6 @@ def read(data: bytes, file: str) -> list[Object]:
 def name(definition: Object) -> str:
     """KIND.GROUP."""
     return called(definition["spec"]["group"], definition["spec"]["names"]["kind"])
-
-
-def served(definition: Object) -> list[str]:
-    """The versions that API servers serve."""
-    return [version["name"] for version in definition["spec"]["versions"] if version.get("served")]
 
 
 def _bare(definition: Object) -> Object:
@@ -173,8 +172,8 @@ def steps(path: str) -> Steps:
 
 
 def running(definition: Object, pods: Collection[Steps] = ()) -> list[str]:
-    """Fields of a kind that run containers, or name an image or a model, and are in none of the specs of pods at
-    `pods`; the outermost, where one is in another."""
+    """Fields of a kind that run containers, or name an image or a model, and are not where the rules look in the specs
+    of pods at `pods`; the outermost, where one is in another."""
     found = {
         ".".join(path): None
         for schema in _schemas(definition)
@@ -186,13 +185,17 @@ def running(definition: Object, pods: Collection[Steps] = ()) -> list[str]:
 
 
 def _running(schema: Any, path: Steps, pods: Collection[Steps]) -> Iterator[Steps]:
-    if path in pods or not isinstance(schema, dict):
+    if not isinstance(schema, dict):
         return
-    if _RUNNING.fullmatch(path[-1]):
+    if RUNNING.fullmatch(path[-1]) and not _is_seen(path, pods):
         yield path
         return
     for step, inner in _children(schema):
         yield from _running(inner, (*path, step), pods)
+
+
+def _is_seen(path: Steps, pods: Collection[Steps]) -> bool:
+    return any(path[: len(pod)] == pod and _SEEN.fullmatch(".".join(path[len(pod) :])) for pod in pods)
 
 
 def without_pod(definition: Object, pods: Collection[Steps]) -> list[Steps]:

@@ -40,12 +40,12 @@ class Kinds:
 
     @cached_property
     def pods(self) -> dict[tuple[str, str], tuple[Steps, ...]]:
-        """Where kinds have the specs of their pods, by group and kind."""
+        """Where the kinds that a fork brings have the specs of their pods, by group and kind; most have none."""
         found = {}
         for name, entry in self.entries.items():
             kind, _, group = name.partition(".")
-            if paths := tuple(definitions.steps(path) for path in entry.get("pods", ())):
-                found[group, kind] = paths
+            if name in self.definitions or "pods" in entry:
+                found[group, kind] = tuple(definitions.steps(path) for path in entry.get("pods", ()))
         return found
 
 
@@ -117,7 +117,8 @@ def _faults(name: str, entry: Mapping[str, Any], definition: Object | None) -> l
         return [f"{where}: the template has its schema, of the version that it installs; take both out of {FOLDER}/"]
     pods = [definitions.steps(each) for each in entry.get("pods", ())]
     found = [
-        f"{where}: pods: {'.'.join(each)}: no version of the kind has the spec of a pod there, with its containers"
+        f"{where}: pods: {'.'.join(each)}: no version of the kind has the spec of a pod there, with its containers;"
+        " name others with --pod-spec, or take it out"
         for each in definitions.without_pod(definition, pods)
     ]
     if not found and (fields := definitions.running(definition, pods)):
@@ -153,5 +154,5 @@ def text(definition: Object) -> bytes:
 
 def index(entries: Mapping[str, Mapping[str, Any]]) -> bytes:
     """The index, by names."""
-    named = {name: dict(entries[name]) for name in sorted(entries)}
-    return (HEAD + yaml.safe_dump(named, sort_keys=False, width=120, allow_unicode=True)).encode()
+    named = {name: dict(entry) for name, entry in entries.items()}
+    return (HEAD + yaml.safe_dump(named, width=120, allow_unicode=True)).encode()

@@ -7,11 +7,15 @@ Kubernetes' own ObjectMeta. Layout: `<group, or v1 for the core>/<kind in lower 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +35,9 @@ INDEX = "kinds"
 """The file that lists all kinds, as JSON: `{"KIND.GROUP": {"versions": [...], "scope": "Namespaced", "custom": true}}`;
 the scope is that of a CustomResourceDefinition, Namespaced or Cluster."""
 LOCATION = "{{.Group}}/{{.ResourceKind}}_{{.ResourceAPIVersion}}.json"
+UNUSED = timedelta(days=30)
+"""How long a folder is kept that nobody uses: each edit of a fork's kinds makes another one."""
+_DIGITS = 12
 _OWN_METADATA = "metadata"
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 _QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
@@ -62,8 +69,11 @@ def folder(definitions: Sequence[Object] = ()) -> Path:
 
 
 def _folder(key: str, make: Callable[[Path], None]) -> Path:
-    digest = hashlib.sha256(key.encode() + Path(__file__).read_bytes()).hexdigest()[:12]
+    digest = hashlib.sha256(key.encode() + Path(__file__).read_bytes()).hexdigest()[:_DIGITS]
     target = tools.cache() / f"schemas-{digest}"
+    # Who may not write there may use it all the same.
+    with contextlib.suppress(OSError):
+        os.utime(target)
     if not target.is_dir():
         try:
             _make(target, make)
@@ -73,12 +83,17 @@ def _folder(key: str, make: Callable[[Path], None]) -> Path:
 
 
 def _make(target: Path, make: Callable[[Path], None]) -> None:
-    """Makes the folder in one step, once, however many processes ask for it; what a killed one left is removed."""
+    """Makes the folder in one step, once, however many processes ask for it; what a killed one left is removed, and so
+    is what nobody has used for long: the engine's own has just been."""
     with (tools.cache() / "schemas.lock").open("w") as lock:
         waiting.lock(lock, tools.cache() / "schemas.lock")
         if target.is_dir():
             return
         say("making the closed schemas, once; this takes some seconds")
+        for old in tools.cache().glob("schemas-" + "[0-9a-f]" * _DIGITS):
+            if old.stat().st_mtime < time.time() - UNUSED.total_seconds():
+                # In one step, as a folder of which a part is removed would count as a whole one.
+                old.rename(old.with_name(f"schemas-new-{old.name}"))
         for left in tools.cache().glob("schemas-new-*"):
             shutil.rmtree(left)
         made = Path(tempfile.mkdtemp(prefix="schemas-new-", dir=tools.cache()))

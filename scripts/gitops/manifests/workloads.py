@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gitops.manifests.definitions import ANY
+from gitops.manifests.definitions import ANY, RUNNING
 from gitops.manifests.objects import Object, at, children, listed, mapping, mappings, walk
 
 MODEL_URI, MODEL_DIGEST, MODEL_MANIFEST = "MODEL_URI", "MODEL_DIGEST", "MODEL_MANIFEST"
@@ -37,7 +37,7 @@ PODS: dict[tuple[str, str], tuple[str, ...]] = {
     ("batch", "CronJob"): ("spec", "jobTemplate", "spec", "template", "spec"),
     ("batch", "Job"): _TEMPLATE,
 }
-# Where a fork's kinds have theirs; several have more than one.
+# A fork's kinds, and where they have theirs: some have several, and most have none.
 _own: dict[tuple[str, str], tuple[Sequence[str], ...]] = {}
 _KSERVE = "serving.kserve.io"
 RELEASED = (("apps", "Deployment"), ("apps", "StatefulSet"), ("batch", "CronJob"), (_KSERVE, "InferenceService"))
@@ -51,10 +51,14 @@ FRAMEWORKS = (
     "art", "huggingface", "lightgbm", "onnx", "paddle", "pmml", "pytorch", "sklearn", "tensorflow", "triton", "xgboost",
 )  # fmt: skip
 _LISTS = ("initContainers", "containers", "ephemeralContainers")
-# What only a field of a container, or the name of a model, is called.
-_TELLING = (*_LISTS, "image", "storageUri", "sourceModelUri")
-# By group and kind, what else names a model there.
-_TELLING_OF = {(_KSERVE, name): ("uri",) for name in ("LLMInferenceService", "LLMInferenceServiceConfig")}
+# What only a field of a container, or the name of a model, is called: fields of Kubernetes and of the engine's kinds
+# that are called nearly so run nothing. A fork's kinds have fields that nobody has looked through.
+_TELLING = re.compile("|".join((*_LISTS, "image", "storageUri", "sourceModelUri")))
+# By group and kind, with what else names a model there.
+_TELLING_OF = {
+    (_KSERVE, name): re.compile(f"{_TELLING.pattern}|uri")
+    for name in ("LLMInferenceService", "LLMInferenceServiceConfig")
+}
 # Text that nothing runs as it stands, and the schemas of kinds: the names of fields mean nothing there.
 TEXT = (("", "ConfigMap"), ("", "Secret"), ("apiextensions.k8s.io", "CustomResourceDefinition"))
 
@@ -138,7 +142,8 @@ def is_inference_service(item: Object) -> bool:
 
 @contextlib.contextmanager
 def declared(pods: Mapping[tuple[str, str], tuple[Sequence[str], ...]]) -> Iterator[None]:
-    """While the block runs, kinds of a fork have the specs of their pods at these paths too, by group and kind."""
+    """While the block runs, these are kinds of a fork, by group and kind, with the specs of their pods at these
+    paths."""
     before = dict(_own)
     _own.update({kind: tuple(dict.fromkeys([*_own.get(kind, ()), *paths])) for kind, paths in pods.items()})
     try:
@@ -155,7 +160,7 @@ def pod_keys(item: Object) -> tuple[str, ...] | None:
 
 def runs(item: Object) -> bool:
     """Whether an object is of a kind that makes pods by itself."""
-    return kind_of(item) in PODS or kind_of(item) in _own or is_inference_service(item)
+    return kind_of(item) in PODS or bool(_own.get(kind_of(item))) or is_inference_service(item)
 
 
 def pods(item: Object) -> list[Pod]:
@@ -298,11 +303,16 @@ def unclaimed(item: Object) -> Iterator[str]:
         for container in containers(item)
         for key in (MODEL_URI, *range(len(container.variables)))
     }
-    last, names = ".", (*_TELLING, *_TELLING_OF.get(kind_of(item), ()))
+    last, is_telling = ".", _telling(kind_of(item)).fullmatch
     for path, value in walk(item):
-        telling = path.rpartition(".")[2] in names or (isinstance(value, dict) and value.get("name") == MODEL_URI)
+        telling = is_telling(path.rpartition(".")[2]) or (isinstance(value, dict) and value.get("name") == MODEL_URI)
         if telling and value and path not in claimed and not path.startswith(("metadata.", f"{last}.", f"{last}[")):
             yield (last := path)
+
+
+def _telling(kind: tuple[str, str]) -> re.Pattern[str]:
+    """What fields of a kind are called that have an image, containers or a model."""
+    return RUNNING if kind in _own else _TELLING_OF.get(kind, _TELLING)
 
 
 VERSION_PATH = re.compile(r"\bmodels/[^/\s]+/[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9a-f]{12}\b")

@@ -20,6 +20,8 @@ from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from gitops.manifests.objects import at
+
 from contract.errors import Refused
 
 
@@ -252,7 +254,7 @@ def add_after(text: bytes, path: Path, sibling: Path, value: str, file: str) -> 
     return bom + changed.encode()
 
 
-def add_item(text: bytes, path: Path, item: Mapping[str, str], file: str) -> bytes:
+def add_item(text: bytes, path: tuple[str, ...], item: Mapping[str, str], file: str) -> bytes:
     """`text` with a mapping of scalars more at the end of the list at `path`; every other byte stays. Raises Refused
     unless the list is there, in block style, of mappings and shared by no anchor."""
     bom, source = _decode(text, file)
@@ -273,19 +275,13 @@ def add_item(text: bytes, path: Path, item: Mapping[str, str], file: str) -> byt
     end = source.find("\n", last.value[-1][1].end_mark.index - 1)
     head = source[: end + 1] if end >= 0 else f"{source}{newline}"
     changed = f"{head}{newline.join(lines)}{newline}{source[end + 1 :] if end >= 0 else ''}"
-    before, after = (_walked(_load(each, file), path) for each in (source, changed))
+    before, after = (at(_load(each, file), *path) for each in (source, changed))
     if after != [*before, item]:
         raise refused
     return bom + changed.encode()
 
 
-def _walked(data: Any, path: Path) -> Any:
-    for step in path:
-        data = data[step]
-    return data
-
-
-def add_word(text: bytes, path: Path, word: str, file: str) -> bytes:
+def add_word(text: bytes, path: tuple[str, ...], word: str, file: str) -> bytes:
     """`text` with a word more at the end of the words at `path`, on a line of its own where they stand in lines; every
     other byte stays. Raises Refused unless they are a folded block scalar, or a scalar that `edit` writes."""
     bom, source = _decode(text, file)
@@ -301,7 +297,7 @@ def add_word(text: bytes, path: Path, word: str, file: str) -> bytes:
     newline = "\r\n" if "\r\n" in source else "\n"
     end = first + lines.end() - lines[0].endswith("\r")
     changed = f"{source[:end]}{newline}{lines['blanks']}{word}{source[end:]}"
-    before, after = (str(_walked(load(each.encode(), file), path)).split() for each in (source, changed))
+    before, after = (str(at(load(each.encode(), file), *path)).split() for each in (source, changed))
     if after != [*before, word]:
         raise refused
     return bom + changed.encode()
