@@ -198,7 +198,7 @@ class Seen:
 
     @classmethod
     def by(cls, cluster: Cluster, app: str, environment: str, wanted: Object) -> Seen:
-        namespace, name = layout.namespace(environment), wanted["metadata"]["name"]
+        namespace, name = wanted["metadata"]["namespace"], wanted["metadata"]["name"]
         application = cluster.get(*APPLICATION, f"{app}-{environment}", ARGOCD)
         live = cluster.get(wanted["apiVersion"], wanted["kind"], name, namespace)
         made = MADE.get(wanted["kind"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import validate
 from gitops.checks import admission, sources, transitions
 from gitops.manifests import workloads
 from gitops.repo import layout
-from gitops.repo.policy import Exposure, Policy, SigningPolicy, parse_policy, read_policy
+from gitops.repo.policy import Environment, Exposure, Freeze, Policy, SigningPolicy, parse_policy, read_policy
 
 from contract.errors import Refused
 
@@ -237,6 +238,92 @@ def test_every_fault_of_the_policy_is_one_line(old: str, new: str, faults: list[
     text = GOOD.replace(old, new).encode()
 
     assert refusal(lambda: parse_policy(text)) == tuple(f"overlays/promotion.yaml: {fault}" for fault in faults)
+
+
+GRAPH = """\
+model_bucket: mlops-prod
+image_registries: [registry.example.com]
+clusters:
+  - name: us
+    argocd: own
+replicas:
+  - {bucket: mlops-us, region: us-east-1}
+environments:
+  - name: dev
+  - name: perf
+    soak: 1h30m
+  - name: canary
+    after: [dev]
+  - name: eu
+    after: [perf, canary]
+    namespace: models
+  - name: us
+    after: [perf, canary]
+    cluster: us
+    account: "111122223333"
+    region: us-east-1
+    namespace: models
+    replica: mlops-us
+    freeze:
+      - {schedule: 0 16 * * 5, duration: 62h, time_zone: Europe/Dublin, reason: weekends}
+"""
+
+
+def test_environments_are_a_graph() -> None:
+    policy = parse_policy(GRAPH.encode())
+
+    assert {name: policy.after(name) for name in policy.environments} == {
+        "dev": (), "perf": ("dev",), "canary": ("dev",), "eu": ("perf", "canary"), "us": ("perf", "canary"),
+    }  # fmt: skip
+    assert (policy.first, policy.last) == ("dev", ("eu", "us"))
+    assert policy.next("dev") == ("perf", "canary")
+    assert policy.beyond("perf") == ("eu", "us")
+    assert policy.at("perf").soak == timedelta(hours=1, minutes=30)
+    assert policy.at("us") == Environment(
+        "us", ("perf", "canary"), "models", "us", "111122223333", "us-east-1", "mlops-us",
+        freeze=(Freeze("0 16 * * 5", "62h", "Europe/Dublin", "weekends"),),
+    )  # fmt: skip
+    assert (policy.clusters, policy.on("us")) == ({"us": "own"}, ("us",))
+    assert [policy.namespace(name) for name in ("perf", "eu", "other")] == ["ml-perf", "models", "ml-other"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("after: [dev]", "after: [us]",
+         "canary: after: a cycle, canary after us after canary; no release could reach any of them"),
+        ("name: perf\n", "name: perf\n    after: [canary, perf]\n",
+         "perf: after: canary stands below; list perf below all that it comes after\n"
+         "perf: after: a cycle, perf after perf; no release could reach any of them"),
+        ("after: [dev]", "after: [Dev]", None),
+        ("after: [dev]", "after: [devel]",
+         "canary: after: 'devel': no environment; the environments are dev, perf, canary, eu, us"),
+        ("after: [dev]", "after: []",
+         "canary: after: empty, so that it is reached from nowhere; name the environments that it comes after"),
+        ("name: dev\n", "name: dev\n    after: []\n",
+         "dev: after: the first environment, where releases come in; remove the field"),
+        ("cluster: us", "cluster: usa",
+         "us: cluster: 'usa': no cluster of `clusters`; the clusters are in-cluster, us"),
+        ("cluster: us", "cluster: in-cluster",
+         "us: namespace: models: that of eu on the cluster in-cluster too; give it one of its own"),
+        ("[dev]", "[dev]\n    namespace: kube-system",
+         "canary: namespace: kube-system: the platform's own; give it another"),
+        ("name: canary", f"name: {'c' * 60}", None),
+        ("replica: mlops-us", "replica: other",
+         "us: replica: other: no bucket of `replicas`; list it there with its region"),
+        ("Europe/Dublin", "Europe/Cork",
+         "us: freeze: time_zone: 'Europe/Cork': no time zone; write one such as Europe/Dublin"),
+        ("soak: 1h30m", "soak: 1d", None),
+    ],
+)  # fmt: skip
+def test_a_graph_through_which_no_release_comes_is_refused(old: str, new: str, fault: str | None) -> None:
+    assert GRAPH.count(old) == 1
+
+    lines = refusal(lambda: parse_policy(GRAPH.replace(old, new).encode()))
+
+    if fault is not None:
+        wanted = [f"overlays/promotion.yaml: environments: {line}" for line in fault.splitlines()]
+        assert list(lines) == wanted
 
 
 def test_no_environment_or_registry_at_all_is_refused() -> None:

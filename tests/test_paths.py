@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,7 @@ def listed(root: Path) -> set[str]:
 
     found = set()
     for environment in POLICY.environments:
-        for generator in applications.application_set(environment, "")["spec"]["generators"]:
+        for generator in applications.application_set(POLICY, environment, "")["spec"]["generators"]:
             patterns = generator["git"].get("files", [])
             taken = set().union(*(files(each["path"]) for each in patterns if not each.get("exclude")))
             found |= taken.difference(*(files(each["path"]) for each in patterns if each.get("exclude")))
@@ -243,7 +244,7 @@ def test_an_environment_of_any_name_has_its_own_set(manifests: Path, rendered: l
     url = "https://github.com/example-org/model-gitops.git"
     names = ("pre-prod", "prod-eu")
     others = [item for item in rendered if item["kind"] != "ApplicationSet"]
-    sets = [applications.application_set(name, url) for name in names]
+    sets = [applications.application_set(replace(POLICY, environments=names), name, url) for name in names]
 
     assert list(argocd.check_applications(with_environments(manifests, [*others, *sets], *names))) == []
     swapped = [sets[0], sets[0] | {"metadata": sets[1]["metadata"]}]

@@ -12,6 +12,7 @@ from conftest import ENVIRONMENT, IMAGE, REGISTRY, Checkout, Version, make_check
 from test_release_targets import stateful
 
 from gitops.repo import applications
+from gitops.repo.policy import read_policy
 
 ENVIRONMENTS = ("dev", "pre-prod", "prod-eu", "prod-us")
 HOSTS = {
@@ -62,8 +63,6 @@ def four(checkout: Checkout) -> None:
     copy(checkout, "prod", "prod-eu")
     copy(checkout, "prod", "prod-us", "us-east-1", "444455556666")
     checkout.git("rm", "-rqf", *(place.format(name) for place in ENVIRONMENT for name in ("staging", "prod")))
-    for name in ENVIRONMENTS:
-        checkout.write(f"argocd/applicationset-{name}.yaml", applications.text(name, url))
     for kind in ("applicationset", "project"):
         old = f"  - {kind}-prod.yaml\n"
         checkout.replace(
@@ -75,6 +74,9 @@ def four(checkout: Checkout) -> None:
         for name in ENVIRONMENTS
     ]
     checkout.write("overlays/promotion.yaml", POLICY + "".join(entries))
+    policy = read_policy(checkout.root)
+    for name in ENVIRONMENTS:
+        checkout.write(f"argocd/applicationset-{name}.yaml", applications.text(policy, name, url))
     admission = "argocd/platform/admission/"
     spaces = ", ".join(f"ml-{name}" for name in ENVIRONMENTS)
     bindings = checkout.read(f"{admission}bindings.yaml").decode()

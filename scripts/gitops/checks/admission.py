@@ -168,7 +168,7 @@ def _binding_faults(objects: Mapping[Identity, Object], name: str, policy: Polic
 
 def binding(name: str, policy: Policy) -> Object:
     """How a policy of the engine is in force: it denies, in the namespaces of all environments."""
-    spaces = [layout.namespace(environment) for environment in policy.environments]
+    spaces = list(map(policy.namespace, policy.environments))
     chosen = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": spaces}
     return {
         "apiVersion": f"{_GROUP}/v1",
@@ -248,7 +248,7 @@ def _parameter_faults(objects: Mapping[Identity, Object], repository: Repository
         "data": {
             "model-bucket": policy.model_bucket,
             "image-registries": " ".join(policy.image_registries),
-            "production-namespaces": " ".join(map(layout.namespace, policy.production)),
+            "production-namespaces": " ".join(map(policy.namespace, policy.production)),
             **{name: " ".join(names) for name, names in _MAKERS.items()},
             **{path.removeprefix("data."): value for path, value in chosen.items() if value is not None},
             **required,

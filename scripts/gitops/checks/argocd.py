@@ -12,7 +12,7 @@ from gitops.checks import admission
 from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.manifests import kinds, schemas
 from gitops.manifests.objects import Identity, Object, at, differences, identity, leaves, listed, mapping, mappings
-from gitops.repo import applications, layout, publish
+from gitops.repo import applications, publish
 from gitops.repo.layout import ARGOCD, PLATFORM
 from gitops.repo.policy import POLICY_FILE
 
@@ -151,7 +151,7 @@ def _differing(project: Object, wanted: dict[str, object], others: Iterable[str]
 def _environment_faults(repository: Repository, project: Object, environment: str) -> Iterator[Finding]:
     """What the project of an environment allows beyond its namespace, this repository, and kinds that stay inside, and
     what it does not allow and is rendered."""
-    namespace, spec = layout.namespace(environment), mapping(at(project, "spec"))
+    namespace, spec = repository.policy.namespace(environment), mapping(at(project, "spec"))
     wanted: dict[str, object] = {
         "sourceRepos": [repository_url(repository)],
         "destinations": [{"server": SERVER, "namespace": namespace}],
@@ -301,8 +301,8 @@ def _unlike(folder: str, item: Object, wanted: dict[tuple[str, ...], object]) ->
 
 def _sets(repository: Repository) -> Iterator[Finding]:
     """The ApplicationSets that are not those of the environments, as the engine has them."""
-    own = repository_url(repository)
-    sets = [applications.application_set(environment, own) for environment in repository.policy.environments]
+    own, policy = repository_url(repository), repository.policy
+    sets = [applications.application_set(policy, environment, own) for environment in policy.environments]
     wanted = {identity(item): item for item in sets}
     found = {
         identity(item): (folder, item)

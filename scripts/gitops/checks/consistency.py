@@ -37,7 +37,7 @@ def check_identity(repository: Repository) -> Iterator[Finding]:
 def check_namespace(repository: Repository) -> Iterator[Finding]:
     """Everything of an environment is in its namespace; the only cluster-scoped object is that namespace."""
     for folder, environment, app, items in repository.overlays():
-        expected = layout.namespace(environment)
+        expected = repository.policy.namespace(environment)
         for item in items:
             if item.get("kind") == "Namespace":
                 if app != "environment" or at(item, "metadata", "name") != expected:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.manifests.objects import leaves
-from gitops.repo import layout
 from gitops.repo.policy import Policy
 
 # Of a path, what its last field or variable is called, without the position in a list.
@@ -33,28 +32,35 @@ class Names:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._bare = _words(policy.environments, "a-z0-9")
-        self._namespaces = _words([layout.namespace(name) for name in policy.environments], "a-z0-9")
+        # On different clusters several may have the same one.
+        self._spaces: dict[str, list[str]] = {}
+        for name in policy.environments:
+            self._spaces.setdefault(policy.namespace(name), []).append(name)
+        self._namespaces = _words(list(self._spaces), "a-z0-9")
         self._told = re.compile(rf"{_TELLS_ENVIRONMENT}=(?P<name>{_longest_first(policy.environments)})(?![\w.-])")
         # One bucket and one registry serve every environment, whatever their names and those of the models are.
         self._models = re.compile(rf"s3://{re.escape(policy.model_bucket)}/models/[^\s,;\"']*")
         self._shared = _words((policy.model_bucket, *policy.image_registries), "A-Za-z0-9.-")
         self._domains = [domain for each in policy.exposure.values() for domain in each.hosts]
         # Most values have nothing of the kind.
-        self._any = re.compile(_longest_first((*policy.environments, *self._domains)))
+        self._any = re.compile(_longest_first((*policy.environments, *self._spaces, *self._domains)))
 
     def words(self, text: str) -> list[str]:
         """The environments that a text which is made of names has."""
         return [match[1] for match in self._bare.finditer(text)]
 
-    def told(self, path: str, value: str, own: re.Pattern[str] | None = None) -> Iterator[str]:
-        """The environments that a value names, by what it is and by its field, beside what is the app's `own`."""
+    def told(self, path: str, value: str, own: re.Pattern[str] | None = None, environment: str = "") -> Iterator[str]:
+        """The environments that a value names, by what it is and by its field, beside what is the app's `own`; the
+        namespace of `environment` names no other that has the same on another cluster."""
         if not self._any.search(value):
             return
         text = self._shared.sub("", self._models.sub("", value))
         text = own.sub("", text) if own else text
         key = _KEY.search(path)
         field = (key["variable"] or key["field"]) if key else ""
-        yield from (match[1].removeprefix(layout.NAMESPACE_PREFIX) for match in self._namespaces.finditer(text))
+        for match in self._namespaces.finditer(text):
+            shared = self._spaces[match[1]]
+            yield from () if environment in shared else shared
         yield from (match["name"] for match in self._told.finditer(f"{field}={text}"))
         for match in _ADDRESS.finditer(text):
             yield from self.words(f"{_remote(match['scheme'], match['host'])}{match['path']}")
@@ -69,7 +75,7 @@ class Names:
 
     def own(self, environment: str, app: str) -> re.Pattern[str]:
         """Finds what an app is called in an environment, whatever other environment its name reminds of."""
-        pairs = [(environment, app), (layout.namespace(environment), app), (app, environment)]
+        pairs = [(environment, app), (self._policy.namespace(environment), app), (app, environment)]
         names = [f"{first}{joint}{second}" for first, second in pairs for joint in "-/"]
         return _words(names if app in self._policy.environments else [*names, app], "a-z0-9")
 
@@ -110,7 +116,8 @@ def check_environment(repository: Repository) -> Iterator[Finding]:
             for path, value in leaves(item).items():
                 if path == "metadata.namespace" or not isinstance(value, str):
                     continue  # the namespace is a matter of the rule of namespaces
-                for name in [name for name in names.told(path, value, own) if name != environment][:1]:
+                told = names.told(path, value, own, environment)
+                for name in [name for name in told if name != environment][:1]:
                     yield finding("environment", folder, item, f"{path}: {value!r} names {name} in {environment};"
                                   " an overlay has its own environment's values")  # fmt: skip
 

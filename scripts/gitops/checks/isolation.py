@@ -37,7 +37,9 @@ def check_isolation(repository: Repository) -> Iterator[Finding]:
     for environment in dict.fromkeys(name for _, name, _, _ in repository.all_overlays()):
         folder = layout.overlay(ENVIRONMENT, environment)
         if folder in repository.renders:
-            yield from _deviations(folder, environment, expected, repository.renders[folder])
+            yield from _deviations(
+                folder, repository.policy.namespace(environment), expected, repository.renders[folder]
+            )
         else:
             yield Finding(RULE, folder, f"missing; nothing separates the environment; list base/{ENVIRONMENT} there")
     others = _Others(repository)
@@ -82,8 +84,7 @@ def _base(repository: Repository) -> list[Object] | str:
     return found
 
 
-def _deviations(folder: str, environment: str, base: Sequence[Object], items: Sequence[Object]) -> Iterator[Finding]:
-    namespace = layout.namespace(environment)
+def _deviations(folder: str, namespace: str, base: Sequence[Object], items: Sequence[Object]) -> Iterator[Finding]:
     expected = [_placed(item, namespace) for item in base]
     if not any(_denies_all(item) for item in items):
         yield Finding(RULE, folder, "no NetworkPolicy for all pods (podSelector: {}) denies both directions;"

@@ -10,7 +10,6 @@ from gitops.manifests import workloads, yamledit
 from gitops.manifests.objects import Difference, Identity, Object, identity, leaves
 from gitops.releases import form, image, release
 from gitops.releases.release import ANNOTATION, FLAVOUR_ANNOTATION, MODEL_LABEL, Release
-from gitops.repo import layout
 
 from contract.errors import Refused
 
@@ -96,8 +95,10 @@ def of(item: Release, text: bytes, objects: Sequence[Object], now: Release | Non
     if where.manifest and where.manifest in values:
         # A file of the old form gets the variable as a whole.
         values[(*where.manifest[:-1], "name")] = workloads.MODEL_MANIFEST
+    own = replace(identity(data), namespace="")
+    spaces = [each.namespace for each in map(identity, objects) if replace(each, namespace="") == own]
     return Effect(
-        replace(identity(data), namespace=layout.namespace(item.environment)),
+        replace(own, namespace=next(iter(spaces), "")),
         {yamledit.show(path): value for path, value in values.items()},
         everywhere,
         tuple((old, new) for old, new in zip(now.values(), item.values(), strict=True) if old and new) if now else (),

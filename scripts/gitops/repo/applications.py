@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from gitops.manifests.objects import Object, at
-from gitops.repo.layout import namespace
+from gitops.repo.policy import Policy
 
 # The projects that are not an environment's. Argo CD makes `default` itself.
 PROJECTS = ("addons", "default", "platform")
@@ -18,14 +18,14 @@ _GENERATE_PATHS = ("spec", "template", "metadata", "annotations", "argocd.argopr
 _BASENAME = "{{ .path.basename }}"
 
 
-def text(environment: str, repository: str) -> str:
+def text(policy: Policy, environment: str, repository: str) -> str:
     """The file `argocd/applicationset-<environment>.yaml` of a repository with this address."""
-    values = {"ENVIRONMENT": environment, "NAMESPACE": namespace(environment), "REPOSITORY": repository}
+    values = {"ENVIRONMENT": environment, "NAMESPACE": policy.namespace(environment), "REPOSITORY": repository}
     return re.sub("|".join(values), lambda match: values[match[0]], TEMPLATE.read_text())
 
 
-def application_set(environment: str, repository: str) -> Object:
-    found: Object = yaml.safe_load(text(environment, repository))
+def application_set(policy: Policy, environment: str, repository: str) -> Object:
+    found: Object = yaml.safe_load(text(policy, environment, repository))
     return found
 
 

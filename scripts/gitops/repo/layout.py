@@ -40,7 +40,6 @@ FOLLOWS_POLICY = (
 WITHDRAWN = "argocd/platform/admission/withdrawn.yaml"
 # What judges a change or enforces the verdict, though a fork owns it or model code brings it.
 _JUDGES = ("argocd/platform/admission/", "argocd/platform/storage/", "model-src/contract/")
-NAMESPACE_PREFIX = "ml-"
 RELEASE_FILE = "release.yaml"
 # The folders of an environment that are no apps.
 OF_ENVIRONMENT = ("environment", "shared")
@@ -72,10 +71,6 @@ def may_be_deployed(folder: str) -> bool:
 def is_retirements(path: str) -> bool:
     """Whether a file is an environment's record of retirements."""
     return bool(re.fullmatch(r"overlays/[^/]+/retired\.yaml", path))
-
-
-def namespace(environment: str) -> str:
-    return f"{NAMESPACE_PREFIX}{environment}"
 
 
 def overlay(app: str, environment: str) -> str:

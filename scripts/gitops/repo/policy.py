@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+import zoneinfo
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,15 @@ from contract.errors import Refused
 
 POLICY_FILE = "overlays/promotion.yaml"
 _SCHEMA = Path(__file__).with_name("promotion.schema.json")
+# What Argo CD calls the cluster that it runs in.
+IN_CLUSTER = "in-cluster"
+_NAMESPACE_PREFIX = "ml-"
+# Of an entry, what makes of it more than the next in a line on this cluster.
+_PLACED = {"after", "namespace", "cluster", "account", "region", "replica", "soak", "freeze"}
+# Kubernetes' own, and those of what the platform runs.
+_RESERVED = re.compile(
+    r"default|argocd|cert-manager|external-(dns|secrets)|istio-system|(knative|kube)-.+|kserve|monitoring"
+)
 
 
 @dataclass(frozen=True)
@@ -37,12 +50,44 @@ class Exposure:
 
 
 @dataclass(frozen=True)
+class Freeze:
+    """A time in which Argo CD changes nothing by itself, as its sync windows have it."""
+
+    schedule: str
+    """When it begins, as five fields of cron."""
+    duration: str
+    """As Go writes it: `62h`, `1h30m`."""
+    time_zone: str = "UTC"
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One environment: how a release comes to it, and where it is."""
+
+    name: str
+    after: tuple[str, ...] = ()
+    """Those that a release comes through, all of them, before it comes here; none for the first."""
+    namespace: str = ""
+    cluster: str = IN_CLUSTER
+    """The name by which Argo CD knows its cluster."""
+    account: str = ""
+    region: str = ""
+    replica: str = ""
+    """The bucket from which its services take models, where it is not the one for all."""
+    soak: timedelta = timedelta()
+    """How long a release runs here before it may go on."""
+    freeze: tuple[Freeze, ...] = ()
+
+
+@dataclass(frozen=True)
 class Policy:
-    """`overlays/promotion.yaml`: the owner's values that checks need, and the order of environments."""
+    """`overlays/promotion.yaml`: the owner's values that checks need, and the graph of environments."""
 
     model_bucket: str
     image_registries: tuple[str, ...]
     environments: tuple[str, ...]
+    """Their names; each stands behind those that it comes after."""
     signing: SigningPolicy | None = None
     exposure: Mapping[str, Exposure] = field(default_factory=dict)
     """By environment."""
@@ -58,6 +103,18 @@ class Policy:
     """The option by which commands write to the deployed branch where none is given: commit, push, pull-request."""
     marked: tuple[str, ...] = ()
     """The environments that the policy calls production."""
+    graph: Mapping[str, Environment] = field(default_factory=dict)
+    """By name; an environment that is not in there comes after the one that stands before it."""
+    clusters: Mapping[str, str] = field(default_factory=dict)
+    """Those beside the cluster of this Argo CD, by name: `hub`, where it serves them too, or `own`, where one runs in
+    each."""
+    replicas: Mapping[str, str] = field(default_factory=dict)
+    """Buckets with copies of the models, and the region of each."""
+
+    @property
+    def first(self) -> str:
+        """Where releases come in."""
+        return self.environments[0]
 
     @property
     def production(self) -> tuple[str, ...]:
@@ -68,10 +125,47 @@ class Policy:
         """Whether an image is in one of the owner's registries."""
         return image.startswith(tuple(f"{registry}/" for registry in self.image_registries))
 
+    @cached_property
+    def _all(self) -> dict[str, Environment]:
+        line = zip(self.environments, [(), *[(name,) for name in self.environments]], strict=False)
+        return {name: self.graph.get(name) or Environment(name, before, _namespace(name)) for name, before in line}
+
+    def at(self, environment: str) -> Environment:
+        """How an environment of the policy is reached, and where it is."""
+        return self._all[environment]
+
+    def after(self, environment: str) -> tuple[str, ...]:
+        """The environments that a release comes through, all of them, before it comes to this one; none for the
+        first."""
+        return self.at(environment).after
+
     def before(self, environment: str) -> str | None:
-        """The environment that a release passes through before this one; None for the first."""
-        position = self.environments.index(environment)
-        return self.environments[position - 1] if position else None
+        """The first of those; None for the first environment."""
+        return next(iter(self.after(environment)), None)
+
+    def next(self, environment: str) -> tuple[str, ...]:
+        """The environments that are reached from this one, in order."""
+        return tuple(name for name in self.environments if environment in self.after(name))
+
+    def beyond(self, environment: str) -> tuple[str, ...]:
+        """All environments whose releases come through this one, in order."""
+        found: set[str] = set()
+        for name in self.environments:
+            found |= {name} if {environment, *found} & set(self.after(name)) else set()
+        return tuple(name for name in self.environments if name in found)
+
+    @property
+    def last(self) -> tuple[str, ...]:
+        """The environments from which releases go nowhere, in order."""
+        return tuple(name for name in self.environments if not self.next(name))
+
+    def namespace(self, environment: str) -> str:
+        """An environment's namespace; of one that is not in the policy, what it would be there."""
+        return self.at(environment).namespace if environment in self.environments else _namespace(environment)
+
+    def on(self, cluster: str) -> tuple[str, ...]:
+        """The environments of a cluster, in order."""
+        return tuple(name for name in self.environments if self.at(name).cluster == cluster)
 
     def environment_of(self, host: str) -> str | None:
         """The environment whose host this is: that of the longest domain that the host is or is below."""
@@ -91,12 +185,11 @@ def parse_policy(text: bytes | None) -> Policy:
     data = yamledit.load(text, POLICY_FILE)
     if faults := schema_faults(data, _SCHEMA):
         raise Refused(*[f"{POLICY_FILE}: {fault}" for fault in faults])
-    names = tuple(environment["name"] for environment in data["environments"])
-    if len(set(names)) != len(names):
-        raise Refused(f"{POLICY_FILE}: environments: {', '.join(names)}: a name stands twice; list each once")
+    entries = data["environments"]
+    names = tuple(environment["name"] for environment in entries)
     if (signing := data.get("signing")) and {"public_key", "identity"} <= signing.keys():
         raise Refused(f"{POLICY_FILE}: signing: a public_key and an identity; a version is signed by one of them")
-    owners = {each["name"]: tuple(each["owners"]) for each in data["environments"] if "owners" in each}
+    owners = {each["name"]: tuple(each["owners"]) for each in entries if "owners" in each}
     if owners and names[-1] not in owners:
         raise Refused(
             f"{POLICY_FILE}: environments: {names[-1]}: no owners, and {next(iter(owners))} has some; name those of the"
@@ -106,11 +199,116 @@ def parse_policy(text: bytes | None) -> Policy:
         SigningPolicy(*(signing.get(field, "") for field in ("public_key", "identity", "issuer"))) if signing else None
     )
     ingress = data.get("ingress", {})
+    graph = {each["name"]: _environment(each, names[:number]) for number, each in enumerate(entries)}
+    clusters = {each["name"]: each.get("argocd", "hub") for each in data.get("clusters", ())}
+    replicas = {each["bucket"]: each["region"] for each in data.get("replicas", ())}
+    if faults := [*_twice(data), *_graph_faults(entries), *_place_faults(graph, clusters, replicas)]:
+        raise Refused(*[f"{POLICY_FILE}: {fault}" for fault in faults])
     return Policy(
-        data["model_bucket"], tuple(data["image_registries"]), names, asked, _exposure(data["environments"]),
+        data["model_bucket"], tuple(data["image_registries"]), names, asked, _exposure(entries),
         tuple(ingress.get("classes", Policy.ingress_classes)), tuple(ingress.get("annotations", ())),
-        owners, data.get("automation", ""), data.get("publish", ""), _marked(data["environments"]),
+        owners, data.get("automation", ""), data.get("publish", ""), _marked(entries),
+        {each["name"]: graph[each["name"]] for each in entries if each.keys() & _PLACED}, clusters, replicas,
     )  # fmt: skip
+
+
+def _namespace(environment: str) -> str:
+    return f"{_NAMESPACE_PREFIX}{environment}"
+
+
+def _environment(entry: Mapping[str, Any], earlier: Sequence[str]) -> Environment:
+    name, windows = entry["name"], entry.get("freeze", ())
+    return Environment(
+        name, tuple(entry.get("after", earlier[-1:])), entry.get("namespace", _namespace(name)),
+        entry.get("cluster", IN_CLUSTER), entry.get("account", ""), entry.get("region", ""), entry.get("replica", ""),
+        duration(entry.get("soak", "")),
+        tuple(Freeze(**{field: " ".join(value.split()) for field, value in window.items()}) for window in windows),
+    )  # fmt: skip
+
+
+def duration(text: str) -> timedelta:
+    """What Go's `1h30m` is; no time for an empty text."""
+    units = {"h": "hours", "m": "minutes"}
+    return timedelta(**{units[unit]: int(number) for number, unit in re.findall(r"([0-9]+)([hm])", text)})
+
+
+def _twice(data: Mapping[str, Any]) -> Iterator[str]:
+    """Names that stand twice where each is of one thing."""
+    for entry, key in (("environments", "name"), ("clusters", "name"), ("replicas", "bucket")):
+        names = [each[key] for each in data.get(entry, ())]
+        if len(set(names)) != len(names):
+            yield f"{entry}: {', '.join(names)}: a name stands twice; list each once"
+    if data["model_bucket"] in [each["bucket"] for each in data.get("replicas", ())]:
+        yield f"replicas: {data['model_bucket']}: the model bucket itself; name buckets with copies of it"
+    if IN_CLUSTER in [each["name"] for each in data.get("clusters", ())]:
+        yield f"clusters: {IN_CLUSTER}: the one in which Argo CD runs; list the others only"
+
+
+def _graph_faults(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What keeps a release from coming to each environment through those before it, from the first on."""
+    names = [each["name"] for each in entries]
+    after_all = {each["name"]: each.get("after", names[:at][-1:]) for at, each in enumerate(entries)}
+    for name, after in [(each["name"], each["after"]) for each in entries if "after" in each]:
+        where = f"environments: {name}: after"
+        for other in after:
+            if other not in names:
+                yield f"{where}: {other!r}: no environment; the environments are {', '.join(names)}"
+            elif names.index(other) < names.index(name):
+                continue
+            elif (way := _way(after_all, other, name)) is not None:
+                yield f"{where}: a cycle, {' after '.join([name, *way])}; no release could reach any of them"
+            else:
+                yield f"{where}: {other} stands below; list {name} below all that it comes after"
+        if name == names[0]:
+            yield f"{where}: the first environment, where releases come in; remove the field"
+        elif not after:
+            yield f"{where}: empty, so that it is reached from nowhere; name the environments that it comes after"
+
+
+def _way(after: Mapping[str, Sequence[str]], start: str, end: str, seen: Collection[str] = ()) -> list[str] | None:
+    """From one environment back to another by `after`, both included; None where there is no way."""
+    if start == end:
+        return [start]
+    for other in after.get(start, ()):
+        if other not in seen and (rest := _way(after, other, end, [*seen, start])) is not None:
+            return [start, *rest]
+    return None
+
+
+def _place_faults(
+    graph: Mapping[str, Environment], clusters: Mapping[str, str], replicas: Mapping[str, str]
+) -> Iterator[str]:
+    """Where an environment cannot be."""
+    places: dict[tuple[str, str], str] = {}
+    for name, each in graph.items():
+        where = f"environments: {name}"
+        if each.cluster not in (IN_CLUSTER, *clusters):
+            known = ", ".join((IN_CLUSTER, *clusters))
+            yield f"{where}: cluster: {each.cluster!r}: no cluster of `clusters`; the clusters are {known}"
+        if (other := places.setdefault((each.cluster, each.namespace), name)) != name:
+            yield (
+                f"{where}: namespace: {each.namespace}: that of {other} on the cluster {each.cluster} too; give it"
+                " one of its own"
+            )
+        if len(each.namespace) > 63:
+            yield f"{where}: namespace: {each.namespace}: longer than 63 characters; give it a shorter `namespace`"
+        elif _RESERVED.fullmatch(each.namespace):
+            yield f"{where}: namespace: {each.namespace}: the platform's own; give it another"
+        if each.replica and each.replica not in replicas:
+            yield f"{where}: replica: {each.replica}: no bucket of `replicas`; list it there with its region"
+        for window in each.freeze:
+            if not _is_zone(window.time_zone):
+                yield (
+                    f"{where}: freeze: time_zone: {window.time_zone!r}: no time zone; write one such as Europe/Dublin"
+                )
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
 
 
 def _marked(environments: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

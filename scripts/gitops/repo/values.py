@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from gitops.repo.layout import namespace
 from gitops.repo.policy import POLICY_FILE
 from gitops.repo.snapshot import Snapshot
 
@@ -98,7 +97,7 @@ def replacing(current: Mapping[str, str], wanted: Mapping[str, str]) -> Callable
 def of_environment(tree: Snapshot, environment: str, name: str) -> str:
     """A value as an overlay of the environment names it. Raises Refused where the policy gives it no domain."""
     if name == "namespace":
-        return namespace(environment)
+        return tree.policy.namespace(environment)
     if name != "domain":
         return find(tree, name)
     exposure = tree.policy.exposure.get(environment)
