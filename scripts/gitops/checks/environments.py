@@ -6,7 +6,8 @@ An environment may be called like a command, an app or a folder of Linux, so a b
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.manifests.objects import leaves
@@ -85,6 +86,110 @@ class Names:
         domain = max(fitting, key=len, default="")
         if domain and not any(each.endswith(f".{domain}") for each in self._domains):
             yield str(self._policy.environment_of(host))
+
+
+@dataclass(frozen=True)
+class Place:
+    """What an environment's values are made of, beside its name and its namespace."""
+
+    domains: tuple[str, ...] = ()
+    account: str = ""
+    region: str = ""
+
+
+class Moved(Names):
+    """Puts one environment's values in the place of another's, in the fields that carry them: wherever `told` finds
+    the name of the other, and its domains, its account and its region."""
+
+    def __init__(self, policy: Policy, old: tuple[str, Place], new: tuple[str, Place], apps: Collection[str]) -> None:
+        """`policy` has both."""
+        super().__init__(policy)
+        (self._old, self._from), (self._new, self._to) = old, new
+        values = [(self._from.account, self._to.account), (self._from.region, self._to.region)]
+        self._values = [(_value(each), instead) for each, instead in values if each and instead and each != instead]
+        shared = "|".join([self._models.pattern, self._shared.pattern, rf"{re.escape(policy.model_bucket)}\.s3[.\w-]*"])
+        # An app that is called like an environment is told from it by no name.
+        named = [app for app in apps if app not in policy.environments and self.words(app)]
+        own = f"|{_words(named, 'a-z0-9').pattern}" if named else ""
+        self._kept = re.compile(f"{shared}{own}")
+
+    def __call__(self, path: str, text: str) -> str:
+        kept: list[str] = []
+
+        def put_away(match: re.Match[str]) -> str:
+            kept.append(self._elsewhere(match[0]))
+            return chr(_PRIVATE + len(kept) - 1)
+
+        text = self._kept.sub(put_away, text)
+        for pattern, instead in self._values:
+            text = pattern.sub(instead, text)
+        text = self._renamed(path, text)
+        for number, each in enumerate(kept):
+            text = text.replace(chr(_PRIVATE + number), each)
+        return text
+
+    def _elsewhere(self, shared: str) -> str:
+        """What all share; but of the registries that of the new place, where the policy has one there."""
+        there = shared
+        for pattern, instead in self._values:
+            there = pattern.sub(instead, there)
+        return there if there in self._policy.image_registries else shared
+
+    def _renamed(self, path: str, text: str) -> str:
+        key = _KEY.search(path)
+        field = (key["variable"] or key["field"]) if key else ""
+        text = _HOST.sub(lambda match: self._host(match[0]), text)
+        text = self._namespaces.sub(self._namespace, text)
+        text = self._told.sub(self._replaced, f"{field}={text}").removeprefix(f"{field}=")
+        text = _ADDRESS.sub(self._address, text)
+        text = _ARN.sub(lambda match: match[0].removesuffix(match["resource"]) + self._named(match["resource"]), text)
+        if _TELLS_PATH.search(path):
+            text = self._named(text)
+        if _TELLS_HOST.search(field):
+            text = _HOST.sub(lambda match: self._named_host(match[0]), text)
+        return text
+
+    def _named(self, text: str) -> str:
+        return self._bare.sub(self._replaced, text)
+
+    def _replaced(self, match: re.Match[str]) -> str:
+        return match[0].replace(match[1], self._new) if match[1] == self._old else match[0]
+
+    def _namespace(self, match: re.Match[str]) -> str:
+        old, new = self._policy.namespace(self._old), self._policy.namespace(self._new)
+        return new if match[1] == old else match[0]
+
+    def _host(self, host: str) -> str:
+        """A host below the new environment's domain, where it is the old one's."""
+        fitting = [domain for domain in self._domains if f".{host}".endswith(f".{domain}")]
+        domain = max(fitting, key=len, default="")
+        if domain not in self._from.domains or not self._to.domains:
+            return host
+        at = min(self._from.domains.index(domain), len(self._to.domains) - 1)
+        return host.removesuffix(domain) + self._to.domains[at]
+
+    def _named_host(self, host: str) -> str:
+        """A host with the new name, but for its top-level domain and where it is of a domain of the policy."""
+        if any(f".{host}".endswith(f".{domain}") for domain in self._domains):
+            return host
+        inner = _without_top(host)
+        return self._named(inner) + host.removeprefix(inner)
+
+    def _address(self, match: re.Match[str]) -> str:
+        scheme, host, path = match["scheme"], match["host"], match["path"]
+        named = self._named_host(host) if _remote(scheme, host) and "." in host else host
+        if "." not in host and _remote(scheme, host):
+            named = self._named(host)
+        return f"{scheme}://{named}{self._named(path)}"
+
+
+# Characters of Unicode for private use.
+_PRIVATE = 0xF0000
+
+
+def _value(value: str) -> re.Pattern[str]:
+    """An account or a region by itself, or in the name of a zone, such as eu-west-1a."""
+    return re.compile(rf"(?<![A-Za-z0-9-]){re.escape(value)}(?=[a-f]?(?![A-Za-z0-9-]))")
 
 
 def _remote(scheme: str, host: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -284,23 +284,214 @@ def add_item(text: bytes, path: tuple[str, ...], item: Mapping[str, str], file: 
 def add_word(text: bytes, path: tuple[str, ...], word: str, file: str) -> bytes:
     """`text` with a word more at the end of the words at `path`, on a line of its own where they stand in lines; every
     other byte stays. Raises Refused unless they are a folded block scalar, or a scalar that `edit` writes."""
+    return _with_words(text, path, [*(get(text, path, file) or "").split(), word], file, added=True)
+
+
+def set_words(text: bytes, path: tuple[str, ...], words: Sequence[str], file: str) -> bytes:
+    """`text` with these in the place of the words at `path`, like `add_word`."""
+    return _with_words(text, path, words, file)
+
+
+def _with_words(text: bytes, path: tuple[str, ...], words: Sequence[str], file: str, *, added: bool = False) -> bytes:
+    """`added`: only the last of them is new."""
     bom, source = _decode(text, file)
     node = _find(_compose(source, file), path, file)
     if not isinstance(node, ScalarNode) or node.style != ">":
-        return edit(text, {path: f"{get(text, path, file) or ''} {word}".strip()}, file)
+        return edit(text, {path: " ".join(words)}, file)
     first = source.find("\n", node.start_mark.index) + 1
     # Up to the first line that is indented less: comments follow the text, and ruamel.yaml counts them in.
     lines = re.match(r"(?P<blanks> +)\S.*(?:\r?\n(?P=blanks)\S.*)*", source[first:])
-    refused = Refused(f"{file}: {show(path)}: no words in lines; add {word} by hand")
+    refused = Refused(f"{file}: {show(path)}: no words in lines; write {' '.join(words)} there by hand")
     if not first or not lines:
         raise refused
     newline = "\r\n" if "\r\n" in source else "\n"
     end = first + lines.end() - lines[0].endswith("\r")
-    changed = f"{source[:end]}{newline}{lines['blanks']}{word}{source[end:]}"
-    before, after = (str(at(load(each.encode(), file), *path)).split() for each in (source, changed))
-    if after != [*before, word]:
+    kept, new = (source[first:end], words[-1:]) if added else ("", words)
+    written = newline.join([*([kept] if kept else []), *(f"{lines['blanks']}{word}" for word in new)])
+    changed = f"{source[:first]}{written}{source[end:]}"
+    if str(at(load(changed.encode(), file), *path)).split() != list(words):
         raise refused
     return bom + changed.encode()
+
+
+# Lists and fields
+
+
+def set_list(text: bytes, path: Path, wanted: Sequence[str], file: str) -> bytes:
+    """`text` with these scalars in the list at `path`, in each document that has it; those that stay keep their bytes,
+    and so does all else. Raises Refused where no document has the list, or it cannot be written so."""
+    bom, source = _decode(text, file)
+    having = [at for at, node in enumerate(_composed(source, file)) if _is_list(_find(node, path, file))]
+    for number in having:
+        source = _with_list(source, number, path, wanted, file)
+    found = [_find(node, path, file) for node in _composed(source, file)]
+    if not having or any(_texts(found[number]) != list(wanted) for number in having):
+        raise Refused(f"{file}: {show(path)}: no list of single values; write {', '.join(wanted)} by hand")
+    return bom + source.encode()
+
+
+def _is_list(node: Node | None) -> bool:
+    return isinstance(node, SequenceNode)
+
+
+def _texts(node: Node | None) -> list[object]:
+    return [each.value for each in node.value] if isinstance(node, SequenceNode) else []
+
+
+def _with_list(source: str, number: int, path: Path, wanted: Sequence[str], file: str) -> str:
+    def now() -> Any:
+        return _find(_composed(source, file)[number], path, file)
+
+    for value in [value for value in _texts(now()) if value not in wanted]:
+        source = _without_item(source, now(), _texts(now()).index(value))
+    for at, value in enumerate(wanted):
+        if _texts(now())[at : at + 1] != [value]:
+            source = _with_item(source, now(), at, [_write(value, "")])
+    return source
+
+
+def add_entry(text: bytes, path: Path, at: int, lines: Sequence[str], file: str) -> bytes:
+    """`text` with a new item of the list at `path`, before that at the position `at`; every other byte stays. `lines`
+    are the item as it is written, without the dash. Raises Refused unless the list has a line or more for each item."""
+    return _listed(text, path, file, lambda source, node: _with_item(source, node, at, lines))
+
+
+def remove_entry(text: bytes, path: Path, at: int, file: str) -> bytes:
+    """`text` without an item of the list at `path`, and the comments right above it; every other byte stays."""
+    return _listed(text, path, file, lambda source, node: _without_item(source, node, at))
+
+
+def _listed(text: bytes, path: Path, file: str, change: Callable[[str, SequenceNode], str]) -> bytes:
+    bom, source = _decode(text, file)
+    node = _find(_compose(source, file), path, file)
+    if not isinstance(node, SequenceNode) or node.flow_style or not node.value:
+        raise Refused(f"{file}: {show(path)}: no list with a line or more for each item; write it so")
+    _require_unshared(_compose(source, file), path, file)
+    return bom + change(source, node).encode()
+
+
+def add_field(text: bytes, sibling: Path, written: str, file: str) -> bytes:
+    """`text` with a field more, `KEY: VALUE` as it is written, behind that of `sibling`; every other byte stays."""
+    bom, source = _decode(text, file)
+    root = _compose(source, file)
+    parent = _find(root, sibling[:-1], file)
+    pairs = parent.value if isinstance(parent, MappingNode) else []
+    found = [(key, value) for key, value in pairs if key.value == sibling[-1]]
+    if not isinstance(parent, MappingNode) or not found:
+        raise Refused(f"{file}: {show(sibling)}: missing; add {written} by hand")
+    [(key, value)] = found
+    if parent.flow_style:
+        end = value.end_mark.index
+        return bom + f"{source[:end]}, {written}{source[end:]}".encode()
+    lead = " " * (key.start_mark.index - source.rfind("\n", 0, key.start_mark.index) - 1)
+    return bom + _with_lines(source, _end(source, value), [f"{lead}{written}"]).encode()
+
+
+def _with_item(source: str, node: SequenceNode, at: int, lines: Sequence[str]) -> str:
+    items = node.value
+    if node.flow_style:
+        if not items:
+            place, written = node.start_mark.index + 1, lines[0]
+        elif at:
+            place, written = items[at - 1].end_mark.index, f", {lines[0]}"
+        else:
+            place, written = items[0].start_mark.index, f"{lines[0]}, "
+        return source[:place] + written + source[place:]
+    start = _line(source, items[0])
+    lead = source[start : items[0].start_mark.index]
+    leads = [lead, *[" " * len(lead)] * (len(lines) - 1)]
+    whole = [f"{before}{line}" for before, line in zip(leads, lines, strict=True)]
+    return _with_lines(source, _end(source, items[at - 1]) if at else start, whole)
+
+
+def _without_item(source: str, node: SequenceNode, at: int) -> str:
+    items = node.value
+    if node.flow_style:
+        start, end = items[at].start_mark.index, items[at].end_mark.index
+        if at:
+            start = items[at - 1].end_mark.index
+        elif len(items) > 1:
+            end = items[1].start_mark.index
+        return source[:start] + source[end:]
+    start = _line(source, items[at])
+    # What stands right above it tells about it.
+    head = re.sub(r"(?:(?<=\n)[ \t]*#[^\n]*\n)+\Z", "", source[:start]) if at else source[:start]
+    return head + source[_end(source, items[at]) :]
+
+
+def _with_lines(source: str, place: int, lines: Sequence[str]) -> str:
+    newline = "\r\n" if "\r\n" in source else "\n"
+    before = "" if not place or source[place - 1] == "\n" else newline
+    return source[:place] + before + "".join(f"{line}{newline}" for line in lines) + source[place:]
+
+
+def _line(source: str, node: Node) -> int:
+    """Where the line begins in which a node does."""
+    return source.rfind("\n", 0, node.start_mark.index) + 1
+
+
+def _end(source: str, node: Node) -> int:
+    """Where the line behind a node begins; ruamel.yaml counts the comments behind a block in."""
+    while isinstance(node, SequenceNode | MappingNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        node = last[1] if isinstance(last, tuple) else last
+    start, end = node.start_mark.index, node.end_mark.index
+    written = re.sub(r"(?:\s*\n[ \t]*(?:#[^\n]*)?)+\Z", "", source[start:end])
+    found = source.find("\n", start + len(written))
+    return len(source) if found < 0 else found + 1
+
+
+# All scalars
+
+Change = Callable[[str, str], str]
+
+
+def rewrite(text: bytes, change: Change, file: str) -> bytes:
+    """`text` with what `change(path, written)` gives in the place of each scalar as it is written, without its quotes,
+    by the paths of `leaves`; keys, comments and every other byte stay.
+
+    The YAML of a block scalar, such as a patch in a kustomization, is rewritten in turn, by its own paths, and the
+    value of a JSON patch by the path that the patch has. Raises Refused for what is not YAML.
+    """
+    bom, source = _decode(text, file)
+    return bom + _rewritten(source, change, file).encode()
+
+
+def _rewritten(source: str, change: Change, file: str) -> str:
+    # An alias leads to the scalars of its anchor again.
+    found = {node.start_mark.index: (path, node) for each in _composed(source, file) for path, node in _scalars(each)}
+    for start, (path, node) in sorted(found.items(), reverse=True):
+        end = node.end_mark.index
+        source = source[:start] + _changed(source[start:end], path, node, change, file) + source[end:]
+    return source
+
+
+def _changed(written: str, path: str, node: ScalarNode, change: Change, file: str) -> str:
+    if node.style in ("'", '"'):
+        return written[0] + change(path, written[1:-1]) + written[-1]
+    if node.style not in ("|", ">"):
+        return change(path, written)
+    head, newline, body = written.partition("\n")
+    try:
+        inner = [each for each in _composed(body, file) if not isinstance(each, ScalarNode)]
+    except Refused:
+        inner = []
+    return head + newline + (_rewritten(body, change, file) if inner else change(path, body))
+
+
+def _scalars(node: Node, path: str = "") -> Iterator[tuple[str, ScalarNode]]:
+    if isinstance(node, ScalarNode):
+        yield path, node
+    elif isinstance(node, SequenceNode):
+        for at, item in enumerate(node.value):
+            yield from _scalars(item, f"{path}[{_name(item, ('name',)) or at}]")
+    elif isinstance(node, MappingNode):
+        patched = _name(node, ("path",)) if _value(node, "op") else None
+        for key, value in node.value:
+            inner = f"{path}.{key.value}" if path else str(key.value)
+            if patched and key.value == "value":
+                inner = patched.strip("/").replace("/", ".")
+            yield from _scalars(value, inner)
 
 
 def _ends(parent: MappingNode, key: str | None) -> tuple[int, int]:
@@ -503,6 +694,11 @@ _OTHER = re.compile(
     r"[0-9]+(\.[0-9]*)?(e[-+]?[0-9]+)?|0[xob][0-9a-f]+|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(t.*)?|y|n", re.IGNORECASE
 )
 _RESOLVER = yaml.resolver.Resolver()
+
+
+def scalar(value: str) -> str:
+    """A text as a plain scalar, or in quotes where that would be something else."""
+    return _write(value, "")
 
 
 def needs_quotes(value: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 from gitops.manifests import yamledit
 from gitops.manifests.objects import mapping
@@ -12,7 +13,7 @@ from gitops.manifests.yamledit import Path
 from gitops.releases import form
 from gitops.releases import image as images
 from gitops.releases.form import LINEAGE, Form
-from gitops.releases.release import UNRELEASED, Release, Target
+from gitops.releases.release import UNRELEASED, UNRELEASED_URI, Release, Target
 from gitops.repo import layout
 
 from contract.errors import Refused
@@ -123,3 +124,14 @@ def write(text: bytes, release: Release) -> bytes:
                 )
             text = yamledit.add_after(text, path, sibling, str(release.manifest), release.file)
     return yamledit.edit(text, where.values(release, release.file), release.file)
+
+
+def clear(text: bytes, release: Release) -> bytes:
+    """The bytes of the release file as before the first release."""
+    where = form.of(yamledit.load(text, release.file), release.file, release.canary)
+    none = replace(
+        release, version=UNRELEASED, digest=UNRELEASED, code_commit=UNRELEASED, data_digest=UNRELEASED,
+        mlflow_run=UNRELEASED, uri=UNRELEASED_URI, image=None, manifest=release.manifest and UNRELEASED,
+    )  # fmt: skip
+    named = [path for path in where.image if path[-1] != "newName" and yamledit.get(text, path, release.file)]
+    return yamledit.edit(text, where.values(none, release.file) | dict.fromkeys(named, UNRELEASED), release.file)

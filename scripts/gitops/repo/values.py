@@ -32,7 +32,7 @@ _BEFORE = {
     "network": "(?<=cidr: )",
     "time_zone": "(?<=timeZone: )",
 }
-# In {} the last environment, production.
+# In {} an environment.
 PLACES = {
     "repo": ("argocd/root.yaml", r"repoURL: (\S+)"),
     "bucket": (POLICY_FILE, r"^model_bucket: (\S+)"),
@@ -42,12 +42,13 @@ PLACES = {
 }
 
 
-def find(tree: Snapshot, name: str) -> str:
-    """One of PLACES, or `registry`, the first of the policy's. Raises Refused where the manifests do not have it."""
+def find(tree: Snapshot, name: str, environment: str = "") -> str:
+    """One of PLACES, of an environment or of the last one, production, or `registry`, the first of the policy's. Raises
+    Refused where the manifests do not have it."""
     if name == "registry":
         return tree.policy.image_registries[0]
     place, pattern = PLACES[name]
-    file = place.format(tree.policy.environments[-1])
+    file = place.format(environment or tree.policy.environments[-1])
     match = re.search(pattern, (tree.read(file) or b"").decode(), re.M)
     if not match:
         raise Refused(f"{file}: nothing there looks like `{pattern}`; the {name} has to be put there by hand")
@@ -95,11 +96,23 @@ def replacing(current: Mapping[str, str], wanted: Mapping[str, str]) -> Callable
 
 
 def of_environment(tree: Snapshot, environment: str, name: str) -> str:
-    """A value as an overlay of the environment names it. Raises Refused where the policy gives it no domain."""
-    if name == "namespace":
-        return tree.policy.namespace(environment)
-    if name != "domain":
-        return find(tree, name)
+    """A value as an overlay of the environment names it. Raises Refused where the policy gives it no domain, or no
+    overlay has it."""
+    there = tree.policy.at(environment)
+    match name:
+        case "namespace":
+            return there.namespace
+        case "account" | "region":
+            return str(getattr(there, name)) or find(tree, name)
+        case "registry":
+            own = f"{there.account}.dkr.ecr.{there.region}."
+            return next((each for each in tree.policy.image_registries if each.startswith(own)), find(tree, name))
+        case "domain":
+            return _domain(tree, environment)
+    return find(tree, name)
+
+
+def _domain(tree: Snapshot, environment: str) -> str:
     exposure = tree.policy.exposure.get(environment)
     if not exposure or not exposure.hosts:
         raise Refused(f"{POLICY_FILE}: environments: {environment}: no hosts; list the domain that its hosts are below")
