@@ -28,7 +28,8 @@ TEMPLATE, _PROJECT, _APPLICATION = (
 KINDS = (
     ("", "LimitRange"), ("", "ResourceQuota"), ("", "Service"), ("", "ServiceAccount"), ("apps", "Deployment"),
     ("autoscaling", "HorizontalPodAutoscaler"), ("batch", "CronJob"), ("networking.k8s.io", "Ingress"),
-    ("networking.k8s.io", "NetworkPolicy"), ("policy", "PodDisruptionBudget"), ("serving.kserve.io", "InferenceService"),
+    ("networking.k8s.io", "NetworkPolicy"), ("policy", "PodDisruptionBudget"),
+    ("serving.kserve.io", "InferenceService"),
 )  # fmt: skip
 _GENERATE_PATHS = ("spec", "template", "metadata", "annotations", "argocd.argoproj.io/manifest-generate-paths")
 _BASENAME = "{{ .path.basename }}"

@@ -92,6 +92,11 @@ def of_clusters(policy: Policy) -> list[str]:
     return [folder for cluster in (IN_CLUSTER, *policy.clusters) for folder in of_cluster(policy, cluster)]
 
 
+def is_of_argocd(folder: str) -> bool:
+    """Whether a folder that renders keeps Argo CD or a cluster, and not an environment."""
+    return folder.partition("/")[0] == ARGOCD
+
+
 def bindings(cluster: str) -> str:
     """Where the policies of admission hold in a cluster."""
     return f"{platform(cluster)}/admission/bindings.yaml"
