@@ -24,11 +24,12 @@ from contract.uri import parse_uri
 
 
 def check_identity(repository: Repository) -> Iterator[Finding]:
-    """No two renders may hold the same object: Argo CD would let two Applications fight over it."""
-    seen: dict[Identity, str] = {}
+    """No two renders may hold the same object of one cluster: Argo CD would let two Applications fight over it."""
+    seen: dict[tuple[str, Identity], str] = {}
     for folder, items in repository.renders.items():
+        cluster = repository.cluster_of(folder)
         for item in items:
-            first = seen.setdefault(identity(item), folder)
+            first = seen.setdefault((cluster, identity(item)), folder)
             if first != folder:
                 message = f"rendered by {first} too; give one of them another name"
                 yield framework.finding("identity", folder, item, message, first)

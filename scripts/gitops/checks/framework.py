@@ -78,8 +78,22 @@ class Repository:
 
     def installed(self, cluster: str) -> list[Object]:
         """What a cluster has, with the Applications of its add-ons."""
-        folders = (layout.platform(cluster), layout.addons(cluster))
-        return [item for folder in folders for item in self.renders.get(folder, [])]
+        return [item for folder in layout.brought(cluster) for item in self.renders.get(folder, [])]
+
+    @cached_property
+    def _goals(self) -> dict[str, str]:
+        """By folder of argocd/, the cluster to which its objects go."""
+        return {
+            folder: each.cluster if "server" in goal else goal["name"]
+            for each in applications.instances(self.policy)
+            for folder, goal in each.taken().values()
+        }
+
+    def cluster_of(self, folder: str) -> str:
+        """The cluster to which Argo CD applies the objects of a render."""
+        if layout.is_of_argocd(folder):
+            return self._goals[folder]
+        return self.policy.at(folder.split("/")[1]).cluster
 
     def of_argocd(self) -> Iterator[tuple[str, list[Object]]]:
         """(folder, objects) of what keeps Argo CD and the clusters, and is no overlay."""

@@ -11,7 +11,6 @@ from gitops.manifests import kinds, schemas
 from gitops.manifests.objects import Object, at, identity, mappings
 from gitops.repo import layout
 from gitops.repo.layout import PLATFORM
-from gitops.repo.policy import IN_CLUSTER
 
 RULE = "kinds"
 # The charts that bring the kinds of which the engine has schemas. Argo CD's own are there before anything is synced.
@@ -53,18 +52,11 @@ def check_kinds(repository: Repository) -> Iterator[Finding]:
         for item in items:
             name = schemas.called(identity(item).group, identity(item).kind)
             if entry := index.get(name, {}):
-                yield from _object_faults(folder, item, name, entry, clusters.get(_cluster(repository, folder)))
+                yield from _object_faults(folder, item, name, entry, clusters.get(repository.cluster_of(folder)))
     for instance in repository.instances:
         for item in repository.renders[instance.folder]:
             if item.get("kind") == "AppProject" and at(item, "metadata", "name") != "addons":
                 yield from _without_schema(instance.folder, item, repository.schemas)
-
-
-def _cluster(repository: Repository, folder: str) -> str:
-    """The cluster to which the objects of a render go."""
-    if not layout.is_of_argocd(folder):
-        return repository.policy.at(folder.split("/")[1]).cluster
-    return folder.split("/")[2] if folder.startswith(f"{layout.CLUSTERS}/") else IN_CLUSTER
 
 
 class _Addons:
@@ -72,7 +64,7 @@ class _Addons:
 
     def __init__(self, repository: Repository, cluster: str) -> None:
         found = [item for item in repository.installed(cluster) if item.get("kind") == "Application"]
-        self.folder = layout.platform(cluster)
+        self.folders = layout.brought(cluster)
         self.names = {str(at(item, "metadata", "name")).removesuffix(f"-{cluster}") for item in found}
         self._charts = {at(item, "spec", "source", "chart") for item in found}
         self._told = repository.kinds.entries
@@ -85,9 +77,9 @@ class _Addons:
 
 def _object_faults(folder: str, item: Object, name: str, entry: Any, addons: _Addons | None) -> Iterator[Finding]:
     if addons and (chart := addons.missing(name)):
-        yield finding(RULE, folder, item, f"kind: {name}: no Application of {addons.folder}/ has the chart {chart},"
+        yield finding(RULE, folder, item, f"kind: {name}: no Application of {addons.folders[0]}/ has the chart {chart},"
                       f" which brings it; add it to {PLATFORM}/addons/, or say what installs it: `python"
-                      f" scripts/add_kind.py --kind {name} --outside REASON`", addons.folder)  # fmt: skip
+                      f" scripts/add_kind.py --kind {name} --outside REASON`", *addons.folders)  # fmt: skip
     if entry["scope"] == "Cluster" and identity(item).namespace:
         yield finding(RULE, folder, item, f"metadata.namespace: {identity(item).namespace!r}: {name} is of the whole"
                       f" cluster and in no namespace; such an object belongs to {PLATFORM}/")  # fmt: skip

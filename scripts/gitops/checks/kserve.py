@@ -50,9 +50,8 @@ def check_kserve(repository: Repository) -> Iterator[Finding]:
             elif workloads.kind_of(item)[1] == "ServingRuntime":
                 faults += _runtime(item)
             yield from (finding("kserve", folder, item, f"{path}: {words}") for path, words in faults)
-            yield from (
-                finding("kserve", folder, item, f"{path}: {words}", there.folder) for path, words in missing if there
-            )
+            where = there.folders if there else ()
+            yield from (finding("kserve", folder, item, f"{path}: {words}", *where) for path, words in missing)
 
 
 class _Installed:
@@ -60,15 +59,15 @@ class _Installed:
 
     def __init__(self, repository: Repository, cluster: str) -> None:
         items = repository.installed(cluster)
-        self.folder = layout.platform(cluster)
+        self.folders = layout.brought(cluster)
         self._keda = any(_is_keda(item) for item in items)
         self._runtimes = _runtimes(items) | _stock(items)
 
     def faults(self, item: Object, own: dict[str, Object]) -> Iterator[Fault]:
         """Of a service in an environment that has runtimes of its own."""
-        yield from _runtime_faults(item, self._runtimes | own, self.folder)
+        yield from _runtime_faults(item, self._runtimes | own, self.folders[0])
         if not self._keda and _class(item) == "keda":
-            yield _no_keda(self.folder)
+            yield _no_keda(self.folders[0])
 
 
 def _service(item: Object) -> Iterator[Fault]:

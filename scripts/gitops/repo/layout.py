@@ -75,6 +75,11 @@ def addons(cluster: str) -> str:
     return f"{CLUSTERS}/{cluster}/addons"
 
 
+def brought(cluster: str) -> tuple[str, str]:
+    """Where all is that a cluster has, if those folders are there."""
+    return platform(cluster), addons(cluster)
+
+
 def argocd(policy: Policy, cluster: str) -> str:
     """What the Argo CD that serves a cluster keeps applied."""
     return f"{CLUSTERS}/{cluster}/{ARGOCD}" if policy.clusters.get(cluster) == "own" else ARGOCD
