@@ -202,7 +202,8 @@ def binding(name: str, policy: Policy, cluster: str = IN_CLUSTER) -> Object:
 def bindings_text(policy: Policy, cluster: str) -> str:
     """The file of a cluster's bindings, as `layout.bindings` has it."""
     items = [binding(name, policy, cluster) for name in _BOUND]
-    head = "# Where the policies beside this file hold: in the namespaces of all environments.\n"
+    where = "beside this file" if cluster == IN_CLUSTER else f"of {FOLDER}/"
+    head = f"# Where the policies {where} hold: in the namespaces of all environments.\n"
     return head + yaml.dump_all(items, Dumper=_Written, sort_keys=False, width=1000)
 
 
