@@ -86,7 +86,7 @@ def test_a_policy_names_who_approves_and_what_releases_by_itself() -> None:
 
 def test_a_policy_is_read_in_its_order() -> None:
     assert parse_policy(GOOD.encode()) == POLICY
-    assert [POLICY.before(environment) for environment in POLICY.environments] == [None, "dev", "staging"]
+    assert [POLICY.after(environment) for environment in POLICY.environments] == [(), ("dev",), ("staging",)]
 
 
 EXPOSED = GOOD.replace("name: dev\n", "name: dev\n    hosts: [dev.ml.com, dev.example.com]\n").replace(
@@ -278,6 +278,7 @@ def test_environments_are_a_graph() -> None:
     assert (policy.first, policy.last) == ("dev", ("eu", "us"))
     assert policy.next("dev") == ("perf", "canary")
     assert policy.beyond("perf") == ("eu", "us")
+    assert (policy.through("dev"), policy.through("us")) == (set(), {"dev", "perf", "canary"})
     assert policy.at("perf").soak == timedelta(hours=1, minutes=30)
     assert policy.at("us") == Environment(
         "us", ("perf", "canary"), "models", "us", "111122223333", "us-east-1", "mlops-us",
@@ -314,6 +315,21 @@ def test_environments_are_a_graph() -> None:
         ("Europe/Dublin", "Europe/Cork",
          "us: freeze: time_zone: 'Europe/Cork': no time zone; write one such as Europe/Dublin"),
         ("soak: 1h30m", "soak: 1d", None),
+        ("0 16 * * 5", "0 16 13 * 5",
+         "us: freeze: schedule: '0 16 13 * 5': names days of the month and of the week, of which each would do; write a"
+         " window for each, with one `*`"),
+        ("0 16 * * 5", "0 16 * * 7",
+         "us: freeze: schedule: '0 16 * * 7': days are numbers, those of the week 0-6 or SUN-SAT, in lists and ranges,"
+         " as Argo CD takes them"),
+        ("0 16 * * 5", "0 16 L * *",
+         "us: freeze: schedule: '0 16 L * *': days are numbers, those of the week 0-6 or SUN-SAT, in lists and ranges,"
+         " as Argo CD takes them"),
+        ("0 16 * * 5", "0 24 * * 5",
+         "us: freeze: schedule: '0 24 * * 5': no time of cron that ever comes (Bad hour); write five fields such as"
+         " `0 16 * * 5`"),
+        ("0 16 * * 5", "0 0 30 2 *",
+         "us: freeze: schedule: '0 0 30 2 *': no time of cron that ever comes (Bad day-of-month); write five fields"
+         " such as `0 16 * * 5`"),
     ],
 )  # fmt: skip
 def test_a_graph_through_which_no_release_comes_is_refused(old: str, new: str, fault: str | None) -> None:

@@ -19,6 +19,7 @@ from contract.errors import Refused
 KINDS = ": a release is written for a Deployment, a StatefulSet, a CronJob or an InferenceService"
 POLICY = Policy("mlops-prod", (REGISTRY,), ("dev", "staging", "prod"))
 TARGET = Target("app", "dev")
+NOBODY = Policy("", (), ())
 FILE = "overlays/dev/app/release.yaml"
 SERVICE = """\
 apiVersion: serving.kserve.io/v1beta1
@@ -334,7 +335,7 @@ def test_what_a_merged_branch_tried_on_its_way_never_ran(ran: Checkout) -> None:
     ran.git("checkout", "-q", "cicd")
     ran.git("merge", "-q", "--no-ff", "-m", "Merge", "topic")
 
-    found = history.Ran(Git(ran.root), "cicd", ())(TARGET)
+    found = history.Ran(Git(ran.root), "cicd", NOBODY)(TARGET)
 
     assert found == [Moment(None), Moment(numbered(1)), Moment(numbered(3))]
 
@@ -392,10 +393,10 @@ def test_what_a_target_had_is_read_from_the_files_of_all_commits_oldest_first(ra
     ran.git("rm", "-qr", "overlays/dev")
     ran.commit("Retire app from dev")
 
-    found = history.Ran(Git(ran.root), "cicd", ())(TARGET)
+    found = history.Ran(Git(ran.root), "cicd", NOBODY)(TARGET)
 
     assert found == [Moment(None), Moment(numbered(1)), Moment(numbered(2), b"held"), Moment(None)]
-    assert history.Ran(Git(ran.root), "cicd", ("dev",))(Target("app", "prod")) == []
+    assert history.Ran(Git(ran.root), "cicd", replace(NOBODY, environments=("dev",)))(Target("app", "prod")) == []
 
 
 def environments(checkout: Checkout, *names: str) -> None:
@@ -468,7 +469,7 @@ def test_what_ran_before_a_place_was_moved_ran_there(
         order = names or order
         ran.commit("A step")
 
-    moments = history.Ran(Git(ran.root), ran.git("rev-parse", "cicd"), order)(Target(*target))
+    moments = history.Ran(Git(ran.root), ran.git("rev-parse", "cicd"), replace(NOBODY, environments=tuple(order)))(Target(*target))
 
     seen = dict.fromkeys((one.release.version, one.release.target) for one in moments if one.release)
     assert list(seen) == [(f"version{number}", Target(*target)) for number in found]
@@ -522,7 +523,7 @@ def test_a_canary_that_cannot_be_read_hides_no_release_beside_it(ran: Checkout) 
     commit = ran.commit()
 
     assert history.introduced(Git(ran.root), base, "HEAD") == [(commit, numbered(2))]
-    assert history.Ran(Git(ran.root), "HEAD", ())(TARGET)[-1] == Moment(numbered(2))
+    assert history.Ran(Git(ran.root), "HEAD", NOBODY)(TARGET)[-1] == Moment(numbered(2))
 
 
 def test_what_ever_ran_is_known_of_apps_that_are_gone_and_not_of_what_a_merged_branch_tried(ran: Checkout) -> None:
@@ -542,4 +543,4 @@ def test_a_file_that_was_no_release_once_hides_no_other_release(ran: Checkout) -
     ran.commit()
     commit_release(ran, numbered(2))
 
-    assert history.Ran(Git(ran.root), "cicd", ())(TARGET) == [Moment(None), Moment(numbered(1)), Moment(numbered(2))]
+    assert history.Ran(Git(ran.root), "cicd", NOBODY)(TARGET) == [Moment(None), Moment(numbered(1)), Moment(numbered(2))]
