@@ -469,7 +469,9 @@ def test_what_ran_before_a_place_was_moved_ran_there(
         order = names or order
         ran.commit("A step")
 
-    moments = history.Ran(Git(ran.root), ran.git("rev-parse", "cicd"), replace(NOBODY, environments=tuple(order)))(Target(*target))
+    moments = history.Ran(Git(ran.root), ran.git("rev-parse", "cicd"), replace(NOBODY, environments=tuple(order)))(
+        Target(*target)
+    )
 
     seen = dict.fromkeys((one.release.version, one.release.target) for one in moments if one.release)
     assert list(seen) == [(f"version{number}", Target(*target)) for number in found]
@@ -543,4 +545,8 @@ def test_a_file_that_was_no_release_once_hides_no_other_release(ran: Checkout) -
     ran.commit()
     commit_release(ran, numbered(2))
 
-    assert history.Ran(Git(ran.root), "cicd", NOBODY)(TARGET) == [Moment(None), Moment(numbered(1)), Moment(numbered(2))]
+    assert history.Ran(Git(ran.root), "cicd", NOBODY)(TARGET) == [
+        Moment(None),
+        Moment(numbered(1)),
+        Moment(numbered(2)),
+    ]
