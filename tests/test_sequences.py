@@ -43,7 +43,8 @@ def steps_from(graph: Graph) -> list[list[Step]]:
         [
             Step("release", first, 0, 0), *climb, Step("release", first, 1, 1), Step("promote", second, 0, 0),
             Step("roll back", second, 0, 0), Step("unhold", second, 0, 0), Step("release", first, 2, 0),
-            Step("promote", second, 0, 0), Step("roll back", second, 1, 0), *(Step("sidecar", to, 0, 0) for to in (first, second, last)),
+            Step("promote", second, 0, 0), Step("roll back", second, 1, 0),
+            *(Step("sidecar", to, 0, 0) for to in (first, second, last)),
         ],
         [
             Step("release", first + OTHER, 0, 0),
