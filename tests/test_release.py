@@ -5,6 +5,7 @@ from dataclasses import replace
 from textwrap import indent
 
 import pytest
+import yaml
 from conftest import IMAGE, REGISTRY, Checkout, git
 
 from gitops.releases import history, hold, release, release_file
@@ -475,6 +476,54 @@ def test_what_ran_before_a_place_was_moved_ran_there(
 
     seen = dict.fromkeys((one.release.version, one.release.target) for one in moments if one.release)
     assert list(seen) == [(f"version{number}", Target(*target)) for number in found]
+
+
+@pytest.mark.parametrize(
+    ("graph", "found"),
+    [
+        # The new name comes after no more than the old one did.
+        ({"dev": [], "qa": ["dev"], "perf": ["dev"], "live": ["qa", "perf"]}, [1, 2]),
+        ({"dev": [], "qa": ["dev"], "perf": ["qa"], "live": ["perf"]}, [1, 2]),
+        ({"dev": [], "qa": ["dev"], "perf": ["dev"], "live": ["qa"]}, [1, 2]),
+        # It comes after one more, directly or not.
+        ({"dev": [], "qa": ["dev"], "perf": ["dev"], "new": ["dev"], "live": ["qa", "new"]}, [2]),
+        ({"dev": [], "new": ["dev"], "qa": ["new"], "perf": ["dev"], "live": ["qa", "perf"]}, [2]),
+    ],
+)
+def test_an_environment_of_a_graph_is_the_same_under_a_name_that_comes_after_no_more(
+    ran: Checkout, graph: dict[str, list[str]], found: list[int]
+) -> None:
+    old = {"dev": [], "qa": ["dev"], "perf": ["dev"], "prod": ["qa", "perf"]}
+    for number, names in ((1, old), (2, old), (2, graph)):
+        entries = [{"name": name} | ({"after": after} if after else {}) for name, after in names.items()]
+        policy = {"model_bucket": "mlops-prod", "image_registries": ["r.example.org"], "environments": entries}
+        ran.write("overlays/promotion.yaml", yaml.safe_dump(policy))
+        if names is graph:
+            move(ran, "prod/app", "live/app")
+            ran.commit("Another name")
+        else:
+            commit_release(ran, numbered(number, "prod"))
+
+    moments = history.Ran(Git(ran.root), ran.git("rev-parse", "cicd"), snapshot.at(Git(ran.root), "cicd").policy)(
+        Target("app", "live")
+    )
+
+    assert [one.release.version for one in moments if one.release] == [
+        *(f"version{number}" for number in found),
+        *(["version2"] if found == [1, 2] else []),
+    ]
+    assert all(one.since for one in moments)
+
+
+def test_a_commit_whose_date_is_no_time_has_none(ran: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A year of five digits, and one after which nothing can be reckoned.
+    for number, date in ((2, "@253402300800 +0000"), (3, "@253000000000 +0000")):
+        monkeypatch.setenv("GIT_COMMITTER_DATE", date)
+        commit_release(ran, numbered(number))
+
+    times = [one.since for one in history.Ran(Git(ran.root), "cicd", NOBODY)(TARGET)]
+
+    assert [time is None for time in times] == [False, False, True, True]
 
 
 def test_what_commits_of_a_branch_release_is_what_none_of_their_parents_had(ran: Checkout) -> None:
