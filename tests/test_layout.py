@@ -14,7 +14,7 @@ from conftest import ROOT
 import validate
 from gitops.checks import admission, sources, transitions
 from gitops.manifests import workloads
-from gitops.repo import layout
+from gitops.repo import codeowners, layout
 from gitops.repo.policy import Environment, Exposure, Freeze, Policy, SigningPolicy, parse_policy, read_policy
 
 from contract.errors import Refused
@@ -132,6 +132,14 @@ def test_what_contributing_shows_of_the_policy_is_one() -> None:
 
     assert policy.exposure == {"prod": Exposure(("ml.example.com",), internet_facing=True)}
     assert (policy.ingress_classes, len(policy.annotations)) == (("nginx",), 1)
+
+
+def test_the_graph_of_the_readme_is_one() -> None:
+    text = (ROOT / "README.md").read_text().partition("<!-- graph -->\n```yaml\n")[2].partition("```")[0]
+
+    policy = parse_policy(f"{GOOD.partition('environments:')[0]}{text}".encode())
+
+    assert policy.last == policy.production == ("prod-eu", "prod-us")
 
 
 def test_a_missing_policy_is_refused(tmp_path: Path) -> None:
@@ -286,6 +294,21 @@ def test_environments_are_a_graph() -> None:
     )  # fmt: skip
     assert (policy.clusters, policy.on("us")) == ({"us": "own"}, ("us",))
     assert [policy.namespace(name) for name in ("perf", "eu", "other")] == ["ml-perf", "models", "ml-other"]
+
+
+def test_what_no_line_of_codeowners_names_belongs_to_the_owners_of_all_last_environments() -> None:
+    owners = {"dev": ("@data",), "eu": ("@eu", "@both"), "us": ("@both", "@us")}
+    policy = replace(parse_policy(GRAPH.encode()), owners=owners)
+
+    lines = codeowners.text(policy).splitlines()
+
+    assert lines[1] == "* @eu @both @us"
+    assert lines[-5:] == [
+        "/overlays/dev/ @data", "/overlays/perf/ @eu @both @us", "/overlays/canary/ @eu @both @us",
+        "/overlays/eu/ @eu @both", "/overlays/us/ @both @us",
+    ]  # fmt: skip
+    alone = replace(policy, owners={"us": ("@us",)})
+    assert codeowners.text(alone).splitlines()[-2:] == ["/overlays/eu/ @us", "/overlays/us/ @us"]
 
 
 @pytest.mark.parametrize(
