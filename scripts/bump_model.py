@@ -146,6 +146,8 @@ def bump(args: argparse.Namespace) -> None:
         return
     what = [f"release {item.version} as {item.target}" for item in changed]
     ways.tell(git, published, what, "this is what is released already")
+    for line in checked[0][0].frozen:
+        cli.say(line)
     if published.commit:
         print(published.commit)
 
@@ -166,7 +168,7 @@ def _requests(args: argparse.Namespace) -> list[Request]:
 
 def _without_new_image(tree: Tree, uri: VersionURI) -> list[Request]:
     """For each app of the version's model in the first environment, but for those whose first image is to come."""
-    environment = tree.policy.environments[0]
+    environment = tree.policy.first
     found = {
         app: layout.overlay(app, environment)
         for app in tree.apps

@@ -40,7 +40,7 @@ VARIABLE = "REQUEST_LOG_URI"
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, as_json=True)
     add = parser.add_argument
-    add("--env", help="the environment (default: the policy's production)")
+    add("--env", help="the environment (default: the last of the policy's production)")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--app", help="only this app")
     only.add_argument("--part", type=part, default=(1, 1), metavar="I/N", help="only those of the I-th of N parts")

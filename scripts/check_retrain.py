@@ -39,7 +39,7 @@ _SCHEMAS = Path(models.__file__).parent
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, as_json=True)
-    parser.add_argument("--env", help="the environment (default: the policy's production)")
+    parser.add_argument("--env", help="the environment (default: the last of the policy's production)")
     parser.add_argument("--model", help="only this model")
     parser.add_argument(
         "--verdict", type=Path, action="append", metavar="FILE",

@@ -87,7 +87,7 @@ def demo(args: argparse.Namespace) -> None:
 def choose(root: Path, model: str | None) -> Subject:
     """Raises Refused when no model that is asked for has an app which is our own service."""
     policy, first = read_policy(root), snapshot.Snapshot(root)
-    environment = policy.environments[0]
+    environment = policy.first
     folders = {app: layout.overlay(app, environment) for app in layout.apps(root)}
     there = {app: folder for app, folder in folders.items() if release_file.find(first.read, app, environment)}
     renders = kustomize.rendered_all(root, there.values())

@@ -133,7 +133,6 @@ def app_folders(tree: Snapshot, shape: str, app: str, model: str) -> dict[str, F
     and in production with the files of `first/` and `last/` in the place of those. Raises Refused for a shape without.
     """
     require_skeleton(tree, shape)
-    environments = tree.policy.environments
     parts = {part: skeleton(tree, shape, part) for part in ("app", "overlay", "first", "last")}
 
     def filled(files: Files, environment: str) -> Files:
@@ -144,10 +143,10 @@ def app_folders(tree: Snapshot, shape: str, app: str, model: str) -> dict[str, F
 
         return {path: PLACEHOLDER.sub(value, data) for path, data in files.items()}
 
-    folders = {f"apps/{app}": filled(parts["app"], environments[-1])}
-    for environment in environments:
+    folders = {f"apps/{app}": filled(parts["app"], tree.policy.last[-1])}
+    for environment in tree.policy.environments:
         files = parts["overlay"]
-        files = files | parts["first"] if environment == environments[0] else files
+        files = files | parts["first"] if environment == tree.policy.first else files
         files = files | parts["last"] if environment in tree.policy.production else files
         folders[layout.overlay(app, environment)] = filled(files, environment)
     return folders
@@ -229,7 +228,7 @@ def steps(plan: Plan, model: str, app: str | None, tree: Snapshot) -> list[str]:
         ]
     if app:
         folders = [folder for folder in plan.folders if not folder.startswith(f"{SOURCE}/")]
-        first = tree.policy.environments[0]
+        first = tree.policy.first
         has_image = any(item.image for item in release_file.read_all(plan.files().get, app, first))
         image = " --image IMAGE" if has_image else ""
         way = ways.option(tree.policy)

@@ -1,4 +1,4 @@
-"""Promote: carry an app's release from the environment before onto a branch for a pull request to cicd.
+"""Promote: carry an app's release from the environments before onto a branch for a pull request to cicd.
 
 The release (model version and image as one unit) is copied as it stands on cicd; its bytes are verified again. What
 will change in the rendered manifests is printed, and the next command. Merging the branch is the promotion.
@@ -6,6 +6,9 @@ will change in the rendered manifests is printed, and the next command. Merging 
   python scripts/promote_model.py --app wine-sklearn --to staging
   python scripts/promote_model.py --app wine-sklearn --app wine-api --to prod --push
   python scripts/promote_model.py --app wine-sklearn --to prod --canary next --push
+
+Where an environment comes after several and they run different releases, --from names the one whose release is meant;
+it must have come through all of them, and have run in each for as long as that one's `soak`.
 
 Without an option the branch is made here. --push and --pull-request push it; --commit commits to cicd itself, here.
 """
@@ -32,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, dry_run=True, as_json=True)
     parser.add_argument("--app", action="append", required=True, help="the app; may be given several times")
     parser.add_argument("--to", required=True, metavar="ENV", help="the environment to promote to")
+    parser.add_argument("--from", dest="source", metavar="ENV", help="whose release, where those before run several")
     parser.add_argument("--canary", metavar="NAME", help="to the canary of that name there")
     ways.add_options(parser, "the same as --pull-request")
     return cli.run(promote, parser.parse_args(argv))
@@ -46,15 +50,16 @@ def promote(args: argparse.Namespace) -> None:
     old_form: list[Release] = []
     releases: list[Release] = []
     diffs: list[str] = []
+    frozen: list[str] = []
 
     def wanted(tree: Tree, _: Ran) -> list[Release]:
-        carried = [_carried(tree, Target(app, args.to, args.canary)) for app in apps]
+        carried = [_carried(tree, Target(app, args.to, args.canary), args.source) for app in apps]
         old_form[:] = [source for source, _ in carried if source.manifest is None]
         return [new for _, new in carried]
 
     def build(base: str) -> Draft | None:
         change = writing.prepare(git, base, wanted, apps)
-        releases[:] = change.releases
+        releases[:], frozen[:] = change.releases, change.frozen
         if not releases:
             return None
         tree = git.tree_with(base, change.files)
@@ -72,24 +77,49 @@ def promote(args: argparse.Namespace) -> None:
         cli.say(item.old_form_told())
     what = [f"promote {item.version} to {item.target}" for item in releases]
     ways.tell(git, published, what, f"{args.to} runs this already")
+    for line in frozen:
+        cli.say(line)
 
 
-def _carried(tree: Tree, target: Target) -> tuple[Release, Release]:
-    """The release that the environment before the target's runs, verified, and as a release of the target. A canary
+def _carried(tree: Tree, target: Target, source: str | None) -> tuple[Release, Release]:
+    """The release that those before the target's environment run, verified, and as a release of the target. A canary
     gets what all callers get there: what ran as a canary only is not promoted."""
-    app, to = target.app, target.environment
     now = tree.release(target)
-    hold.require_none(tree.read, app, to)
-    source = tree.policy.before(to)
-    if source is None:
-        raise Refused(f"--to {to}: the first environment; releases come to it by `python scripts/bump_model.py`")
-    carried = tree.release(Target(app, source))
-    if not carried.released:
-        raise Refused(
-            f"{carried.file}: {release.UNRELEASED}; {app} reaches {to} through {source}, release it there first"
-        )
+    hold.require_none(tree.read, target.app, target.environment)
+    carried = _chosen(tree, target, source)
     uri, manifest = verification.verify_release(carried, tree.signer)
     return carried, release.make(now, tree.require_model(target, uri), manifest, carried.image)
+
+
+def _chosen(tree: Tree, target: Target, source: str | None) -> Release:
+    """The one release of the environments before the target's, or that of `source`, one of them."""
+    app, to = target.app, target.environment
+    after = tree.policy.after(to)
+    if not after:
+        raise Refused(f"--to {to}: the first environment; releases come to it by `python scripts/bump_model.py`")
+    if source not in (None, *after):
+        raise Refused(f"--from {source}: {to} does not come after it; releases come to {to} through {', '.join(after)}")
+    found = [tree.release(Target(app, name)) for name in ([source] if source else after)]
+    if unreleased := [item for item in found if not item.released]:
+        raise Refused(
+            *[
+                f"{item.file}: {release.UNRELEASED}; {app} reaches {to} through {item.environment}, release it there"
+                " first"
+                for item in unreleased
+            ]
+        )
+    if any(item.unit != found[0].unit for item in found):
+        running = "; ".join(f"{item.environment} runs {_named(item)}" for item in found)
+        raise Refused(
+            f"--to {to}: {app} reaches it through environments that run different releases: {running}; name the one"
+            f" that is meant with --from, which must have come through {' and '.join(after)}"
+        )
+    # All are the same, and one of the old form lacks something.
+    return next((item for item in found if item.manifest), found[0])
+
+
+def _named(item: Release) -> str:
+    return item.version + (f" with the image {item.image}" if item.image else "")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from gitops.releases import hold
 from gitops.repo import layout, snapshot
 from gitops.repo.diff import reached, rendered_diffs
 from gitops.repo.git import Git
-from gitops.repo.policy import read_policy
+from gitops.repo.policy import Policy, read_policy
 
 from contract.errors import Refused
 
@@ -86,13 +86,25 @@ def _differences(args: argparse.Namespace, known: Sequence[str]) -> None:
     gone = [folder for folder in _overlays_at(git, base) if folder not in known]
     found = rendered_diffs(git, base, None, _chosen(args, [*known, *gone]))
     # Which one is the highest is not for the change itself to say.
-    reaches = reached(found, snapshot.at(git, base).policy.environments)
+    policy = snapshot.at(git, base).policy
+    reaches = reached(found, policy.environments)
+    top = highest(reaches, policy)
     if args.reach:
-        _print_reach(reaches, args.json)
+        _print_reach(reaches, top, args.json)
     elif args.json:
         cli.print_json(found)
     else:
-        print(markdown(found, reaches, _holds(git, base, found)) if args.markdown else "".join(found.values()), end="")
+        text = markdown(found, reaches, _holds(git, base, found), top) if args.markdown else "".join(found.values())
+        print(text, end="")
+
+
+def highest(reaches: Sequence[str], policy: Policy) -> list[str]:
+    """Those of the environments from which releases go to no other one of them; one that the policy lacks is higher
+    than all that it has."""
+    known = [name for name in reaches if name in policy.environments]
+    if len(known) < len(reaches):
+        return [reaches[-1]]
+    return [name for name in known if not set(policy.beyond(name)) & set(known)]
 
 
 def _holds(git: Git, base: str, folders: Iterable[str]) -> list[str]:
@@ -109,9 +121,9 @@ def _holds(git: Git, base: str, folders: Iterable[str]) -> list[str]:
     return found
 
 
-def _print_reach(reaches: Sequence[str], as_json: bool) -> None:
+def _print_reach(reaches: Sequence[str], top: Sequence[str], as_json: bool) -> None:
     if as_json:
-        cli.print_json({"reaches": reaches, "highest": reaches[-1] if reaches else None})
+        cli.print_json({"reaches": reaches, "highest": ", ".join(top) or None})
     else:
         print(f"reaches: {', '.join(reaches) or 'no environment'}")
 
@@ -121,7 +133,9 @@ def _overlays_at(git: Git, commit: str) -> list[str]:
     return ["/".join(p[:3]) for p in parts if len(p) == 4 and p[3] == KUSTOMIZATION and p[2] != "shared"]
 
 
-def markdown(diffs: Mapping[str, str], reaches: Sequence[str] = (), holds: Sequence[str] = ()) -> str:
+def markdown(
+    diffs: Mapping[str, str], reaches: Sequence[str] = (), holds: Sequence[str] = (), top: Sequence[str] = ()
+) -> str:
     """Diffs by overlay as a pull request's summary, cut to what GitHub shows, after the environments reached and what
     is held."""
     held = "".join(f"\nHold: {line}.\n" for line in holds)
@@ -131,7 +145,10 @@ def markdown(diffs: Mapping[str, str], reaches: Sequence[str] = (), holds: Seque
     room = max(0, min(PART, SUMMARY // len(diffs) - 200))
     parts = [f"{len(diffs)} rendered overlay{'s change' if len(diffs) > 1 else ' changes'}.\n"]
     if reaches:
-        parts.append(f"\nReaches: {', '.join(reaches)}. The highest of them is **{reaches[-1]}**.\n")
+        named = " and ".join(f"**{name}**" for name in top or reaches[-1:])
+        parts.append(
+            f"\nReaches: {', '.join(reaches)}. The highest of them {'is' if len(top) < 2 else 'are'} {named}.\n"
+        )
     parts.append(held)
     parts += [f"\n### {folder}\n\n```diff\n{_cut(diff, room)}```\n" for folder, diff in diffs.items()]
     return "".join(parts)

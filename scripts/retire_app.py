@@ -89,8 +89,9 @@ def _deleted(there: Snapshot, args: argparse.Namespace, folder: str) -> list[str
     """What the app is in the environment. Raises Refused where it cannot be taken away there yet."""
     policy, deployed = there.policy, there.deployed()
     layout.require_app(deployed, layout.apps_of(deployed), policy, args.app, args.env)
-    after = policy.environments[policy.environments.index(args.env) + 1 :]
-    later = [e for e in after if any(r.released for r in release_file.read_all(there.read, args.app, e))]
+    later = [
+        e for e in policy.beyond(args.env) if any(r.released for r in release_file.read_all(there.read, args.app, e))
+    ]
     if later:
         raise Refused(
             f"{folder}: {args.app} is in {', '.join(later)} too, which {args.env} comes before;"

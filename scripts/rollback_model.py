@@ -55,6 +55,7 @@ def roll_back(args: argparse.Namespace) -> None:
     first_seen: list[Release] = []
     restored: list[Release] = []
     old_form: list[Release] = []
+    frozen: list[str] = []
 
     def wanted(tree: Tree, ran: Ran) -> list[Release]:
         publish.require_clean(git)  # while the history is read
@@ -79,7 +80,7 @@ def roll_back(args: argparse.Namespace) -> None:
             return None
         held = hold.write(args.app, args.env, Hold(_reason(args), *git.author()))
         change = writing.prepare(git, base, wanted, [args.app], {(args.app, args.env): held})
-        restored[:] = change.releases
+        restored[:], frozen[:] = change.releases, change.frozen
         files = change.files | {hold.path(args.app, args.env): held}
         text = change.message("Roll back")
         text += f"Rolled-Back-From: {first_seen[0].version}\nReason: {_reason(args)}\n"
@@ -98,8 +99,8 @@ def roll_back(args: argparse.Namespace) -> None:
         return
     what = [f"roll back and hold {item.target}, {release.step(first_seen[0], item)}" for item in restored]
     ways.tell(git, published, what, "rolled back and held for this reason already; to go further back, say why anew")
-    for item in old_form:
-        cli.say(item.old_form_told())
+    for line in (*(item.old_form_told() for item in old_form), *frozen):
+        cli.say(line)
     if published.commit:
         print(published.commit)
 

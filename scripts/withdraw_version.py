@@ -72,7 +72,7 @@ def withdraw(args: argparse.Namespace) -> None:
     places = history.naming(there, [args.version])
     running = [item for item in reversed(history.all_at(git, tip, places)) if withdrawn.key(item.uri) == name]
     option = ways.option(there.policy)
-    ran = history.Ran(git, tip, there.policy.environments, [item.app for item in running])
+    ran = history.Ran(git, tip, there.policy, [item.app for item in running])
     steps = [next_step(ran, item, bad, reason, option) for item in running]
     if args.json:
         where = [vars(item) | {"next": step} for item, step in zip(running, steps, strict=True)]

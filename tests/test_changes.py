@@ -51,6 +51,17 @@ def test_a_release_may_not_skip_an_environment(released: Checkout, version: Vers
     ]
 
 
+def test_a_release_may_not_go_on_before_it_has_run_for_the_soak(released: Checkout, version: Version) -> None:
+    released.replace("overlays/promotion.yaml", "  - name: dev\n", "  - name: dev\n    soak: 2h\n")
+    released.commit("Let releases run in dev")
+    copy_release(released, "dev", "staging")
+
+    [line] = errors(released)
+
+    assert line.startswith(f"{API.format('staging')}: {version.version}: has run in dev since 20")
+    assert line.endswith("Z on [soak]")
+
+
 def test_two_environments_at_once_are_one_too_many(released: Checkout) -> None:
     copy_release(released, "dev", "staging")
     copy_release(released, "dev", "prod")

@@ -40,8 +40,8 @@ def test_an_interpreter_without_the_packages_is_told_so_in_one_line(command: str
         return
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        f"error: {sys.executable} lacks boto3, jsonschema, model_signing, pydantic, ruamel, tabulate, yaml: run"
-        " `make setup`, then `source .venv/bin/activate` or call the command with .venv/bin/python\n"
+        f"error: {sys.executable} lacks boto3, cronsim, jsonschema, model_signing, pydantic, ruamel, tabulate, yaml:"
+        " run `make setup`, then `source .venv/bin/activate` or call the command with .venv/bin/python\n"
     )
 
 

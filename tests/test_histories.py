@@ -19,6 +19,7 @@ from gitops.releases.judgement import Moment
 from gitops.releases.release import Release, Target
 from gitops.repo import mainline
 from gitops.repo.git import Git
+from gitops.repo.policy import Policy
 
 TARGET = Target(API, "dev")
 PLACE = (API, "dev")
@@ -153,7 +154,7 @@ def test_what_is_read_of_a_history_is_what_the_branch_was(folder: Path, steps: S
 
     record = [state for _, state in branch.tips]
     changes = [now for before, now in itertools.pairwise([(None, 0), *record]) if now != before]
-    moments = history.Ran(repository, "cicd", ())(TARGET)
+    moments = history.Ran(repository, "cicd", Policy("", (), ()))(TARGET)
     assert moments == [Moment(release(content), hold_of(PLACE, held) if held else None) for content, held in changes]
 
     ran = [state for state in record if state[0] and state[0][0]]

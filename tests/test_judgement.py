@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from worlds import API, ENGINE, FOLLOWER, SK, hold_of, key_of, release_of, sidecar, version
@@ -12,7 +14,7 @@ from gitops.releases import judgement, stack, withdrawn
 from gitops.releases.judgement import Moment, Proposal, State
 from gitops.releases.release import Release, Target
 from gitops.repo import layout
-from gitops.repo.policy import Policy, SigningPolicy
+from gitops.repo.policy import Environment, Policy, SigningPolicy
 
 from contract.errors import Refused
 
@@ -179,6 +181,272 @@ def test_an_app_that_moves_to_another_name_takes_its_release_along() -> None:
     assert rules(base, State({new.target: replace(new, image="registry.example.org/api:2")})) == ["order"]
     assert rules(State({STAGING: release_of(STAGING, ONE)}), State(taken)) == ["order"]
     assert rules(State({PROD: old, new.target: replace(blank, app="other")}), State(taken)) == ["order"]
+
+
+# A graph of environments
+
+
+PLAIN = {"dev": (), "perf": ("dev",), "canary": ("dev",), "eu": ("canary", "perf"), "us": ("canary", "perf")}
+
+
+def graph(after: Mapping[str, tuple[str, ...]], **places: str) -> Policy:
+    """A policy with these environments; `places` are namespaces that they have in the place of their own."""
+    made = {name: Environment(name, before, places.get(name, f"ml-{name}")) for name, before in after.items()}
+    return replace(POLICY, environments=tuple(after), graph=made)
+
+
+GRAPH = graph(PLAIN)
+
+
+def came(**of: Sequence[tuple[int, int]]) -> dict[Target, list[Moment]]:
+    """What API ran, by environment."""
+    found = [ran(Target(API, environment), *contents) for environment, contents in of.items()]
+    return {target: moments for one in found for target, moments in one.items()}
+
+
+@pytest.mark.parametrize(
+    ("history", "missing"),
+    [
+        (came(perf=[ONE, TWO], canary=[TWO]), []),
+        (came(perf=[TWO]), ["never been released in canary"]),
+        (came(canary=[TWO]), ["never been released in perf"]),
+        (came(dev=[TWO]), ["never been released in canary", "never been released in perf"]),
+        (came(perf=[ONE, TWO, ONE], canary=[ONE, TWO]), ["taken back in perf"]),
+        (came(perf=[TWO, NOTHING], canary=[ONE]), ["never been released in canary", "taken back in perf"]),
+        (came(perf=[TWO], canary=[(2, 2)]), ["never been released in canary"]),
+        # What ran here may run here again; what ran beside it may not.
+        (came(eu=[TWO, ONE]), []),
+        (came(us=[TWO]), ["never been released in canary", "never been released in perf"]),
+    ],
+)
+def test_a_release_comes_through_all_that_its_environment_comes_after(
+    history: dict[Target, list[Moment]], missing: list[str]
+) -> None:
+    proposal = Proposal(GRAPH, EMPTY, State(releases(eu=TWO)), lambda target: history.get(target, []))
+
+    faults = judgement.judge(proposal)
+
+    assert [
+        re.findall(r"(never been released|taken back) in (\w+), which comes before eu;", str(each)) for each in faults
+    ] == [[tuple(line.split(" in "))] for line in missing]
+
+
+def test_an_app_that_an_environment_lacks_does_not_come_past_it() -> None:
+    """Else retiring it there, or never adding it, would be a way around."""
+    history = came(dev=[TWO], perf=[TWO])
+
+    assert rules(head=State(releases(us=TWO)), history=history, policy=GRAPH) == ["order"]
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "found"),
+    [
+        ({"canary": 1, "perf": 1}, {"eu": 1}, []),
+        ({"canary": 1}, {"eu": 1}, ["order"]),
+        ({"perf": 1}, {"eu": 1}, ["order"]),
+        ({"dev": 1}, {"eu": 1, "us": 1}, ["order"] * 4),
+        ({"dev": 1}, {"canary": 1, "perf": 1}, []),
+        ({"us": 1}, {"us": 1}, []),
+        # The registry is a matter of the first alone.
+        ({}, {"dev": 2}, ["order"]),
+    ],
+)
+def test_a_sidecar_comes_through_all_that_its_environment_comes_after(
+    base: dict[str, int], head: dict[str, int], found: list[str]
+) -> None:
+    images = {1: "registry.example.org/agent:1", 2: "docker.io/agent:1"}
+    before, after = (
+        State(images={(API, name): frozenset({images[number]}) for name, number in each.items()})
+        for each in (base, {**base, **head})
+    )
+
+    assert rules(before, after, policy=GRAPH) == found
+
+
+AGENT = "registry.example.org/agent:1"
+
+
+def agents(*environments: str, app: str = "environment") -> State:
+    return State(images={(app, name): frozenset({AGENT}) for name in environments})
+
+
+@pytest.mark.parametrize(
+    ("new", "base", "head", "found"),
+    [
+        # By what it comes after in the new policy, as that ran before.
+        ({"qa": ("perf",)}, ["perf"], ["perf", "qa"], []),
+        ({"qa": ("perf",)}, ["dev"], ["dev", "qa"], ["order"]),
+        ({"qa": ("perf",)}, ["dev"], ["dev", "perf", "qa"], ["order"]),
+        ({"qa": ("canary", "perf")}, ["canary"], ["canary", "qa"], ["order"]),
+        # Several new ones, one after the other.
+        ({"qa": ("perf",), "uat": ("qa",)}, ["perf"], ["perf", "qa", "uat"], []),
+        ({"qa": ("perf",), "uat": ("qa", "canary")}, ["perf"], ["perf", "qa", "uat"], ["order"]),
+        ({"qa": ("perf",), "uat": ("qa", "canary")}, ["perf", "canary"], ["perf", "canary", "qa", "uat"], []),
+        # One that neither policy has.
+        ({}, ["dev"], ["dev", "other"], ["order"]),
+    ],
+)
+def test_what_a_new_environment_runs_beside_releases_comes_by_the_new_policy(
+    new: dict[str, tuple[str, ...]], base: list[str], head: list[str], found: list[str]
+) -> None:
+    policy = graph({**PLAIN, **new})
+
+    assert rules(agents(*base), agents(*head), policy=GRAPH, new_policy=policy) == found
+
+
+def test_a_new_environment_that_is_the_first_is_free_within_the_registries_of_the_old_policy_and_nothing_after_it() -> (
+    None
+):
+    wider = replace(graph({"lab": (), "lab2": ("lab",), **PLAIN, "dev": ("lab",)}), image_registries=("docker.io",))
+    foreign = State(images={("environment", "lab"): frozenset({"docker.io/agent:1"})})
+
+    assert rules(head=agents("lab"), policy=GRAPH, new_policy=wider) == []
+    assert rules(head=foreign, policy=GRAPH, new_policy=wider) == ["order"]
+    assert rules(head=agents("lab", "lab2"), policy=GRAPH, new_policy=wider) == ["order"]
+
+
+def test_a_new_environment_gets_no_release_with_the_policy_that_adds_it() -> None:
+    new, target = graph({**PLAIN, "qa": ("perf",)}), Target(API, "qa")
+    history = came(dev=[ONE], perf=[ONE])
+
+    blank, released = (State({target: release_of(target, content)}) for content in (NOTHING, ONE))
+    assert rules(head=blank, history=history, policy=GRAPH, new_policy=new) == []
+    assert rules(head=released, history=history, policy=GRAPH, new_policy=new) == ["order", "mixed"]
+    assert rules(head=released, history=history, policy=new) == []
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        graph({**PLAIN, "eu": ("dev",)}),
+        graph({**PLAIN, "eu": ("perf",)}),
+        graph({name: after for name, after in {**PLAIN, "eu": ("perf",), "us": ("perf",)}.items() if name != "canary"}),
+        graph({"eu": (), **{name: after for name, after in PLAIN.items() if name != "eu"}}),
+        None,
+    ],
+)
+def test_no_change_of_the_graph_lets_its_own_releases_through(new: Policy | None) -> None:
+    history, base = came(dev=[ONE], perf=[ONE]), agents("dev", "perf", app=API)
+    head = State(releases(eu=ONE), images=agents("dev", "perf", "eu", app=API).images)
+
+    found = rules(base, head, history, GRAPH, new_policy=new)
+
+    assert found == ["order", "order"] + (["mixed"] if new else [])
+
+
+@pytest.mark.parametrize(
+    ("places", "gone", "found"),
+    [
+        # Two change places; one takes that of another, which moves or goes; one moves to where nothing was.
+        ({"dev": "ml-eu", "eu": "ml-dev"}, [], ["order", "order"]),
+        ({"dev": "ml-eu", "eu": "elsewhere"}, [], ["order"]),
+        ({"canary": "ml-us"}, ["us"], ["order"]),
+        ({"eu": "elsewhere"}, [], []),
+        ({}, ["us"], []),
+    ],
+)
+def test_no_environment_is_moved_to_the_place_of_another(
+    places: dict[str, str], gone: list[str], found: list[str]
+) -> None:
+    new = graph({name: after for name, after in PLAIN.items() if name not in gone}, **places)
+
+    assert rules(policy=GRAPH, new_policy=new) == found
+
+
+def test_an_environment_on_another_cluster_is_in_another_place() -> None:
+    us = Environment("us", PLAIN["us"], "ml-eu", "us")
+    there = replace(GRAPH, graph={**GRAPH.graph, "us": us})
+    eu = replace(GRAPH.graph["eu"], namespace="elsewhere")
+    taken = replace(there, graph={**there.graph, "us": replace(us, cluster="in-cluster"), "eu": eu})
+
+    assert rules(policy=GRAPH, new_policy=there) == []
+    assert rules(policy=there, new_policy=taken) == ["order"]
+
+
+def test_a_new_environment_in_the_place_of_one_that_goes_is_judged_as_that_one() -> None:
+    """A new name, with an `after` that the change makes up, in the namespace of production."""
+    new = graph({"dev": (), "perf": ("dev",), "canary": ("dev",), "us": PLAIN["us"], "live": ("dev",)}, live="ml-eu")
+
+    assert rules(agents("dev"), agents("dev", "live"), policy=GRAPH, new_policy=new) == ["order", "order"]
+    assert rules(agents("eu"), agents("live"), policy=GRAPH, new_policy=new) == []
+    assert rules(agents("canary", "perf"), agents("canary", "perf", "live"), policy=GRAPH, new_policy=new) == []
+
+
+# How long a release runs before it goes on
+
+
+SOAKING = replace(GRAPH, graph={**GRAPH.graph, "perf": replace(GRAPH.graph["perf"], soak=timedelta(hours=24))})
+MONDAY = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+def timed(*contents: tuple[int, int], hours: Sequence[float | None], held: Sequence[int] = ()) -> list[Moment]:
+    """A history of perf, with the hours since Monday of each commit; None for a date that is none."""
+    [moments] = ran(Target(API, "perf"), *contents, held=held).values()
+    times = [None if hour is None else MONDAY + timedelta(hours=hour) for hour in hours]
+    return [replace(moment, since=time) for moment, time in zip(moments, times, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("moments", "now", "fault"),
+    [
+        (timed(TWO, hours=[0]), 24, None),
+        (timed(TWO, hours=[0]), 23.99, "since 2026-11-23T12:00:00Z, .*; it may from 2026-11-24T12:00:00Z on"),
+        # A hold that comes later, or the old form of the file, is no other release.
+        (timed(TWO, TWO, hours=[0, 23], held=[1]), 24, None),
+        # Another image is another release.
+        (timed((2, 2), TWO, hours=[0, 23]), 24, "since 2026-11-24T11:00:00Z"),
+        # It came back, by a rollback or after it had been retired.
+        (timed(TWO, THREE, TWO, hours=[0, 1, 2], held=[2]), 25, "since 2026-11-23T14:00:00Z"),
+        (timed(TWO, THREE, TWO, hours=[0, 1, 2], held=[2]), 26, None),
+        (timed(TWO, NOTHING, TWO, hours=[0, 20, 21]), 44, "since 2026-11-24T09:00:00Z"),
+        # Another has taken its place: what counts is how long it ran.
+        (timed(TWO, THREE, hours=[0, 24]), 24, None),
+        (timed(TWO, THREE, hours=[0, 23]), 99, "ran in perf from 2026-11-23T12:00:00Z to 2026-11-24T11:00:00Z"),
+        (timed(TWO, THREE, hours=[0, 99]), 23, "ran in perf"),
+        # Clocks that go wrong.
+        (timed(TWO, hours=[48]), 24, "since 2026-11-25T12:00:00Z, .*; it may from 2026-11-26T12:00:00Z on"),
+        (timed(TWO, TWO, hours=[0, 0]), 24, None),
+        (timed(TWO, THREE, hours=[5, 4]), 99, "ran in perf from 2026-11-23T17:00:00Z to 2026-11-23T16:00:00Z"),
+        (timed(TWO, hours=[None]), 99, "came to perf at no time that can be read"),
+    ],
+)
+def test_a_release_goes_on_when_it_has_run_for_the_soak(moments: list[Moment], now: float, fault: str | None) -> None:
+    history = came(canary=[TWO]) | {Target(API, "perf"): moments}
+    base, head = State(releases(eu=ONE)), State(releases(eu=TWO))
+    time = MONDAY + timedelta(hours=now)
+
+    faults = judgement.judge(Proposal(SOAKING, base, head, lambda target: history.get(target, []), now=time))
+
+    assert [each.rule for each in faults] == ([] if fault is None else ["soak"])
+    assert fault is None or re.search(fault, faults[0].message)
+
+
+def test_what_ran_in_the_target_waits_for_nothing_and_neither_does_the_first_environment_or_a_sidecar() -> None:
+    history = came(eu=[TWO, ONE], canary=[TWO]) | {Target(API, "perf"): timed(TWO, hours=[0])}
+    base, images = State(releases(eu=ONE)), agents("canary", "perf", app=API).images
+
+    assert rules(base, State(releases(eu=TWO)), history, SOAKING, now=MONDAY) == []
+    assert rules(head=State(releases(dev=TWO, perf=NOTHING)), history=history, policy=SOAKING, now=MONDAY) == []
+    assert rules(State(images=images), State(images={**images, (API, "eu"): frozenset({AGENT})}), policy=SOAKING) == []
+
+
+def test_a_canary_waits_for_what_all_callers_get_where_it_comes_from() -> None:
+    stable, canary = Target(API, "perf"), Target(API, "eu", "next")
+    history = came(canary=[TWO]) | {stable: timed(TWO, hours=[0])}
+    head = State({canary: release_of(canary, TWO)})
+
+    assert rules(head=head, history=history, policy=SOAKING, now=MONDAY + timedelta(hours=23)) == ["soak"]
+    assert rules(head=head, history=history, policy=SOAKING, now=MONDAY + timedelta(hours=24)) == []
+
+
+def test_without_a_time_nothing_has_run_for_any() -> None:
+    history = came(canary=[TWO]) | {Target(API, "perf"): timed(TWO, hours=[0])}
+
+    assert rules(head=State(releases(eu=TWO)), history=history, policy=SOAKING) == ["soak"]
+
+
+def test_what_has_not_come_through_is_told_by_the_order_alone() -> None:
+    assert rules(head=State(releases(eu=TWO)), history=came(canary=[TWO]), policy=SOAKING) == ["order"]
 
 
 # Images that no release names

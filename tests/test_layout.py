@@ -14,7 +14,7 @@ from conftest import ROOT
 import validate
 from gitops.checks import admission, sources, transitions
 from gitops.manifests import workloads
-from gitops.repo import layout
+from gitops.repo import codeowners, layout
 from gitops.repo.policy import Environment, Exposure, Freeze, Policy, SigningPolicy, parse_policy, read_policy
 
 from contract.errors import Refused
@@ -86,7 +86,7 @@ def test_a_policy_names_who_approves_and_what_releases_by_itself() -> None:
 
 def test_a_policy_is_read_in_its_order() -> None:
     assert parse_policy(GOOD.encode()) == POLICY
-    assert [POLICY.before(environment) for environment in POLICY.environments] == [None, "dev", "staging"]
+    assert [POLICY.after(environment) for environment in POLICY.environments] == [(), ("dev",), ("staging",)]
 
 
 EXPOSED = GOOD.replace("name: dev\n", "name: dev\n    hosts: [dev.ml.com, dev.example.com]\n").replace(
@@ -132,6 +132,14 @@ def test_what_contributing_shows_of_the_policy_is_one() -> None:
 
     assert policy.exposure == {"prod": Exposure(("ml.example.com",), internet_facing=True)}
     assert (policy.ingress_classes, len(policy.annotations)) == (("nginx",), 1)
+
+
+def test_the_graph_of_the_readme_is_one() -> None:
+    text = (ROOT / "README.md").read_text().partition("<!-- graph -->\n```yaml\n")[2].partition("```")[0]
+
+    policy = parse_policy(f"{GOOD.partition('environments:')[0]}{text}".encode())
+
+    assert policy.last == policy.production == ("prod-eu", "prod-us")
 
 
 def test_a_missing_policy_is_refused(tmp_path: Path) -> None:
@@ -278,6 +286,7 @@ def test_environments_are_a_graph() -> None:
     assert (policy.first, policy.last) == ("dev", ("eu", "us"))
     assert policy.next("dev") == ("perf", "canary")
     assert policy.beyond("perf") == ("eu", "us")
+    assert (policy.through("dev"), policy.through("us")) == (set(), {"dev", "perf", "canary"})
     assert policy.at("perf").soak == timedelta(hours=1, minutes=30)
     assert policy.at("us") == Environment(
         "us", ("perf", "canary"), "models", "us", "111122223333", "us-east-1", "mlops-us",
@@ -285,6 +294,21 @@ def test_environments_are_a_graph() -> None:
     )  # fmt: skip
     assert (policy.clusters, policy.on("us")) == ({"us": "own"}, ("us",))
     assert [policy.namespace(name) for name in ("perf", "eu", "other")] == ["ml-perf", "models", "ml-other"]
+
+
+def test_what_no_line_of_codeowners_names_belongs_to_the_owners_of_all_last_environments() -> None:
+    owners = {"dev": ("@data",), "eu": ("@eu", "@both"), "us": ("@both", "@us")}
+    policy = replace(parse_policy(GRAPH.encode()), owners=owners)
+
+    lines = codeowners.text(policy).splitlines()
+
+    assert lines[1] == "* @eu @both @us"
+    assert lines[-5:] == [
+        "/overlays/dev/ @data", "/overlays/perf/ @eu @both @us", "/overlays/canary/ @eu @both @us",
+        "/overlays/eu/ @eu @both", "/overlays/us/ @both @us",
+    ]  # fmt: skip
+    alone = replace(policy, owners={"us": ("@us",)})
+    assert codeowners.text(alone).splitlines()[-2:] == ["/overlays/eu/ @us", "/overlays/us/ @us"]
 
 
 @pytest.mark.parametrize(
@@ -314,6 +338,21 @@ def test_environments_are_a_graph() -> None:
         ("Europe/Dublin", "Europe/Cork",
          "us: freeze: time_zone: 'Europe/Cork': no time zone; write one such as Europe/Dublin"),
         ("soak: 1h30m", "soak: 1d", None),
+        ("0 16 * * 5", "0 16 13 * 5",
+         "us: freeze: schedule: '0 16 13 * 5': names days of the month and of the week, of which each would do; write a"
+         " window for each, with one `*`"),
+        ("0 16 * * 5", "0 16 * * 7",
+         "us: freeze: schedule: '0 16 * * 7': days are numbers, those of the week 0-6 or SUN-SAT, in lists and ranges,"
+         " as Argo CD takes them"),
+        ("0 16 * * 5", "0 16 L * *",
+         "us: freeze: schedule: '0 16 L * *': days are numbers, those of the week 0-6 or SUN-SAT, in lists and ranges,"
+         " as Argo CD takes them"),
+        ("0 16 * * 5", "0 24 * * 5",
+         "us: freeze: schedule: '0 24 * * 5': no time of cron that ever comes (Bad hour); write five fields such as"
+         " `0 16 * * 5`"),
+        ("0 16 * * 5", "0 0 30 2 *",
+         "us: freeze: schedule: '0 0 30 2 *': no time of cron that ever comes (Bad day-of-month); write five fields"
+         " such as `0 16 * * 5`"),
     ],
 )  # fmt: skip
 def test_a_graph_through_which_no_release_comes_is_refused(old: str, new: str, fault: str | None) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from conftest import (
     write_release,
 )
 
+from gitops.releases import release_file
 from gitops.releases.release import Target
 
 APP = ("--app", "lily-api")
@@ -256,6 +259,131 @@ def test_a_release_that_was_rolled_back_is_promoted_again_on_the_branch_that_was
     assert git(released.remote, "rev-parse", branch) == released.git("rev-parse", branch)
     assert released.git("rev-parse", f"{branch}^") == released.tip()
     assert released.git("diff", "--name-only", "cicd", branch) == FILE
+
+
+# A graph of environments
+
+
+OTHER = IMAGE.replace("1" * 64, "2" * 64)
+POLICY_FILE = "overlays/promotion.yaml"
+
+
+@pytest.fixture(scope="module")
+def graph_template(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template with prod after dev and staging, which run the fixture's version with one image and another, both
+    of which were in dev."""
+    made = make_checkout(template, tmp_path_factory.mktemp("graph"))
+    version = package(made.root.parent / "artifacts")
+    made.replace(POLICY_FILE, "  - name: prod\n", "  - name: prod\n    after: [dev, staging]\n")
+    for image, environments in ((IMAGE, ["dev", "staging"]), (OTHER, ["dev"])):
+        for environment in environments:
+            write_release(made.root, Target("lily-api", environment), version, "onnx", image)
+        made.commit("Release", push=True)
+    return made.remote
+
+
+@pytest.fixture
+def graph(graph_template: Path, tmp_path: Path, version: Version) -> Checkout:
+    return make_checkout(graph_template, tmp_path)
+
+
+TO_PROD = (*APP, "--to", "prod")
+
+
+def test_where_those_before_run_different_releases_one_is_named(graph: Checkout, version: Version) -> None:
+    assert refused(graph, *TO_PROD) == [
+        f"--to prod: lily-api reaches it through environments that run different releases: dev runs {version.version}"
+        f" with the image {OTHER}; staging runs {version.version} with the image {IMAGE}; name the one that is meant"
+        " with --from, which must have come through dev and staging"
+    ]
+    assert refused(graph, *TO_PROD, "--from", "perf") == [
+        "--from perf: prod does not come after it; releases come to prod through dev, staging"
+    ]
+    [line] = refused(graph, *TO_PROD, "--from", "dev")
+    assert line.startswith(
+        f"overlays/prod/lily-api/release.yaml: {version.version} with the image {OTHER} has never been released in"
+        " staging, which comes before prod;"
+    )
+
+    done = graph.run("promote_model", *TO_PROD, "--from", "staging", "--push")
+
+    assert done.code == 0, done.err
+    branch = branch_of(version, "prod")
+    assert done.err.splitlines() == pushed(graph, branch, f"{version.version} to lily-api in prod")
+    carried = release_file.read_all({FILE: graph.git("show", f"cicd:{FILE}").encode()}.get, "lily-api", "staging")[0]
+    file = "overlays/prod/lily-api/release.yaml"
+    text = graph.git("show", f"{branch}:{file}").encode()
+    assert release_file.read_all({file: text}.get, "lily-api", "prod")[0].same_as(carried)
+
+
+def test_where_all_run_the_same_none_is_named(graph: Checkout, version: Version) -> None:
+    assert graph.run("promote_model", *APP, "--to", "staging", "--push").code == 0
+    graph.merge(branch_of(version).replace("1" * 12, "2" * 12))
+
+    done = graph.run("promote_model", *TO_PROD, "--from", "dev")
+
+    assert done.code == 0, done.err
+    assert " already, not merged: " in graph.run("promote_model", *TO_PROD).err
+
+
+def test_all_must_have_a_release_and_a_place_for_one(graph: Checkout, version: Version) -> None:
+    graph.git("checkout", "-q", "cicd")
+    text = graph.git("show", "HEAD~1^:overlays/staging/lily-api/release.yaml")
+    graph.write(FILE, f"{text}\n")
+    graph.commit("Take the release back", push=True)
+
+    unreleased = f"{FILE}: unreleased; lily-api reaches prod through staging, release it there first"
+    assert refused(graph, *TO_PROD) == [unreleased] == refused(graph, *TO_PROD, "--from", "staging")
+    [line] = refused(graph, *TO_PROD, "--from", "dev")
+    assert "has never been released in staging, which comes before prod" in line
+
+    graph.git("rm", "-qr", "overlays/staging/lily-api")
+    graph.commit("Take the app away", push=True)
+    [line] = refused(graph, *TO_PROD)
+    assert line.startswith(f"{FILE}: missing; lily-api has no overlay in staging, ")
+
+
+def ago(hours: float) -> str:
+    return (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
+
+
+def test_a_release_waits_for_the_soak_of_where_it_runs(
+    released: Checkout, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released.replace(POLICY_FILE, "  - name: dev\n", "  - name: dev\n    soak: 30h\n")
+    released.commit("Let releases run in dev", push=True)
+    came = datetime.fromisoformat(released.git("show", "-s", "--format=%cI", "HEAD~1"))
+    [line] = refused(released, *APP, "--to", "staging")
+    since, then = (f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" for time in (came, came + timedelta(hours=30)))
+    assert line == (
+        f"{FILE}: {version.version}: has run in dev since {since}, where a release runs for 30h before it comes to"
+        f" staging; it may from {then} on"
+    )
+
+    # Another release comes and goes again, so that this one has come 29 and then 31 hours ago.
+    for hours in (29, 31):
+        for image in (OTHER, IMAGE):
+            write_release(released.root, Target("lily-api", "dev"), version, "onnx", image)
+            monkeypatch.setenv("GIT_COMMITTER_DATE", ago(hours))
+            released.commit("Release", push=True)
+        monkeypatch.delenv("GIT_COMMITTER_DATE")
+        done = released.run("promote_model", *APP, "--to", "staging", "--dry-run")
+        assert (done.code, "it may from" in done.err) == ((1, True) if hours < 30 else (0, False))
+
+
+@pytest.mark.parametrize("window", ["'*/30 * * * *', duration: 1h", "'0 0 1 1 *', duration: 9999h, reason: audit"])
+def test_who_promotes_into_a_freeze_is_told_so(released: Checkout, window: str) -> None:
+    released.replace(POLICY_FILE, "name: staging\n", f"name: staging\n    freeze: [{{schedule: {window}}}]\n")
+    released.commit("Freeze staging", push=True)
+
+    done = released.run("promote_model", *APP, "--to", "staging")
+
+    assert done.code == 0, done.err
+    assert re.fullmatch(
+        r"staging is frozen until \d{4}-\d\d-\d\dT\d\d:\d\dZ( \(audit\))?: until then Argo CD syncs nothing there by"
+        " itself, and a person can, with `argocd app sync lily-api-staging`",
+        done.err.splitlines()[-1],
+    )
 
 
 # Refused

@@ -5,6 +5,7 @@ from dataclasses import replace
 from textwrap import indent
 
 import pytest
+import yaml
 from conftest import IMAGE, REGISTRY, Checkout, git
 
 from gitops.releases import history, hold, release, release_file
@@ -19,6 +20,7 @@ from contract.errors import Refused
 KINDS = ": a release is written for a Deployment, a StatefulSet, a CronJob or an InferenceService"
 POLICY = Policy("mlops-prod", (REGISTRY,), ("dev", "staging", "prod"))
 TARGET = Target("app", "dev")
+NOBODY = Policy("", (), ())
 FILE = "overlays/dev/app/release.yaml"
 SERVICE = """\
 apiVersion: serving.kserve.io/v1beta1
@@ -334,7 +336,7 @@ def test_what_a_merged_branch_tried_on_its_way_never_ran(ran: Checkout) -> None:
     ran.git("checkout", "-q", "cicd")
     ran.git("merge", "-q", "--no-ff", "-m", "Merge", "topic")
 
-    found = history.Ran(Git(ran.root), "cicd", ())(TARGET)
+    found = history.Ran(Git(ran.root), "cicd", NOBODY)(TARGET)
 
     assert found == [Moment(None), Moment(numbered(1)), Moment(numbered(3))]
 
@@ -392,10 +394,10 @@ def test_what_a_target_had_is_read_from_the_files_of_all_commits_oldest_first(ra
     ran.git("rm", "-qr", "overlays/dev")
     ran.commit("Retire app from dev")
 
-    found = history.Ran(Git(ran.root), "cicd", ())(TARGET)
+    found = history.Ran(Git(ran.root), "cicd", NOBODY)(TARGET)
 
     assert found == [Moment(None), Moment(numbered(1)), Moment(numbered(2), b"held"), Moment(None)]
-    assert history.Ran(Git(ran.root), "cicd", ("dev",))(Target("app", "prod")) == []
+    assert history.Ran(Git(ran.root), "cicd", replace(NOBODY, environments=("dev",)))(Target("app", "prod")) == []
 
 
 def environments(checkout: Checkout, *names: str) -> None:
@@ -468,10 +470,60 @@ def test_what_ran_before_a_place_was_moved_ran_there(
         order = names or order
         ran.commit("A step")
 
-    moments = history.Ran(Git(ran.root), ran.git("rev-parse", "cicd"), order)(Target(*target))
+    moments = history.Ran(Git(ran.root), ran.git("rev-parse", "cicd"), replace(NOBODY, environments=tuple(order)))(
+        Target(*target)
+    )
 
     seen = dict.fromkeys((one.release.version, one.release.target) for one in moments if one.release)
     assert list(seen) == [(f"version{number}", Target(*target)) for number in found]
+
+
+@pytest.mark.parametrize(
+    ("graph", "found"),
+    [
+        # The new name comes after no more than the old one did.
+        ({"dev": [], "qa": ["dev"], "perf": ["dev"], "live": ["qa", "perf"]}, [1, 2]),
+        ({"dev": [], "qa": ["dev"], "perf": ["qa"], "live": ["perf"]}, [1, 2]),
+        ({"dev": [], "qa": ["dev"], "perf": ["dev"], "live": ["qa"]}, [1, 2]),
+        # It comes after one more, directly or not.
+        ({"dev": [], "qa": ["dev"], "perf": ["dev"], "new": ["dev"], "live": ["qa", "new"]}, [2]),
+        ({"dev": [], "new": ["dev"], "qa": ["new"], "perf": ["dev"], "live": ["qa", "perf"]}, [2]),
+    ],
+)
+def test_an_environment_of_a_graph_is_the_same_under_a_name_that_comes_after_no_more(
+    ran: Checkout, graph: dict[str, list[str]], found: list[int]
+) -> None:
+    old = {"dev": [], "qa": ["dev"], "perf": ["dev"], "prod": ["qa", "perf"]}
+    for number, names in ((1, old), (2, old), (2, graph)):
+        entries = [{"name": name} | ({"after": after} if after else {}) for name, after in names.items()]
+        policy = {"model_bucket": "mlops-prod", "image_registries": ["r.example.org"], "environments": entries}
+        ran.write("overlays/promotion.yaml", yaml.safe_dump(policy))
+        if names is graph:
+            move(ran, "prod/app", "live/app")
+            ran.commit("Another name")
+        else:
+            commit_release(ran, numbered(number, "prod"))
+
+    moments = history.Ran(Git(ran.root), ran.git("rev-parse", "cicd"), snapshot.at(Git(ran.root), "cicd").policy)(
+        Target("app", "live")
+    )
+
+    assert [one.release.version for one in moments if one.release] == [
+        *(f"version{number}" for number in found),
+        *(["version2"] if found == [1, 2] else []),
+    ]
+    assert all(one.since for one in moments)
+
+
+def test_a_commit_whose_date_is_no_time_has_none(ran: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A year of five digits, and one after which nothing can be reckoned.
+    for number, date in ((2, "@253402300800 +0000"), (3, "@253000000000 +0000")):
+        monkeypatch.setenv("GIT_COMMITTER_DATE", date)
+        commit_release(ran, numbered(number))
+
+    times = [one.since for one in history.Ran(Git(ran.root), "cicd", NOBODY)(TARGET)]
+
+    assert [time is None for time in times] == [False, False, True, True]
 
 
 def test_what_commits_of_a_branch_release_is_what_none_of_their_parents_had(ran: Checkout) -> None:
@@ -522,7 +574,7 @@ def test_a_canary_that_cannot_be_read_hides_no_release_beside_it(ran: Checkout) 
     commit = ran.commit()
 
     assert history.introduced(Git(ran.root), base, "HEAD") == [(commit, numbered(2))]
-    assert history.Ran(Git(ran.root), "HEAD", ())(TARGET)[-1] == Moment(numbered(2))
+    assert history.Ran(Git(ran.root), "HEAD", NOBODY)(TARGET)[-1] == Moment(numbered(2))
 
 
 def test_what_ever_ran_is_known_of_apps_that_are_gone_and_not_of_what_a_merged_branch_tried(ran: Checkout) -> None:
@@ -542,4 +594,8 @@ def test_a_file_that_was_no_release_once_hides_no_other_release(ran: Checkout) -
     ran.commit()
     commit_release(ran, numbered(2))
 
-    assert history.Ran(Git(ran.root), "cicd", ())(TARGET) == [Moment(None), Moment(numbered(1)), Moment(numbered(2))]
+    assert history.Ran(Git(ran.root), "cicd", NOBODY)(TARGET) == [
+        Moment(None),
+        Moment(numbered(1)),
+        Moment(numbered(2)),
+    ]

@@ -15,7 +15,7 @@ from gitops.manifests import kustomize
 from gitops.releases import hold
 from gitops.repo import layout
 from gitops.repo.diff import reached
-from gitops.repo.policy import POLICY_FILE, read_policy
+from gitops.repo.policy import POLICY_FILE, Environment, Policy, read_policy
 
 FOLDERS = layout.folders(SAMPLE, read_policy(SAMPLE))
 HOST = "overlays/prod/lily-api/kustomization.yaml"
@@ -174,6 +174,19 @@ def test_what_a_change_reaches_is_computed_from_renders(
         readonly.git("checkout", "-q", "--", ".")
 
     assert json.loads(done.out) == {"reaches": reaches, "highest": reaches[-1] if reaches else None}
+
+
+def test_the_highest_are_those_from_which_nothing_goes_to_another_that_is_reached() -> None:
+    after = {"dev": (), "perf": ("dev",), "canary": ("dev",), "eu": ("perf", "canary"), "us": ("perf",)}
+    graph = {name: Environment(name, before) for name, before in after.items()}
+    policy = Policy("bucket", (), tuple(after), graph=graph)
+
+    assert render.highest(list(after), policy) == ["eu", "us"]
+    assert render.highest(["dev", "canary", "us"], policy) == ["canary", "us"]
+    assert render.highest(["dev", "perf"], policy) == ["perf"]
+    assert render.highest(["us", "new"], policy) == ["new"]
+    text = render.markdown({"overlays/eu/a": ""}, ["dev", "eu", "us"], top=["eu", "us"])
+    assert "Reaches: dev, eu, us. The highest of them are **eu** and **us**.\n" in text
 
 
 def test_an_environment_that_is_new_is_the_highest() -> None:

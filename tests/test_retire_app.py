@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from conftest import Checkout, Version, merging
+from conftest import Checkout, Version, merging, write_release
+
+from gitops.releases.release import Target
 
 APP = ("--app", "lily-sklearn", "--env", "dev")
 WHY = ("--reason", "lily-api replaces it")
@@ -87,6 +89,19 @@ def test_an_app_that_a_later_environment_runs_is_not_retired(released: Checkout)
         " retire it there first, or nothing could reach staging any more"
     ]
     assert released.state() == before
+
+
+def test_an_environment_beside_this_one_is_no_later_one(released: Checkout, version: Version) -> None:
+    released.replace("overlays/promotion.yaml", "  - name: prod\n", "  - name: prod\n    after: [dev]\n")
+    for environment in ("staging", "prod"):
+        write_release(released.root, Target("lily-sklearn", environment), version, "sklearn")
+    released.commit("Release beside each other", push=True)
+
+    assert released.run("retire_app", *APP, *WHY).errors == [
+        "overlays/dev/lily-sklearn: lily-sklearn is in staging, prod too, which dev comes before;"
+        " retire it there first, or nothing could reach staging any more"
+    ]
+    assert released.run("retire_app", *APP[:2], "--env", "staging", *WHY).code == 0
 
 
 def test_a_dry_run_changes_nothing(released: Checkout) -> None:

@@ -1,19 +1,23 @@
 """Sequences of pull requests to a small repository: as data, in real Git, and what a plain model says of them.
 
-A pull request is a list of trees, one a commit. A tree is what matters of a repository, as data.
+A pull request is a list of trees, one a commit. A tree is what matters of a repository, as data. Time is in hours.
 """
 
 from __future__ import annotations
 
 import itertools
+import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
 
 import yaml
 from conftest import BUCKET, REGISTRY, git
+from pytest import MonkeyPatch
 
 from gitops.checks import transitions
 from gitops.checks.framework import Repository
@@ -24,9 +28,11 @@ from gitops.releases.judgement import Moment, Place, Proposal, State
 from gitops.releases.release import UNRELEASED, UNRELEASED_URI, Release, Target
 from gitops.repo import layout
 from gitops.repo.git import Git
-from gitops.repo.policy import Policy, parse_policy
+from gitops.repo.policy import Environment, Policy, parse_policy
 
-ENVIRONMENTS = ("dev", "staging", "prod")
+ENVIRONMENTS = ("dev", "staging", "perf", "eu", "us")
+MOST = 3
+"""The longest soak."""
 API, SK = "api", "sk"
 PLACES: list[Place] = [(app, environment) for app in (API, SK) for environment in ENVIRONMENTS]
 TARGETS = [Target(*place) for place in PLACES] + [Target(SK, environment, "next") for environment in ENVIRONMENTS]
@@ -38,9 +44,35 @@ Verdict = set[tuple[str, str]]
 
 
 @dataclass(frozen=True)
+class Graph:
+    """The environments, those first that others come after, with those that each comes after, and its soak."""
+
+    after: Mapping[str, tuple[str, ...]]
+    soak: Mapping[str, int]
+
+    @property
+    def order(self) -> list[str]:
+        return list(self.after)
+
+
+def graph_of(seed: int) -> Graph:
+    """A line where the seed is a multiple of 4."""
+    chance = random.Random(seed)
+    order = chance.sample(ENVIRONMENTS, len(ENVIRONMENTS))
+    after: dict[str, tuple[str, ...]] = {order[0]: ()}
+    for at, name in enumerate(order[1:], 1):
+        chosen = chance.sample(order[:at], chance.randint(1, min(at, 3)))
+        after[name] = tuple(sorted(chosen)) if seed % 4 else (order[at - 1],)
+    return Graph(after, {name: chance.choice([0, 0, 1, MOST]) for name in order})
+
+
+LINE = Graph({name: ENVIRONMENTS[:at][-1:] for at, name in enumerate(ENVIRONMENTS)}, dict.fromkeys(ENVIRONMENTS, 0))
+
+
+@dataclass(frozen=True)
 class Tree:
     runs: Mapping[Target, Content]
-    order: tuple[str, ...] = ENVIRONMENTS
+    graph: Graph = LINE
     holds: Mapping[Place, int] = field(default_factory=dict)
     sidecars: Mapping[str, frozenset[int]] = field(default_factory=dict)
     """Of the app API, by environment."""
@@ -76,8 +108,9 @@ class Step:
     other: int
 
 
-Request = tuple[tuple[Step, ...], str]
-"""The steps, and how it is merged: `merge`, `squash` or `rebase`, or by a `pull` of what others pushed meanwhile."""
+Request = tuple[tuple[Step, ...], str, int]
+"""The steps, how it is merged: `merge`, `squash` or `rebase`, or by a `pull` of what others pushed meanwhile, and how
+long after the one before."""
 
 
 def commits(base: Tree, steps: Sequence[Step], tips: Sequence[Tree]) -> list[Tree]:
@@ -96,8 +129,8 @@ def _release(tree: Tree, step: Step, base: Tree, tips: Sequence[Tree]) -> Tree:
 
 def _promote(tree: Tree, step: Step, base: Tree, tips: Sequence[Tree]) -> Tree:
     app, environment = PLACES[step.target % len(PLACES)]
-    position = tree.order.index(environment)
-    return tree.put(Target(app, environment), tree.runs[Target(app, tree.order[max(0, position - 1)])])
+    after = tree.graph.after[environment] or (environment,)
+    return tree.put(Target(app, environment), tree.runs[Target(app, after[step.number % len(after)])])
 
 
 def _roll_back(tree: Tree, step: Step, base: Tree, tips: Sequence[Tree]) -> Tree:
@@ -137,17 +170,17 @@ def _forget(tree: Tree, step: Step, base: Tree, tips: Sequence[Tree]) -> Tree:
 
 
 def _reorder(tree: Tree, step: Step, base: Tree, tips: Sequence[Tree]) -> Tree:
-    return replace(tree, order=list(itertools.permutations(ENVIRONMENTS))[step.number % 6])
+    return replace(tree, graph=graph_of(10 * step.number + step.other))
 
 
 def _sidecar(tree: Tree, step: Step, base: Tree, tips: Sequence[Tree]) -> Tree:
-    environment = ENVIRONMENTS[step.target % 3]
+    environment = ENVIRONMENTS[step.target % len(ENVIRONMENTS)]
     changed = tree.sidecars.get(environment, frozenset()) ^ {step.number % 2}
     return replace(tree, sidecars={**tree.sidecars, environment: changed})
 
 
 def _intrude(tree: Tree, step: Step, base: Tree, tips: Sequence[Tree]) -> Tree:
-    return replace(tree, intruders={ENVIRONMENTS[step.target % 3]: 1 + step.number % 3})
+    return replace(tree, intruders={ENVIRONMENTS[step.target % len(ENVIRONMENTS)]: 1 + step.number % 3})
 
 
 def _engine(tree: Tree, step: Step, base: Tree, tips: Sequence[Tree]) -> Tree:
@@ -168,18 +201,28 @@ STEPS: dict[str, Callable[[Tree, Step, Tree, Sequence[Tree]], Tree]] = {
 # The plain model: it sees the tips of the branch, one after another, and what is asked
 
 
-class Model:
-    def __init__(self) -> None:
-        self.tips = [START]
-        # What came through an environment and stands, by place, oldest first.
-        self.good: dict[Place, list[Content]] = {place: [(0, 0)] for place in PLACES}
+@dataclass
+class Stay:
+    """What came through an environment and stands, with its time there."""
 
-    def rules(self, steps: Sequence[Tree]) -> set[str]:
-        """The rules that a pull request breaks."""
+    content: Content
+    since: int
+    until: int | None = None
+
+
+class Model:
+    def __init__(self, start: Tree = START) -> None:
+        self.tips = [start]
+        # By place, oldest first.
+        self.good: dict[Place, list[Stay]] = {place: [Stay((0, 0), 0)] for place in PLACES}
+
+    def rules(self, steps: Sequence[Tree], now: int = 0) -> set[str]:
+        """The rules that a pull request breaks, at that time."""
         base, head = self.tips[-1], steps[-1]
         broken = {
             "order": any(not self._may(target, content) for target, content in _changed(base, head))
             or any(not self._may_beside(environment, name) for environment, name in _beside(head)),
+            "soak": any(not self._soaked(target, content, now) for target, content in _changed(base, head)),
             "hold": any(
                 head.holds.get(place) == number and head.at(place) != base.at(place)
                 for place, number in base.holds.items()
@@ -203,30 +246,44 @@ class Model:
         return {rule for rule, found in broken.items() if found}
 
     def _may(self, target: Target, content: Content) -> bool:
-        base = self.tips[-1]
-        position = base.order.index(target.environment)
-        own = [tip.runs.get(one) for tip in self.tips for one in (target, replace(target, canary=None))]
-        return position == 0 or content in own or content in self.good[target.app, base.order[position - 1]]
+        return self._was_here(target, content) or all(
+            content in [stay.content for stay in self.good[target.app, name]] for name in self._after(target)
+        )
+
+    def _was_here(self, target: Target, content: Content) -> bool:
+        return content in [tip.runs.get(one) for tip in self.tips for one in (target, replace(target, canary=None))]
+
+    def _after(self, target: Target) -> tuple[str, ...]:
+        return self.tips[-1].graph.after[target.environment]
+
+    def _soaked(self, target: Target, content: Content, now: int) -> bool:
+        soak = self.tips[-1].graph.soak
+        return self._was_here(target, content) or all(
+            (stay.until or now) - stay.since >= soak[name]
+            for name in self._after(target)
+            for stay in self.good[target.app, name]
+            if stay.content == content
+        )
 
     def _may_beside(self, environment: str, name: str) -> bool:
         base = self.tips[-1]
-        position = base.order.index(environment)
-        places = [environment, *base.order[max(0, position - 1) : position]]
-        return position == 0 or any(name in images(base, (API, place)) for place in places)
+        after = base.graph.after[environment]
+        return name in images(base, (API, environment)) or all(name in images(base, (API, place)) for place in after)
 
-    def merge(self, head: Tree) -> None:
+    def merge(self, head: Tree, now: int = 0) -> None:
         before = self.tips[-1]
         self.tips.append(head)
         for place, good in self.good.items():
             old, new = before.runs[Target(*place)], head.runs[Target(*place)]
             if new == old:
                 continue
-            if new in good:
-                self.good[place] = good[: good.index(new) + 1]
-            elif head.holds.get(place) not in (None, before.holds.get(place)):
-                self.good[place] = [*good[:-1], new]
-            else:
-                self.good[place] = [*good, new]
+            good[-1].until = now
+            there = [stay.content for stay in good]
+            if new in there:
+                del good[there.index(new) :]
+            elif old != (0, 0) and head.holds.get(place) not in (None, before.holds.get(place)):
+                del good[-1]
+            good.append(Stay(new, now))
 
 
 def _changed(before: Tree, after: Tree) -> Iterator[tuple[Target, Content]]:
@@ -260,7 +317,7 @@ def _parts(base: Tree, head: Tree) -> set[str]:
 
     of_releases = [(released(tree), tree.holds, tree.withdrawn) for tree in (base, head)]
     found = {"releases"} if of_releases[0] != of_releases[1] else set()
-    found |= {"policy"} if base.order != head.order else set()
+    found |= {"policy"} if policy_of(base) != policy_of(head) else set()
     found |= {"engine"} if base.engine != head.engine else set()
     return found | ({"policy"} if base.follower != head.follower and base.engine == head.engine else set())
 
@@ -302,7 +359,15 @@ def hold_of(place: Place, number: int) -> bytes:
 
 
 def policy_of(tree: Tree) -> Policy:
-    return Policy(BUCKET, (REGISTRY,), tree.order)
+    graph = {
+        name: Environment(name, after, f"ml-{name}", soak=timedelta(hours=tree.graph.soak[name]))
+        for name, after in tree.graph.after.items()
+    }
+    return Policy(BUCKET, (REGISTRY,), tuple(tree.graph.order), graph=graph)
+
+
+def time_of(hour: int) -> datetime:
+    return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=hour)
 
 
 def key_of(number: int) -> str:
@@ -318,24 +383,24 @@ def state_of(tree: Tree) -> State:
     )
 
 
-def moments(history: Sequence[Tree], target: Target) -> list[Moment]:
+def moments(history: Sequence[tuple[Tree, int]], target: Target) -> list[Moment]:
     place = target.app, target.environment
     found = []
-    for tree in history:
+    for tree, hour in history:
         content = tree.runs.get(target, (0, 0))
         held = hold_of(place, tree.holds[place]) if place in tree.holds else None
-        found.append(Moment(release_of(target, content) if content[0] else None, held))
+        found.append(Moment(release_of(target, content) if content[0] else None, held, time_of(hour)))
     return found
 
 
 class Data:
     """The branch as the trees of its commits, and the pure verdict."""
 
-    def __init__(self) -> None:
-        self.history = [START]
+    def __init__(self, start: Tree = START) -> None:
+        self.history = [(start, 0)]
 
-    def verdict(self, steps: Sequence[Tree]) -> Verdict:
-        base, head = self.history[-1], steps[-1]
+    def verdict(self, steps: Sequence[Tree], now: int) -> Verdict:
+        base, head = self.history[-1][0], steps[-1]
         introduced = [
             ("0" * 40, release_of(target, content))
             for before, after in itertools.pairwise([base, *steps])
@@ -345,14 +410,20 @@ class Data:
         paths = [ENGINE] if base.engine != head.engine else []
         paths += [FOLLOWER] if base.follower != head.follower else []
         ran = partial(moments, self.history)
-        proposal = Proposal(policy_of(base), state_of(base), state_of(head), ran, introduced, paths, policy_of(head))
+        states = state_of(base), state_of(head)
+        proposal = Proposal(policy_of(base), *states, ran, introduced, paths, policy_of(head), now=time_of(now))
         found = {(fault.rule, fault.where) for fault in judgement.judge(proposal)}
         for environment, number in head.intruders.items():
             found |= intrusions(head, environment, [intruder(environment, number)])
         return found
 
-    def merge(self, steps: Sequence[Tree], how: str) -> None:
-        self.history += steps if how == "rebase" else steps[-1:]
+    def merge(self, steps: Sequence[Tree], how: str, now: int) -> None:
+        self.history += [(tree, now) for tree in arrived(steps, how)]
+
+
+def arrived(steps: Sequence[Tree], how: str) -> Sequence[Tree]:
+    """What a merge leaves as tips of the branch."""
+    return steps if how == "rebase" else steps[-1:]
 
 
 def intrusions(tree: Tree, environment: str, items: Sequence[Object]) -> Verdict:
@@ -377,7 +448,12 @@ def files_of(tree: Tree) -> dict[str, bytes]:
     policy = {
         "model_bucket": BUCKET,
         "image_registries": [REGISTRY],
-        "environments": [{"name": name} for name in tree.order],
+        "environments": [
+            {"name": name}
+            | ({"after": list(after)} if after else {})
+            | ({"soak": f"{tree.graph.soak[name]}h"} if tree.graph.soak[name] else {})
+            for name, after in tree.graph.after.items()
+        ],
     }
     record = b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: model-withdrawn, namespace: argocd}\n"
     for number in sorted(tree.withdrawn):
@@ -466,18 +542,27 @@ def _yaml(data: object) -> bytes:
     return yaml.safe_dump(data, sort_keys=False).encode()
 
 
+@contextmanager
+def _at(hour: int) -> Iterator[None]:
+    """Lets git commit at that time."""
+    with MonkeyPatch.context() as patch:
+        patch.setenv("GIT_COMMITTER_DATE", time_of(hour).isoformat())
+        yield
+
+
 class Real:
     """The branch in a repository, and the verdict of validate.py's check of a change on it."""
 
-    def __init__(self, folder: Path, cache: dict[tuple[str, ...], list[Object]]) -> None:
+    def __init__(self, folder: Path, cache: dict[tuple[str, ...], list[Object]], start: Tree = START) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         self.root, self._cache = folder, cache
         git(folder, "init", "-q", "-b", "cicd")
         self._written: dict[str, bytes] = {}
-        self._commit(START)
+        with _at(0):
+            self._commit(start)
         self.git = Git(folder)
-        self.tip = START
+        self.tip = start
 
     def _commit(self, tree: Tree) -> None:
         files = files_of(tree)
@@ -502,23 +587,29 @@ class Real:
             found[folder] = self._cache[key]
         return found
 
-    def verdict(self, steps: Sequence[Tree]) -> Verdict:
+    def verdict(self, steps: Sequence[Tree], now: int) -> Verdict:
         before = self._renders(self.tip)
         git(self.root, "checkout", "-q", "-B", "pull", "cicd")
-        for tree in steps:
-            self._commit(tree)
+        with _at(now):
+            for tree in steps:
+                self._commit(tree)
         head = steps[-1]
         policy = parse_policy((self.root / "overlays/promotion.yaml").read_bytes())
         after = self._renders(head)
         base = git(self.root, "rev-parse", "cicd")
         there = Repository(self.root, policy, after)
-        findings = transitions.check(self.git, base, self.git.changed(base), there, before)
+        findings = transitions.check(self.git, base, self.git.changed(base), there, before, now=time_of(now))
         found = {(finding.rule, finding.where) for finding in findings}
         for environment in head.intruders:
             found |= intrusions(head, environment, after[layout.overlay(API, environment)])
         return found
 
-    def merge(self, steps: Sequence[Tree], how: str) -> None:
+    def merge(self, steps: Sequence[Tree], how: str, now: int) -> None:
+        with _at(now):
+            self._merge(how)
+        self.tip = steps[-1]
+
+    def _merge(self, how: str) -> None:
         git(self.root, "checkout", "-q", "cicd")
         if how == "rebase":
             git(self.root, "merge", "-q", "--ff-only", "pull")
@@ -532,7 +623,6 @@ class Real:
             git(self.root, "checkout", "-q", "-B", "cicd")
         else:
             git(self.root, "merge", "-q", "--no-ff", "-m", "Merge", "pull")
-        self.tip = steps[-1]
 
     def drop(self) -> None:
         """Leaves a pull request that is refused."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 # A command started with an interpreter that lacks the project's environment ends with one line, whatever it imports
 # first. Only setup.py, which makes the environment, does without.
-_PACKAGES = ("boto3", "jsonschema", "model_signing", "pydantic", "ruamel", "tabulate", "yaml")
+_PACKAGES = ("boto3", "cronsim", "jsonschema", "model_signing", "pydantic", "ruamel", "tabulate", "yaml")
 _missing = [name for name in _PACKAGES if not importlib.util.find_spec(name)]
 if _missing and Path(sys.argv[0]).name != "setup.py":
     sys.exit(

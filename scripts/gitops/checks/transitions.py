@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from gitops.checks import serving
@@ -25,12 +26,20 @@ Show = Callable[[str], bytes | None]
 
 
 def check(
-    git: Git, base: str, paths: Sequence[str], repository: Repository, before: Renders, *, pushed: bool = False
+    git: Git,
+    base: str,
+    paths: Sequence[str],
+    repository: Repository,
+    before: Renders,
+    *,
+    pushed: bool = False,
+    now: datetime | None = None,
 ) -> list[Finding]:
     """The findings for a working tree against the commit `base` and its renders by folder, given the files that differ.
-    Everything is judged by the policy of `base`; `pushed` is what is on the branch already, with `base` before it."""
+    Everything is judged by the policy of `base`; `pushed` is what is on the branch already, with `base` before it;
+    `now` is the time, that of the clock where none is given."""
     root, after = repository.root, repository.renders
-    change = proposal(git, base, paths, repository, before)
+    change = proposal(git, base, paths, repository, before, now)
     if pushed and base not in git.text("rev-list", "--first-parent", "HEAD").split():
         # It was merged, and by no rebase: what it tried on its way has not run.
         change = replace(change, introduced=())
@@ -43,7 +52,9 @@ def check(
     ]
 
 
-def proposal(git: Git, base: str, paths: Sequence[str], repository: Repository, before: Renders) -> Proposal:
+def proposal(
+    git: Git, base: str, paths: Sequence[str], repository: Repository, before: Renders, now: datetime | None = None
+) -> Proposal:
     """The change as data."""
     policy, after = repository.policy, repository.renders
     here, there = Snapshot(repository.root), snapshot.at(git, base)
@@ -61,11 +72,12 @@ def proposal(git: Git, base: str, paths: Sequence[str], repository: Repository, 
         there.policy,
         state.of(old, _there(there.deployed(), places), _images(before), readable=True),
         state.of(here.read, _there(files, places), _images(after)),
-        history.Ran(git, base, there.policy.environments),
+        history.Ran(git, base, there.policy),
         introduced,
         paths,
         policy,
         {*there.folders, *repository.files.folders}.difference(layout.DEPLOYED),
+        now or datetime.now(UTC),
     )
 
 

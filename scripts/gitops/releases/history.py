@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from datetime import MAXYEAR, datetime
 from itertools import product
 
 from gitops.releases import hold, moved, release_file
@@ -14,6 +15,7 @@ from gitops.releases.judgement import Moment, Place
 from gitops.releases.release import Release, Target
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Change, Git
+from gitops.repo.policy import Policy
 from gitops.repo.snapshot import Snapshot
 
 from contract.errors import Refused
@@ -100,9 +102,9 @@ class Ran:
     once: most are asked for. Those of `apps` are read while others look at something else, which in a long history
     takes as long as all of it."""
 
-    def __init__(self, git: Git, rev: str, environments: Iterable[str], apps: Iterable[str] = ()) -> None:
-        self._git, self._rev, self._named = git, rev, tuple(environments)
-        self._environments = self._named
+    def __init__(self, git: Git, rev: str, policy: Policy, apps: Iterable[str] = ()) -> None:
+        self._git, self._rev, self._policy = git, rev, policy
+        self._environments = policy.environments
         self._read: dict[str, Future[tuple[dict[str, _States], Mapping[str, bytes]]]] = {}
         self._pool = ThreadPoolExecutor(1)
         self._moments: dict[Target, list[Moment]] = {}
@@ -119,12 +121,12 @@ class Ran:
         found = self._here(target)
         first = found[0][1].release if found else None
         # Most begin unreleased, and have not been elsewhere.
-        origin = first and moved.origin(self._git, found[0][0].commit, first, self._named)
+        origin = first and moved.origin(self._git, found[0][0].commit, first, self._policy)
         moments = [moment for _, moment in found]
         return [*self._before(target, *origin), *moments] if origin else moments
 
     def _before(self, target: Target, commit: str, origin: Target) -> list[Moment]:
-        there = Ran(self._git, commit, self._named)(origin)
+        there = Ran(self._git, commit, self._policy)(origin)
         here = vars(target) | {"file": layout.release_paths(target.app, target.environment)[0]}
         return [replace(one, release=one.release and replace(one.release, **here)) for one in there]
 
@@ -140,7 +142,7 @@ class Ran:
             with contextlib.suppress(Refused):  # as in `ever`
                 there = release_file.find(show, *place)
                 item = release_file.read(there[1], target, there[0]) if there else None
-                found.append((change, Moment(item if item and item.released else None, show(held))))
+                found.append((change, Moment(item if item and item.released else None, show(held), time_of(change))))
         return found
 
     def _states(self, target: Target) -> tuple[_States, Mapping[str, bytes]]:
@@ -167,6 +169,15 @@ class Ran:
         states = {app: _states(found) for app, found in changes.items()}
         blobs = (blob for found in states.values() for _, state in found for blob in state.values())
         return states, self._git.blobs(blobs)
+
+
+def time_of(change: Change) -> datetime | None:
+    """When a commit was made; None for a date that is no time, as anybody can write one into a commit."""
+    with contextlib.suppress(ValueError):
+        found = datetime.fromisoformat(change.date)
+        # With room for what is reckoned with it.
+        return found if found.year < MAXYEAR - 100 else None
+    return None
 
 
 def _changes(git: Git, rev: str, paths: Collection[str], most: int | None = None) -> list[Change]:

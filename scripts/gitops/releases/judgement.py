@@ -1,24 +1,29 @@
 """What may run where: one verdict on data alone, for the commands and for the check of a change.
 
-A release comes to the first environment freely. To each other one it comes when it came through the environment
-before, or when it ran in this one already: a rollback needs nobody's leave. A withdrawn version comes nowhere.
+A release comes to the first environment freely. To each other one it comes when it came through all environments that
+this one comes after and ran in each for as long as that one's soak, or when it ran in this one already: a rollback
+needs nobody's leave. An environment in which an app has no place lets nothing of it through: else what was retired
+there, or never added, would be a way around it. A withdrawn version comes nowhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from gitops.manifests import kinds
 from gitops.releases import hold, moved, withdrawn
 from gitops.releases.image import identity, parse
 from gitops.releases.release import Release, Target
 from gitops.repo import layout
-from gitops.repo.policy import POLICY_FILE, Policy
+from gitops.repo.policy import POLICY_FILE, Policy, written
 
-RULES = ("order", "hold", "withdrawn", "intermediate", "mixed", "manifest")
+RULES = ("order", "soak", "hold", "withdrawn", "intermediate", "mixed", "manifest")
 Place = tuple[str, str]
 """An app, or another folder with a render of its own, and its environment."""
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,19 @@ class Moment:
 
     release: Release | None
     hold: bytes | None = None
+    since: datetime | None = field(default=None, compare=False)
+    """The commit's own time, as its committer's clock had it, of the branch's mainline: of a merge, when it arrived.
+    Whoever pushes to the branch without a pull request may write any; None where that is no time."""
+
+
+@dataclass
+class Run:
+    """What stands, and for how long it ran since it came last."""
+
+    release: Release | None
+    since: datetime | None = None
+    until: datetime | None = None
+    """When another took its place; None while it is there."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +92,16 @@ class Proposal:
     new_policy: Policy | None = None
     folders: Collection[str] = ()
     """The folders at the top to which renders lead, beside those that every repository has."""
+    now: datetime = _NEVER
+    """When it is judged; without that, nothing has run for any time."""
 
 
 def judge(proposal: Proposal) -> list[Fault]:
     """Everything that speaks against a change."""
     return [
         *_order(proposal),
+        *_places(proposal),
+        *_soak(proposal),
         *_images(proposal),
         *_holds(proposal),
         *_withdrawn(proposal),
@@ -95,25 +117,33 @@ def standing(moments: Iterable[Moment]) -> list[Release | None]:
     Going back to one of these takes back all that came after it, whether by a rollback, a revert or a retirement.
     Where the change sets a hold, what ran until then is taken back too.
     """
-    found: dict[Release | None, Release | None] = {None: None}
+    return [run.release for run in runs(moments)]
+
+
+def runs(moments: Iterable[Moment]) -> list[Run]:
+    """The same, with the times. What comes back has run since then alone."""
+    found: dict[Release | None, Run] = {None: Run(None)}
     held = None
     for moment in moments:
-        unit = moment.release and moment.release.unit
-        if unit in found:
-            while next(reversed(found)) != unit:
+        unit, now = moment.release and moment.release.unit, next(reversed(found))
+        if unit != now:
+            found[now].until = moment.since
+            if unit in found:
+                while next(reversed(found)) != unit:
+                    found.popitem()
+            elif now is not None and moment.hold not in (None, held):
                 found.popitem()
-        elif moment.hold not in (None, held):
-            found.popitem()
+            found[unit] = Run(moment.release, moment.since)
         # One of the old form may come back with the SHA-256 of its manifest.
-        found[unit] = moment.release
+        found[unit].release = moment.release
         held = moment.hold
     return list(found.values())
 
 
 def _order(proposal: Proposal) -> Iterator[Fault]:
-    """A release reaches an environment only through the one before it."""
+    """A release reaches an environment only through all that this one comes after."""
     for item in _new(proposal):
-        if message := _too_early(proposal, item):
+        for message in _too_early(proposal, item):
             yield Fault("order", item.file, message)
 
 
@@ -121,17 +151,26 @@ def _new(proposal: Proposal) -> list[Release]:
     return [item for target, item in proposal.head.released().items() if proposal.base.releases.get(target) != item]
 
 
-def _too_early(proposal: Proposal, item: Release) -> str | None:
+def _too_early(proposal: Proposal, item: Release) -> Iterator[str]:
     if item.environment not in proposal.policy.environments:
-        return f"{item.environment!r}: {_UNKNOWN}"
-    previous = proposal.policy.before(item.environment)
+        yield f"{item.environment!r}: {_UNKNOWN}"
+    elif not _was_here(proposal, item):
+        for previous in proposal.policy.after(item.environment):
+            # What ran there as a canary only has not come through.
+            before = proposal.ran(Target(item.app, previous))
+            if not _among(item, standing(before)):
+                yield _missing(item, previous, before)
+
+
+def _was_here(proposal: Proposal, item: Release) -> bool:
+    """Whether a release ran in its place already, for all callers or as the canary that it is of, or in the place that
+    becomes this one."""
     own = {replace(item.target, canary=None), item.target}
-    if previous is None or _among(item, [one.release for target in own for one in proposal.ran(target)]):
-        return None
-    # What ran there as a canary only has not come through.
-    before = proposal.ran(Target(item.app, previous))
-    if _among(item, standing(before)) or _is_moved(proposal, item):
-        return None
+    return _among(item, [one.release for target in own for one in proposal.ran(target)]) or _is_moved(proposal, item)
+
+
+def _missing(item: Release, previous: str, before: Sequence[Moment]) -> str:
+    """What is wrong with a release that has not come through an environment, which had `before`."""
     canary = f" --canary {item.canary}" if item.canary else ""
     what, happened, again = item.version, "has never been released", ""
     if _among(item, [one.release for one in before]):
@@ -144,6 +183,66 @@ def _too_early(proposal: Proposal, item: Release) -> str | None:
         f" first{again}, then run"
         f" `python scripts/promote_model.py --app {item.app} --to {item.environment}{canary}`"
     )
+
+
+def _soak(proposal: Proposal) -> Iterator[Fault]:
+    """A release ran in each environment that it came through for as long as the policy wants it to."""
+    for item in _new(proposal):
+        if item.environment in proposal.policy.environments and not _was_here(proposal, item):
+            for previous in proposal.policy.after(item.environment):
+                if message := _too_soon(proposal, item, previous):
+                    yield Fault("soak", item.file, message)
+
+
+def _too_soon(proposal: Proposal, item: Release, previous: str) -> str | None:
+    """What has not come through at all is a matter of the order."""
+    soak = proposal.policy.at(previous).soak
+    there = runs(proposal.ran(Target(item.app, previous)))
+    run = next((each for each in there if each.release and item.same_as(each.release)), None)
+    if not soak or run is None:
+        return None
+    if run.since and min(run.until or proposal.now, proposal.now) - run.since >= soak:
+        return None
+    rule = f"where a release runs for {written(soak)} before it comes to {item.environment}"
+    if not run.since:
+        return f"{item.version}: came to {previous} at no time that can be read, {rule}; release it there again"
+    if run.until:
+        ran = f"ran in {previous} from {_shown(run.since)} to {_shown(run.until)}"
+        return f"{item.version}: {ran}, {rule}; release it there again, or promote what runs there now"
+    from_then = _shown(run.since + soak)
+    return f"{item.version}: has run in {previous} since {_shown(run.since)}, {rule}; it may from {from_then} on"
+
+
+def _shown(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _places(proposal: Proposal) -> Iterator[Fault]:
+    """No environment comes to the place of another one: what runs in it would run there without having come there."""
+    policy, new = proposal.policy, proposal.new_policy or proposal.policy
+    for name in policy.environments:
+        other = _took(proposal, name)
+        if name in new.environments and other not in (None, name):
+            yield Fault(
+                "order",
+                POLICY_FILE,
+                f"environments: {name}: namespace: {new.namespace(name)} on {new.at(name).cluster} was that of {other}"
+                f" before this change, where nothing comes by a move of {name}; give {name} another, or take {other}"
+                " away by a pull request of its own first",
+            )
+
+
+def _took(proposal: Proposal, environment: str) -> str | None:
+    """The environment of the policy before the change that had the cluster and the namespace which this one has now."""
+    policy, new = proposal.policy, proposal.new_policy
+    if new is None or environment not in new.environments:
+        return None
+    place = _place(new, environment)
+    return next((name for name in policy.environments if _place(policy, name) == place), None)
+
+
+def _place(policy: Policy, environment: str) -> tuple[str, str]:
+    return policy.at(environment).cluster, policy.namespace(environment)
 
 
 def _is_moved(proposal: Proposal, item: Release) -> bool:
@@ -166,32 +265,50 @@ _UNKNOWN = (
 
 
 def _images(proposal: Proposal) -> Iterator[Fault]:
-    """An image that no release names, of a sidecar, takes the same way, by the renders."""
-    policy, base = proposal.policy, proposal.base
+    """An image that no release names, of a sidecar, takes the same way, by the renders; it waits for nothing."""
+    base = proposal.base
     for (app, environment), images in proposal.head.images.items():
         named = {identity(item.image) for item in proposal.head.at((app, environment)).values()}
         for image in sorted(images - named - base.images.get((app, environment), frozenset())):
-            where = layout.overlay(app, environment)
-            if environment not in policy.environments:
-                yield Fault("order", where, f"{image}: {environment!r}: {_UNKNOWN}")
-                continue
-            previous = policy.before(environment)
-            if previous is None:
-                if not policy.owns(image):
-                    yield Fault(
-                        "order",
-                        where,
-                        f"{image}: from no registry of {POLICY_FILE} as it was before this change; add the registry by"
-                        " a pull request of its own first",
-                    )
-            elif not _runs(image, base.images.get((app, previous), ()), policy):
-                yield Fault(
-                    "order",
-                    where,
-                    f"{image}: no release names it, and {layout.overlay(app, previous)} does not run it yet; add it to"
-                    f" {policy.environments[0]} first and then to one environment after the other, each by a pull"
-                    " request of its own",
-                )
+            for message in _early_image(proposal, app, environment, image):
+                yield Fault("order", layout.overlay(app, environment), f"{image}: {message}")
+
+
+def _early_image(proposal: Proposal, app: str, environment: str, image: str) -> Iterator[str]:
+    policy, images = proposal.policy, proposal.base.images
+    if environment not in policy.environments:
+        if proposal.new_policy is None or environment not in proposal.new_policy.environments:
+            yield f"{environment!r}: {_UNKNOWN}"
+            return
+        # One that takes the place of another is that one, under another name.
+        if (other := _took(proposal, environment)) and image in images.get((app, other), ()):
+            return
+        environment = other or environment
+    way = _way(proposal, environment)
+    if not way and not policy.owns(image):
+        yield (
+            f"from no registry of {POLICY_FILE} as it was before this change; add the registry by a pull request of its"
+            " own first"
+        )
+    for previous in way:
+        if not _runs(image, images.get((app, previous), ()), policy):
+            yield (
+                f"no release names it, and {layout.overlay(app, previous)} does not run it yet; add it to"
+                f" {policy.first} first and then to one environment after the other, each by a pull request of its own"
+            )
+
+
+def _way(proposal: Proposal, environment: str) -> list[str]:
+    """The environments that what is new in one has to run in before; none for the first. For one that the change adds
+    they are those of the new policy, and another new one among these stands for those that it comes after itself."""
+    policy, new = proposal.policy, proposal.new_policy
+    if environment in policy.environments or new is None:
+        return list(policy.after(environment))
+    found: dict[str, None] = {}
+    for name in new.after(environment):
+        own = [] if name in policy.environments else _way(proposal, name)
+        found |= dict.fromkeys(own or [name])
+    return list(found)
 
 
 def _runs(image: str, there: Collection[str], policy: Policy) -> bool:

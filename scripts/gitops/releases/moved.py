@@ -4,24 +4,24 @@ there before the move ran in the same place."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from gitops.releases import release_file
 from gitops.releases.release import Release, Target
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
+from gitops.repo.policy import Policy
 
 from contract.errors import Refused
 
 
-def origin(git: Git, commit: str, item: Release, environments: Sequence[str]) -> tuple[str, Target] | None:
+def origin(git: Git, commit: str, item: Release, policy: Policy) -> tuple[str, Target] | None:
     """Where a release was, which is the first of its place and came with this commit: the commit before, and the target
     there. None where it was nowhere else, or at several places.
 
     It was in a place that is gone with that commit and ran this very release there: of another app in the same
-    environment, or of the same app in an environment that is none of `environments`, those of the policy, any more.
-    That one must have had before it all that the new one has: who would make a history of the first environment one of
+    environment, or of the same app in an environment that the policy does not have any more. Releases must have come to
+    that one through all that the new one comes after: who would make a history of the first environment one of
     the last one, by taking the first away, has skipped what is between.
     """
     [whole] = git.changes(commit, "overlays", most=1)
@@ -35,7 +35,7 @@ def origin(git: Git, commit: str, item: Release, environments: Sequence[str]) ->
     found = [
         old.target
         for place in others
-        if place[0] != item.app or _same(git, before, commit, place[1], item.environment, environments)
+        if place[0] != item.app or _same(git, before, commit, place[1], item.environment, policy)
         if not release_file.readable(after, *place)
         for old in release_file.readable(show, *place)
         if old.canary == item.canary and is_same(old, item)
@@ -48,17 +48,13 @@ def is_same(old: Release, new: Release) -> bool:
     return old.released and replace(old.unit, app=new.app) == new.unit
 
 
-def _same(git: Git, before: str, commit: str, old: str, new: str, environments: Collection[str]) -> bool:
+def _same(git: Git, before: str, commit: str, old: str, new: str, policy: Policy) -> bool:
     """Whether one environment took the place of another, by the policies before and after the commit."""
-    if old in environments:
+    if old in policy.environments:
         return False
     with contextlib.suppress(Refused):
-        then, now = (snapshot.at(git, rev).policy.environments for rev in (before, commit))
-        order = now if new in now else environments
-        if old in then and new in order:
-            return set(_until(new, order)) - {old} <= set(_until(old, then))
+        then, now = (snapshot.at(git, rev).policy for rev in (before, commit))
+        judge = now if new in now.environments else policy
+        if old in then.environments and new in judge.environments:
+            return judge.through(new) - {old} <= then.through(old)
     return False
-
-
-def _until(environment: str, order: Collection[str]) -> list[str]:
-    return list(order)[: list(order).index(environment)]

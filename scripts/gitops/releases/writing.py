@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from gitops.releases import effect, history, hold, judgement, release, release_f
 from gitops.releases.effect import Effect
 from gitops.releases.judgement import Place, Proposal
 from gitops.releases.release import Release, Target
-from gitops.repo import layout, snapshot
+from gitops.repo import freeze, layout, snapshot
 from gitops.repo.git import Git
 from gitops.repo.policy import POLICY_FILE
 from gitops.repo.snapshot import OnDisk, Snapshot
@@ -131,6 +132,8 @@ class Change:
     reads: frozenset[str]
     before: Mapping[Target, Release]
     """What the targets of the releases had."""
+    frozen: tuple[str, ...]
+    """What to tell of their environments that are frozen."""
 
     def message(self, verb: str) -> str:
         """The message of its commit."""
@@ -148,7 +151,7 @@ def prepare(
     the releases.
     """
     source = snapshot.at(git, rev)
-    ran = history.Ran(git, rev or "HEAD", source.policy.environments, apps)
+    ran = history.Ran(git, rev or "HEAD", source.policy, apps)
     with _copied(source) as root:
         tree = Tree(source, root)
         asked = wanted(tree, ran)
@@ -160,7 +163,8 @@ def prepare(
             places = _require_allowed(tree, ran, releases, held or {}, after, running.result())
     for app, environment in places:
         reads |= {*layout.release_paths(app, environment), hold.path(app, environment)}
-    return Change(releases, files, frozenset(reads), before)
+    frozen = freeze.told(source.policy, ((r.app, r.environment) for r in releases), datetime.now(UTC))
+    return Change(releases, files, frozenset(reads), before, tuple(frozen))
 
 
 @contextlib.contextmanager
@@ -180,7 +184,7 @@ def _require_allowed(
 ) -> set[Place]:
     """Raises Refused for releases that may not run where they are to; the places that this depends on."""
     places = {(r.app, r.environment) for r in releases}
-    before = {(app, previous) for app, environment in places if (previous := tree.policy.before(environment))}
+    before = {(app, previous) for app, environment in places for previous in tree.policy.after(environment)}
     there = [place for place in places | before if release_file.find(tree.read, *place)]
     base = state.of(tree.read, there, lambda place: effect.images(tree.overlay(*place)))
     # A version has one manifest, whatever else runs it.
@@ -189,7 +193,7 @@ def _require_allowed(
     head = replace(base, releases={**base.releases, **new}, holds={**base.holds, **held})
     # A release that is the first of its place brings everything along that is rendered beside it.
     head = replace(head, images={place: effect.images(after[layout.overlay(*place)]) for place in places})
-    proposal = Proposal(tree.policy, base, head, ran)
+    proposal = Proposal(tree.policy, base, head, ran, now=datetime.now(UTC))
     if faults := judgement.judge(proposal):
         raise Refused(*map(str, faults))
     return places | before

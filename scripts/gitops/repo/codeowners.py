@@ -17,13 +17,13 @@ HEAD = f"""\
 def text(policy: Policy) -> str:
     """The whole file; empty if the policy names nobody.
 
-    What no line names belongs to the owners of the highest environment: the engine, base/, apps/, argocd/ and the
-    policy reach all of them.
+    What no line names belongs to the owners of the last environments: the engine, base/, apps/, argocd/ and the policy
+    reach all of them. Where a line names several, GitHub asks each, and one of them approves.
     """
     if not policy.owners:
         return ""
-    first, last = policy.environments[0], policy.environments[-1]
-    lines = [("*", policy.owners[last])]
+    first, last = policy.first, _last(policy)
+    lines = [("*", last)]
     lines += [(f"/{path}", _owners(policy, first)) for path in FORK_OWNED if path.startswith("model-src/")]
     lines += [(f"/overlays/{environment}/", _owners(policy, environment)) for environment in policy.environments]
     if policy.automation:
@@ -38,4 +38,9 @@ def is_made(found: str) -> bool:
 
 
 def _owners(policy: Policy, environment: str) -> tuple[str, ...]:
-    return policy.owners.get(environment, policy.owners[policy.environments[-1]])
+    return policy.owners.get(environment, _last(policy))
+
+
+def _last(policy: Policy) -> tuple[str, ...]:
+    """Those of the environments from which releases go nowhere, each once."""
+    return tuple(dict.fromkeys(owner for name in policy.last for owner in policy.owners.get(name, ())))

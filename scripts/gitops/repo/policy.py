@@ -6,10 +6,12 @@ import re
 import zoneinfo
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from cronsim import CronSim, CronSimError
 
 from gitops.manifests import yamledit
 from gitops.manifests.documents import schema_faults
@@ -139,10 +141,6 @@ class Policy:
         first."""
         return self.at(environment).after
 
-    def before(self, environment: str) -> str | None:
-        """The first of those; None for the first environment."""
-        return next(iter(self.after(environment)), None)
-
     def next(self, environment: str) -> tuple[str, ...]:
         """The environments that are reached from this one, in order."""
         return tuple(name for name in self.environments if environment in self.after(name))
@@ -153,6 +151,13 @@ class Policy:
         for name in self.environments:
             found |= {name} if {environment, *found} & set(self.after(name)) else set()
         return tuple(name for name in self.environments if name in found)
+
+    def through(self, environment: str) -> set[str]:
+        """All environments that a release comes through, from the first on, before it comes to this one."""
+        found = set(self.after(environment))
+        for name in reversed(self.environments):
+            found |= set(self.after(name)) if name in found else set()
+        return found
 
     @property
     def last(self) -> tuple[str, ...]:
@@ -232,6 +237,12 @@ def duration(text: str) -> timedelta:
     return timedelta(**{units[unit]: int(number) for number, unit in re.findall(r"([0-9]+)([hm])", text)})
 
 
+def written(time: timedelta) -> str:
+    """The same as Go writes it, without seconds."""
+    hours, minutes = divmod(int(time.total_seconds()) // 60, 60)
+    return f"{hours}h{minutes}m" if hours and minutes else f"{hours}h" if hours else f"{minutes}m"
+
+
 def _twice(data: Mapping[str, Any]) -> Iterator[str]:
     """Names that stand twice where each is of one thing."""
     for entry, key in (("environments", "name"), ("clusters", "name"), ("replicas", "bucket")):
@@ -297,10 +308,32 @@ def _place_faults(
         if each.replica and each.replica not in replicas:
             yield f"{where}: replica: {each.replica}: no bucket of `replicas`; list it there with its region"
         for window in each.freeze:
+            if fault := _schedule_fault(window.schedule):
+                yield f"{where}: freeze: schedule: {window.schedule!r}: {fault}"
             if not _is_zone(window.time_zone):
                 yield (
                     f"{where}: freeze: time_zone: {window.time_zone!r}: no time zone; write one such as Europe/Dublin"
                 )
+
+
+# Of a schedule, the days of the week that both CronSim and Argo CD's parser take, and for the same.
+_DAY = "(?:[0-6]|SUN|MON|TUE|WED|THU|FRI|SAT)"
+_WEEKDAYS = re.compile(rf"\*|{_DAY}(?:-{_DAY})?(?:,{_DAY}(?:-{_DAY})?)*", re.IGNORECASE)
+
+
+def _schedule_fault(schedule: str) -> str | None:
+    """What keeps a freeze from being what Argo CD makes of its five fields of cron.
+    Source: https://pkg.go.dev/github.com/robfig/cron/v3, whose words for days are fewer than others'."""
+    _, _, days, _, weekdays = schedule.split()
+    if "*" not in (days, weekdays):
+        return "names days of the month and of the week, of which each would do; write a window for each, with one `*`"
+    if not _WEEKDAYS.fullmatch(weekdays) or "L" in days.upper():
+        return "days are numbers, those of the week 0-6 or SUN-SAT, in lists and ranges, as Argo CD takes them"
+    try:
+        next(CronSim(schedule, datetime(2000, 1, 1)))
+    except (CronSimError, StopIteration) as error:
+        return f"no time of cron that ever comes ({error}); write five fields such as `0 16 * * 5`"
+    return None
 
 
 def _is_zone(name: str) -> bool:
