@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.manifests.objects import leaves
-from gitops.repo.policy import Policy
+from gitops.repo.policy import POLICY_FILE, Policy
 
 # Of a path, what its last field or variable is called, without the position in a list.
 _KEY = re.compile(r"(?:env\[(?P<variable>[^]]+)\]\.value|(?P<field>[^.[\]/]+))(?:\[\d+\])*\Z")
@@ -20,7 +20,9 @@ _TELLS_HOST = re.compile(r"(host(name)?s?|domain|endpoint|address|ur[il])\Z", re
 # What an ExternalSecret reads, and the paths that an Ingress takes.
 _TELLS_PATH = re.compile(r"(remoteRef|extract)\.key\Z|\.http\.paths\[[^]]*\]\.path\Z")
 _ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[^/\s,;\"']*)(?P<path>[^\s,;\"']*)", re.IGNORECASE)
-_ARN = re.compile(r"arn:[a-z-]+:[a-z0-9-]+:[a-z0-9-]*:[0-9]*:(?P<resource>[^\s,;\"']+)")
+_ARN = re.compile(
+    r"arn:[a-z-]+:(?P<service>[a-z0-9-]+):(?P<region>[a-z0-9-]*):(?P<account>[0-9]*):(?P<resource>[^\s,;\"']+)"
+)
 # Their hosts are the names of buckets.
 _BUCKETS = ("gs", "s3", "s3a")
 _HOST = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+", re.IGNORECASE)
@@ -46,6 +48,10 @@ class Names:
         # Most values have nothing of the kind.
         self._any = re.compile(_longest_first((*policy.environments, *self._spaces, *self._domains)))
 
+    def own_part(self, text: str) -> str:
+        """A text without what all environments share: models, their bucket, and registries."""
+        return self._shared.sub("", self._models.sub("", text))
+
     def words(self, text: str) -> list[str]:
         """The environments that a text which is made of names has."""
         return [match[1] for match in self._bare.finditer(text)]
@@ -55,7 +61,7 @@ class Names:
         namespace of `environment` names no other that has the same on another cluster."""
         if not self._any.search(value):
             return
-        text = self._shared.sub("", self._models.sub("", value))
+        text = self.own_part(value)
         text = own.sub("", text) if own else text
         key = _KEY.search(path)
         field = (key["variable"] or key["field"]) if key else ""
@@ -227,4 +233,65 @@ def check_environment(repository: Repository) -> Iterator[Finding]:
                                   " an overlay has its own environment's values")  # fmt: skip
 
 
-RULES: dict[str, Rule] = {"environment": check_environment}
+# Source: the patterns of regions in botocore's partitions.json.
+_REGION = re.compile(
+    r"(?<![A-Za-z0-9-])(?P<region>(?:af|ap|ca|cn|eu|il|me|mx|sa|us)(?:-gov|-iso[a-z]?)?"
+    r"-(?:central|(?:north|south)(?:east|west)?|east|west)-[0-9])[a-f]?(?![A-Za-z0-9-])"
+)
+_AWS_HOST = re.compile(r"(?P<host>[a-z0-9.-]+\.amazonaws\.com(?:\.cn)?)(?:/(?P<account>[0-9]{12})(?![0-9]))?")
+_ACCOUNT = re.compile(r"(?<![A-Za-z0-9])[0-9]{12}(?![A-Za-z0-9])")
+_TELLS_ACCOUNT = re.compile(r"account_?(id)?\Z", re.IGNORECASE)
+# Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+_ROLE = 64
+
+
+def check_places(repository: Repository) -> Iterator[Finding]:
+    """Where the policy gives an environment's account or region, what its renders name of AWS is there, or shared by
+    all: roles, queues, hosts, zones, and the variables that lead to a region. No name of a role is too long for AWS."""
+    policy, names = repository.policy, Names(repository.policy)
+    for folder, environment, _, items in repository.overlays():
+        there = policy.at(environment)
+        for item in items:
+            for path, value in leaves(item).items():
+                if not isinstance(value, str) or not _of_aws(value):
+                    continue
+                for role in [role for role in _roles(value) if len(role) > _ROLE][:1]:
+                    yield finding("places", folder, item, f"{path}: {role!r}: a role's name of {len(role)} characters,"
+                                  f" and AWS has at most {_ROLE}; take a shorter one")  # fmt: skip
+                text = names.own_part(value)
+                for what, wanted, found in (
+                    ("account", there.account, accounts(path, text)), ("region", there.region, regions(text)),
+                ):  # fmt: skip
+                    for other in [each for each in found if wanted and each != wanted][:1]:
+                        yield finding("places", folder, item, f"{path}: {value!r}: the {what} {other} in {environment},"
+                                      f" which {POLICY_FILE} puts into {wanted}; an overlay has its own environment's"
+                                      " values")  # fmt: skip
+
+
+def _of_aws(value: str) -> bool:
+    """Whether a text may have what follows: most have no digit."""
+    return any(each.isdigit() for each in value)
+
+
+def _roles(value: str) -> list[str]:
+    """The names of the roles that a text has, without their paths."""
+    found = [match["resource"] for match in _ARN.finditer(value) if match["service"] == "iam"]
+    return [resource.rpartition("/")[2] for resource in found if resource.startswith("role/")]
+
+
+def accounts(path: str, text: str) -> list[str]:
+    """The accounts of AWS that a value names."""
+    found = [match["account"] for match in _ARN.finditer(text) if match["account"]]
+    for match in _AWS_HOST.finditer(text):
+        found += [*_ACCOUNT.findall(match["host"]), *filter(None, [match["account"]])]
+    key = _KEY.search(path)
+    return found + (_ACCOUNT.findall(text) if key and _TELLS_ACCOUNT.search(key["variable"] or key["field"]) else [])
+
+
+def regions(text: str) -> list[str]:
+    """The regions of AWS that a value names; folders of an address are called as their owner likes."""
+    without = _ADDRESS.sub(lambda match: match[0].removesuffix(match["path"]), text)
+    return [match["region"] for match in _REGION.finditer(without)]
+
+
+RULES: dict[str, Rule] = {"environment": check_environment, "places": check_places}

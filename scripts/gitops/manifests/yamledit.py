@@ -406,9 +406,9 @@ def _with_list(source: str, number: int, path: Path, wanted: Sequence[str], file
 
     for value in [value for value in _texts(now()) if value not in wanted]:
         source = _without_item(source, now(), _texts(now()).index(value))
-    for at, value in enumerate(wanted):
-        if _texts(now())[at : at + 1] != [value]:
-            source = _with_item(source, now(), at, [_write(value, "")])
+    for place, value in enumerate(wanted):
+        if _texts(now())[place : place + 1] != [value]:
+            source = _with_item(source, now(), place, [_write(value, "")])
     return source
 
 
