@@ -70,7 +70,8 @@ def four(checkout: Checkout) -> None:
         )
         checkout.replace("argocd/kustomization.yaml", f"{kind}-staging.yaml", f"{kind}-pre-prod.yaml")
     entries = [
-        f"  - name: {name}\n    hosts: [{HOSTS[name]}]\n" + "    production: true\n" * name.startswith("prod-")
+        f"  - name: {name}\n    hosts: [{HOSTS[name]}]\n"
+        + "    after: [pre-prod]\n    production: true\n" * name.startswith("prod-")
         for name in ENVIRONMENTS
     ]
     checkout.write("overlays/promotion.yaml", POLICY + "".join(entries))
