@@ -58,6 +58,7 @@ def copy(checkout: Checkout, old: str, new: str, region: str = "eu-west-1", acco
 
 # With the window of the sample's project, which its copies have, too.
 PRODUCTION = """\
+    after: [pre-prod]
     production: true
     freeze:
       - schedule: 0 16 * * 5
