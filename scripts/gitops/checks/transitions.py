@@ -56,11 +56,6 @@ def check(
     ]
 
 
-<<<<<<< HEAD
-def proposal(
-    git: Git, base: str, paths: Sequence[str], repository: Repository, before: Renders, now: datetime | None = None
-) -> Proposal:
-=======
 def _on_each_cluster(
     policy: Policy, before: Renders, new_policy: Policy, after: Renders
 ) -> Iterator[tuple[Renders, Renders]]:
@@ -77,8 +72,9 @@ def _by_cluster(policy: Policy, renders: Renders) -> dict[str, dict[str, Sequenc
     return found
 
 
-def proposal(git: Git, base: str, paths: Sequence[str], repository: Repository, before: Renders) -> Proposal:
->>>>>>> hub
+def proposal(
+    git: Git, base: str, paths: Sequence[str], repository: Repository, before: Renders, now: datetime | None = None
+) -> Proposal:
     """The change as data."""
     policy, after = repository.policy, repository.renders
     here, there = Snapshot(repository.root), snapshot.at(git, base)
