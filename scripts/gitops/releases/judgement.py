@@ -197,11 +197,9 @@ def _soak(proposal: Proposal) -> Iterator[Fault]:
 def _too_soon(proposal: Proposal, item: Release, previous: str) -> str | None:
     """What has not come through at all is a matter of the order."""
     soak = proposal.policy.at(previous).soak
-    there = runs(proposal.ran(Target(item.app, previous)))
+    there = runs(proposal.ran(Target(item.app, previous))) if soak else []
     run = next((each for each in there if each.release and item.same_as(each.release)), None)
-    if not soak or run is None:
-        return None
-    if run.since and min(run.until or proposal.now, proposal.now) - run.since >= soak:
+    if run is None or (run.since and min(run.until or proposal.now, proposal.now) - run.since >= soak):
         return None
     rule = f"where a release runs for {written(soak)} before it comes to {item.environment}"
     if not run.since:
