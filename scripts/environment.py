@@ -24,6 +24,7 @@ from gitops import cli
 from gitops.checks import admission, argocd, environments, exposure, isolation
 from gitops.checks.environments import Moved, Place
 from gitops.checks.framework import Finding, Repository
+from gitops.cluster import clusters
 from gitops.manifests import closure, kustomize, yamledit
 from gitops.manifests.objects import KUSTOMIZATION, at, listed, mappings
 from gitops.manifests.yamledit import Named
@@ -77,10 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--finish", action="store_true", help="after a removal is merged: delete Argo CD's objects of it"
     )
-    parser.add_argument("--kubeconfig", type=Path, help="for --finish; default: $KUBECONFIG, or ~/.kube/config")
-    parser.add_argument(
-        "--context", help="for --finish; default: the current one, or the cluster's that has an Argo CD"
-    )
+    clusters.add_options(parser.add_argument_group("for --finish"))
     args = parser.parse_args(argv)
     given = [word for word in ("after", "before", "like", "production", "host", *OPTIONS) if getattr(args, word)]
     if args.do == "add" and not args.after:
@@ -398,8 +396,6 @@ def require_unused(there: Snapshot, name: str) -> None:
 
 def finish(args: argparse.Namespace) -> None:
     """Deletes Argo CD's objects of an environment whose removal is merged, and nothing that they made."""
-    from gitops.cluster.kube import Cluster  # the rest of this command needs no Kubernetes client
-
     git, name = Git(args.root), args.name
     if git.has_remote(publish.REMOTE):
         git.fetch(publish.REMOTE, publish.BRANCH)
@@ -407,8 +403,7 @@ def finish(args: argparse.Namespace) -> None:
     if name in snapshot.at(git, tip).policy.environments:
         raise Refused(f"{POLICY_FILE}: environments: {name}: still on {publish.BRANCH}; merge its removal first")
     before = last_policy(git, tip, name)
-    instance = applications.of_environment(before, name)
-    cluster = Cluster(args.kubeconfig, args.context or (None if instance.cluster == IN_CLUSTER else instance.cluster))
+    cluster = clusters.asked(args, before).argocd(name)
     space = applications.NAMESPACE
     made = [each for each in cluster.list(*APPLICATION, space) if at(each, "spec", "project") == name]
     gone = [

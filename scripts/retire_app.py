@@ -16,9 +16,9 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from gitops import cli
+from gitops.cluster import clusters
 from gitops.manifests import kustomize
 from gitops.manifests.objects import at, identity
 from gitops.releases import release, release_file, retired
@@ -39,8 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--reason", help="why; written into the record and the commit")
     ways.add_options(parser, "the same as --pull-request")
     parser.add_argument("--finish", action="store_true", help="after the merge: delete it from the cluster")
-    parser.add_argument("--kubeconfig", type=Path, help="for --finish; default: $KUBECONFIG, or ~/.kube/config")
-    parser.add_argument("--context", help="for --finish; default: the kubeconfig's current one")
+    clusters.add_options(parser.add_argument_group("for --finish"))
     args = parser.parse_args(argv)
     if args.finish == bool(args.reason) or (args.finish and args.way):
         parser.error("give either --reason (and --commit, --push or --pull-request), or --finish")
@@ -103,8 +102,6 @@ def _deleted(there: Snapshot, args: argparse.Namespace, folder: str) -> list[str
 
 def finish(args: argparse.Namespace) -> None:
     """Deletes what Argo CD made of an app whose retirement is merged."""
-    from gitops.cluster.kube import Cluster  # the rest of this command needs no Kubernetes client
-
     git = Git(args.root)
     if git.has_remote(publish.REMOTE):
         git.fetch(publish.REMOTE, publish.BRANCH)
@@ -114,7 +111,7 @@ def finish(args: argparse.Namespace) -> None:
         raise Refused(f"{folder}: still on {publish.BRANCH}; merge its retirement first")
     if not retired.read(git.show(tip, record), record)[args.app]:
         raise Refused(f"{record}: no retirement of {args.app}; only what was retired is deleted")
-    cluster = Cluster(args.kubeconfig, args.context)
+    cluster = clusters.asked(args, snapshot.at(git, tip).policy).argocd(args.env)
     name = f"{args.app}-{args.env}"
     found = cluster.get(*APPLICATION, name, "argocd")
     gone = [

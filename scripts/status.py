@@ -2,10 +2,12 @@
 
 An app is fine when Argo CD has seen the commit, is Synced and Healthy, the live object names the model and the image
 that Git names, and every pod that is ready was started with them; of a batch, when its last run succeeded. Otherwise
-the reason is named, and the exit code is 1.
+the reason is named, and the exit code is 1. An app is looked up on the cluster of its environment, and its Application
+where the Argo CD is that serves it; where a cluster is away, the apps of the others are shown all the same.
 
   python scripts/status.py
   python scripts/status.py --env prod --watch
+  python scripts/status.py --context admin@hub --context us=admin@us
   python scripts/status.py --app wine-api --refresh --wait 300    for CI: until what was merged is live, or why not
 """
 
@@ -18,11 +20,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 from gitops import cli
-from gitops.cluster.kube import Cluster
+from gitops.cluster import clusters
+from gitops.cluster.clusters import Clusters
 from gitops.manifests import closure, kustomize, workloads
 from gitops.manifests.objects import Object, at, mappings
 from gitops.releases import effect, hold, release, withdrawn
@@ -46,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, as_json=True)
     parser.add_argument("--env", help="only this environment")
     parser.add_argument("--app", help="only this app")
-    parser.add_argument("--kubeconfig", type=Path, help="default: $KUBECONFIG, or ~/.kube/config")
-    parser.add_argument("--context", help="default: the kubeconfig's current one")
+    clusters.add_options(parser)
     parser.add_argument("--refresh", action="store_true", help="ask Argo CD to look at Git now, for what is not fine")
     parser.add_argument("--wait", type=float, metavar="SECONDS", help="wait until all is fine, at most so long")
     parser.add_argument("--watch", action="store_true", help="show it again whenever it changes, until Ctrl-C")
@@ -69,6 +70,8 @@ class Row:
     faults: list[str] = field(default_factory=list)
     hold: dict[str, str] | None = None
     """Who holds its release, since when and why."""
+    away: bool = False
+    """Whether a cluster that it is on did not answer, so that nothing is known of it."""
 
 
 def show(args: argparse.Namespace) -> int:
@@ -76,12 +79,12 @@ def show(args: argparse.Namespace) -> int:
     git.require_full_history()
     if git.has_remote(publish.REMOTE):
         git.fetch(publish.REMOTE, publish.BRANCH)
-    cluster = Cluster(args.kubeconfig, args.context)
     tip = publish.tip(git)
-    look = partial(rows, git, tip, cluster, expected(git, tip, args))
+    there = clusters.asked(args, snapshot.at(git, tip).policy)
+    look = partial(rows, git, tip, there, expected(git, tip, args))
     found = look()
     if args.refresh:
-        refresh(cluster, found)
+        refresh(there, found)
     if args.watch:
         return watch(look)
     end, again = time.monotonic() + (args.wait or 0), time.monotonic() + 2
@@ -89,7 +92,7 @@ def show(args: argparse.Namespace) -> int:
         time.sleep(0.2)
         if args.refresh and time.monotonic() > again:
             # A request that comes while Argo CD is looking already may be answered with what it saw before.
-            refresh(cluster, found)
+            refresh(there, found)
             again = time.monotonic() + 2
         found = look()
     if args.json:
@@ -114,12 +117,13 @@ def watch(look: Callable[[], list[Row]]) -> int:
         time.sleep(1)
 
 
-def refresh(cluster: Cluster, found: Sequence[Row]) -> None:
+def refresh(there: Clusters, found: Sequence[Row]) -> None:
     """Asks Argo CD to look at Git again for each app that is not fine: its Application, or the ApplicationSet that has
     yet to make it. What is fine has all that Git has for it, and each request costs Argo CD a comparison."""
     for row in found:
-        if not row.faults:
+        if not row.faults or row.away:
             continue
+        cluster = there.argocd(row.environment)
         if cluster.get(*APPLICATION, name := f"{row.app}-{row.environment}", ARGOCD):
             asked = (*APPLICATION, name, "argocd.argoproj.io/refresh", "normal")
         else:
@@ -171,13 +175,20 @@ def withdrawn_faults(workload: Object, bad: Mapping[str, str]) -> list[str]:
     return [f"{name} is withdrawn: {bad[name]}" for name in keys]
 
 
-def rows(git: Git, tip: str, cluster: Cluster, wanted: Sequence[Expected]) -> list[Row]:
-    """What the cluster has of each app now."""
-    found = []
+def rows(git: Git, tip: str, there: Clusters, wanted: Sequence[Expected]) -> list[Row]:
+    """What the clusters have of each app now. Raises Refused where no cluster that was asked answers."""
+    found: list[Row] = []
     # Most have synced the same commit.
     changed = cache(partial(git.changed, new=tip))
+    away = there.away(item.environment for item in wanted)
     for item in wanted:
-        seen = Seen.by(cluster, item.app, item.environment, item.workload)
+        if fault := next((away[name] for name in there.on(item.environment) if name in away), None):
+            nothing = Row(
+                item.environment, item.app, _version(item.workload), "-", "-", "-", "-", "-", [fault], away=True
+            )
+            found.append(nothing)
+            continue
+        seen = Seen.by(there, item.app, item.environment, item.workload)
         revision = str(at(seen.application, "status", "sync", "revision") or "")
         behind = not git.commit(revision) or not item.files.isdisjoint(changed(revision))
         made = row(item.app, item.environment, item.workload, seen, behind)
@@ -197,9 +208,10 @@ class Seen:
     events: list[Object]
 
     @classmethod
-    def by(cls, cluster: Cluster, app: str, environment: str, wanted: Object) -> Seen:
+    def by(cls, there: Clusters, app: str, environment: str, wanted: Object) -> Seen:
         namespace, name = wanted["metadata"]["namespace"], wanted["metadata"]["name"]
-        application = cluster.get(*APPLICATION, f"{app}-{environment}", ARGOCD)
+        application = there.argocd(environment).get(*APPLICATION, f"{app}-{environment}", ARGOCD)
+        cluster = there.live(environment)
         live = cluster.get(wanted["apiVersion"], wanted["kind"], name, namespace)
         made = MADE.get(wanted["kind"])
         return cls(

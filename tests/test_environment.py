@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import IMAGE, Checkout, Version, make_checkout
+from conftest import Checkout, make_checkout
 
 
 @pytest.fixture(scope="module")

@@ -295,6 +295,10 @@ class Asked:
     def __init__(self) -> None:
         self.changes: list[tuple[str, str, Any]] = []
 
+    def argocd(self, environment: str) -> Asked:
+        assert environment != "us", "it does not answer"
+        return self
+
     def get(self, api: str, kind: str, name: str, namespace: str) -> dict[str, Any] | None:
         return APPLICATION if name == "lily-api-dev" else None
 
@@ -310,6 +314,7 @@ def test_argo_cd_is_asked_for_what_is_not_fine_and_for_nothing_else() -> None:
             ("dev", "lily-api", ["behind"]), ("staging", "lily-api", []), ("prod", "lily-api", ["no Application yet"]),
         )
     ]  # fmt: skip
+    rows.append(status.Row("us", "lily-api", **told, faults=["cannot be reached"], away=True))
     cluster = Asked()
 
     status.refresh(cluster, rows)  # type: ignore[arg-type]

@@ -67,12 +67,17 @@ class Cluster:
 
     def ready(self) -> bool:
         """Whether the server answers that it is ready."""
+        return not self.unready()
+
+    def unready(self) -> str:
+        """Why the server does not answer that it is ready; empty where it does."""
         try:
             asked = self.api.param_serialize("GET", "/readyz", auth_settings=["BearerToken"])
             with waiting.Limit(self.server, "check the server", _READY):
-                return bool(self.api.call_api(*asked).status == 200)
-        except (ApiException, waiting.TooSlow, urllib3.exceptions.HTTPError, OSError):
-            return False
+                status = self.api.call_api(*asked).status
+        except (waiting.TooSlow, urllib3.exceptions.HTTPError, OSError) as error:
+            return f"{self.server}: cannot be reached ({_reason(error)})"
+        return "" if status == 200 else f"{self.server}: not ready (status {status})"
 
     def version(self) -> str:
         """The server's version, as in `v1.36.4`."""
@@ -151,8 +156,7 @@ class Cluster:
         except ApiException as error:
             raise Refused(f"{what}: {_words(error)}") from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            reason = getattr(error, "reason", error)
-            raise Refused(f"{self.server}: cannot be reached ({' '.join(str(reason).split())})") from None
+            raise Refused(f"{self.server}: cannot be reached ({_reason(error)})") from None
 
 
 def apply_all(cluster: Cluster, objects: Iterable[Object], manager: str = MANAGER) -> None:
@@ -192,6 +196,10 @@ def _served(cluster: Cluster, definition: Object) -> bool:
 
 def _plain(answer: Any) -> Object:
     return dict(answer.to_dict())
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(getattr(error, "reason", error)).split())
 
 
 def _words(error: ApiException) -> str:
