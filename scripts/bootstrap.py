@@ -67,7 +67,7 @@ def bootstrap(args: argparse.Namespace) -> None:
     away = {name: fault for name in instance.served if (fault := there.fault(name))}
     for name in instance.served:
         if name not in away:
-            registered.register(cluster, there[name], name, roles.get(name, ""), rotate=args.rotate)
+            registered.register(cluster, there[name], name, objects, roles.get(name, ""), rotate=args.rotate)
             cli.say(f"{there[name].server}: the cluster {name}, which this Argo CD serves")
     kube.apply_all(cluster, [installed.settings(args.root), *objects])
     _settle(args, cluster, {f"{kind}-{name}" for kind in PROJECTS for name in away} | _sets(policy, away))

@@ -79,6 +79,17 @@ class Cluster:
             return f"{self.server}: cannot be reached ({_reason(error)})"
         return "" if status == 200 else f"{self.server}: not ready (status {status})"
 
+    def authority(self) -> bytes:
+        """The certificates that vouch for the server, as PEM; none where this system's do. Raises Refused where the
+        kubeconfig wants none."""
+        if not self.api.configuration.verify_ssl:
+            raise Refused(
+                f"{self.server}: insecure-skip-tls-verify in the kubeconfig, and Argo CD would send its token to"
+                " anybody; name the certificate-authority there"
+            )
+        file = self.api.configuration.ssl_ca_cert
+        return Path(file).read_bytes() if file else b""
+
     def version(self) -> str:
         """The server's version, as in `v1.36.4`."""
         with self._translated("version"):

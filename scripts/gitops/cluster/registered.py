@@ -7,109 +7,110 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gitops.cluster.kube import Cluster, apply_all
+from gitops.cluster import rights
+from gitops.cluster.kube import Cluster
+from gitops.cluster.rights import ACCOUNT
 from gitops.manifests.objects import Object, at
+from gitops.repo.applications import NAMESPACE
 
 from contract.errors import Refused
 
-NAMESPACE, ACCOUNT, ROLE = "kube-system", "argocd-manager", "argocd-manager-role"
 SECRET = ("v1", "Secret")
-_OF_ACCOUNT = {"kubernetes.io/service-account.name": ACCOUNT}
-# Add-ons bring roles, and Kubernetes lets nobody give a right that he does not have. What an environment may do is less:
-# its project allows its own namespace and a list of kinds.
-_RULES = [
-    {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
-    {"nonResourceURLs": ["*"], "verbs": ["*"]},
-]
+_TOKEN = "kubernetes.io/service-account-token"
+_GROUP = {"kind": "Group", "name": ACCOUNT, "apiGroup": rights.GROUP}
+_ACCOUNT = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}
 _SECONDS = 30
 
 
-def register(hub: Cluster, target: Cluster, name: str, role: str = "", *, rotate: bool = False) -> None:
-    """Makes a cluster known to the Argo CD of another one by its name. With a `role` of AWS, it comes in by that, which
-    an access entry of EKS lets in; else by the token of an account, which is made here unless there is one, or a new
-    one in its place is asked for.
+def register(
+    hub: Cluster, target: Cluster, name: str, objects: Sequence[Object], role: str = "", *, rotate: bool = False
+) -> None:
+    """Makes a cluster known to the Argo CD of another one by its name, and lets it do there what the projects among
+    these objects allow. With a `role` of AWS, an access entry of EKS lets it in, as the group `argocd-manager`, and
+    no token does any more; else it is an account there, with the token that it has or, with `rotate`, a new one in the
+    place of all before.
 
-    Raises Refused where a server refuses, or makes no token in time.
+    Raises Refused where a server refuses, or makes no token in time, and where another Secret has the name or
+    the address.
     """
+    _require_free(hub, target, name)
+    rights.grant(target, list(rights.needed(objects, name, _GROUP if role else _ACCOUNT)))
+    kept = ""
     if role:
         access: dict[str, Any] = {"awsAuthConfig": {"clusterName": name, "roleARN": role}}
-        old = []
     else:
-        apply_all(target, account())
-        old = tokens(target)
-        kept = None if rotate else next(iter(old), None)
-        old = [each for each in old if each is not kept]
-        access = {"bearerToken": token(target, kept or created(target))}
-    access["tlsClientConfig"] = _authority(target)
-    hub.apply(secret(name, target.server, access))
-    # Only what nobody comes in by any more.
-    for each in old:
-        target.delete(*SECRET, each["metadata"]["name"], NAMESPACE)
+        target.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": rights.named(ACCOUNT, NAMESPACE)})
+        kept, token = _fresh(target) if rotate else _kept(target, _known(hub, name)) or _fresh(target)
+        access = {"bearerToken": token}
+    hub.apply(_secret(target, name, access))
+    # Only now, when nobody comes in by them.
+    for old in _tokens(target).keys() - {kept} if role or rotate else ():
+        target.delete(*SECRET, old, NAMESPACE)
 
 
-def account() -> list[Object]:
-    """As whom Argo CD comes to a cluster that it serves from elsewhere."""
-    rights = "rbac.authorization.k8s.io"
-    return [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT, "namespace": NAMESPACE}},
-        {"apiVersion": f"{rights}/v1", "kind": "ClusterRole", "metadata": {"name": ROLE}, "rules": _RULES},
-        {
-            "apiVersion": f"{rights}/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": f"{ROLE}-binding"},
-            "roleRef": {"apiGroup": rights, "kind": "ClusterRole", "name": ROLE},
-            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}],
-        },
-    ]
+def _require_free(hub: Cluster, target: Cluster, name: str) -> None:
+    mine = {"name": name, "server": target.server}
+    for item in hub.list(*SECRET, NAMESPACE, "argocd.argoproj.io/secret-type=cluster"):
+        other, same = str(at(item, "metadata", "name")), [key for key, text in mine.items() if _text(item, key) == text]
+        if other != f"cluster-{name}" and same:
+            raise Refused(
+                f"Secret {other}: {same[0]}: {mine[same[0]]}, as the cluster {name} has, and Argo CD would take either;"
+                f" run `kubectl delete secret {other} -n {NAMESPACE}`, which deletes nothing on that cluster"
+            )
 
 
-def tokens(target: Cluster) -> list[Object]:
-    """The Secrets with a token of the account."""
-    return [
-        each
-        for each in target.list(*SECRET, NAMESPACE)
-        if (at(each, "metadata", "annotations") or {}).items() >= _OF_ACCOUNT.items()
-    ]
+def _tokens(target: Cluster) -> dict[str, str]:
+    """Those of the account, by the Secret."""
+    found = [item for item in target.list(*SECRET, NAMESPACE, rights.SELECTOR) if item.get("type") == _TOKEN]
+    return {str(item["metadata"]["name"]): _text(item, "token") for item in found}
 
 
-def created(target: Cluster) -> Object:
-    """A new one."""
-    name = f"{ACCOUNT}-token-{time.time_ns():x}"
-    metadata = {"name": name, "namespace": NAMESPACE, "annotations": _OF_ACCOUNT}
-    kind = "kubernetes.io/service-account-token"
-    return target.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind})
+def _kept(target: Cluster, known: str) -> tuple[str, str] | None:
+    """The Secret of a token, and the token, if it is good there."""
+    return next(((name, token) for name, token in _tokens(target).items() if token and token == known), None)
 
 
-def token(target: Cluster, item: Object) -> str:
-    """What a cluster writes into a Secret for an account's token."""
-    name, end = item["metadata"]["name"], time.monotonic() + _SECONDS
-    while not (found := at(item, "data", "token")):
+def _fresh(target: Cluster) -> tuple[str, str]:
+    """A new Secret, and the token that the cluster has written into it."""
+    name, end = f"{ACCOUNT}-{secrets.token_hex(4)}", time.monotonic() + _SECONDS
+    metadata = {**rights.named(name, NAMESPACE), "annotations": {"kubernetes.io/service-account.name": ACCOUNT}}
+    item = target.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": _TOKEN})
+    while not (found := _text(item, "token")):
         if time.monotonic() > end:
             raise Refused(
                 f"{target.server}: Secret {name}: no token after {_SECONDS} s; is its controller manager there?"
             )
         time.sleep(0.1)
         item = target.get(*SECRET, name, NAMESPACE) or item
-    return base64.b64decode(found).decode()
+    return name, found
 
 
-def secret(name: str, server: str, access: dict[str, Any]) -> Object:
+def _known(hub: Cluster, name: str) -> str:
+    """The token by which Argo CD comes in now."""
+    config = _text(hub.get(*SECRET, f"cluster-{name}", NAMESPACE), "config")
+    return str(json.loads(config).get("bearerToken", "")) if config else ""
+
+
+def _secret(target: Cluster, name: str, access: Mapping[str, Any]) -> Object:
     """By which Argo CD knows a cluster."""
     metadata = {
-        "name": f"cluster-{name}", "namespace": "argocd", "labels": {"argocd.argoproj.io/secret-type": "cluster"},
+        "name": f"cluster-{name}", "namespace": NAMESPACE, "labels": {"argocd.argoproj.io/secret-type": "cluster"},
     }  # fmt: skip
-    texts = {"name": name, "server": server, "config": json.dumps(access, sort_keys=True)}
-    data = {key: base64.b64encode(value.encode()).decode() for key, value in texts.items()}
+    authority = target.authority()
+    tls = {"tlsClientConfig": {"caData": _encoded(authority)} if authority else {}}
+    texts = {"name": name, "server": target.server, "config": json.dumps({**access, **tls}, sort_keys=True)}
+    data = {key: _encoded(value.encode()) for key, value in texts.items()}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": data}
 
 
-def _authority(target: Cluster) -> dict[str, str]:
-    """Whose certificates a cluster's server has, as the kubeconfig tells."""
-    file = target.api.configuration.ssl_ca_cert
-    if not file:
-        return {}
-    with open(file, "rb") as opened:
-        return {"caData": base64.b64encode(opened.read()).decode()}
+def _encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _text(item: Object | None, key: str) -> str:
+    return base64.b64decode(str(at(item, "data", key) or "")).decode(errors="replace")
