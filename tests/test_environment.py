@@ -118,3 +118,187 @@ def test_what_was_retired_there_goes_with_it(world: Checkout) -> None:
 
     assert "overlays/prod-us/retired.yaml" in told["files"]
     assert ran(world).keys() == {"dev", "staging", "prod"}
+
+
+# What is missing
+
+
+@pytest.fixture(scope="module")
+def whole(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout whose newest commit adds an environment."""
+    checkout = make_checkout(template, tmp_path_factory.mktemp("pieces"))
+    assert checkout.run("environment", *US, "--commit").code == 0
+    checkout.git("reset", "-q", "--hard", "cicd")
+    return checkout
+
+
+KUSTOMIZATION = "argocd/kustomization.yaml"
+ADMISSION = "argocd/platform/admission"
+NO_NAMESPACE = (
+    "argocd/platform: ValidatingAdmissionPolicyBinding.admissionregistration.k8s.io model-images:"
+    " spec.matchResources.namespaceSelector.matchExpressions[0].values[2]"
+)
+
+
+@pytest.mark.parametrize(
+    ("gone", "old", "start", "remedy"),
+    [
+        ("argocd/applicationset-prod-us.yaml", "", f"{KUSTOMIZATION}: resources: 'applicationset-prod-us.yaml'", "no file"),
+        ("argocd/project-prod-us.yaml", "", f"{KUSTOMIZATION}: resources: 'project-prod-us.yaml'", "no file"),
+        ("", KUSTOMIZATION, "argocd: no AppProject prod-us", "each environment of overlays/promotion.yaml has one"),
+        ("", f"{ADMISSION}/bindings.yaml", NO_NAMESPACE, 'write "ml-prod-us"'),
+        ("", f"{ADMISSION}/parameters.yaml", "argocd/platform: ConfigMap argocd/model-policy", '"ml-prod-us ml-prod"'),
+        ("", "overlays/promotion.yaml", "overlays/prod-us: no environment", "add it there, or remove the folder"),
+        ("overlays/prod-us/environment", "", "overlays/prod-us/environment: missing", "list base/environment there"),
+        ("overlays/prod-us/shared", "", "overlays/prod-us/lily-api/kustomization.yaml: components: '../shared'", "no file"),
+        ("overlays/prod-us/lily-api/release.yaml", "", "overlays/prod-us/lily-api", "release.yaml"),
+        ("overlays/prod-us", "", "overlays/prod-us/environment: missing", "list base/environment there"),
+    ],
+)
+def test_a_piece_that_is_missing_is_named(whole: Checkout, gone: str, old: str, start: str, remedy: str) -> None:
+    if gone:
+        whole.git("rm", "-rq", gone)
+    if old:
+        whole.git("checkout", "-q", "HEAD^", "--", old)
+
+    done = whole.run("validate")
+
+    whole.git("reset", "-q", "--hard")
+    assert done.code == 1
+    assert [line for line in done.errors if line.startswith(start) and remedy in line], done.err
+
+
+# What is refused
+
+
+@pytest.fixture(scope="module")
+def plain_world(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    return make_checkout(template, tmp_path_factory.mktemp("refused"))
+
+
+LONG = "a-name-that-leaves-no-room-for-what-stands-behind-it"
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (
+            ("add", "Prod-US", "--after", "dev"),
+            "'Prod-US': no name for an environment; take small letters, digits and -, a letter first and no - last, at"
+            " most 60, no word of YAML",
+        ),
+        (
+            ("add", "null", "--after", "dev"),
+            "'null': no name for an environment; take small letters, digits and -, a letter first and no - last, at"
+            " most 60, no word of YAML",
+        ),
+        (
+            ("add", "platform", "--after", "dev"),
+            "'platform': the name of another project of Argo CD; take another name",
+        ),
+        (
+            ("add", "perf", "--after", "qa"),
+            "--after qa: no environment of overlays/promotion.yaml, which has dev, staging, prod",
+        ),
+        (
+            ("add", "perf", "--after", "dev", "--like", "qa"),
+            "--like qa: no environment of overlays/promotion.yaml, which has dev, staging, prod",
+        ),
+        (
+            ("add", "perf", "--after", "dev", "--before", "qa"),
+            "--before qa: no environment of overlays/promotion.yaml, which has dev, staging, prod",
+        ),
+        (
+            ("add", "perf", "--after", "staging", "--before", "dev"),
+            "--before dev: overlays/promotion.yaml has it above staging, which perf comes after; a release cannot come"
+            " to dev through both",
+        ),
+        (
+            ("add", "staging", "--after", "dev"),
+            "overlays/promotion.yaml: environments: staging: there already, otherwise than asked; take another name",
+        ),
+        (
+            ("add", "perf", "--after", "dev", "--namespace", "ml-prod"),
+            "overlays/promotion.yaml: environments: prod: namespace: ml-prod: that of perf on the cluster in-cluster"
+            " too; give it one of its own",
+        ),
+        (
+            ("add", "perf", "--after", "dev", "--namespace", "kube-system"),
+            "overlays/promotion.yaml: environments: perf: namespace: kube-system: the platform's own; give it another",
+        ),
+        (
+            ("add", "perf", "--after", "dev", "--cluster", "us"),
+            "overlays/promotion.yaml: environments: perf: cluster: 'us': no cluster of `clusters`; the clusters are"
+            " in-cluster",
+        ),
+        (
+            ("add", "perf", "--after", "dev", "--replica", "bucket-us"),
+            "overlays/promotion.yaml: environments: perf: replica: bucket-us: no bucket of `replicas`; list it there"
+            " with its region",
+        ),
+        (
+            ("add", LONG, "--after", "dev"),
+            f"overlays/{LONG}/lily-api: ServiceAccount ml-{LONG}/lily-api: metadata.annotations.eks.amazonaws.com/"
+            f"role-arn: 'ml-{LONG}-model-reader': a role's name of 68 characters, and AWS has at most 64; take a"
+            " shorter one [places]",
+        ),
+        (
+            ("remove", "dev"),
+            "overlays/promotion.yaml: environments: dev: the first, where releases come in; put another one before it,"
+            " and then remove it",
+        ),
+        (
+            ("remove", "prod"),
+            "overlays/promotion.yaml: environments: prod: the only production; write `production: true` for another"
+            " environment first",
+        ),
+    ],
+    ids=lambda value: "-".join(value[:2]) if isinstance(value, tuple) else "",
+)  # fmt: skip
+def test_what_cannot_be_is_refused_and_nothing_is_written(
+    plain_world: Checkout, args: tuple[str, ...], line: str
+) -> None:
+    before = plain_world.state()
+
+    done = plain_world.run("environment", *args)
+
+    assert (done.code, done.errors[:1]) == (1, [line])
+    assert plain_world.state() == before
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("add", "perf"),
+        ("remove", "prod", "--after", "dev"),
+        ("add", "perf", "--after", "dev", "--finish"),
+        ("move", "x"),
+    ],
+)
+def test_wrong_usage_is_told(plain_world: Checkout, args: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        plain_world.run("environment", *args)
+
+
+def test_the_same_again_is_one_branch_and_what_others_merged_is_under_it(template: Path, tmp_path: Path) -> None:
+    checkout = make_checkout(template, tmp_path)
+    canary = ("environment", "add", "canary", "--after", "staging", "--before", "prod", "--pull-request")
+    assert checkout.run(*canary).code == 0
+    before = checkout.state()
+
+    again = checkout.run(*canary)
+
+    assert (again.code, checkout.state()) == (0, before)
+    assert checkout.run("environment", *PERF, "--dry-run").code == 0
+    assert checkout.state() == before
+    assert checkout.run("environment", *PERF, "--push").code == 0
+    checkout.merge("environment/add-perf")
+    assert checkout.run(*canary).code == 0
+    checkout.merge("environment/add-canary")
+    policy = read_policy(checkout.root)
+    assert policy.environments == ("dev", "perf", "staging", "canary", "prod")
+    assert [policy.after(name) for name in policy.environments] == [
+        (), ("dev",), ("perf",), ("staging",), ("canary",),
+    ]  # fmt: skip
+    done = checkout.run(*canary)
+    assert (done.code, done.err) == (0, "nothing to change: canary is as it would be made\n")
