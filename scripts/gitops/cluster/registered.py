@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 from gitops.cluster.kube import Cluster, apply_all
@@ -18,8 +19,8 @@ from contract.errors import Refused
 NAMESPACE, ACCOUNT, ROLE = "kube-system", "argocd-manager", "argocd-manager-role"
 SECRET = ("v1", "Secret")
 _OF_ACCOUNT = {"kubernetes.io/service-account.name": ACCOUNT}
-# Add-ons bring roles, and Kubernetes lets nobody give a right that he does not have. What an environment may do is less:
-# its project allows its own namespace and a list of kinds.
+# Add-ons bring roles, and Kubernetes lets nobody give a right that he does not have. What an environment may do is
+# less: its project allows its own namespace and a list of kinds.
 _RULES = [
     {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
     {"nonResourceURLs": ["*"], "verbs": ["*"]},
@@ -111,5 +112,4 @@ def _authority(target: Cluster) -> dict[str, str]:
     file = target.api.configuration.ssl_ca_cert
     if not file:
         return {}
-    with open(file, "rb") as opened:
-        return {"caData": base64.b64encode(opened.read()).decode()}
+    return {"caData": base64.b64encode(Path(file).read_bytes()).decode()}
