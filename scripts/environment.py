@@ -109,7 +109,7 @@ def change(args: argparse.Namespace) -> None:
         policy, verb = parse_policy(edited.text), {"add": "Add", "remove": "Remove"}[args.do]
         lines = [f"{verb} the environment {args.name}", "", *told["moved"]]
         draft = Draft(git.tree_with(base, new), "\n".join(lines).rstrip() + "\n")
-        require_right(snapshot.at(git, git.commit_tree(draft.tree, base, draft.message)), policy, args)
+        require_right(snapshot.at(git, git.draft(draft.tree, base, draft.message)), policy, args)
         return draft
 
     asked = ways.chosen(args, git, Way.BRANCH, push=Way.PULL_REQUEST)

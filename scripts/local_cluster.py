@@ -45,9 +45,7 @@ def act(args: argparse.Namespace) -> int | None:
     if args.action == "up":
         up(plane)
     elif args.action == "logs":
-        if args.process not in ORDER:
-            raise Refused(f"{args.process}: no such process; there are {', '.join(ORDER)}")
-        print(*plane.processes.tail(args.process, args.lines), sep="\n")
+        print(*plane.log(args.process, args.lines), sep="\n")
     elif args.action == "ui":
         ui(plane)
     elif args.action == "down":

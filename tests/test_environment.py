@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Checkout, make_checkout
+from conftest import IMAGE, S3, Checkout, make_checkout, package
+
+from gitops.manifests import kustomize
+from gitops.repo import layout
+from gitops.repo.policy import read_policy
+
+AMERICAN = ("--account", "444455556666", "--region", "us-east-1", "--host", "us.ml.example.com")
+US = ("add", "prod-us", "--after", "staging", "--like", "prod", "--production", *AMERICAN)
+PERF = ("add", "perf", "--after", "dev", "--before", "staging")
 
 
 @pytest.fixture(scope="module")
@@ -14,21 +23,282 @@ def world(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     return make_checkout(template, tmp_path_factory.mktemp("environment"))
 
 
-def changed(checkout: Checkout, *args: str) -> dict[str, object]:
-    """Runs the command for a pull request, merges that, and asks every check of the result and of the change."""
+def changed(checkout: Checkout, *args: str) -> dict[str, Any]:
+    """Runs the command for a pull request, merges that, and asks every check of the result and of the change. No render
+    of another environment is another than before."""
+    renders = rendered(checkout)
     done = checkout.run("environment", *args, "--pull-request", "--json")
     assert done.code == 0, done.err
-    told: dict[str, object] = json.loads(done.out)
+    told: dict[str, Any] = json.loads(done.out)
     before = checkout.tip()
-    checkout.merge(str(told["branch"]))
+    checkout.merge(told["branch"])
     for options in ((), ("--changed-since", before)):
         checked = checkout.run("validate", *options)
         assert (checked.code, checked.errors) == (0, [])
+    after = rendered(checkout)
+    assert {folder: after[folder] for folder in renders if folder in after} == {
+        folder: items for folder, items in renders.items() if folder.split("/")[1] != told["environment"]
+    }
     return told
 
 
-def test_one_is_added(world: Checkout) -> None:
-    told = changed(world, "add", "perf", "--after", "staging", "--before", "prod")
-    print(json.dumps(told, indent=2))
-    print(world.git("show", "HEAD^2"))
-    assert 0
+def rendered(checkout: Checkout) -> dict[str, str]:
+    return kustomize.build_all(checkout.root, layout.overlays(checkout.root, read_policy(checkout.root)))
+
+
+def admitted(checkout: Checkout) -> str:
+    return checkout.read("argocd/platform/admission/bindings.yaml").decode()
+
+
+def test_two_are_added_and_one_is_removed(world: Checkout) -> None:
+    told = changed(world, *US)
+
+    assert told["moved"] == []
+    policy = read_policy(world.root)
+    assert policy.environments == ("dev", "staging", "prod-us", "prod")
+    assert (policy.production, policy.after("prod"), policy.next("staging")) == (
+        ("prod-us", "prod"), ("staging",), ("prod-us", "prod"),
+    )  # fmt: skip
+    assert policy.at("prod-us").freeze == policy.at("prod").freeze
+    assert admitted(world).count("[ml-dev, ml-staging, ml-prod-us, ml-prod]") == 4
+    assert b'production-namespaces: "ml-prod-us ml-prod"\n' in world.read("argocd/platform/admission/parameters.yaml")
+    role = "eks.amazonaws.com/role-arn: arn:aws:iam::444455556666:role/ml-prod-us-model-reader"
+    assert f"overlays/prod-us/shared/model-reader.yaml: line 7: {role}" in told["guessed"]
+    assert "overlays/prod-us/shared/kustomization.yaml: line 11: - AWS_REGION=us-east-1" in told["guessed"]
+    assert "overlays/prod-us/lily-api/kustomization.yaml: line 19: value: lily-api.us.ml.example.com" in told["guessed"]
+
+    told = changed(world, *PERF)
+
+    assert told["moved"] == ["staging now comes after perf."]
+    before = world.git("rev-parse", "HEAD^1")
+    told = changed(world, "remove", "perf")
+
+    assert told["moved"] == ["staging now comes after dev."]
+    assert world.git("diff", "--stat", before, "--", "overlays/dev", "argocd", "overlays/prod") == ""
+    assert read_policy(world.root).after("staging") == ("dev",)
+
+
+def test_then_a_release_goes_through_all_and_back_in_one_region(world: Checkout, tmp_path: Path, s3: S3) -> None:
+    versions = [package(tmp_path / name, name) for name in ("one", "two")]
+    app = ("--app", "lily-api")
+    for version in versions:
+        s3.upload(version)
+        asked: tuple[str, ...] = ("bump_model", *app, "--env", "dev", "--model-uri", version.uri, "--image", IMAGE)
+        for environment in ("staging", "prod-us", "prod", ""):
+            done = world.run(*asked, "--commit")
+            assert done.code == 0, done.err
+            asked = ("promote_model", *app, "--to", environment)
+            checked = world.run("validate", "--changed-since", "HEAD^")
+            assert (checked.code, checked.errors) == (0, [])
+        assert set(ran(world).values()) == {version.version}
+
+    done = world.run("rollback_model", *app, "--env", "prod-us", "--reason", "wrong there", "--commit")
+
+    assert done.code == 0, done.err
+    one, two = (version.version for version in versions)
+    assert ran(world) == {"dev": two, "staging": two, "prod-us": one, "prod": two}
+    refused = world.run("environment", "remove", "prod-us")
+    assert refused.errors == [
+        f"overlays/prod-us/lily-api: {one} is released; retire it first: python scripts/retire_app.py --app lily-api"
+        " --env prod-us --reason REASON"
+    ]
+
+
+def ran(checkout: Checkout) -> dict[str, str]:
+    rows = json.loads(checkout.run("releases", "--json").out)["releases"]
+    return {row["environment"]: row["version"] for row in rows if row["app"] == "lily-api"}
+
+
+def test_what_was_retired_there_goes_with_it(world: Checkout) -> None:
+    done = world.run("retire_app", "--app", "lily-api", "--env", "prod-us", "--reason", "one region", "--commit")
+    assert done.code == 0, done.err
+    world.git("push", "-q", "origin", "cicd")
+
+    told = changed(world, "remove", "prod-us")
+
+    assert "overlays/prod-us/retired.yaml" in told["files"]
+    assert ran(world).keys() == {"dev", "staging", "prod"}
+
+
+# What is missing
+
+
+@pytest.fixture(scope="module")
+def whole(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout whose newest commit adds an environment."""
+    checkout = make_checkout(template, tmp_path_factory.mktemp("pieces"))
+    assert checkout.run("environment", *US, "--commit").code == 0
+    checkout.git("reset", "-q", "--hard", "cicd")
+    return checkout
+
+
+KUSTOMIZATION = "argocd/kustomization.yaml"
+ADMISSION = "argocd/platform/admission"
+NO_NAMESPACE = (
+    "argocd/platform: ValidatingAdmissionPolicyBinding.admissionregistration.k8s.io model-images:"
+    " spec.matchResources.namespaceSelector.matchExpressions[0].values[2]"
+)
+
+
+@pytest.mark.parametrize(
+    ("gone", "old", "start", "remedy"),
+    [
+        ("argocd/applicationset-prod-us.yaml", "", f"{KUSTOMIZATION}: resources: 'applicationset-prod-us.yaml'", "no file"),
+        ("argocd/project-prod-us.yaml", "", f"{KUSTOMIZATION}: resources: 'project-prod-us.yaml'", "no file"),
+        ("", KUSTOMIZATION, "argocd: no AppProject prod-us", "each environment of overlays/promotion.yaml has one"),
+        ("", f"{ADMISSION}/bindings.yaml", NO_NAMESPACE, 'write "ml-prod-us"'),
+        ("", f"{ADMISSION}/parameters.yaml", "argocd/platform: ConfigMap argocd/model-policy", '"ml-prod-us ml-prod"'),
+        ("", "overlays/promotion.yaml", "overlays/prod-us: no environment", "add it there, or remove the folder"),
+        ("overlays/prod-us/environment", "", "overlays/prod-us/environment: missing", "list base/environment there"),
+        ("overlays/prod-us/shared", "", "overlays/prod-us/lily-api/kustomization.yaml: components: '../shared'", "no file"),
+        ("overlays/prod-us/lily-api/release.yaml", "", "overlays/prod-us/lily-api", "release.yaml"),
+        ("overlays/prod-us", "", "overlays/prod-us/environment: missing", "list base/environment there"),
+    ],
+)
+def test_a_piece_that_is_missing_is_named(whole: Checkout, gone: str, old: str, start: str, remedy: str) -> None:
+    if gone:
+        whole.git("rm", "-rq", gone)
+    if old:
+        whole.git("checkout", "-q", "HEAD^", "--", old)
+
+    done = whole.run("validate")
+
+    whole.git("reset", "-q", "--hard")
+    assert done.code == 1
+    assert [line for line in done.errors if line.startswith(start) and remedy in line], done.err
+
+
+# What is refused
+
+
+@pytest.fixture(scope="module")
+def plain_world(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    return make_checkout(template, tmp_path_factory.mktemp("refused"))
+
+
+LONG = "a-name-that-leaves-no-room-for-what-stands-behind-it"
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (
+            ("add", "Prod-US", "--after", "dev"),
+            "'Prod-US': no name for an environment; take small letters, digits and -, a letter first and no - last, at"
+            " most 60, no word of YAML",
+        ),
+        (
+            ("add", "null", "--after", "dev"),
+            "'null': no name for an environment; take small letters, digits and -, a letter first and no - last, at"
+            " most 60, no word of YAML",
+        ),
+        (
+            ("add", "platform", "--after", "dev"),
+            "'platform': the name of another project of Argo CD; take another name",
+        ),
+        (
+            ("add", "perf", "--after", "qa"),
+            "--after qa: no environment of overlays/promotion.yaml, which has dev, staging, prod",
+        ),
+        (
+            ("add", "perf", "--after", "dev", "--like", "qa"),
+            "--like qa: no environment of overlays/promotion.yaml, which has dev, staging, prod",
+        ),
+        (
+            ("add", "perf", "--after", "dev", "--before", "qa"),
+            "--before qa: no environment of overlays/promotion.yaml, which has dev, staging, prod",
+        ),
+        (
+            ("add", "perf", "--after", "staging", "--before", "dev"),
+            "--before dev: overlays/promotion.yaml has it above staging, which perf comes after; a release cannot come"
+            " to dev through both",
+        ),
+        (
+            ("add", "staging", "--after", "dev"),
+            "overlays/promotion.yaml: environments: staging: there already, otherwise than asked; take another name",
+        ),
+        (
+            ("add", "perf", "--after", "dev", "--namespace", "ml-prod"),
+            "overlays/promotion.yaml: environments: prod: namespace: ml-prod: that of perf on the cluster in-cluster"
+            " too; give it one of its own",
+        ),
+        (
+            ("add", "perf", "--after", "dev", "--namespace", "kube-system"),
+            "overlays/promotion.yaml: environments: perf: namespace: kube-system: the platform's own; give it another",
+        ),
+        (
+            ("add", "perf", "--after", "dev", "--cluster", "us"),
+            "overlays/promotion.yaml: environments: perf: cluster: 'us': no cluster of `clusters`; the clusters are"
+            " in-cluster",
+        ),
+        (
+            ("add", "perf", "--after", "dev", "--replica", "bucket-us"),
+            "overlays/promotion.yaml: environments: perf: replica: bucket-us: no bucket of `replicas`; list it there"
+            " with its region",
+        ),
+        (
+            ("add", LONG, "--after", "dev"),
+            f"overlays/{LONG}/lily-api: ServiceAccount ml-{LONG}/lily-api: metadata.annotations.eks.amazonaws.com/"
+            f"role-arn: 'ml-{LONG}-model-reader': a role's name of 68 characters, and AWS has at most 64; take a"
+            " shorter one [places]",
+        ),
+        (
+            ("remove", "dev"),
+            "overlays/promotion.yaml: environments: dev: the first, where releases come in; put another one before it,"
+            " and then remove it",
+        ),
+        (
+            ("remove", "prod"),
+            "overlays/promotion.yaml: environments: prod: the only production; write `production: true` for another"
+            " environment first",
+        ),
+    ],
+    ids=lambda value: "-".join(value[:2]) if isinstance(value, tuple) else "",
+)  # fmt: skip
+def test_what_cannot_be_is_refused_and_nothing_is_written(
+    plain_world: Checkout, args: tuple[str, ...], line: str
+) -> None:
+    before = plain_world.state()
+
+    done = plain_world.run("environment", *args)
+
+    assert (done.code, done.errors[:1]) == (1, [line])
+    assert plain_world.state() == before
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("add", "perf"),
+        ("remove", "prod", "--after", "dev"),
+        ("add", "perf", "--after", "dev", "--finish"),
+        ("move", "x"),
+    ],
+)
+def test_wrong_usage_is_told(plain_world: Checkout, args: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        plain_world.run("environment", *args)
+
+
+def test_the_same_again_is_one_branch_and_what_others_merged_is_under_it(template: Path, tmp_path: Path) -> None:
+    checkout = make_checkout(template, tmp_path)
+    canary = ("environment", "add", "canary", "--after", "staging", "--before", "prod", "--pull-request")
+    assert checkout.run(*canary).code == 0
+    before = checkout.state()
+
+    again = checkout.run(*canary)
+
+    assert (again.code, checkout.state()) == (0, before)
+    assert checkout.run("environment", *PERF, "--dry-run").code == 0
+    assert checkout.state() == before
+    assert checkout.run("environment", *PERF, "--push").code == 0
+    checkout.merge("environment/add-perf")
+    assert checkout.run(*canary).code == 0
+    checkout.merge("environment/add-canary")
+    policy = read_policy(checkout.root)
+    assert policy.environments == ("dev", "perf", "staging", "canary", "prod")
+    assert [policy.after(name) for name in policy.environments] == [
+        (), ("dev",), ("perf",), ("staging",), ("canary",),
+    ]  # fmt: skip
+    done = checkout.run(*canary)
+    assert (done.code, done.err) == (0, "nothing to change: canary is as it would be made\n")

@@ -34,7 +34,7 @@ def check_isolation(repository: Repository) -> Iterator[Finding]:
     if isinstance(expected, str):
         yield Finding(RULE, f"base/{ENVIRONMENT}", expected)
         return
-    for environment in dict.fromkeys(name for _, name, _, _ in repository.all_overlays()):
+    for environment in repository.policy.environments:
         folder = layout.overlay(ENVIRONMENT, environment)
         if folder in repository.renders:
             yield from _deviations(

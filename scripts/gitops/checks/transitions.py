@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from gitops.checks import serving
 from gitops.checks.framework import Finding, Repository
 from gitops.manifests.objects import Object, identity
-from gitops.releases import effect, history, judgement, retired, state
+from gitops.releases import effect, history, judgement, release_file, retired, state
 from gitops.releases.judgement import Place, Proposal
 from gitops.releases.release import Release
 from gitops.repo import layout, snapshot
@@ -39,7 +38,7 @@ def check(
     """The findings for a working tree against the commit `base` and its renders by folder, given the files that differ.
     Everything is judged by the policy of `base`; `pushed` is what is on the branch already, with `base` before it;
     `now` is the time, that of the clock where none is given."""
-    root, after = repository.root, repository.renders
+    after = repository.renders
     change = proposal(git, base, paths, repository, before, now)
     if pushed and base not in git.text("rev-list", "--first-parent", "HEAD").split():
         # It was merged, and by no rebase: what it tried on its way has not run.
@@ -48,11 +47,16 @@ def check(
     return [
         *(_hidden(git, base) if pushed else ()),
         *(Finding(fault.rule, fault.where, fault.message) for fault in faults),
+<<<<<<< HEAD
         *(
             found
             for one, other in _on_each_cluster(change.policy, before, repository.policy, after)
             for found in (*_removals(git, base, root, one, other), *_immutable(one, other))
         ),
+=======
+        *_removals(git, base, repository, before),
+        *_immutable(before, after),
+>>>>>>> env
     ]
 
 
@@ -140,10 +144,14 @@ def _hidden(git: Git, base: str) -> Iterator[Finding]:
         yield Finding(PUSHED, BRANCH, message)
 
 
-def _removals(git: Git, base: str, root: Path, before: Renders, after: Renders) -> Iterator[Finding]:
-    """What serves goes on serving after the sync, unless it is retired, which leaves a record."""
+def _removals(git: Git, base: str, repository: Repository, before: Renders) -> Iterator[Finding]:
+    """What serves goes on serving after the sync, unless it is retired, which leaves a record, or goes with an
+    environment in which it was never released, or not any more."""
+    root, after, there = repository.root, repository.renders, snapshot.at(git, base)
     for loss in sorted(serving.lost(before, after), key=lambda loss: (loss.folder, loss.state)):
         _, environment, app = loss.folder.split("/")
+        if environment not in repository.policy.environments and _is_unreleased(there, app, environment):
+            continue
         path = retired.path(environment)
         new = retired.read(Snapshot(root).read(path), path)
         old = retired.read(git.show(base, path), path)
@@ -153,6 +161,12 @@ def _removals(git: Git, base: str, root: Path, before: Renders, after: Renders) 
                 f" or where the app stays, add an entry for it to {path}"
             )
             yield Finding("removal", loss.folder, message)
+
+
+def _is_unreleased(there: Snapshot, app: str, environment: str) -> bool:
+    """Whether an app has a place for a release, and none there."""
+    found = release_file.readable(there.read, app, environment)
+    return bool(found) and not any(each.released for each in found)
 
 
 def _immutable(before: serving.Renders, after: serving.Renders) -> Iterator[Finding]:

@@ -1,7 +1,8 @@
 """A control plane on this machine: etcd, the Kubernetes programs, kwok in the place of nodes and pods, KServe's
 controller with its webhooks, Argo CD with Redis, a local S3 server, and the remote that Argo CD watches.
 
-Everything is in one folder: certificates, data, logs, a kubeconfig, and which process is which.
+Everything is in one folder: certificates, data, logs, a kubeconfig, and which process is which. Each further cluster
+of the policy is another control plane in a folder below, with the same remote, and its context in the same kubeconfig.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import socket
 import ssl
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +27,7 @@ from typing import Any
 import yaml
 
 from gitops.cli import ROOT, progress
-from gitops.cluster import certificates, installed, kube
+from gitops.cluster import certificates, installed, kube, registered
 from gitops.cluster.kube import Cluster
 from gitops.manifests import definitions, kinds, kustomize
 from gitops.manifests.objects import Object
@@ -34,6 +35,8 @@ from gitops.programs import tools
 from gitops.programs.processes import Process, Processes
 from gitops.repo import layout, publish, remote, snapshot
 from gitops.repo.git import Git
+from gitops.repo.policy import IN_CLUSTER, Policy, read_policy
+from gitops.repo.snapshot import Snapshot
 
 from contract.errors import Refused
 
@@ -77,20 +80,49 @@ class ControlPlane:
 
     root: Path
     folder: Path
+    plays: str = IN_CLUSTER
+    """The cluster of the policy that it plays."""
 
     @property
     def kubeconfig(self) -> Path:
         return self.folder / "kubeconfig"
 
     @property
+    def _of_all(self) -> Path:
+        """The folder with what all clusters share."""
+        return self.folder if self.plays == IN_CLUSTER else self.folder.parents[1]
+
+    @property
     def remote(self) -> Path:
         """The repository that Argo CD watches."""
-        return self.folder / "remote.git"
+        return self._of_all / "remote.git"
 
     @property
     def clone(self) -> Path:
         """A clone of the remote, to work in."""
-        return self.folder / "clone"
+        return self._of_all / "clone"
+
+    @cached_property
+    def policy(self) -> Policy:
+        return read_policy(self.root)
+
+    @cached_property
+    def others(self) -> dict[str, ControlPlane]:
+        """Those of the policy's further clusters, by name."""
+        names = self.policy.clusters if self.plays == IN_CLUSTER else ()
+        return {name: ControlPlane(self.root, self.folder / "clusters" / name, name) for name in names}
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Its processes, in the order in which they start."""
+        if self.plays == IN_CLUSTER:
+            return ORDER
+        own = self.policy.clusters[self.plays] == "own"
+        return ORDER[1:] if own else ORDER[1 : ORDER.index("kserve") + 1]
+
+    @property
+    def has_argocd(self) -> bool:
+        return ORDER[-1] in self.parts
 
     @property
     def processes(self) -> Processes:
@@ -113,7 +145,7 @@ class ControlPlane:
             raise Refused(f"{file}: not what a control plane of this version keeps; {remedy}") from None
         if other := [f"{name} {version}" for name, version in made_by.items() if _owners().get(name) != version]:
             raise Refused(f"{self.folder}: made by {', '.join(other)}, and this is another version; {remedy}")
-        idle = not any(self.processes.find(name) for name in ORDER)
+        idle = not any(self.processes.find(name) for name in self.parts)
         if set(ports) != set(PORTS) or (idle and not all(map(_free, ports.values()))):
             found |= {"token": found.get("token") or secrets.token_urlsafe(24), "ports": dict(_ports())}
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -132,12 +164,22 @@ class ControlPlane:
 
     def up(self) -> None:
         """Starts what does not run, installs what is not installed, and waits until all of it is ready."""
-        self.start(*ORDER[: ORDER.index("kserve")])
+        self.install()
+        for each in (self, *self.others.values()):
+            if each.has_argocd:
+                each.hand_over()
+
+    def install(self) -> None:
+        """The same, but Argo CD takes nothing from the repository yet."""
+        first = self.parts.index("kserve")
+        self.start(*self.parts[:first])
         self._install()
-        self.start(*ORDER[ORDER.index("kserve") :])
+        self.start(*self.parts[first:])
         # KServe's own webhook has to look at it.
         self.cluster.apply(installed.serving_runtime(), manager=INSTALLER)
-        self._bootstrap()
+        self._equip()
+        for other in self.others.values():
+            other.install()
 
     def start(self, *names: str) -> None:
         """Starts some of the processes, in this order, and waits until each is ready."""
@@ -151,6 +193,8 @@ class ControlPlane:
 
     def down(self) -> None:
         """Stops everything, the last first. Data stays."""
+        for other in self.others.values():
+            other.down()
         for name in [*reversed(ORDER), *self.processes.names()]:
             self.processes.stop(name)
 
@@ -162,23 +206,35 @@ class ControlPlane:
     def status(self) -> list[dict[str, str]]:
         """Each process: its number, and whether it runs and does its work."""
         rows = []
-        for name in ORDER:
+        for name in self.parts:
             found = self.processes.find(name)
             ready = found is not None and self.process(name).ready()
             state = "ready" if ready else "not ready" if found else "not running"
-            rows.append({"process": name, "pid": str(found.pid) if found else "-", "state": state})
-        return rows
+            shown = name if self.plays == IN_CLUSTER else f"{self.plays}/{name}"
+            rows.append({"process": shown, "pid": str(found.pid) if found else "-", "state": state})
+        return rows + [row for other in self.others.values() for row in other.status()]
+
+    def log(self, name: str, lines: int) -> list[str]:
+        """The end of what a process wrote, of another cluster with that in front: `us/kube-apiserver`. Raises Refused
+        where there is no such process."""
+        cluster, _, process = name.rpartition("/")
+        there = self.others.get(cluster) if cluster else self
+        if there is None or process not in there.parts:
+            known = [row["process"] for row in self.status()]
+            raise Refused(f"{name}: no such process; there are {', '.join(known)}")
+        return there.processes.tail(process, lines)
 
     # The parts
 
     def _prepare(self) -> None:
         """Certificates, kubeconfigs, and the files that programs read when they start."""
-        certificates.make(self.folder / "certificates", LOCALHOST)
-        self._write_kubeconfig(self.kubeconfig, "admin", self.settings["token"])
+        for each in (self, *self.others.values()):
+            certificates.make(each.folder / "certificates", LOCALHOST)
+        _write_kubeconfig(self.kubeconfig, [each.context() for each in (self, *self.others.values())])
         tokens = [f'{self.settings["token"]},admin,admin,"system:masters"\n']
         (self.folder / "kubeconfigs").mkdir(exist_ok=True)
         for name, (user, groups) in IDENTITIES.items():
-            self._write_kubeconfig(self._kubeconfig(name), user, self._token(name))
+            _write_kubeconfig(self._kubeconfig(name), [self.context(user, self._token(name))])
             tokens.append(f'{self._token(name)},{user},{user},"{groups}"\n')
         file = self.folder / "tokens.csv"
         file.touch(mode=0o600)
@@ -206,22 +262,21 @@ class ControlPlane:
     def _token(self, name: str) -> str:
         return hashlib.sha256(f"{self.settings['token']} {name}".encode()).hexdigest()
 
-    def _write_kubeconfig(self, file: Path, user: str, token: str) -> None:
+    def context(self, user: str = "admin", token: str = "") -> dict[str, Any]:
+        """How a user comes to the API server, as a part of each list of a kubeconfig; an administrator, if not told
+        otherwise."""
         authority = (self.folder / "certificates/ca.crt").read_bytes()
         cluster = {
             "server": f"https://{self.address('kube-apiserver')}",
             "certificate-authority-data": base64.b64encode(authority).decode(),
         }
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "local", "cluster": cluster}],
-            "users": [{"name": user, "user": {"token": token}}],
-            "contexts": [{"name": "local", "context": {"cluster": "local", "user": user, "namespace": "argocd"}}],
-            "current-context": "local",
+        name = "local" if self.plays == IN_CLUSTER else self.plays
+        user = user if self.plays == IN_CLUSTER else f"{self.plays}-{user}"
+        return {
+            "clusters": {"name": name, "cluster": cluster},
+            "users": {"name": user, "user": {"token": token or self.settings["token"]}},
+            "contexts": {"name": name, "context": {"cluster": name, "user": user, "namespace": "argocd"}},
         }
-        file.touch(mode=0o600)
-        file.write_text(yaml.safe_dump(config))
 
     def process(self, name: str) -> Process:
         """How a process is started. The flags are those without which it would not do on one machine."""
@@ -365,25 +420,39 @@ class ControlPlane:
         authority = (self.folder / "certificates/ca.crt").read_bytes()
         progress("installing KServe and Argo CD")
         webhooks = f"https://{self.address('kserve-webhook')}"
-        objects = [*installed.kserve(webhooks, authority), *installed.argocd(), installed.node()]
+        argocd = installed.argocd() if self.has_argocd else []
+        objects = [*installed.kserve(webhooks, authority), *argocd, installed.node()]
         # By another name than the repository's own, which adds to the same ConfigMap.
         kube.apply_all(self.cluster, objects, manager=INSTALLER)
         kube.await_kinds(self.cluster, objects)
         progress("")
 
-    def _bootstrap(self) -> None:
-        """Makes the remote if there is none, and lets its own argocd/ start itself, as one does on any cluster."""
+    def _equip(self) -> None:
+        """Makes the remote if there is none, and brings what add-ons of its argocd/ would, whose charts nobody has."""
         if not self.clone.is_dir():
             remote.make_remote(self.root, self.remote, self.clone)
-        git = Git(self.clone)
-        git.fetch(publish.REMOTE, publish.BRANCH)
-        there = snapshot.at(git, f"refs/remotes/{publish.REMOTE}/{publish.BRANCH}")
+        there = self._tip()
         own = kinds.parse({path: there.read(path) or b"" for path in there.files(kinds.FOLDER)}).definitions
         with there.exported() as tree:
-            others = [item for item in installed.definitions(tree) if definitions.name(item) not in own]
-            self.define([*own.values(), *others])
-            kube.apply_all(self.cluster, installed.policies(tree))
-            kube.apply_all(self.cluster, kustomize.rendered(tree, layout.ARGOCD))
+            others = installed.definitions(tree, layout.argocd(there.policy, self.plays))
+            self.define([*own.values(), *[item for item in others if definitions.name(item) not in own]])
+            # A cluster that is served from elsewhere gets these from there.
+            if self.has_argocd:
+                kube.apply_all(self.cluster, installed.policies(tree, layout.platform(self.plays)))
+
+    def hand_over(self) -> None:
+        """Lets the argocd/ of the remote start itself, as one does on any cluster."""
+        for name, other in self.others.items():
+            if not other.has_argocd:
+                registered.register(self.cluster, other.cluster, name)
+        there = self._tip()
+        with there.exported() as tree:
+            kube.apply_all(self.cluster, kustomize.rendered(tree, layout.argocd(there.policy, self.plays)))
+
+    def _tip(self) -> Snapshot:
+        git = Git(self.clone)
+        git.fetch(publish.REMOTE, publish.BRANCH)
+        return snapshot.at(git, f"refs/remotes/{publish.REMOTE}/{publish.BRANCH}")
 
     def define(self, found: Sequence[Object]) -> None:
         """Installs definitions of kinds, and waits until they are served. No controller does anything for their
@@ -402,6 +471,14 @@ def require_programs() -> None:
 
 
 # Small things
+
+
+def _write_kubeconfig(file: Path, contexts: Sequence[Mapping[str, Any]]) -> None:
+    """The first is the current one."""
+    lists = {key: [each[key] for each in contexts] for key in ("clusters", "users", "contexts")}
+    config = {"apiVersion": "v1", "kind": "Config", **lists, "current-context": contexts[0]["contexts"]["name"]}
+    file.touch(mode=0o600)
+    file.write_text(yaml.safe_dump(config))
 
 
 def _link(name: Path, target: Path) -> None:

@@ -66,10 +66,10 @@ def argocd() -> list[Object]:
     return objects
 
 
-def definitions(root: Path) -> list[Object]:
-    """The kinds of add-ons that a project of a checkout allows, and nobody else here installs: those of which the
-    engine has the schemas."""
-    rendered = kustomize.rendered(root, layout.ARGOCD)
+def definitions(root: Path, folder: str = layout.ARGOCD) -> list[Object]:
+    """The kinds of add-ons that a project of what an Argo CD takes from a checkout allows, and nobody else here
+    installs: those of which the engine has the schemas."""
+    rendered = kustomize.rendered(root, folder)
     entries = [entry for item in rendered for entry in mappings(at(item, "spec", "namespaceResourceWhitelist"))
                if item["metadata"]["name"] != "addons"]  # fmt: skip
     allowed = {(at(entry, "group"), at(entry, "kind")) for entry in entries}
@@ -83,10 +83,10 @@ def definitions(root: Path) -> list[Object]:
     return [item for item in found if (item["spec"]["group"], item["spec"]["names"]["kind"]) in allowed]
 
 
-def policies(root: Path) -> list[Object]:
-    """What a cluster of this repository refuses, verifies and tells Argo CD by itself: argocd/platform/ without its
+def policies(root: Path, folder: str = layout.PLATFORM) -> list[Object]:
+    """What a cluster of this repository refuses, verifies and tells Argo CD by itself: its platform/ without its
     add-ons, and the settings that Argo CD would give itself."""
-    objects = kustomize.rendered(root, layout.PLATFORM)
+    objects = kustomize.rendered(root, folder)
     return [settings(root), *(item for item in objects if item["kind"] != "Application")]
 
 

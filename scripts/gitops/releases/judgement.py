@@ -428,4 +428,8 @@ def _release_paths(proposal: Proposal) -> list[str]:
         hold.path(*place) for place in {**base.holds, **head.holds} if base.holds.get(place) != head.holds.get(place)
     ]
     found += [layout.WITHDRAWN] if base.withdrawn != head.withdrawn else []
-    return sorted(found) + [path for path in proposal.paths if layout.is_retirements(path)]
+    # The record of an environment goes with it.
+    kept = (proposal.new_policy or proposal.policy).environments
+    return sorted(found) + [
+        path for path in proposal.paths if layout.is_retirements(path) and path.split("/")[1] in kept
+    ]

@@ -10,6 +10,9 @@ from gitops.manifests.objects import KUSTOMIZATION
 from gitops.repo import layout, publish
 from gitops.repo.git import Git
 
+# The Applications that bring add-ons, in what an Argo CD takes.
+_OF_ADDONS = re.compile(rb"^ *- (platform|addons-.+)\.yaml\n", re.M)
+
 
 def make_remote(root: Path, remote: Path, clone: Path) -> None:
     """A bare repository whose branches start at this checkout's commit, with an argocd/ on cicd that watches this very
@@ -32,8 +35,8 @@ def make_remote(root: Path, remote: Path, clone: Path) -> None:
     for path in there.files(base, layout.ARGOCD):
         text = there.show(base, path) or b""
         changed = text.replace(source, remote.as_uri().encode())
-        if path == f"{layout.ARGOCD}/{KUSTOMIZATION}":
-            changed = changed.replace(b"  - platform.yaml\n", b"")
+        if path.endswith(f"{layout.ARGOCD}/{KUSTOMIZATION}"):
+            changed = _OF_ADDONS.sub(b"", changed)
         if changed != text:
             files[path] = changed
     made = there.commit_tree(there.tree_with(base, files), base, "Let Argo CD watch this machine's remote\n")
