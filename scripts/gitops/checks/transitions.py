@@ -47,16 +47,11 @@ def check(
     return [
         *(_hidden(git, base) if pushed else ()),
         *(Finding(fault.rule, fault.where, fault.message) for fault in faults),
-<<<<<<< HEAD
         *(
             found
             for one, other in _on_each_cluster(change.policy, before, repository.policy, after)
-            for found in (*_removals(git, base, root, one, other), *_immutable(one, other))
+            for found in (*_removals(git, base, replace(repository, renders=other), one), *_immutable(one, other))
         ),
-=======
-        *_removals(git, base, repository, before),
-        *_immutable(before, after),
->>>>>>> env
     ]
 
 

@@ -442,12 +442,13 @@ class ControlPlane:
 
     def hand_over(self) -> None:
         """Lets the argocd/ of the remote start itself, as one does on any cluster."""
-        for name, other in self.others.items():
-            if not other.has_argocd:
-                registered.register(self.cluster, other.cluster, name)
         there = self._tip()
         with there.exported() as tree:
-            kube.apply_all(self.cluster, kustomize.rendered(tree, layout.argocd(there.policy, self.plays)))
+            objects = kustomize.rendered(tree, layout.argocd(there.policy, self.plays))
+        for name, other in self.others.items():
+            if not other.has_argocd:
+                registered.register(self.cluster, other.cluster, name, objects)
+        kube.apply_all(self.cluster, objects)
 
     def _tip(self) -> Snapshot:
         git = Git(self.clone)

@@ -24,12 +24,17 @@ _READ = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch
 
 
 def grant(target: Cluster, wanted: Sequence[Object]) -> None:
-    """Gives rights, and takes away those in namespaces that no project has any more."""
-    kube.apply_all(target, wanted)
+    """Gives rights, and takes away those in namespaces that no project has any more. A namespace that is there stays as
+    it is."""
+    kube.apply_all(target, [item for item in wanted if item["kind"] != "Namespace" or _is_new(target, item)])
     kept = {_key(item) for item in wanted}
     for item in target.list(*_BINDING, selector=SELECTOR):
         if _key(item) not in kept:
             target.delete(*_BINDING, *_key(item))
+
+
+def _is_new(target: Cluster, item: Object) -> bool:
+    return target.get(item["apiVersion"], item["kind"], item["metadata"]["name"]) is None
 
 
 def _key(item: Object) -> tuple[str, str]:
