@@ -39,13 +39,14 @@ def clusters(whole_template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     ):  # fmt: skip
         done = checkout.run(*command, "--commit")
         assert done.code == 0, done.err
-    made = World(ControlPlane(checkout.root, checkout.root.parent / "state"))
+    plane = ControlPlane(checkout.root, checkout.root.parent / "state")
     try:
-        made.plane.install()
+        plane.install()
+        made = World(plane)
         made.pull()
         yield made
     finally:
-        made.plane.down()
+        plane.down()
 
 
 def test_both_are_handed_over_from_nothing(clusters: World) -> None:
