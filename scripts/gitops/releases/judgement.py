@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from gitops.manifests import kinds
-from gitops.releases import hold, moved, withdrawn
+from gitops.releases import hold, moved, retired, withdrawn
 from gitops.releases.image import identity, parse
 from gitops.releases.release import Release, Target
 from gitops.repo import layout
@@ -428,8 +428,7 @@ def _release_paths(proposal: Proposal) -> list[str]:
         hold.path(*place) for place in {**base.holds, **head.holds} if base.holds.get(place) != head.holds.get(place)
     ]
     found += [layout.WITHDRAWN] if base.withdrawn != head.withdrawn else []
-    # The record of an environment goes with it.
+    # With an environment goes its record, without which nothing that still serves there may go.
     kept = (proposal.new_policy or proposal.policy).environments
-    return sorted(found) + [
-        path for path in proposal.paths if layout.is_retirements(path) and path.split("/")[1] in kept
-    ]
+    gone = {retired.path(name) for name in proposal.policy.environments if name not in kept}
+    return sorted(found) + [path for path in proposal.paths if layout.is_retirements(path) and path not in gone]
