@@ -74,7 +74,7 @@ def why_never(group: str, kind: str) -> str:
 
 def _projects(repository: Repository, instance: Instance) -> dict[str, Object]:
     """By name, the projects that an Argo CD reads: those in its own namespace."""
-    items = repository.renders[instance.folder]
+    items = repository.renders.get(instance.folder, [])
     found = [item for item in items if item.get("kind") == "AppProject" and identity(item).namespace == NAMESPACE]
     return {_name(item): item for item in found}
 
@@ -454,8 +454,8 @@ def _same_names(repository: Repository, instance: Instance) -> Iterator[Finding]
         if (first := seen.setdefault(_name(item), folder)) != folder:
             yield finding("applications", folder, item, f"metadata.name: that of an Application of {first} too; give"
                           " one of them another name", first)  # fmt: skip
-    environments = instance.environments(repository.policy)
-    for folder in (folder for folder, environment, _, _ in repository.all_overlays() if environment in environments):
+    others = set(repository.policy.environments).difference(instance.environments(repository.policy))
+    for folder in (folder for folder, environment, _, _ in repository.all_overlays() if environment not in others):
         name = applications.name(folder)
         if (first := seen.setdefault(name, folder)) != folder:
             yield Finding("applications", folder, f"its Application would be {name}, which is that of {first} too;"
