@@ -23,7 +23,7 @@ from typing import Any
 from gitops import cli
 from gitops.checks import admission, argocd, environments, exposure, isolation
 from gitops.checks.environments import Moved, Place
-from gitops.checks.framework import Finding, Repository
+from gitops.checks.framework import Repository
 from gitops.manifests import closure, kustomize, yamledit
 from gitops.manifests.objects import KUSTOMIZATION, at, listed, mappings
 from gitops.manifests.yamledit import Named
@@ -152,14 +152,11 @@ def require_right(made: Snapshot, policy: Policy, args: argparse.Namespace) -> N
         # Of the others only their names count here: no file of theirs is changed.
         renders = {**{folder: [] for folder in folders}, **rendered}
         repository = Repository(tree, policy, renders, frozenset(rendered))
-        found = [finding for rule in RULES.values() for finding in rule(repository) if relevant(finding, own)]
+        told = [finding for rule in RULES.values() for finding in rule(repository)]
+    # That others are empty here is no fault of theirs.
+    found = [finding for finding in told if not finding.folders or rendered.keys() & set(finding.folders)]
     if found:
         raise Refused(*dict.fromkeys(map(str, found)))
-
-
-def relevant(finding: Finding, own: Sequence[str]) -> bool:
-    """Whether a finding is of what was rendered: that others are empty here is no fault of theirs."""
-    return not finding.where.startswith("overlays/") or any(finding.where.startswith(folder) for folder in own)
 
 
 # A new environment
