@@ -414,10 +414,12 @@ def finish(args: argparse.Namespace) -> None:
         (*PROJECT, name),
     ]
     gone = [each for each in gone if cluster.get(*each, space) is not None]
-    for each in gone if not args.dry_run else ():
+    if not args.dry_run:
         # With a finalizer of Argo CD's, all that it made would go along.
-        cluster.patch(*each, space, {"metadata": {"finalizers": None}})
-        cluster.delete(*each, space)
+        for each in gone:
+            cluster.patch(*each, space, {"metadata": {"finalizers": None}})
+        for each in gone:
+            cluster.delete(*each, space)
     if args.json:
         cli.print_json(
             {"environment": name, "deletes": [f"{kind} {each}" for _, kind, each in gone], "dry_run": args.dry_run}
