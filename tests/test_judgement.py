@@ -708,6 +708,14 @@ def test_the_policy_is_a_part(
     assert rules(*states, policy=policy, paths=paths, new_policy=new) == (["mixed"] if mixed else [])
 
 
+def test_the_record_of_retirements_goes_with_its_environment() -> None:
+    new = graph({name: after for name, after in PLAIN.items() if name != "us"})
+
+    assert rules(paths=["overlays/us/retired.yaml"], policy=GRAPH, new_policy=new) == []
+    assert rules(paths=["overlays/eu/retired.yaml"], policy=GRAPH, new_policy=new) == ["mixed"]
+    assert rules(State(releases(us=ONE)), paths=["overlays/us/retired.yaml"], policy=GRAPH, new_policy=new) == ["mixed"]
+
+
 def test_what_is_mixed_is_named_with_the_remedy() -> None:
     proposal = Proposal(POLICY, *RELEASE, lambda target: [], paths=[ENGINE], new_policy=POLICY)
 

@@ -134,8 +134,8 @@ def test_what_contributing_shows_of_the_policy_is_one() -> None:
     assert (policy.ingress_classes, len(policy.annotations)) == (("nginx",), 1)
 
 
-def test_the_graph_of_the_readme_is_one() -> None:
-    text = (ROOT / "README.md").read_text().partition("<!-- graph -->\n```yaml\n")[2].partition("```")[0]
+def test_the_graph_that_contributing_shows_is_one() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text().partition("<!-- graph -->\n```yaml\n")[2].partition("```")[0]
 
     policy = parse_policy(f"{GOOD.partition('environments:')[0]}{text}".encode())
 

@@ -81,7 +81,8 @@ def four(checkout: Checkout) -> None:
         )
         checkout.replace("argocd/kustomization.yaml", f"{kind}-staging.yaml", f"{kind}-pre-prod.yaml")
     entries = [
-        f"  - name: {name}\n    hosts: [{HOSTS[name]}]\n" + PRODUCTION * name.startswith("prod-")
+        f"  - name: {name}\n    hosts: [{HOSTS[name]}]\n"
+        + f"    after: [pre-prod]\n{PRODUCTION}" * name.startswith("prod-")
         for name in ENVIRONMENTS
     ]
     checkout.write("overlays/promotion.yaml", POLICY + "".join(entries))

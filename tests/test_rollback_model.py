@@ -54,6 +54,21 @@ def test_the_release_before_comes_back_byte_by_byte_and_is_held(checkout: Checko
     assert trailers[-2:] == [f"Rolled-Back-From: {versions[2].version}", "Reason: wrong answers for wide petals"]
 
 
+def test_who_rolls_back_or_releases_in_a_freeze_is_told_so(checkout: Checkout, versions: list[Version]) -> None:
+    window = "{schedule: '*/30 * * * *', duration: 1h, reason: audit}"
+    checkout.replace("overlays/promotion.yaml", "- name: dev\n", f"- name: dev\n    freeze: [{window}]\n")
+    checkout.commit("Freeze dev", push=True)
+
+    back = checkout.run("rollback_model", *APP, *WHY, "--push")
+    assert checkout.run("rollback_model", *APP, "--release-hold", "--push").code == 0
+    released = checkout.run("bump_model", *APP, "--model-uri", versions[2].uri, "--push")
+
+    for done in (back, released):
+        assert done.code == 0, done.err
+        assert done.err.splitlines()[-1].startswith("dev is frozen until 20")
+        assert done.err.endswith("with `argocd app sync lily-api-dev`\n")
+
+
 def test_any_release_of_the_history_can_be_chosen(checkout: Checkout, versions: list[Version]) -> None:
     assert checkout.run("rollback_model", *APP, *WHY, "--to", versions[0].version).code == 0
 

@@ -121,7 +121,7 @@ QUIET: dict[str, Any] = {
 }
 
 
-@settings(max_examples=1500, **QUIET)
+@settings(max_examples=1000, **QUIET)
 @given(sequences(8))
 def test_the_verdict_on_data_is_that_of_a_plain_model(drawn: tuple[Tree, Sequence[Request]]) -> None:
     start, requests = drawn
@@ -145,7 +145,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 CACHE: dict[Any, Any] = {}
 
 
-@settings(max_examples=30, **QUIET)
+@settings(max_examples=25, **QUIET)
 @given(drawn=sequences(4))
 def test_real_git_and_kustomize_give_the_verdict_on_data(folder: Path, drawn: tuple[Tree, Sequence[Request]]) -> None:
     start, requests = drawn

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from gitops.manifests import kinds
-from gitops.releases import hold, moved, withdrawn
+from gitops.releases import hold, moved, retired, withdrawn
 from gitops.releases.image import identity, parse
 from gitops.releases.release import Release, Target
 from gitops.repo import layout
@@ -197,11 +197,9 @@ def _soak(proposal: Proposal) -> Iterator[Fault]:
 def _too_soon(proposal: Proposal, item: Release, previous: str) -> str | None:
     """What has not come through at all is a matter of the order."""
     soak = proposal.policy.at(previous).soak
-    there = runs(proposal.ran(Target(item.app, previous)))
+    there = runs(proposal.ran(Target(item.app, previous))) if soak else []
     run = next((each for each in there if each.release and item.same_as(each.release)), None)
-    if not soak or run is None:
-        return None
-    if run.since and min(run.until or proposal.now, proposal.now) - run.since >= soak:
+    if run is None or (run.since and min(run.until or proposal.now, proposal.now) - run.since >= soak):
         return None
     rule = f"where a release runs for {written(soak)} before it comes to {item.environment}"
     if not run.since:
@@ -401,7 +399,7 @@ def _mixed(proposal: Proposal) -> Iterator[Fault]:
         "releases": _release_paths(proposal),
     }
     # They follow the policy, and an update of the engine may bring new ones.
-    followers = [path for path in proposal.paths if layout.follows_policy(path)]
+    followers = [path for path in proposal.paths if path in layout.FOLLOWS_POLICY]
     if followers and not parts["the engine"]:
         parts["the policy"] += followers
     if len(found := {part: paths[0] for part, paths in parts.items() if paths}) > 1:
@@ -430,8 +428,7 @@ def _release_paths(proposal: Proposal) -> list[str]:
         hold.path(*place) for place in {**base.holds, **head.holds} if base.holds.get(place) != head.holds.get(place)
     ]
     found += [layout.WITHDRAWN] if base.withdrawn != head.withdrawn else []
-    # The record of an environment goes with it.
+    # With an environment goes its record, without which nothing that still serves there may go.
     kept = (proposal.new_policy or proposal.policy).environments
-    return sorted(found) + [
-        path for path in proposal.paths if layout.is_retirements(path) and path.split("/")[1] in kept
-    ]
+    gone = {retired.path(name) for name in proposal.policy.environments if name not in kept}
+    return sorted(found) + [path for path in proposal.paths if layout.is_retirements(path) and path not in gone]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zoneinfo
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -98,7 +98,7 @@ class Policy:
     """Names that the owner allows on what lets callers in, beyond those that the rules know."""
     owners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Who approves changes, as GitHub writes it (@user or @organisation/team), by environment; one that is not listed
-    has the owners of the highest, which is the last."""
+    has those of the last environments, from which releases go nowhere."""
     automation: str = ""
     """The GitHub login whose pull requests may change releases and nothing else."""
     publish: str = ""
@@ -276,14 +276,16 @@ def _graph_faults(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield f"{where}: empty, so that it is reached from nowhere; name the environments that it comes after"
 
 
-def _way(after: Mapping[str, Sequence[str]], start: str, end: str, seen: Collection[str] = ()) -> list[str] | None:
+def _way(after: Mapping[str, Sequence[str]], start: str, end: str) -> list[str] | None:
     """From one environment back to another by `after`, both included; None where there is no way."""
-    if start == end:
-        return [start]
-    for other in after.get(start, ()):
-        if other not in seen and (rest := _way(after, other, end, [*seen, start])) is not None:
-            return [start, *rest]
-    return None
+    ways = {start: [start]}
+    left = [start]
+    while left and end not in ways:
+        name = left.pop()
+        new = [other for other in after.get(name, ()) if other not in ways]
+        ways |= {other: [*ways[name], other] for other in new}
+        left += new
+    return ways.get(end)
 
 
 def _place_faults(
