@@ -312,9 +312,7 @@ def admitted(there: Snapshot, policy: Policy) -> Files:
     for cluster in (IN_CLUSTER, *policy.clusters):
         bindings, parameters = layout.bindings(cluster), layout.parameters(cluster)
         made[bindings] = bound(required(there, bindings), policy, cluster)
-        production = admission.production_namespaces(policy, cluster).split()
-        where = ("data", "production-namespaces")
-        made[parameters] = yamledit.set_words(required(there, parameters), where, production, parameters)
+        made[parameters] = admission.parameters_text(required(there, parameters), policy, cluster)
     return made
 
 
