@@ -27,7 +27,7 @@ from gitops.checks.framework import Repository
 from gitops.manifests import closure, kustomize, yamledit
 from gitops.manifests.objects import KUSTOMIZATION, at, listed, mappings
 from gitops.manifests.yamledit import Named
-from gitops.releases import hold, release_file
+from gitops.releases import hold, release_file, retired
 from gitops.repo import applications, codeowners, entries, layout, publish, snapshot, values, ways
 from gitops.repo.entries import Edited, Entry
 from gitops.repo.git import Git
@@ -174,6 +174,8 @@ def added(there: Snapshot, args: argparse.Namespace) -> tuple[Files, Edited, lis
         raise Refused(
             f"{POLICY_FILE}: environments: {args.name}: there already, otherwise than asked; take another name"
         )
+    if left := there.files(f"overlays/{args.name}"):
+        raise Refused(f"{left[0]}: there already, of no environment; remove overlays/{args.name} first")
     edited = entries.add(text, entry, args.before)
     new = parse_policy(edited.text)
     moved = Moved(new, (like, place(there, policy, like)), (args.name, place(there, new, args.name)), apps(there))
@@ -358,7 +360,15 @@ def removed(there: Snapshot, name: str) -> tuple[Files, Edited, list[str]]:
     kept = [file for file in files if f"{instance.folder}/{file}" not in own]
     made[path] = yamledit.set_list(required(there, path), ("resources",), kept, path)
     made |= {**dict.fromkeys(file for file in own if there.read(file) is not None), **admitted(there, new)}
-    return {**made, **owned(there, new), POLICY_FILE: edited.text}, edited, []
+    return {**made, **owned(there, new), POLICY_FILE: edited.text}, edited, list(retirements(there, name))
+
+
+def retirements(there: Snapshot, name: str) -> Iterator[str]:
+    """What was retired there, and goes from the cluster only while its record is there."""
+    path = retired.path(name)
+    for app in sorted(retired.read(there.read(path), path)):
+        finish = f"python scripts/retire_app.py --app {app} --env {name} --finish"
+        yield f"{path}: {app} may still run; before this is merged: {finish}"
 
 
 def require_unused(there: Snapshot, name: str) -> None:

@@ -122,6 +122,10 @@ def test_what_was_retired_there_goes_with_it(world: Checkout) -> None:
     told = changed(world, "remove", "prod-us")
 
     assert "overlays/prod-us/retired.yaml" in told["files"]
+    assert told["guessed"] == [
+        "overlays/prod-us/retired.yaml: lily-api may still run; before this is merged: python scripts/retire_app.py"
+        " --app lily-api --env prod-us --finish"
+    ]
     assert ran(world).keys() == {"dev", "staging", "prod"}
 
 
