@@ -23,12 +23,12 @@ from typing import Any
 from gitops import cli
 from gitops.checks import admission, argocd, environments, exposure, isolation
 from gitops.checks.environments import Moved, Place
-from gitops.checks.framework import Finding, Repository
+from gitops.checks.framework import Repository
 from gitops.cluster import clusters
 from gitops.manifests import closure, kustomize, yamledit
 from gitops.manifests.objects import KUSTOMIZATION, at, listed, mappings
 from gitops.manifests.yamledit import Named
-from gitops.releases import hold, release_file
+from gitops.releases import hold, release_file, retired
 from gitops.repo import applications, codeowners, entries, layout, publish, snapshot, values, ways
 from gitops.repo.entries import Edited, Entry
 from gitops.repo.git import Git
@@ -150,14 +150,11 @@ def require_right(made: Snapshot, policy: Policy, args: argparse.Namespace) -> N
         # Of the others only their names count here: no file of theirs is changed.
         renders = {**{folder: [] for folder in folders}, **rendered}
         repository = Repository(tree, policy, renders, frozenset(rendered))
-        found = [finding for rule in RULES.values() for finding in rule(repository) if relevant(finding, own)]
+        told = [finding for rule in RULES.values() for finding in rule(repository)]
+    # That others are empty here is no fault of theirs.
+    found = [finding for finding in told if not finding.folders or rendered.keys() & set(finding.folders)]
     if found:
         raise Refused(*dict.fromkeys(map(str, found)))
-
-
-def relevant(finding: Finding, own: Sequence[str]) -> bool:
-    """Whether a finding is of what was rendered: that others are empty here is no fault of theirs."""
-    return not finding.where.startswith("overlays/") or any(finding.where.startswith(folder) for folder in own)
 
 
 # A new environment
@@ -175,6 +172,8 @@ def added(there: Snapshot, args: argparse.Namespace) -> tuple[Files, Edited, lis
         raise Refused(
             f"{POLICY_FILE}: environments: {args.name}: there already, otherwise than asked; take another name"
         )
+    if left := there.files(f"overlays/{args.name}"):
+        raise Refused(f"{left[0]}: there already, of no environment; remove overlays/{args.name} first")
     edited = entries.add(text, entry, args.before)
     new = parse_policy(edited.text)
     moved = Moved(new, (like, place(there, policy, like)), (args.name, place(there, new, args.name)), apps(there))
@@ -313,9 +312,7 @@ def admitted(there: Snapshot, policy: Policy) -> Files:
     for cluster in (IN_CLUSTER, *policy.clusters):
         bindings, parameters = layout.bindings(cluster), layout.parameters(cluster)
         made[bindings] = bound(required(there, bindings), policy, cluster)
-        production = admission.production_namespaces(policy, cluster).split()
-        where = ("data", "production-namespaces")
-        made[parameters] = yamledit.set_words(required(there, parameters), where, production, parameters)
+        made[parameters] = admission.parameters_text(required(there, parameters), policy, cluster)
     return made
 
 
@@ -361,7 +358,15 @@ def removed(there: Snapshot, name: str) -> tuple[Files, Edited, list[str]]:
     kept = [file for file in files if f"{instance.folder}/{file}" not in own]
     made[path] = yamledit.set_list(required(there, path), ("resources",), kept, path)
     made |= {**dict.fromkeys(file for file in own if there.read(file) is not None), **admitted(there, new)}
-    return {**made, **owned(there, new), POLICY_FILE: edited.text}, edited, []
+    return {**made, **owned(there, new), POLICY_FILE: edited.text}, edited, list(retirements(there, name))
+
+
+def retirements(there: Snapshot, name: str) -> Iterator[str]:
+    """What was retired there, and goes from the cluster only while its record is there."""
+    path = retired.path(name)
+    for app in sorted(retired.read(there.read(path), path)):
+        finish = f"python scripts/retire_app.py --app {app} --env {name} --finish"
+        yield f"{path}: {app} may still run; before this is merged: {finish}"
 
 
 def require_unused(there: Snapshot, name: str) -> None:
@@ -412,10 +417,12 @@ def finish(args: argparse.Namespace) -> None:
         (*PROJECT, name),
     ]
     gone = [each for each in gone if cluster.get(*each, space) is not None]
-    for each in gone if not args.dry_run else ():
+    if not args.dry_run:
         # With a finalizer of Argo CD's, all that it made would go along.
-        cluster.patch(*each, space, {"metadata": {"finalizers": None}})
-        cluster.delete(*each, space)
+        for each in gone:
+            cluster.patch(*each, space, {"metadata": {"finalizers": None}})
+        for each in gone:
+            cluster.delete(*each, space)
     if args.json:
         cli.print_json(
             {"environment": name, "deletes": [f"{kind} {each}" for _, kind, each in gone], "dry_run": args.dry_run}

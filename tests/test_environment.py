@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import IMAGE, S3, Checkout, make_checkout, package
 
+from gitops.checks import environments
+from gitops.checks.environments import Place
 from gitops.manifests import kustomize
-from gitops.repo import layout
-from gitops.repo.policy import read_policy
+from gitops.repo import codeowners, entries, layout
+from gitops.repo.policy import parse_policy, read_policy
+
+from contract.errors import Refused
 
 AMERICAN = ("--account", "444455556666", "--region", "us-east-1", "--host", "us.ml.example.com")
 US = ("add", "prod-us", "--after", "staging", "--like", "prod", "--production", *AMERICAN)
@@ -23,16 +28,16 @@ def world(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     return make_checkout(template, tmp_path_factory.mktemp("environment"))
 
 
-def changed(checkout: Checkout, *args: str) -> dict[str, Any]:
-    """Runs the command for a pull request, merges that, and asks every check of the result and of the change. No render
-    of another environment is another than before."""
+def changed(checkout: Checkout, *args: str, alone: bool = False) -> dict[str, Any]:
+    """Runs the command for a pull request, merges that, and asks every check of the change, and of the result `alone`
+    too. No render of another environment is another than before."""
     renders = rendered(checkout)
     done = checkout.run("environment", *args, "--pull-request", "--json")
     assert done.code == 0, done.err
     told: dict[str, Any] = json.loads(done.out)
     before = checkout.tip()
     checkout.merge(told["branch"])
-    for options in ((), ("--changed-since", before)):
+    for options in (("--changed-since", before), *([()] if alone else [])):
         checked = checkout.run("validate", *options)
         assert (checked.code, checked.errors) == (0, [])
     after = rendered(checkout)
@@ -51,7 +56,7 @@ def admitted(checkout: Checkout) -> str:
 
 
 def test_two_are_added_and_one_is_removed(world: Checkout) -> None:
-    told = changed(world, *US)
+    told = changed(world, *US, alone=True)
 
     assert told["moved"] == []
     policy = read_policy(world.root)
@@ -67,11 +72,11 @@ def test_two_are_added_and_one_is_removed(world: Checkout) -> None:
     assert "overlays/prod-us/shared/kustomization.yaml: line 11: - AWS_REGION=us-east-1" in told["guessed"]
     assert "overlays/prod-us/lily-api/kustomization.yaml: line 19: value: lily-api.us.ml.example.com" in told["guessed"]
 
-    told = changed(world, *PERF)
+    told = changed(world, *PERF, alone=True)
 
     assert told["moved"] == ["staging now comes after perf."]
     before = world.git("rev-parse", "HEAD^1")
-    told = changed(world, "remove", "perf")
+    told = changed(world, "remove", "perf", alone=True)
 
     assert told["moved"] == ["staging now comes after dev."]
     assert world.git("diff", "--stat", before, "--", "overlays/dev", "argocd", "overlays/prod") == ""
@@ -117,7 +122,38 @@ def test_what_was_retired_there_goes_with_it(world: Checkout) -> None:
     told = changed(world, "remove", "prod-us")
 
     assert "overlays/prod-us/retired.yaml" in told["files"]
+    assert told["guessed"] == [
+        "overlays/prod-us/retired.yaml: lily-api may still run; before this is merged: python scripts/retire_app.py"
+        " --app lily-api --env prod-us --finish"
+    ]
     assert ran(world).keys() == {"dev", "staging", "prod"}
+
+
+@pytest.mark.parametrize("way", ["hub", "own"])
+def test_one_is_added_on_another_cluster_and_taken_from_it(template: Path, tmp_path: Path, way: str) -> None:
+    checkout = make_checkout(template, tmp_path)
+    for text in ("dev", "staging", "prod"):
+        checkout.replace("overlays/promotion.yaml", f"name: {text}\n", f'name: {text}\n    owners: ["@a/{text}"]\n')
+    checkout.write(".github/CODEOWNERS", codeowners.text(read_policy(checkout.root)))
+    checkout.commit("Owners")
+    assert checkout.run("cluster", "add", "us", "--argocd", way, "--commit").code == 0
+    checkout.git("reset", "-q", "--hard", "cicd")
+    checkout.git("push", "-q", "origin", "cicd")
+    folder = "argocd/clusters/us/argocd" if way == "own" else "argocd"
+
+    told = changed(checkout, *US, "--cluster", "us")
+
+    assert f"{folder}/project-prod-us.yaml" in told["files"]
+    destination = "name: us" if way == "hub" else "server: https://kubernetes.default.svc"
+    assert destination in checkout.read(f"{folder}/applicationset-prod-us.yaml").decode()
+    assert b"[ml-prod-us]" in checkout.read("argocd/clusters/us/platform/admission/bindings.yaml")
+    assert b"ml-prod-us" not in checkout.read("argocd/platform/admission/bindings.yaml")
+    assert b"/overlays/prod-us/ @a/prod\n" in checkout.read(".github/CODEOWNERS")
+
+    told = changed(checkout, "remove", "prod-us")
+
+    assert f"{folder}/project-prod-us.yaml" in told["files"]
+    assert b"prod-us" not in checkout.read(".github/CODEOWNERS")
 
 
 # What is missing
@@ -143,14 +179,24 @@ NO_NAMESPACE = (
 @pytest.mark.parametrize(
     ("gone", "old", "start", "remedy"),
     [
-        ("argocd/applicationset-prod-us.yaml", "", f"{KUSTOMIZATION}: resources: 'applicationset-prod-us.yaml'", "no file"),
+        (
+            "argocd/applicationset-prod-us.yaml",
+            "",
+            f"{KUSTOMIZATION}: resources: 'applicationset-prod-us.yaml'",
+            "no file",
+        ),
         ("argocd/project-prod-us.yaml", "", f"{KUSTOMIZATION}: resources: 'project-prod-us.yaml'", "no file"),
         ("", KUSTOMIZATION, "argocd: no AppProject prod-us", "each environment of overlays/promotion.yaml has one"),
         ("", f"{ADMISSION}/bindings.yaml", NO_NAMESPACE, 'write "ml-prod-us"'),
         ("", f"{ADMISSION}/parameters.yaml", "argocd/platform: ConfigMap argocd/model-policy", '"ml-prod-us ml-prod"'),
         ("", "overlays/promotion.yaml", "overlays/prod-us: no environment", "add it there, or remove the folder"),
         ("overlays/prod-us/environment", "", "overlays/prod-us/environment: missing", "list base/environment there"),
-        ("overlays/prod-us/shared", "", "overlays/prod-us/lily-api/kustomization.yaml: components: '../shared'", "no file"),
+        (
+            "overlays/prod-us/shared",
+            "",
+            "overlays/prod-us/lily-api/kustomization.yaml: components: '../shared'",
+            "no file",
+        ),
         ("overlays/prod-us/lily-api/release.yaml", "", "overlays/prod-us/lily-api", "release.yaml"),
         ("overlays/prod-us", "", "overlays/prod-us/environment: missing", "list base/environment there"),
     ],
@@ -302,3 +348,174 @@ def test_the_same_again_is_one_branch_and_what_others_merged_is_under_it(templat
     ]  # fmt: skip
     done = checkout.run(*canary)
     assert (done.code, done.err) == (0, "nothing to change: canary is as it would be made\n")
+
+
+def test_two_applications_of_one_name_are_refused(whole: Checkout) -> None:
+    for folder in ("apps", "overlays/dev"):
+        shutil.copytree(whole.root / f"{folder}/lily-api", whole.root / f"{folder}/lily")
+    for file in (whole.root / "apps/lily", whole.root / "overlays/dev/lily"):
+        for path in file.rglob("*.yaml"):
+            path.write_text(path.read_text().replace("lily-api", "lily"))
+    whole.commit("Another app")
+    assert whole.run("environment", "add", "new", "--after", "prod-us", "--commit").code == 0
+    whole.git("reset", "-q", "--hard", "cicd")
+
+    done = whole.run("environment", "add", "api-new", "--after", "dev")
+
+    whole.git("checkout", "-q", "-B", "cicd", "cicd~2")
+    assert done.errors == [
+        "overlays/new/lily-api: its Application would be lily-api-new, which is that of overlays/api-new/lily too; give"
+        " the app another name [applications]"
+    ]
+
+
+# The values of a copy
+
+
+PLACES = parse_policy(
+    b"""\
+model_bucket: models
+image_registries:
+  - 111122223333.dkr.ecr.eu-west-1.amazonaws.com
+  - 444455556666.dkr.ecr.us-east-1.amazonaws.com
+  - ghcr.io/x
+environments:
+  - name: dev
+    hosts: [dev.example.com]
+  - name: prod
+    hosts: [ml.example.com]
+  - name: prod-us
+    hosts: [ml.example.us]
+    account: "444455556666"
+    region: us-east-1
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new"),
+    [
+        ("namespace", "ml-prod", "ml-prod-us"),
+        ("spec.rules[0].host", "a.ml.example.com", "a.ml.example.us"),
+        ("spec.rules[0].host", "a.dev.example.com", "a.dev.example.com"),
+        ("data.url", "https://db.prod.internal/x/prod", "https://db.prod-us.internal/x/prod-us"),
+        ("data.url", "http://prod/x", "http://prod/x"),
+        ("role", "arn:aws:iam::111122223333:role/ml-prod-reader", "arn:aws:iam::444455556666:role/ml-prod-us-reader"),
+        ("queue", "arn:aws:sqs:eu-west-1:111122223333:q-prod", "arn:aws:sqs:us-east-1:444455556666:q-prod-us"),
+        ("literals[0]", "AWS_REGION=eu-west-1", "AWS_REGION=us-east-1"),
+        ("zone", "eu-west-1a", "us-east-1a"),
+        ("literals[0]", "ENVIRONMENT=prod", "ENVIRONMENT=prod-us"),
+        ("containers[a].env[STAGE].value", "prod", "prod-us"),
+        ("containers[a].env[MODE].value", "prod", "prod"),
+        ("containers[a].args[0]", "--prod", "--prod"),
+        ("data.in", "s3://models/requests/prod/", "s3://models/requests/prod-us/"),
+        ("data.model", "s3://models/models/prod/2026-02-01-1/", "s3://models/models/prod/2026-02-01-1/"),
+        ("data.bucket", "models.s3.eu-west-1.amazonaws.com", "models.s3.eu-west-1.amazonaws.com"),
+        (
+            "image",
+            "111122223333.dkr.ecr.eu-west-1.amazonaws.com/api:1",
+            "444455556666.dkr.ecr.us-east-1.amazonaws.com/api:1",
+        ),
+        ("image", "ghcr.io/x/api:1", "ghcr.io/x/api:1"),
+        ("remoteRef.key", "prod/db", "prod-us/db"),
+        ("spec.rules[0].http.paths[0].path", "/prod/api", "/prod-us/api"),
+        ("volumes[0].path", "/prod/api", "/prod/api"),
+        ("text", "naïve 🙂 prod", "naïve 🙂 prod"),
+        (
+            "role",
+            "arn:aws:iam::111122223333:role/ml-prod-prod-tools",
+            "arn:aws:iam::444455556666:role/ml-prod-us-prod-tools",
+        ),
+    ],
+)  # fmt: skip
+def test_a_copy_has_its_own_values_in_the_fields_that_carry_them(path: str, old: str, new: str) -> None:
+    there = Place(("ml.example.com",), "111122223333", "eu-west-1")
+    own = Place(("ml.example.us",), "444455556666", "us-east-1")
+
+    moved = environments.Moved(PLACES, ("prod", there), ("prod-us", own), ["prod-tools", "iris"])
+
+    assert moved(path, old) == new
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "accounts", "regions"),
+    [
+        ("role", "arn:aws:iam::111122223333:role/x", ["111122223333"], []),
+        ("role", "arn:aws:iam::aws:policy/x", [], []),
+        ("q", "arn:aws-cn:sqs:cn-north-1:111122223333:q", ["111122223333"], ["cn-north-1"]),
+        ("q", "https://sqs.eu-west-1.amazonaws.com/111122223333/q", ["111122223333"], ["eu-west-1"]),
+        ("host", "db.x1.us-gov-west-1.rds.amazonaws.com", [], ["us-gov-west-1"]),
+        ("image", "111122223333.dkr.ecr.ap-southeast-2.amazonaws.com/a", ["111122223333"], ["ap-southeast-2"]),
+        ("env[AWS_ACCOUNT_ID].value", "111122223333", ["111122223333"], []),
+        ("env[STARTED].value", "202601010000", [], []),
+        ("nodeSelector.topology.kubernetes.io/zone", "eu-west-1a", [], ["eu-west-1"]),
+        ("text", "ml-api-1 my-eu-west-1-queue", [], []),
+        ("uri", "s3://models/batch/eu-west-1/in/", [], []),
+    ],
+)
+def test_a_value_names_accounts_and_regions(path: str, text: str, accounts: list[str], regions: list[str]) -> None:
+    assert (environments.accounts(path, text), environments.regions(text)) == (accounts, regions)
+
+
+# The policy's bytes
+
+COMMENTED = b"""\
+model_bucket: models   # one for all
+image_registries: [ghcr.io/x]
+environments:
+# first
+- {name: dev}   # where releases come in
+# then
+- name: staging
+  owners:
+    - "@a/b"   # who approves
+# last
+- name: prod
+  owners: ["@a/b"]
+clusters:
+  - name: us
+"""
+ENTRY = {"name": "canary", "after": ["staging"], "owners": ["@a/b"], "account": "111122223333", "soak": "24h"}
+
+
+def test_the_bytes_of_the_others_stay() -> None:
+    edited = entries.add(COMMENTED, ENTRY, ["prod"])
+
+    entry = b'- name: canary\n  after: [staging]\n  owners: ["@a/b"]\n  account: "111122223333"\n  soak: 24h\n'
+    assert edited.text == COMMENTED.replace(b"# last\n", entry + b"# last\n")
+    assert edited.moved == {"prod": ["canary"]}
+    assert entries.remove(edited.text, "canary").text == COMMENTED
+    without = entries.remove(COMMENTED, "staging")
+    assert b"# then\n" not in without.text
+    assert (b"# last\n- name: prod\n" in without.text, without.moved) == (True, {"prod": ["dev"]})
+
+
+def test_what_is_production_stays_where_the_last_one_was_it() -> None:
+    edited = entries.add(COMMENTED, {"name": "dr", "after": ["prod"], "owners": ["@a/b"]}, [])
+
+    policy = parse_policy(edited.text)
+    assert (policy.environments[-1], policy.production) == ("dr", ("prod",))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(b"\n", b"\r\n"), (b"model_bucket", b"\xef\xbb\xbfmodel_bucket")], ids=["crlf", "bom"]
+)
+def test_other_endings_and_marks_stay(old: bytes, new: bytes) -> None:
+    text = COMMENTED.replace(old, new, -1 if old == b"\n" else 1)
+
+    edited = entries.add(text, ENTRY, ["prod"])
+
+    assert edited.text.count(new) > 0
+    assert entries.remove(edited.text, "canary").text == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"model_bucket: m\nimage_registries: [ghcr.io/x]\nenvironments: [{name: dev}, {name: staging}, {name: prod}]\n",
+        b"model_bucket: m\nimage_registries: [ghcr.io/x]\nenvironments: &all\n  - name: dev\n  - name: staging\n",
+    ],
+)
+def test_a_policy_in_one_line_or_shared_is_refused(text: bytes) -> None:
+    with pytest.raises(Refused, match="environments"):
+        entries.add(text, {"name": "canary", "after": ["staging"]}, [])

@@ -58,7 +58,6 @@ def copy(checkout: Checkout, old: str, new: str, region: str = "eu-west-1", acco
 
 # With the window of the sample's project, which its copies have, too.
 PRODUCTION = """\
-    after: [pre-prod]
     production: true
     freeze:
       - schedule: 0 16 * * 5
@@ -82,7 +81,8 @@ def four(checkout: Checkout) -> None:
         )
         checkout.replace("argocd/kustomization.yaml", f"{kind}-staging.yaml", f"{kind}-pre-prod.yaml")
     entries = [
-        f"  - name: {name}\n    hosts: [{HOSTS[name]}]\n" + PRODUCTION * name.startswith("prod-")
+        f"  - name: {name}\n    hosts: [{HOSTS[name]}]\n"
+        + f"    after: [pre-prod]\n{PRODUCTION}" * name.startswith("prod-")
         for name in ENVIRONMENTS
     ]
     checkout.write("overlays/promotion.yaml", POLICY + "".join(entries))

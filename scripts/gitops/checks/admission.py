@@ -213,11 +213,11 @@ _BOUND = ("model-images", "model-releases", "model-kinds", _WITHDRAWN)
 def parameters_text(text: bytes, policy: Policy, cluster: str) -> bytes:
     """The file of a cluster's parameters, as `layout.parameters` has it, with what follows from where environments are;
     all else of `text`, which is that of any cluster, stays."""
-    spaces = production_namespaces(policy, cluster)
-    return yamledit.edit(text, {("data", "production-namespaces"): spaces}, layout.parameters(cluster))
+    spaces = _production_namespaces(policy, cluster).split()
+    return yamledit.set_words(text, ("data", "production-namespaces"), spaces, layout.parameters(cluster))
 
 
-def production_namespaces(policy: Policy, cluster: str) -> str:
+def _production_namespaces(policy: Policy, cluster: str) -> str:
     return " ".join(policy.namespace(name) for name in policy.production if name in policy.on(cluster))
 
 
@@ -289,7 +289,7 @@ def _parameter_faults(cluster: str, objects: Mapping[Identity, Object], reposito
         "data": {
             "model-bucket": policy.model_bucket,
             "image-registries": " ".join(policy.image_registries),
-            "production-namespaces": production_namespaces(policy, cluster),
+            "production-namespaces": _production_namespaces(policy, cluster),
             **{name: " ".join(names) for name, names in _MAKERS.items()},
             **{path.removeprefix("data."): value for path, value in chosen.items() if value is not None},
             **required,

@@ -50,7 +50,7 @@ def check(
         *(
             found
             for one, other in _on_each_cluster(change.policy, before, repository.policy, after)
-            for found in (*_removals(git, base, replace(repository, renders=other), one), *_immutable(one, other))
+            for found in (*_removals(git, base, repository, one, other), *_immutable(one, other))
         ),
     ]
 
@@ -139,10 +139,10 @@ def _hidden(git: Git, base: str) -> Iterator[Finding]:
         yield Finding(PUSHED, BRANCH, message)
 
 
-def _removals(git: Git, base: str, repository: Repository, before: Renders) -> Iterator[Finding]:
+def _removals(git: Git, base: str, repository: Repository, before: Renders, after: Renders) -> Iterator[Finding]:
     """What serves goes on serving after the sync, unless it is retired, which leaves a record, or goes with an
     environment in which it was never released, or not any more."""
-    root, after, there = repository.root, repository.renders, snapshot.at(git, base)
+    root, there = repository.root, snapshot.at(git, base)
     for loss in sorted(serving.lost(before, after), key=lambda loss: (loss.folder, loss.state)):
         _, environment, app = loss.folder.split("/")
         if environment not in repository.policy.environments and _is_unreleased(there, app, environment):
