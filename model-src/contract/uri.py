@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -31,6 +31,10 @@ class VersionURI:
     @property
     def prefix(self) -> str:
         return f"models/{self.model}/{self.version}/"
+
+    def at(self, bucket: str) -> VersionURI:
+        """The place of the same version in a replica of its bucket."""
+        return replace(self, bucket=bucket)
 
     def flavour(self, name: str) -> str:
         """The URI of the folder that an app of this flavour serves."""
