@@ -9,6 +9,8 @@ from urllib.parse import unquote, urlsplit
 
 from contract.errors import Refused
 
+REPLICA = "MODEL_REPLICA"
+"""The variable by which whatever loads a model is told the bucket that it reads in the place of the URI's."""
 BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 MODEL = r"[a-z0-9][a-z0-9-]*"
 VERSION = r"[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9a-f]{12}"
