@@ -89,6 +89,7 @@ def _carried(tree: Tree, target: Target) -> tuple[Release, Release]:
             f"{carried.file}: {release.UNRELEASED}; {app} reaches {to} through {source}, release it there first"
         )
     uri, manifest = verification.verify_release(carried, tree.signer)
+    verification.require_replica(tree.policy, target.environment, uri, manifest, tree.signer)
     return carried, release.make(now, tree.require_model(target, uri), manifest, carried.image)
 
 

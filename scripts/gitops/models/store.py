@@ -125,14 +125,14 @@ def is_copied(replica: Store, uri: VersionURI, manifest: Manifest) -> bool:
         raise Refused(
             f"{uri.at(replica.bucket)}{MANIFEST}: sha256:{hashlib.sha256(text).hexdigest()}, and {uri}{MANIFEST} has"
             f" {manifest.sha256}; versions are never overwritten: find out who wrote that object, then remove that"
-            f" version there and {copying(replica, uri)}"
+            f" version there and {copying(replica.bucket, uri)}"
         )
     return text is not None
 
 
-def copying(replica: Store, uri: VersionURI) -> str:
+def copying(bucket: str, uri: VersionURI) -> str:
     """The remedy for a version that a replica lacks."""
-    options = f"--to {replica.bucket} --model {uri.model} --version {uri.version}"
+    options = f"--to {bucket} --model {uri.model} --version {uri.version}"
     return f"copy it with `python scripts/replicate_models.py {options}`"
 
 

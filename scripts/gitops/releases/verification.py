@@ -51,14 +51,25 @@ def require_replica(
         return
     replica, there = s3.replica(policy, bucket), uri.at(bucket)
     if not store.is_copied(replica, uri, manifest):
-        raise Refused(f"{there}: missing, and {environment} takes its models there; {store.copying(replica, uri)}")
+        raise Refused(missing(bucket, uri, environment))
+    if found := copy_faults(replica, uri, manifest, signer):
+        remedy = f"once it is known why, remove what is wrong and {store.copying(replica.bucket, uri)}"
+        raise Refused(*found, f"{there}: {environment} takes its models there; {remedy}")
+
+
+def missing(bucket: str, uri: VersionURI, environment: str) -> str:
+    return f"{uri.at(bucket)}: missing, and {environment} takes its models there; {store.copying(bucket, uri)}"
+
+
+def copy_faults(replica: Store, uri: VersionURI, manifest: Manifest, signer: Signer | None) -> list[str]:
+    """What is wrong with a version in a replica that has it."""
+    there = uri.at(replica.bucket)
+    found = store.file_faults(replica, there, manifest)
     try:
         store.require_signature(replica, there, manifest, signer)
-    except signing.Unsigned as unsigned:
-        raise Refused(f"{unsigned.lines[0].partition(';')[0]}; {store.copying(replica, uri)}") from None
-    if found := store.file_faults(replica, there, manifest):
-        remedy = f"once it is known why, remove what is wrong and {store.copying(replica, uri)}"
-        raise Refused(*found, f"{there}: {environment} takes its models there; {remedy}")
+    except signing.Unsigned:
+        found.append(f"{there}: not signed by {signer}; {store.copying(replica.bucket, uri)}")
+    return found
 
 
 def named(git: Git, rev: str) -> dict[str, list[Release]]:
