@@ -27,8 +27,8 @@ from contract.version import MANIFEST_LIMIT
 def list_versions(store: Store, model: str | None = None) -> list[VersionURI]:
     """The versions of a model that exist, or of all, which is those with a manifest. Other keys beside them are no
     versions."""
-    place = re.compile(rf"models/({re.escape(model) if model else MODEL})/({VERSION})/{re.escape(MANIFEST)}")
-    keys = store.keys(f"models/{model}/" if model else "models/")
+    place = re.compile(rf"models/({MODEL if model is None else re.escape(model)})/({VERSION})/{re.escape(MANIFEST)}")
+    keys = store.keys("models/" if model is None else f"models/{model}/")
     return [VersionURI(store.bucket, *match.groups()) for key in keys if (match := place.fullmatch(key))]
 
 
