@@ -44,7 +44,6 @@ from gitops.manifests.kinds import Kinds
 from gitops.manifests.objects import Object
 from gitops.repo import fleet, layout, snapshot
 from gitops.repo.git import Git
-from gitops.repo.layout import ARGOCD, PLATFORM
 from gitops.repo.policy import POLICY_FILE, read_policy
 from gitops.repo.publish import BRANCH
 from gitops.repo.snapshot import OnDisk
@@ -136,7 +135,7 @@ def _examined(
         # A look at everything renders it anew. Who judges a change then needs only what is another.
         remembered.put({kustomize.key(files, folder): items for folder, items in renders.items()})
     # What the platform and the projects of Argo CD allow is a matter of every overlay.
-    chosen = folders if {ARGOCD, PLATFORM} & set(concerned) else concerned
+    chosen = folders if any(map(layout.is_of_argocd, concerned)) else concerned
     repository = Repository(args.root, policy, renders, frozenset(chosen), known, files, added)
     checked = {folder: renders[folder] for folder in concerned}
     checked[kinds.FOLDER] = list(added.definitions.values())

@@ -7,6 +7,7 @@ import fcntl
 import functools
 import hashlib
 import importlib
+import importlib.util
 import io
 import json
 import os
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import boto3
@@ -109,11 +111,23 @@ class Result:
         return [line.removeprefix("error: ") for line in self.err.splitlines() if line.startswith("error: ")]
 
 
+@functools.cache
+def command_of(name: str) -> ModuleType:
+    """A command, whose module may have the name of a folder of tests."""
+    if not (ROOT / "tests" / name).is_dir():
+        return importlib.import_module(name)
+    spec = importlib.util.spec_from_file_location(f"{name}_command", ROOT / f"scripts/{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def run(command: str, *args: str | Path) -> Result:
     """Calls `main` of a command in this process, which is the command line without the start of an interpreter."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = importlib.import_module(command).main([str(arg) for arg in args])
+        code = command_of(command).main([str(arg) for arg in args])
     return Result(code, out.getvalue(), err.getvalue())
 
 

@@ -302,7 +302,7 @@ def test_a_killed_run_is_completed_by_the_next(checkout: Checkout) -> None:
 
 def test_what_is_told_of_an_add_on_that_is_gone_mends_it(checkout: Checkout) -> None:
     """For one kind after the other, as they are found."""
-    checkout.replace("argocd/platform/kustomization.yaml", "  - addons/kserve-crds.yaml\n", "")
+    checkout.replace("argocd/platform/addons/kustomization.yaml", "  - kserve-crds.yaml\n", "")
     said = [line for line in checkout.run("validate").errors if line.endswith("[kinds]")]
     commands = dict.fromkeys(command for line in said for command in re.findall(r"`python scripts/(.*)` \[", line))
     assert len(commands) == 2

@@ -369,7 +369,7 @@ def test_what_a_change_of_the_quota_leaves_no_room_for_is_refused(checkout: Chec
 
 
 def test_the_serving_runtimes_of_services_are_not_taken_away(checkout: Checkout) -> None:
-    checkout.replace("argocd/platform/kustomization.yaml", "  - addons/kserve-runtimes.yaml\n", "")
+    checkout.replace("argocd/platform/addons/kustomization.yaml", "  - kserve-runtimes.yaml\n", "")
 
     found = [line for line in errors(checkout) if line.endswith("[kserve]")]
 

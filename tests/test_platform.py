@@ -45,7 +45,7 @@ def test_argo_cd_keeps_its_settings_as_they_are_written(manifests: Path, addons:
     [patch] = addons["argo-cd"]["source"]["kustomize"]["patches"]
 
     assert yaml.safe_load(patch["patch"]) == yaml.safe_load(
-        (manifests / layout.PLATFORM / "argocd-cm.yaml").read_text()
+        (manifests / layout.PLATFORM / "argo-cd/argocd-cm.yaml").read_text()
     )
 
 
@@ -104,7 +104,7 @@ def test_settings_for_a_fleet_reach_the_programs_and_leave_the_others(manifests:
         if (source := at(variable, "valueFrom", "configMapKeyRef"))
     }
 
-    own = yaml.safe_load((manifests / layout.PLATFORM / "argocd-cm.yaml").read_text())["data"]
+    own = yaml.safe_load((manifests / layout.PLATFORM / "argo-cd/argocd-cm.yaml").read_text())["data"]
     # A text that ends with a line break or not is the same program.
     assert {key: text.strip() for key, text in own.items()}.items() <= {
         key: text.strip() for key, text in given["argocd-cm"].items()
@@ -153,7 +153,7 @@ def test_a_service_in_the_mode_knative_scales_to_zero_where_the_platform_has_kna
 
 
 # From the source of Knative Serving 1.21.1, pkg/apis/serving/fieldmask.go: its webhook refuses any other field, but for
-# those that argocd/platform/knative/knative-serving.yaml enables.
+# those that argocd/platform/knative/serving/knative-serving.yaml enables.
 POD = {"serviceAccountName", "automountServiceAccountToken", "topologySpreadConstraints", "securityContext"}
 CONTAINER = {"resources", "securityContext", "startupProbe", "livenessProbe", "readinessProbe"}
 KSERVE = {

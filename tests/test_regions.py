@@ -56,6 +56,17 @@ def copy(checkout: Checkout, old: str, new: str, region: str = "eu-west-1", acco
         file.write_text(re.sub(rf"value: (.+)\.({new}\.)?ml\.example\.com", rf"value: \1.{HOSTS[new]}", text))
 
 
+# With the window of the sample's project, which its copies have, too.
+PRODUCTION = """\
+    production: true
+    freeze:
+      - schedule: 0 16 * * 5
+        duration: 62h
+        time_zone: Europe/Dublin
+        reason: weekends
+"""
+
+
 def four(checkout: Checkout) -> None:
     """The sample with the four in the place of its three."""
     [url] = {line.split()[-1] for line in checkout.read("argocd/root.yaml").decode().splitlines() if "repoURL" in line}
@@ -70,7 +81,7 @@ def four(checkout: Checkout) -> None:
         )
         checkout.replace("argocd/kustomization.yaml", f"{kind}-staging.yaml", f"{kind}-pre-prod.yaml")
     entries = [
-        f"  - name: {name}\n    hosts: [{HOSTS[name]}]\n" + "    production: true\n" * name.startswith("prod-")
+        f"  - name: {name}\n    hosts: [{HOSTS[name]}]\n" + PRODUCTION * name.startswith("prod-")
         for name in ENVIRONMENTS
     ]
     checkout.write("overlays/promotion.yaml", POLICY + "".join(entries))

@@ -157,7 +157,7 @@ HOST_IN_DEV = "overlays/dev/lily-api/kustomization.yaml"
         ([("base/api/service.yaml", "port: 80\n", "port: 81\n")], ALL),
         ([("apps/lily-sklearn/runtime.yaml", "protocolVersion: v2", "protocolVersion: v1")], ALL),
         ([("argocd/project-dev.yaml", "kind: LimitRange", "kind: Secret")], ALL),
-        ([("argocd/platform/addons/argo-cd.yaml", "targetRevision: ", "targetRevision: 1")], ALL),
+        ([("argocd/platform/argo-cd/argo-cd.yaml", "targetRevision: ", "targetRevision: 1")], ALL),
         ([(HOST, "lily-api.ml", "lily.ml"), (POLICY_FILE, "name: prod\n", "name: zero\n")], ["prod"]),
     ],
 )  # fmt: skip

@@ -86,7 +86,7 @@ def health(item: dict[str, Any], folder: Path) -> tuple[str, str]:
     program.symlink_to(tools.ARGOCD.require())
     done = subprocess.run(
         [program, "admin", "settings", "resource-overrides", "health", folder / "item.yaml",
-         "--argocd-cm-path", SAMPLE / "argocd/platform/argocd-cm.yaml", "--load-cluster-settings=false"],
+         "--argocd-cm-path", SAMPLE / "argocd/platform/argo-cd/argocd-cm.yaml", "--load-cluster-settings=false"],
         env={"ARGOCD_BINARY_NAME": "argocd", "HOME": str(folder), "PATH": "/usr/bin:/bin"},
         capture_output=True, text=True,
     )  # fmt: skip

@@ -72,7 +72,7 @@ def rendered(name: str, folder: Path) -> list[Object]:
     source, namespace = spec["source"], spec["destination"]["namespace"]
     if name == "argo-cd":
         shutil.copytree(tools.ARGOCD.files / "manifests", folder / "manifests")
-        settings = (SAMPLE / layout.PLATFORM / "argocd-cm.yaml").read_text()
+        settings = (SAMPLE / layout.PLATFORM / "argo-cd/argocd-cm.yaml").read_text()
         patches = [patch | {"patch": settings} for patch in source["kustomize"]["patches"]]
         (folder / KUSTOMIZATION).write_text(yaml.safe_dump({"resources": [source["path"]], "patches": patches}))
         return kustomize.objects(kustomize.build(folder, "."))

@@ -1,8 +1,8 @@
 """What the cluster refuses by itself is what this repository would refuse, and nobody takes it back.
 
-The policies in argocd/platform/admission/ are the engine's: what is rendered of them has to be, whole, what LOCK beside
-them has the digests of. Bindings and parameters follow from overlays/promotion.yaml, and so does the container that
-fetches models.
+The policies in argocd/platform/admission/ are the engine's: what every cluster renders of them has to be, whole, what
+LOCK beside them has the digests of. The bindings and parameters of each cluster follow from overlays/promotion.yaml,
+and so does the container that fetches models.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import yaml
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.manifests import workloads
-from gitops.manifests.objects import Identity, Object, at, identity, leaves, mapping, mappings
+from gitops.manifests.objects import KUSTOMIZATION, Identity, Object, at, identity, leaves, mapping, mappings
 from gitops.releases.release import ANNOTATION, UNRELEASED
 from gitops.repo import layout
-from gitops.repo.layout import ARGOCD, PLATFORM
-from gitops.repo.policy import POLICY_FILE, Policy
+from gitops.repo.layout import PLATFORM
+from gitops.repo.policy import IN_CLUSTER, POLICY_FILE, Policy
 
 from contract.uri import REPLICA
 
@@ -119,31 +119,34 @@ def _locked(root: Path) -> dict[str, dict[str, str]]:
 
 
 def check_admission(repository: Repository) -> Iterator[Finding]:
-    """What the cluster refuses by itself is what this repository would refuse: by the engine's own policies, everywhere
+    """What a cluster refuses by itself is what this repository would refuse: by the engine's own policies, everywhere
     and at once, and with the same bucket, registries, namespaces and kinds."""
-    objects = {identity(item): item for item in repository.renders.get(PLATFORM, [])}
     policies = _locked(repository.root)
     for name in sorted(_shipped() - policies.keys()):
         yield Finding(RULE, LOCK, f"has no line of {name}; take it from the template, as it came with the policies")
     command = policies.pop(workloads.STORAGE_CONTAINER, {}).get("spec.container.command")
-    for name, fields in policies.items():
-        yield from _policy_faults(objects, name, fields)
-        yield from _binding_faults(objects, name, repository.policy)
-    yield from _parameter_faults(objects, repository)
-    yield from _storage_faults(objects, repository, command)
-    yield from _unknown_kinds(objects, repository)
+    for cluster, _, items in repository.clusters():
+        objects = {identity(item): item for item in items}
+        for name, fields in policies.items():
+            yield from _policy_faults(cluster, objects, name, fields)
+            yield from _binding_faults(cluster, objects, name, repository.policy)
+        yield from _parameter_faults(cluster, objects, repository)
+        yield from _storage_faults(cluster, objects, repository, command)
+        yield from _unknown_kinds(cluster, objects, repository)
     yield from _way_faults(repository)
-    for folder in (ARGOCD, PLATFORM):
-        for item in repository.renders.get(folder, []):
+    for folder, items in repository.of_argocd():
+        for item in items:
             if item.get("kind") in _CHANGING:
                 yield finding(RULE, folder, item, "kind: changes objects on their way into the cluster, so that what"
                               " runs is not what was checked; remove it")  # fmt: skip
 
 
-def _policy_faults(objects: Mapping[Identity, Object], name: str, fields: Mapping[str, str]) -> Iterator[Finding]:
+def _policy_faults(
+    cluster: str, objects: Mapping[Identity, Object], name: str, fields: Mapping[str, str]
+) -> Iterator[Finding]:
     what = Identity(_GROUP, _POLICY, "", name)
     if what not in objects:
-        yield _missing(what, f"list its file in {PLATFORM}/kustomization.yaml")
+        yield _missing(cluster, what, f"list the component {FOLDER}, which has it, in {_list(cluster)}")
         return
     item = objects[what]
     found = fingerprints(item)
@@ -151,27 +154,36 @@ def _policy_faults(objects: Mapping[Identity, Object], name: str, fields: Mappin
         if fields.get(field) != found.get(field):
             value = at(item, *field.split("."))
             yield _altered(
-                item, field, value, f"not what {LOCK} has; take the policy as the template ships it, unpatched"
+                cluster, item, field, value, f"not what {LOCK} has; take the policy as the template ships it, unpatched"
             )
 
 
-def _altered(item: Object, path: str, value: Any, fault: str) -> Finding:
+def _list(cluster: str) -> str:
+    """What lists all that a cluster itself has."""
+    return f"{layout.platform(cluster)}/{KUSTOMIZATION}"
+
+
+def _altered(cluster: str, item: Object, path: str, value: Any, fault: str) -> Finding:
     shown = "missing" if value is None else json.dumps(value)
-    return finding(RULE, PLATFORM, item, f"{path}: {shown if len(shown) < 80 else 'changed'}: {fault}")
+    return finding(RULE, layout.platform(cluster), item, f"{path}: {shown if len(shown) < 80 else 'changed'}: {fault}")
 
 
-def _binding_faults(objects: Mapping[Identity, Object], name: str, policy: Policy) -> Iterator[Finding]:
+def _binding_faults(cluster: str, objects: Mapping[Identity, Object], name: str, policy: Policy) -> Iterator[Finding]:
     what = Identity(_GROUP, _BINDING, "", name)
     if what not in objects:
-        yield _missing(what, f"without it the policy holds nowhere; write it into {FOLDER}/bindings.yaml")
+        remedy = f"without it the policy holds nowhere; write it into {layout.bindings(cluster)}"
+        yield _missing(cluster, what, remedy)
         return
-    yield from _differing(objects[what], binding(name, policy))
+    yield from _differing(cluster, objects[what], binding(name, policy, cluster))
 
 
-def binding(name: str, policy: Policy) -> Object:
-    """How a policy of the engine is in force: it denies, in the namespaces of all environments."""
-    spaces = list(map(policy.namespace, policy.environments))
-    chosen = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": spaces}
+def binding(name: str, policy: Policy, cluster: str = IN_CLUSTER) -> Object:
+    """How a policy of the engine is in force: it denies, in the namespaces of all environments of a cluster."""
+    spaces = list(map(policy.namespace, policy.on(cluster)))
+    chosen: dict[str, Any] = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": spaces}
+    if not spaces:
+        # Every namespace has this label, and a list of none is refused.
+        chosen = {"key": "kubernetes.io/metadata.name", "operator": "DoesNotExist"}
     return {
         "apiVersion": f"{_GROUP}/v1",
         "kind": _BINDING,
@@ -189,7 +201,38 @@ def binding(name: str, policy: Policy) -> Object:
     }
 
 
-def _differing(item: Object, wanted: Object) -> Iterator[Finding]:
+def bindings_text(policy: Policy, cluster: str) -> str:
+    """The file of a cluster's bindings, as `layout.bindings` has it."""
+    items = [binding(name, policy, cluster) for name in _BOUND]
+    where = "beside this file" if cluster == IN_CLUSTER else f"of {FOLDER}/"
+    head = f"# Where the policies {where} hold: in the namespaces of all environments.\n"
+    return head + yaml.dump_all(items, Dumper=_Written, sort_keys=False, width=1000)
+
+
+_BOUND = ("model-images", "model-releases", "model-kinds", _WITHDRAWN)
+
+
+class _Written(yaml.SafeDumper):
+    """As people write it: lists of words in one line, others below their key and further in."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, indentless=False)
+
+
+def _in_line(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
+    flow = all(isinstance(item, str) for item in items)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flow)
+
+
+_Written.add_representer(list, _in_line)
+
+
+def production_namespaces(policy: Policy, cluster: str) -> str:
+    """Those of a cluster in which an image is named by its digest alone, as the parameters list them."""
+    return " ".join(policy.namespace(name) for name in policy.production if name in policy.on(cluster))
+
+
+def _differing(cluster: str, item: Object, wanted: Object) -> Iterator[Finding]:
     """One finding for each field of an object that is not as wanted, the whole of it counted."""
     found, asked = leaves(item), leaves(wanted)
     for path in sorted(found.keys() | asked.keys()):
@@ -197,49 +240,56 @@ def _differing(item: Object, wanted: Object) -> Iterator[Finding]:
             shown = json.dumps(found[path]) if path in found else "missing"
             why = f"{POLICY_FILE} gives" if path in _OF_THE_POLICY_FILE else "write"
             remedy = f"{why} {json.dumps(asked[path])}" if path in asked else "remove it"
-            yield finding(RULE, PLATFORM, item, f"{path}: {shown}; {remedy}")
+            yield finding(RULE, layout.platform(cluster), item, f"{path}: {shown}; {remedy}")
 
 
-def _missing(what: Identity, remedy: str) -> Finding:
-    return Finding(RULE, f"{PLATFORM}: {what}", f"not rendered; {remedy}", (PLATFORM,))
+def _missing(cluster: str, what: Identity, remedy: str) -> Finding:
+    folder = layout.platform(cluster)
+    return Finding(RULE, f"{folder}: {what}", f"not rendered; {remedy}", (folder,))
 
 
 # Their way into the cluster
 
 
 def _way_faults(repository: Repository) -> Iterator[Finding]:
-    """Argo CD applies what is rendered of argocd/platform/, all of it and nothing else."""
-    for item in repository.renders.get(ARGOCD, []):
+    """Argo CD applies what is rendered of a cluster's platform/, all of it and nothing else."""
+    platforms = {folder for _, folder, _ in repository.clusters()}
+    for folder, item in _applications(repository):
         source = mapping(at(item, "spec", "source"))
-        if item.get("kind") != "Application" or source.get("path") != PLATFORM:
+        if (path := source.get("path")) not in platforms:
             continue
         extra = [f"source.{name}" for name in sorted(source.keys() - {"repoURL", "path", "targetRevision"})]
         for field in [*extra, *(["ignoreDifferences"] if at(item, "spec", "ignoreDifferences") else [])]:
             message = f"spec.{field}: what the cluster has would not be what is rendered here; remove it"
-            yield finding(RULE, ARGOCD, item, message, PLATFORM)
-    for item in repository.renders.get(PLATFORM, []):
-        for field in _LEAVING_OUT if item.get("kind") == "Application" else ():
+            yield finding(RULE, folder, item, message, str(path))
+    for folder, item in _applications(repository):
+        for field in _LEAVING_OUT if folder in platforms else ():
             if field in json.dumps(at(item, "spec", "source")):
                 message = f"spec.source: {field}: Argo CD would leave out kinds, and policies with them; remove it"
-                yield finding(RULE, PLATFORM, item, message)
+                yield finding(RULE, folder, item, message)
+
+
+def _applications(repository: Repository) -> Iterator[tuple[str, Object]]:
+    found = ((folder, item) for folder, items in repository.of_argocd() for item in items)
+    return ((folder, item) for folder, item in found if item.get("kind") == "Application")
 
 
 # The parameters
 
 
-def _parameter_faults(objects: Mapping[Identity, Object], repository: Repository) -> Iterator[Finding]:
-    policy = repository.policy
+def _parameter_faults(cluster: str, objects: Mapping[Identity, Object], repository: Repository) -> Iterator[Finding]:
+    policy, folder = repository.policy, layout.platform(cluster)
     if _PARAMETERS not in objects:
-        yield _missing(_PARAMETERS, f"list admission/parameters.yaml in {PLATFORM}/kustomization.yaml")
+        yield _missing(cluster, _PARAMETERS, f"list admission/parameters.yaml in {_list(cluster)}")
         return
     item = objects[_PARAMETERS]
     for image in _words(item, "serving-images"):
         if not workloads.is_fixed(image):
-            yield finding(RULE, PLATFORM, item, f"data.serving-images: {image!r}: may be another image tomorrow;"
+            yield finding(RULE, folder, item, f"data.serving-images: {image!r}: may be another image tomorrow;"
                           " name it by a version or by digest")  # fmt: skip
     for kind in _words(item, "other-kinds"):
         if kind.partition(".")[2] in (*_SERVING, *_KUBERNETES):
-            yield finding(RULE, PLATFORM, item, f"data.other-kinds: {kind!r}: runs containers or serves models, so that"
+            yield finding(RULE, folder, item, f"data.other-kinds: {kind!r}: runs containers or serves models, so that"
                           " nobody would check what it runs; take it out")  # fmt: skip
     chosen = {f"data.{name}": at(item, "data", name) for name in ("serving-images", "other-kinds")}
     required = {_REQUIRED: "true"} if _REQUIRED in mapping(item.get("data")) else {}
@@ -250,33 +300,34 @@ def _parameter_faults(objects: Mapping[Identity, Object], repository: Repository
         "data": {
             "model-bucket": policy.model_bucket,
             "image-registries": " ".join(policy.image_registries),
-            "production-namespaces": " ".join(map(policy.namespace, policy.production)),
+            "production-namespaces": production_namespaces(policy, cluster),
             **{name: " ".join(names) for name, names in _MAKERS.items()},
             **{path.removeprefix("data."): value for path, value in chosen.items() if value is not None},
             **required,
         },
     }
-    yield from _differing(item, wanted)
+    yield from _differing(cluster, item, wanted)
     for path, value in chosen.items():
         if not isinstance(value, str):
-            yield finding(RULE, PLATFORM, item, f"{path}: missing; the policies ask for it")
+            yield finding(RULE, folder, item, f"{path}: missing; the policies ask for it")
     if required:
-        yield from _unnamed_manifests(repository)
+        yield from _unnamed_manifests(repository, cluster)
 
 
-def _unnamed_manifests(repository: Repository) -> Iterator[Finding]:
+def _unnamed_manifests(repository: Repository, cluster: str) -> Iterator[Finding]:
     """Released objects that the cluster would refuse once the manifest is required."""
-    for folder, _, _, items in repository.overlays():
-        for item in items:
+    for folder, environment, _, items in repository.overlays():
+        for item in items if repository.policy.at(environment).cluster == cluster else ():
             for path, part in [("metadata", at(item, "metadata")), *workloads.canaries(item)]:
                 annotations = mapping(at(part, "annotations"))
                 version = annotations.get(f"{ANNOTATION}version", UNRELEASED)
                 if version != UNRELEASED and f"{ANNOTATION}manifest" not in annotations:
                     message = (
-                        f"{path}.annotations.{ANNOTATION}manifest: missing, and {_REQUIRED} of {FOLDER}/parameters.yaml"
-                        " asks for it; leave that out until bump_model.py or promote_model.py made this release again"
+                        f"{path}.annotations.{ANNOTATION}manifest: missing, and {_REQUIRED} of"
+                        f" {layout.parameters(cluster)} asks for it; leave that out until bump_model.py or"
+                        " promote_model.py made this release again"
                     )
-                    yield finding(RULE, folder, item, message, PLATFORM)
+                    yield finding(RULE, folder, item, message, layout.platform(cluster))
 
 
 def _words(item: Object, name: str) -> list[str]:
@@ -293,39 +344,40 @@ def is_serving(group: str) -> bool:
     return group in _SERVING
 
 
-def _unknown_kinds(objects: Mapping[Identity, Object], repository: Repository) -> Iterator[Finding]:
+def _unknown_kinds(cluster: str, objects: Mapping[Identity, Object], repository: Repository) -> Iterator[Finding]:
     """What the project of an environment allows there is of a kind that admission lets in."""
-    parameters = objects.get(_PARAMETERS, {})
-    named = _words(parameters, "other-kinds")
-    for item in repository.renders.get(ARGOCD, []):
-        if item.get("kind") != "AppProject" or at(item, "metadata", "name") not in repository.policy.environments:
+    parameters, folder = objects.get(_PARAMETERS, {}), layout.argocd(repository.policy, cluster)
+    named, environments = _words(parameters, "other-kinds"), repository.policy.on(cluster)
+    for item in repository.renders.get(folder, []):
+        if item.get("kind") != "AppProject" or at(item, "metadata", "name") not in environments:
             continue
         for entry in mappings(at(item, "spec", "namespaceResourceWhitelist")):
             group, kind = str(at(entry, "group")), str(at(entry, "kind"))
             if is_other(group, kind) and f"{kind}.{group}" not in named:
                 message = (
                     f"spec.namespaceResourceWhitelist: {kind}.{group}: no policy looks into it, and the cluster would"
-                    f" refuse it; name it in other-kinds of {FOLDER}/parameters.yaml"
+                    f" refuse it; name it in other-kinds of {layout.parameters(cluster)}"
                 )
-                yield finding(RULE, ARGOCD, item, message, PLATFORM)
+                yield finding(RULE, folder, item, message, layout.platform(cluster))
 
 
 # The container that fetches models
 
 
 def _storage_faults(
-    objects: Mapping[Identity, Object], repository: Repository, command: str | None
+    cluster: str, objects: Mapping[Identity, Object], repository: Repository, command: str | None
 ) -> Iterator[Finding]:
     what = Identity("serving.kserve.io", "ClusterStorageContainer", "", workloads.STORAGE_CONTAINER)
-    served = any(workloads.is_inference_service(item) for _, _, _, items in repository.all_overlays() for item in items)
+    folder, environments = layout.platform(cluster), repository.policy.on(cluster)
+    there = (items for _, environment, _, items in repository.all_overlays() if environment in environments)
     if what not in objects:
-        if served:
-            yield _missing(what, f"list storage/container.yaml in {PLATFORM}/kustomization.yaml")
+        if any(workloads.is_inference_service(item) for items in there for item in items):
+            yield _missing(cluster, what, f"list the component {PLATFORM}/storage in {_list(cluster)}")
         return
     item = objects[what]
     formats = [{"prefix": f"s3://{repository.policy.model_bucket}/models/"}]
     if (found := at(item, "spec", "supportedUriFormats")) != formats:
-        yield finding(RULE, PLATFORM, item, f"spec.supportedUriFormats: {json.dumps(found)};"
+        yield finding(RULE, folder, item, f"spec.supportedUriFormats: {json.dumps(found)};"
                       f" {POLICY_FILE} gives {json.dumps(formats)}")  # fmt: skip
     found_leaves = {path: value for path, value in leaves(item).items() if not path.startswith(_CHOSEN)}
     # Settings of AWS, such as where it is, decide where the bytes come from and not whether they are the right ones;
@@ -338,7 +390,7 @@ def _storage_faults(
         found_leaves["spec.container.command"] = at(item, "spec", "container", "command")
     for path in sorted(faults):
         fault = f"not what compares every byte with the release; take {PLATFORM}/storage/ as the template ships it"
-        yield _altered(item, path, found_leaves.get(path), fault)
+        yield _altered(cluster, item, path, found_leaves.get(path), fault)
 
 
 _RELEASED = ((workloads.MODEL_DIGEST, f"{ANNOTATION}digest"), (workloads.MODEL_MANIFEST, f"{ANNOTATION}manifest"))

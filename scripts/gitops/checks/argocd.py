@@ -12,12 +12,10 @@ from gitops.checks import admission
 from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.manifests import kinds, schemas
 from gitops.manifests.objects import Identity, Object, at, differences, identity, leaves, listed, mapping, mappings
-from gitops.repo import applications, publish
+from gitops.repo import applications, layout, publish
+from gitops.repo.applications import NAMESPACE, SERVER, Instance
 from gitops.repo.layout import ARGOCD, PLATFORM
-from gitops.repo.policy import POLICY_FILE
-
-SERVER = "https://kubernetes.default.svc"
-
+from gitops.repo.policy import IN_CLUSTER, POLICY_FILE
 
 # Projects
 
@@ -35,21 +33,26 @@ _RIGHTS = "rbac.authorization.k8s.io"
 
 
 def check_projects(repository: Repository) -> Iterator[Finding]:
-    """Each environment has a project that allows its own namespace, this repository and the rendered kinds, and nothing
-    else; nothing has a wildcard, and the project `default`, which Argo CD makes and in which everything is allowed,
-    allows nothing."""
-    projects = _projects(repository)
-    yield from _known(repository, projects)
+    """In its own Argo CD, each environment has a project that allows its own namespace on its own cluster, this
+    repository and the rendered kinds, and nothing else, and not in a freeze of the policy; nothing has a wildcard, and
+    the project `default`, which Argo CD makes and in which everything is allowed, allows nothing."""
+    for instance in repository.instances:
+        yield from _project_faults(repository, instance)
+
+
+def _project_faults(repository: Repository, instance: Instance) -> Iterator[Finding]:
+    projects = _projects(repository, instance)
+    yield from _known(repository, instance, projects)
     for project in projects.values():
-        yield from _wildcards(project)
-    for environment in repository.policy.environments:
+        yield from _wildcards(instance.folder, project)
+    for environment in instance.environments(repository.policy):
         if environment in applications.PROJECTS:
             yield Finding("projects", POLICY_FILE, f"environments: {environment!r}: the name of another project of"
-                          " Argo CD; take another name", (ARGOCD,))  # fmt: skip
+                          " Argo CD; take another name", (instance.folder,))  # fmt: skip
         elif environment in projects:
-            yield from _environment_faults(repository, projects[environment], environment)
-    yield from _common_faults(repository, projects)
-    yield from _allowed_sources(repository, projects)
+            yield from _environment_faults(repository, instance, projects[environment], environment)
+    yield from _common_faults(repository, instance, projects)
+    yield from _allowed_sources(repository, instance, projects)
 
 
 _LEADS_OUT = "would let an environment do more than its project"
@@ -69,29 +72,35 @@ def why_never(group: str, kind: str) -> str:
     return ""
 
 
-def _projects(repository: Repository) -> dict[str, Object]:
-    """By name, the projects that Argo CD reads: those in its own namespace."""
-    items = repository.renders.get(ARGOCD, [])
-    found = [item for item in items if item.get("kind") == "AppProject" and identity(item).namespace == ARGOCD]
+def _projects(repository: Repository, instance: Instance) -> dict[str, Object]:
+    """By name, the projects that an Argo CD reads: those in its own namespace."""
+    items = repository.renders[instance.folder]
+    found = [item for item in items if item.get("kind") == "AppProject" and identity(item).namespace == NAMESPACE]
     return {_name(item): item for item in found}
 
 
-def _known(repository: Repository, projects: dict[str, Object]) -> Iterator[Finding]:
-    names = (*repository.policy.environments, *applications.PROJECTS)
-    for item in repository.renders.get(PLATFORM, []):
-        if item.get("kind") == "AppProject":
-            yield finding("projects", PLATFORM, item, f"a project that no rule looks into; write it in {ARGOCD}/")
+def _known(repository: Repository, instance: Instance, projects: dict[str, Object]) -> Iterator[Finding]:
+    policy = repository.policy
+    names = (*instance.environments(policy), *applications.PROJECTS)
+    for folder in _platforms(instance):
+        for item in repository.renders.get(folder, []):
+            if item.get("kind") == "AppProject":
+                message = f"a project that no rule looks into; write it in {instance.folder}/"
+                yield finding("projects", folder, item, message)
     for name, project in projects.items():
-        if name not in names:
-            yield finding("projects", ARGOCD, project, "metadata.name: no environment of"
+        if name in policy.environments and name not in names:
+            yield finding("projects", instance.folder, project, "metadata.name: an environment that another Argo CD"
+                          f" applies; move it to {applications.project_file(policy, name)}")  # fmt: skip
+        elif name not in names:
+            yield finding("projects", instance.folder, project, "metadata.name: no environment of"
                           f" {POLICY_FILE}, and none of {', '.join(applications.PROJECTS)}; remove it")  # fmt: skip
     for name in names:
         if name not in projects:
-            yield Finding("projects", ARGOCD, f"no AppProject {name}; each environment of {POLICY_FILE}"
-                          f" has one, and so have {', '.join(applications.PROJECTS)}", (ARGOCD,))  # fmt: skip
+            yield Finding("projects", instance.folder, f"no AppProject {name}; each environment of {POLICY_FILE}"
+                          f" has one, and so have {', '.join(applications.PROJECTS)}", (instance.folder,))  # fmt: skip
 
 
-def _common_faults(repository: Repository, projects: dict[str, Object]) -> Iterator[Finding]:
+def _common_faults(repository: Repository, instance: Instance, projects: dict[str, Object]) -> Iterator[Finding]:
     """What the projects that are not an environment's allow and should not, or should and do not."""
     own = repository_url(repository)
     exact: dict[str, dict[str, object]] = {
@@ -100,14 +109,54 @@ def _common_faults(repository: Repository, projects: dict[str, Object]) -> Itera
     for name, wanted in exact.items():
         if name in projects:
             others = [field for field in mapping(at(projects[name], "spec")) if field not in _EMPTY]
-            yield from _differing(projects[name], wanted, others)
+            yield from _differing(instance.folder, projects[name], wanted, others)
+            yield from _destination_faults(repository, instance, projects[name])
     if platform := projects.get("platform"):
-        for folder in (ARGOCD, PLATFORM):
-            yield from _unallowed(repository, platform, folder, repository.renders.get(folder, []))
+        for folder, goal in instance.taken().values():
+            items = repository.renders.get(folder, [])
+            yield from _unallowed(repository, instance, platform, folder, items)
+            yield from _outside(instance, platform, folder, goal, items)
     for address in listed(at(projects.get("addons"), "spec", "sourceRepos")):
         if _normal(address) == _normal(own):
-            yield finding("projects", ARGOCD, projects["addons"], f"spec.sourceRepos: {address!r}: this repository,"
-                          " from which add-ons would be rendered that nobody checks; remove it")  # fmt: skip
+            yield finding("projects", instance.folder, projects["addons"], f"spec.sourceRepos: {address!r}: this"
+                          " repository, from which add-ons would be rendered that nobody checks; remove"
+                          " it")  # fmt: skip
+
+
+def _destination_faults(repository: Repository, instance: Instance, project: Object) -> Iterator[Finding]:
+    """Destinations that are no cluster of this Argo CD, or an environment's own."""
+    policy = repository.policy
+    for target in mappings(at(project, "spec", "destinations")):
+        cluster, message = _reached(instance, target), ""
+        if cluster is None:
+            known = " or ".join(_json(instance.destination(name)) for name in instance.clusters)
+            message = f"no cluster that this Argo CD serves; write {known}, or remove it"
+        elif mine := [name for name in policy.on(cluster) if policy.namespace(name) == target.get("namespace")]:
+            message = f"the namespace of {mine[0]}, into which nothing but its own project leads; remove it"
+        if message:
+            yield finding("projects", instance.folder, project, f"spec.destinations: {_json(target)}: {message}")
+
+
+def _reached(instance: Instance, target: Mapping[str, Any]) -> str | None:
+    """The cluster of an Argo CD that a destination names, without doubt; None where it is none of them."""
+    server, name = target.get("server"), target.get("name")
+    if (server or name) and server in (None, "", SERVER) and name in (None, "", IN_CLUSTER):
+        return instance.cluster
+    return name if not server and name in instance.served else None
+
+
+def _outside(
+    instance: Instance, project: Object, folder: str, goal: Mapping[str, str], items: list[Object]
+) -> Iterator[Finding]:
+    """The objects of a render in namespaces that the project does not allow on the cluster to which they go."""
+    there = [each for each in mappings(at(project, "spec", "destinations")) if _cluster(each) == _cluster(goal)]
+    allowed = {str(each.get("namespace")) for each in there}
+    for item in items:
+        if (space := identity(item).namespace) and space not in allowed:
+            target = {**{key: goal[key] for key in goal if key != "namespace"}, "namespace": space}
+            yield finding("projects", folder, item, f"metadata.namespace: {space!r}: not in destinations of the"
+                          f" AppProject {_name(project)}; Argo CD would refuse it; add {_json(target)} there, or write"
+                          " another namespace", instance.folder)  # fmt: skip
 
 
 def repository_url(repository: Repository) -> str:
@@ -131,82 +180,106 @@ def _normal(address: object) -> str:
     return bare.replace(":", "/").strip("/").removesuffix(".git")
 
 
-def _wildcards(project: Object) -> Iterator[Finding]:
+def _wildcards(folder: str, project: Object) -> Iterator[Finding]:
     for path, value in leaves(mapping(at(project, "spec"))).items():
         if isinstance(value, str) and not path.startswith(_NARROWING) and _WILDCARD.search(value):
-            yield finding("projects", ARGOCD, project, f"spec.{path}: {value!r}: a wildcard; list what is allowed")
+            yield finding("projects", folder, project, f"spec.{path}: {value!r}: a wildcard; list what is allowed")
 
 
-def _differing(project: Object, wanted: dict[str, object], others: Iterable[str]) -> Iterator[Finding]:
+def _differing(folder: str, project: Object, wanted: dict[str, object], others: Iterable[str]) -> Iterator[Finding]:
     """The fields of a project that are not as wanted, and those of `others` that are neither wanted nor harmless."""
     for field, value in wanted.items():
         if (found := at(project, "spec", field)) != value:
-            yield finding("projects", ARGOCD, project, f"spec.{field}: {_json(found)}; write {_json(value)}")
+            yield finding("projects", folder, project, f"spec.{field}: {_json(found)}; write {_json(value)}")
     for field in others:
         if field not in wanted and field not in _NARROWING:
-            yield finding("projects", ARGOCD, project, f"spec.{field}: allows more than the project is there for;"
+            yield finding("projects", folder, project, f"spec.{field}: allows more than the project is there for;"
                           " remove it")  # fmt: skip
 
 
-def _environment_faults(repository: Repository, project: Object, environment: str) -> Iterator[Finding]:
+def _environment_faults(
+    repository: Repository, instance: Instance, project: Object, environment: str
+) -> Iterator[Finding]:
     """What the project of an environment allows beyond its namespace, this repository, and kinds that stay inside, and
     what it does not allow and is rendered."""
-    namespace, spec = repository.policy.namespace(environment), mapping(at(project, "spec"))
+    policy, spec = repository.policy, mapping(at(project, "spec"))
+    namespace = policy.namespace(environment)
     wanted: dict[str, object] = {
         "sourceRepos": [repository_url(repository)],
-        "destinations": [{"server": SERVER, "namespace": namespace}],
+        "destinations": [{**instance.destination(policy.at(environment).cluster), "namespace": namespace}],
         "clusterResourceWhitelist": [{"group": "", "kind": "Namespace", "name": namespace}],
     }
-    yield from _differing(project, wanted, [field for field in spec if field != _KINDS])
+    yield from _differing(instance.folder, project, wanted, [field for field in spec if field != _KINDS])
+    yield from _window_faults(repository, instance, project, environment)
     if not isinstance(spec.get(_KINDS), list):
-        yield finding("projects", ARGOCD, project, f"spec.{_KINDS}: missing, so that every kind is allowed; list them")
+        yield finding(
+            "projects", instance.folder, project, f"spec.{_KINDS}: missing, so that every kind is allowed; list them"
+        )
     for entry in mappings(spec.get(_KINDS)):
-        if _leads_out(str(at(entry, "group")), str(at(entry, "kind"))):
-            yield finding("projects", ARGOCD, project, f"spec.{_KINDS}: {at(entry, 'kind')}.{at(entry, 'group')}:"
-                          f" {_LEADS_OUT}; remove it")  # fmt: skip
+        group, kind = str(at(entry, "group")), str(at(entry, "kind"))
+        if _leads_out(group, kind):
+            message = f"spec.{_KINDS}: {kind}.{group}: {_LEADS_OUT}; remove it"
+            yield finding("projects", instance.folder, project, message)
     for folder, found, _, rendered in repository.overlays():
         if found == environment:
             # What else is in no namespace is refused by the rule of namespaces.
             known = [identity(item).namespace or item.get("kind") == "Namespace" for item in rendered]
-            yield from _unallowed(repository, project, folder, list(itertools.compress(rendered, known)))
+            yield from _unallowed(repository, instance, project, folder, list(itertools.compress(rendered, known)))
 
 
-def _allowed_sources(repository: Repository, projects: dict[str, Object]) -> Iterator[Finding]:
+def _window_faults(repository: Repository, instance: Instance, project: Object, environment: str) -> Iterator[Finding]:
+    """The times in which nothing is synced are those of the policy, which people and other checks read."""
+    wanted, found = applications.windows(repository.policy, environment), at(project, "spec", "syncWindows")
+    if (found or []) == wanted:
+        return
+    where = f"spec.syncWindows: {_json(found)}"
+    if wanted:
+        remedy = f"`freeze` of {environment} in {POLICY_FILE} gives {_json(wanted)}"
+    else:
+        remedy = f"{environment} has no `freeze` in {POLICY_FILE}; remove it, or write there {_json(_freeze(found))}"
+    yield finding("projects", instance.folder, project, f"{where}; {remedy}")
+
+
+def _freeze(windows: Any) -> list[dict[str, Any]]:
+    """What the policy has for such windows."""
+    fields = {"schedule": "schedule", "duration": "duration", "timeZone": "time_zone", "description": "reason"}
+    return [{fields[name]: each[name] for name in fields if name in each} for each in mappings(windows)]
+
+
+def _allowed_sources(repository: Repository, instance: Instance, projects: dict[str, Object]) -> Iterator[Finding]:
     """Applications whose project is not there, or would refuse where they come from or go to."""
-    for folder, item in _applications(repository):
+    for folder, item in _applications(repository, instance):
         name = str(at(item, "spec", "project"))
         if (project := projects.get(name)) is None:
-            yield finding("projects", folder, item, f"spec.project: {name!r}: no AppProject of argocd/; use one of"
-                          f" {', '.join(sorted(projects))}")  # fmt: skip
+            yield finding("projects", folder, item, f"spec.project: {name!r}: no AppProject of {instance.folder}/; use"
+                          f" one of {', '.join(sorted(projects))}")  # fmt: skip
             continue
         if (found := at(item, "spec", "source", "repoURL")) not in listed(at(project, "spec", "sourceRepos")):
-            yield _refused(folder, item, name, f"spec.source.repoURL: {found!r}")
+            yield _refused(instance, folder, item, name, f"spec.source.repoURL: {found!r}")
         allowed = mappings(at(project, "spec", "destinations"))
         goal = mapping(at(item, "spec", "destination"))
         clusters = [target for target in allowed if _cluster(target) == _cluster(goal)]
         if not clusters:
             field, found = next(iter((key, goal[key]) for key in ("server", "name") if goal.get(key)), ("server", None))
-            yield _refused(folder, item, name, f"spec.destination.{field}: {found!r}")
+            yield _refused(instance, folder, item, name, f"spec.destination.{field}: {found!r}")
         elif (found := goal.get("namespace")) not in [target.get("namespace") for target in clusters]:
-            yield _refused(folder, item, name, f"spec.destination.namespace: {found!r}")
-
-
-# What Argo CD calls the cluster that it runs in.
-_IN_CLUSTER = "in-cluster"
+            yield _refused(instance, folder, item, name, f"spec.destination.namespace: {found!r}")
 
 
 def _cluster(destination: Mapping[str, Any]) -> Any:
     """What identifies the cluster of a destination: its address, or else its name."""
     name = destination.get("name")
-    return destination.get("server") or (SERVER if name == _IN_CLUSTER else name)
+    return destination.get("server") or (SERVER if name == IN_CLUSTER else name)
 
 
-def _refused(folder: str, item: Object, project: str, what: str) -> Finding:
+def _refused(instance: Instance, folder: str, item: Object, project: str, what: str) -> Finding:
     message = f"{what}: not allowed by the AppProject {project}; Argo CD would refuse it"
-    return finding("projects", folder, item, message, ARGOCD)
+    return finding("projects", folder, item, message, instance.folder)
 
 
-def _unallowed(repository: Repository, project: Object, folder: str, items: list[Object]) -> Iterator[Finding]:
+def _unallowed(
+    repository: Repository, instance: Instance, project: Object, folder: str, items: list[Object]
+) -> Iterator[Finding]:
     """The objects of a render that Argo CD would not apply for an Application of the project."""
     allowed = {
         (scope, str(at(entry, "group")), str(at(entry, "kind")))
@@ -219,7 +292,7 @@ def _unallowed(repository: Repository, project: Object, folder: str, items: list
         if (scope, what.group, what.kind) not in allowed:
             name = str(at(project, "metadata", "name"))
             yield finding("projects", folder, item, f"kind: {what.kind}: not in {scope} of the AppProject {name};"
-                          f" Argo CD would refuse it{_remedy(repository, what, name)}", ARGOCD)  # fmt: skip
+                          f" Argo CD would refuse it{_remedy(repository, what, name)}", instance.folder)  # fmt: skip
 
 
 def _remedy(repository: Repository, what: Identity, project: str) -> str:
@@ -235,50 +308,95 @@ def _remedy(repository: Repository, what: Identity, project: str) -> str:
 # Applications
 
 _VERSION = r"v?[0-9]+\.[0-9]+\.[0-9]+"
-# Those that are written out in argocd/ take these folders of this repository.
-_OWN = {"root": ARGOCD, "platform": PLATFORM}
 
 
-def _applications(repository: Repository) -> Iterator[tuple[str, Object]]:
-    """(folder, object) of every Application that is written out."""
-    for folder in (ARGOCD, PLATFORM):
+def _platforms(instance: Instance) -> dict[str, str]:
+    """The folders of the clusters to which an Argo CD applies, with the cluster of each."""
+    found = {layout.platform(cluster): cluster for cluster in instance.clusters}
+    return found | {layout.addons(cluster): cluster for cluster in instance.served}
+
+
+def _applications(repository: Repository, instance: Instance) -> Iterator[tuple[str, Object]]:
+    """(folder, object) of every Application of an Argo CD that is written out."""
+    for folder in (instance.folder, *_platforms(instance)):
         for item in repository.renders.get(folder, []):
             if item.get("kind") == "Application":
                 yield folder, item
 
 
 def check_applications(repository: Repository) -> Iterator[Finding]:
-    """What takes from this repository are the Applications `root` and `platform` and one ApplicationSet for each
-    environment, which is the engine's to the letter; add-ons are others' charts at one exact version. All sync by
-    themselves and by server-side apply, and take nothing away, and no two have one name."""
-    yield from _sets(repository)
-    yield from _same_names(repository)
-    for folder in (ARGOCD, PLATFORM):
-        for item in repository.renders.get(folder, []):
-            if item.get("kind") in ("Application", "AppProject") and (space := identity(item).namespace) != ARGOCD:
-                yield finding("applications", folder, item, f"metadata.namespace: {space!r}: Argo CD reads those in"
-                              f" {ARGOCD} alone; write {ARGOCD}")  # fmt: skip
-    own = repository_url(repository)
-    for folder, item in _applications(repository):
-        if folder == PLATFORM:
-            yield from _addon_faults(item)
-        elif _name(item) in _OWN:
-            source = {"repoURL": own, "targetRevision": publish.BRANCH, "path": _OWN[_name(item)]}
-            destination = {"server": SERVER, "namespace": ARGOCD}
+    """What takes from this repository are, in each Argo CD, the Applications `root` and `platform`, two for each
+    further cluster and one ApplicationSet for each environment, which is the engine's to the letter; add-ons are
+    others' charts at one exact version. All sync by themselves and by server-side apply, and take nothing away, and no
+    two have one name."""
+    for instance in repository.instances:
+        yield from _application_faults(repository, instance)
+
+
+def _application_faults(repository: Repository, instance: Instance) -> Iterator[Finding]:
+    yield from _sets(repository, instance)
+    yield from _same_names(repository, instance)
+    yield from _unread(repository, instance)
+    own, taken, platforms = repository_url(repository), instance.taken(), _platforms(instance)
+    found = {_name(item) for folder, item in _applications(repository, instance) if folder == instance.folder}
+    # Those of the cluster in which all began may be applied otherwise, as `make cluster` does.
+    for name in sorted(taken.keys() - found - ({"root", "platform"} if instance.cluster == IN_CLUSTER else set())):
+        yield Finding("applications", instance.folder, f"no Application {name}, so that nothing takes {taken[name][0]};"
+                      f" `{_remake(taken[name][0])}` writes it", (instance.folder,))  # fmt: skip
+    for folder, item in _applications(repository, instance):
+        if folder in platforms:
+            yield from _addon_faults(instance, folder, platforms[folder], item)
+        elif _name(item) in taken:
+            path, destination = taken[_name(item)]
+            source = {"repoURL": own, "targetRevision": publish.BRANCH, "path": path}
             wanted = {"project": "platform", "source": source, "destination": destination}
             yield from _unlike(folder, item, {(field,): value for field, value in wanted.items()})
         else:
-            yield finding("applications", folder, item, f"metadata.name: none of {', '.join(_OWN)}; add-ons are in"
+            yield finding("applications", folder, item, f"metadata.name: none of {', '.join(taken)}; add-ons are in"
                           f" {PLATFORM}/addons/, and apps in overlays/")  # fmt: skip
         yield from _sync_faults(folder, item)
 
 
-def _addon_faults(item: Object) -> Iterator[Finding]:
-    """An add-on is somebody else's, at one version, and has the rights of add-ons."""
-    yield from _unlike(PLATFORM, item, {("project",): "addons"})
+def _remake(folder: str) -> str:
+    """What writes the folders and Applications of a cluster that are missing."""
+    return f"python scripts/cluster.py add {folder.split('/')[2]}"
+
+
+_READ = ("Application", "ApplicationSet", "AppProject")
+
+
+def _unread(repository: Repository, instance: Instance) -> Iterator[Finding]:
+    """Objects of Argo CD where it does not look: in another namespace, or on a cluster where there is none."""
+    for folder in (instance.folder, *_platforms(instance)):
+        for item in repository.renders.get(folder, []):
+            if item.get("kind") not in _READ:
+                continue
+            if folder in map(layout.platform, instance.served):
+                yield finding("applications", folder, item, "kind: there is no Argo CD on this cluster, so that nothing"
+                              f" reads it; move it to {layout.addons(folder.split('/')[2])}")  # fmt: skip
+            elif item["kind"] != "ApplicationSet" and (space := identity(item).namespace) != NAMESPACE:
+                yield finding("applications", folder, item, f"metadata.namespace: {space!r}: Argo CD reads those in"
+                              f" {NAMESPACE} alone; write {NAMESPACE}")  # fmt: skip
+
+
+def _addon_faults(instance: Instance, folder: str, cluster: str, item: Object) -> Iterator[Finding]:
+    """An add-on is somebody else's, at one version, on the cluster of its folder, and has the rights of add-ons. Where
+    one Argo CD keeps those of several clusters, its objects are called the same on each."""
+    yield from _unlike(folder, item, {("project",): "addons"})
     if not re.fullmatch(_VERSION, str(revision := at(item, "spec", "source", "targetRevision"))):
-        yield finding("applications", PLATFORM, item, f"spec.source.targetRevision: {json.dumps(revision)}: not"
+        yield finding("applications", folder, item, f"spec.source.targetRevision: {json.dumps(revision)}: not"
                       " one exact version, such as 1.2.3; what is not ours would change by itself")  # fmt: skip
+    goal = mapping(at(item, "spec", "destination"))
+    # What is no cluster of this Argo CD is refused by the rule of projects.
+    if _reached(instance, goal) not in (cluster, None):
+        wanted = instance.destination(cluster) | {"namespace": goal.get("namespace")}
+        yield from _unlike(folder, item, {("destination",): wanted})
+    if cluster in instance.served:
+        own = _name(item).removesuffix(f"-{cluster}")
+        if own == _name(item):
+            yield finding("applications", folder, item, f"metadata.name: without the cluster's; write {own}-{cluster}")
+        elif at(item, "spec", "source", "chart") is not None:
+            yield from _unlike(folder, item, {("source", "helm", "releaseName"): own})
 
 
 def _sync_faults(folder: str, item: Object) -> Iterator[Finding]:
@@ -299,24 +417,24 @@ def _unlike(folder: str, item: Object, wanted: dict[tuple[str, ...], object]) ->
             yield finding("applications", folder, item, f"spec.{'.'.join(path)}: {_json(found)}; write {_json(value)}")
 
 
-def _sets(repository: Repository) -> Iterator[Finding]:
+def _sets(repository: Repository, instance: Instance) -> Iterator[Finding]:
     """The ApplicationSets that are not those of the environments, as the engine has them."""
     own, policy = repository_url(repository), repository.policy
-    sets = [applications.application_set(policy, environment, own) for environment in policy.environments]
+    sets = [applications.application_set(policy, name, own) for name in instance.environments(policy)]
     wanted = {identity(item): item for item in sets}
     found = {
         identity(item): (folder, item)
-        for folder in (ARGOCD, PLATFORM)
+        for folder in (instance.folder, *_platforms(instance))
         for item in repository.renders.get(folder, [])
         if item.get("kind") == "ApplicationSet"
     }
     for what in sorted(wanted.keys() - found.keys()):
-        yield Finding("applications", ARGOCD, f"no {what}; write it as"
-                      f" scripts/gitops/repo/{applications.TEMPLATE.name} has it", (ARGOCD,))  # fmt: skip
+        yield Finding("applications", instance.folder, f"no {what}; write it as"
+                      f" scripts/gitops/repo/{applications.TEMPLATE.name} has it", (instance.folder,))  # fmt: skip
     for what, (folder, item) in found.items():
-        if what not in wanted or folder != ARGOCD:
+        if what not in wanted or folder != instance.folder:
             yield finding("applications", folder, item, "an ApplicationSet of no environment; the only ones are"
-                          f" {', '.join(_name(item) for item in sets)}, in {ARGOCD}; remove it")  # fmt: skip
+                          f" {', '.join(_name(item) for item in sets)}, in {instance.folder}; remove it")  # fmt: skip
             continue
         expected = applications.with_paths_of(item, wanted[what])
         differing = differences([expected], [item])
@@ -329,10 +447,15 @@ def _sets(repository: Repository) -> Iterator[Finding]:
                           " has it")  # fmt: skip
 
 
-def _same_names(repository: Repository) -> Iterator[Finding]:
+def _same_names(repository: Repository, instance: Instance) -> Iterator[Finding]:
     """Applications of one name: the second one's controller would take over, or never get, what the first one keeps."""
-    seen = {_name(item): folder for folder, item in _applications(repository)}
-    for folder, _, _, _ in repository.all_overlays():
+    seen: dict[str, str] = {}
+    for folder, item in _applications(repository, instance):
+        if (first := seen.setdefault(_name(item), folder)) != folder:
+            yield finding("applications", folder, item, f"metadata.name: that of an Application of {first} too; give"
+                          " one of them another name", first)  # fmt: skip
+    environments = instance.environments(repository.policy)
+    for folder in (folder for folder, environment, _, _ in repository.all_overlays() if environment in environments):
         name = applications.name(folder)
         if (first := seen.setdefault(name, folder)) != folder:
             yield Finding("applications", folder, f"its Application would be {name}, which is that of {first} too;"
@@ -346,15 +469,15 @@ _RENDERING = re.compile(
     r"\b(?:kustomize\.(?:buildOptions|enable|path|version)|helm\.(?:enable|valuesFileSchemes)|jsonnet\.enable"
     r"|configManagementPlugins|application\.namespaces|reposerver\.|applicationsetcontroller\.|ARGOCD_)[A-Za-z0-9_.]*"
 )
-_SETTINGS = f"{PLATFORM}/argocd-cm.yaml"
+_SETTINGS = f"{PLATFORM}/argo-cd/argocd-cm.yaml"
 
 
 def check_settings(repository: Repository) -> Iterator[Finding]:
     """No setting of Argo CD, in its ConfigMaps or in what its add-on makes of them, changes what it renders."""
     file = repository.root / _SETTINGS
     texts = [(_SETTINGS, PLATFORM, file.read_text(errors="replace"))] if file.is_file() else []
-    for folder in (ARGOCD, PLATFORM):
-        for item in repository.renders.get(folder, []):
+    for folder, items in repository.of_argocd():
+        for item in items:
             own = item.get("kind") == "ConfigMap" and _name(item).startswith("argocd-")
             if own or item.get("kind") == "Application":
                 part = at(item, "data") if own else at(item, "spec", "source")

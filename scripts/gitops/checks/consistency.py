@@ -14,8 +14,8 @@ from gitops.manifests.objects import KUSTOMIZATION, Identity, Object, at, identi
 from gitops.models import signing
 from gitops.releases import effect, release, release_file, withdrawn, writing
 from gitops.repo import layout
-from gitops.repo.layout import ARGOCD, PLATFORM
-from gitops.repo.policy import POLICY_FILE, Policy
+from gitops.repo.layout import PLATFORM
+from gitops.repo.policy import IN_CLUSTER, POLICY_FILE, Policy
 from gitops.repo.snapshot import Snapshot
 
 from contract import signature
@@ -24,11 +24,12 @@ from contract.uri import parse_uri
 
 
 def check_identity(repository: Repository) -> Iterator[Finding]:
-    """No two renders may hold the same object: Argo CD would let two Applications fight over it."""
-    seen: dict[Identity, str] = {}
+    """No two renders may hold the same object of one cluster: Argo CD would let two Applications fight over it."""
+    seen: dict[tuple[str, Identity], str] = {}
     for folder, items in repository.renders.items():
+        cluster = repository.cluster_of(folder)
         for item in items:
-            first = seen.setdefault(identity(item), folder)
+            first = seen.setdefault((cluster, identity(item)), folder)
             if first != folder:
                 message = f"rendered by {first} too; give one of them another name"
                 yield framework.finding("identity", folder, item, message, first)
@@ -156,8 +157,8 @@ def check_release(repository: Repository) -> Iterator[Finding]:
             "a symbolic link; put a file in its place, history has what a release file is and not what it leads to"
         )
         yield Finding("release", link, message)
-    for folder in (ARGOCD, PLATFORM):
-        for item, path, fault in effect.unnamed(repository.renders.get(folder, []), ()):
+    for folder, rendered in repository.of_argocd():
+        for item, path, fault in effect.unnamed(rendered, ()):
             yield framework.finding("release", folder, item, f"{path}: {fault}")
 
 
@@ -317,7 +318,7 @@ def check_signing(repository: Repository) -> Iterator[Finding]:
 
 
 def check_withdrawn(repository: Repository) -> Iterator[Finding]:
-    """The record of withdrawn versions is one, and the cluster gets it as it is."""
+    """The record of withdrawn versions is one, and every cluster gets it as it is."""
     try:
         entries = withdrawn.read(Snapshot(repository.root).read(layout.WITHDRAWN))
     except Refused as refused:
@@ -325,10 +326,13 @@ def check_withdrawn(repository: Repository) -> Iterator[Finding]:
         yield Finding("withdrawn-record", where, message, (PLATFORM,))
         return
     named = Identity("", "ConfigMap", withdrawn.NAMESPACE, withdrawn.NAME)
-    found = [item for item in repository.renders.get(PLATFORM, []) if identity(item) == named]
-    if [mapping(item.get("data")) for item in found] != [entries]:
-        message = f"not rendered as it is; {PLATFORM}/{KUSTOMIZATION} lists it, and nothing else changes it"
-        yield Finding("withdrawn-record", layout.WITHDRAWN, message, (PLATFORM,))
+    for cluster, folder, items in repository.clusters():
+        found = [item for item in items if identity(item) == named]
+        if [mapping(item.get("data")) for item in found] != [entries]:
+            where = "" if cluster == IN_CLUSTER else f" by {folder}"
+            lists = Path(layout.WITHDRAWN).with_name(KUSTOMIZATION)
+            message = f"not rendered as it is{where}; {lists} lists it, and nothing else changes it"
+            yield Finding("withdrawn-record", layout.WITHDRAWN, message, (folder,))
 
 
 RULES: dict[str, Rule] = {

@@ -10,8 +10,9 @@ from pathlib import Path
 from gitops.manifests import closure, kinds, schemas
 from gitops.manifests.kinds import Kinds
 from gitops.manifests.objects import Object, identity
-from gitops.repo.layout import ARGOCD, PLATFORM
-from gitops.repo.policy import Policy
+from gitops.repo import applications, layout
+from gitops.repo.applications import Instance
+from gitops.repo.policy import IN_CLUSTER, Policy
 from gitops.repo.snapshot import OnDisk
 
 
@@ -64,6 +65,40 @@ class Repository:
         """The files that a render reads."""
         return self.known[folder] if folder in self.known else closure.closure(self.files, folder)
 
+    @cached_property
+    def instances(self) -> list[Instance]:
+        """Every Argo CD whose folder is there; the rule of paths names one that is not."""
+        return [each for each in applications.instances(self.policy) if each.folder in self.renders]
+
+    def clusters(self) -> Iterator[tuple[str, str, list[Object]]]:
+        """(cluster, folder, objects) of what each cluster itself has, where that folder is there."""
+        for cluster in (IN_CLUSTER, *self.policy.clusters):
+            if (folder := layout.platform(cluster)) in self.renders:
+                yield cluster, folder, self.renders[folder]
+
+    def installed(self, cluster: str) -> list[Object]:
+        """What a cluster has, with the Applications of its add-ons."""
+        return [item for folder in layout.brought(cluster) for item in self.renders.get(folder, [])]
+
+    @cached_property
+    def _goals(self) -> dict[str, str]:
+        """By folder of argocd/, the cluster to which its objects go."""
+        return {
+            folder: each.cluster if "server" in goal else goal["name"]
+            for each in applications.instances(self.policy)
+            for folder, goal in each.taken().values()
+        }
+
+    def cluster_of(self, folder: str) -> str:
+        """The cluster to which Argo CD applies the objects of a render."""
+        if layout.is_of_argocd(folder):
+            return self._goals[folder]
+        return self.policy.at(folder.split("/")[1]).cluster
+
+    def of_argocd(self) -> Iterator[tuple[str, list[Object]]]:
+        """(folder, objects) of what keeps Argo CD and the clusters, and is no overlay."""
+        return ((folder, items) for folder, items in self.renders.items() if layout.is_of_argocd(folder))
+
     def folders(self) -> Iterator[tuple[str, list[Object]]]:
         """(folder, objects) of everything that is asked for."""
         return (
@@ -81,7 +116,7 @@ class Repository:
 
 def _overlays(renders: Iterable[tuple[str, list[Object]]]) -> Iterator[tuple[str, str, str, list[Object]]]:
     for folder, items in renders:
-        if folder not in (ARGOCD, PLATFORM):
+        if not layout.is_of_argocd(folder):
             _, environment, app = folder.split("/")
             yield folder, environment, app, items
 

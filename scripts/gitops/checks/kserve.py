@@ -21,7 +21,7 @@ from gitops.checks.serving import CLASS, MODE
 from gitops.manifests import workloads
 from gitops.manifests.objects import KUSTOMIZATION, Object, at, listed, mapping, mappings
 from gitops.programs import tools
-from gitops.repo.layout import PLATFORM
+from gitops.repo import layout
 
 from contract.errors import Refused
 
@@ -34,25 +34,40 @@ _RUNTIMES_CHART = "kserve-runtime-configs"
 def check_kserve(repository: Repository) -> Iterator[Finding]:
     """KServe takes every InferenceService and ServingRuntime: no webhook refuses it, what scales it is installed, and
     its serving runtime is there, and serves its format and its protocol."""
-    platform = repository.renders.get(PLATFORM, [])
-    keda = any(_is_keda(item) for item in platform)
-    everywhere = _runtimes(platform) | _stock(platform)
+    clusters = {cluster: _Installed(repository, cluster) for cluster, _, _ in repository.clusters()}
     own: dict[str, dict[str, Object]] = {}
     for _, environment, _, items in repository.all_overlays():
         own[environment] = own.get(environment, {}) | _runtimes(items)
     for folder, environment, _, items in repository.overlays():
+        there = clusters.get(repository.policy.at(environment).cluster)
         for item in items:
             faults: list[Fault] = []
             # What the platform has to have: it may be what a change takes away.
             missing: list[Fault] = []
             if workloads.is_inference_service(item):
                 faults += _service(item)
-                missing += _runtime_faults(item, everywhere | own[environment])
-                missing += [] if keda or _class(item) != "keda" else [_no_keda()]
+                missing += there.faults(item, own[environment]) if there else []
             elif workloads.kind_of(item)[1] == "ServingRuntime":
                 faults += _runtime(item)
             yield from (finding("kserve", folder, item, f"{path}: {words}") for path, words in faults)
-            yield from (finding("kserve", folder, item, f"{path}: {words}", PLATFORM) for path, words in missing)
+            where = there.folders if there else ()
+            yield from (finding("kserve", folder, item, f"{path}: {words}", *where) for path, words in missing)
+
+
+class _Installed:
+    """What a cluster has of what a service needs there."""
+
+    def __init__(self, repository: Repository, cluster: str) -> None:
+        items = repository.installed(cluster)
+        self.folders = layout.brought(cluster)
+        self._keda = any(_is_keda(item) for item in items)
+        self._runtimes = _runtimes(items) | _stock(items)
+
+    def faults(self, item: Object, own: dict[str, Object]) -> Iterator[Fault]:
+        """Of a service in an environment that has runtimes of its own."""
+        yield from _runtime_faults(item, self._runtimes | own, self.folders[0])
+        if not self._keda and _class(item) == "keda":
+            yield _no_keda(self.folders[0])
 
 
 def _service(item: Object) -> Iterator[Fault]:
@@ -279,9 +294,9 @@ def _is_keda(item: Object) -> bool:
     )
 
 
-def _no_keda() -> Fault:
+def _no_keda(platform: str) -> Fault:
     message = (
-        f"keda: no KEDA in {PLATFORM}; add an Application of its chart to {PLATFORM}/{KUSTOMIZATION}, or write hpa"
+        f"keda: no KEDA in {platform}; add an Application of its chart to {platform}/{KUSTOMIZATION}, or write hpa"
     )
     return f"metadata.annotations.{CLASS}", message
 
@@ -307,7 +322,7 @@ def _read(folder: Path) -> dict[str, Object]:
     return _runtimes([yaml.safe_load(file.read_text()) for file in files])
 
 
-def _runtime_faults(item: Object, runtimes: Mapping[str, Object]) -> Iterator[Fault]:
+def _runtime_faults(item: Object, runtimes: Mapping[str, Object], platform: str) -> Iterator[Fault]:
     """Predictor.reconcileModel: what it answers is in the status of the service, which never gets ready."""
     for path, part in workloads.components(item):
         model = at(part, "model")
@@ -319,7 +334,7 @@ def _runtime_faults(item: Object, runtimes: Mapping[str, Object]) -> Iterator[Fa
             yield f"{path}.runtime", f"missing, and none fits; write one of {', '.join(sorted(runtimes)) or 'your own'}"
         elif name is not None and name not in runtimes:
             known = ", ".join(fitting) or "none that fits"
-            message = f"{name!r}: no such serving runtime in this environment or {PLATFORM}; there is {known}"
+            message = f"{name!r}: no such serving runtime in this environment or {platform}; there is {known}"
             yield f"{path}.runtime", message
         elif name is not None:
             yield from _unfit(path, model, name, runtimes[name])

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from gitops.checks import framework
 from gitops.checks.framework import Finding, Repository
-from gitops.manifests.objects import KUSTOMIZATION, at
+from gitops.manifests.objects import KUSTOMIZATION, Object, at
 from gitops.releases import release_file
 from gitops.repo import applications, layout
-from gitops.repo.layout import ARGOCD, PLATFORM, RELEASE_FILE
-from gitops.repo.policy import POLICY_FILE
+from gitops.repo.layout import CLUSTERS, RELEASE_FILE
+from gitops.repo.policy import POLICY_FILE, Policy
 
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
 # A part of the names of an Application and of the objects that it has.
@@ -41,12 +41,20 @@ def check_paths(repository: Repository) -> Iterator[Finding]:
         where, fault = path, _kind_fault(path) or _name_fault(path, repository)
         if not fault and path.startswith("overlays/"):
             where, fault = _place_fault(path, environments)
+        if not fault and path.startswith(f"{CLUSTERS}/"):
+            where, fault = _cluster_fault(path, repository.policy)
         if fault:
             found.setdefault(where, fault)
     # What is known rendered before as well, and was looked into then.
     for folder in _folders(paths, environments) - {"/".join(where.split("/")[:3]) for where in found} - known:
         if fault := _overlay_fault(root, folder):
             found[folder] = fault
+    for folder in layout.of_clusters(repository.policy):
+        if folder not in repository.renders:
+            found[folder] = (
+                f"no {KUSTOMIZATION}, and {POLICY_FILE} has the cluster; `python scripts/cluster.py add"
+                f" {folder.split('/')[2]}` writes what is missing"
+            )
     rendered = {file for folder in repository.renders for file in repository.reads(folder)}
     for path in paths:
         if path not in rendered and found.keys().isdisjoint([path, *map(str, Path(path).parents)]):
@@ -112,6 +120,26 @@ def _place_fault(path: str, environments: tuple[str, ...]) -> tuple[str, str]:
     return path, ""
 
 
+def _cluster_fault(path: str, policy: Policy) -> tuple[str, str]:
+    """The path that is out of place among the folders of clusters, and why: what no cluster of the policy has, nobody
+    renders."""
+    _, _, cluster, *rest = path.split("/")
+    if not rest:
+        return path, "nothing but folders of clusters is here; move it, or remove it"
+    if cluster not in policy.clusters:
+        known = ", ".join(policy.clusters) or "none"
+        return f"{CLUSTERS}/{cluster}", (
+            f"no cluster of {POLICY_FILE}, so that nothing renders it; its clusters are {known}; `python"
+            f" scripts/cluster.py add {cluster}` adds it there, or remove the folder"
+        )
+    folders = layout.of_cluster(policy, cluster)
+    if not path.startswith(tuple(f"{folder}/" for folder in folders)):
+        where = path if len(rest) == 1 else f"{CLUSTERS}/{cluster}/{rest[0]}"
+        has = f"`argocd: {policy.clusters[cluster]}` in {POLICY_FILE} is a cluster with {' and '.join(folders)}"
+        return where, f"nothing renders it; {has}; remove it, or move it there"
+    return path, ""
+
+
 def _stray_fault(path: str) -> str:
     """A file that no render reads, and that has a name by which Argo CD looks for releases."""
     top, *_, name = path.split("/")
@@ -135,39 +163,46 @@ def _overlay_fault(root: Path, folder: str) -> str:
     return ""
 
 
+_PROJECT = ("spec", "template", "spec", "project")
+
 # manifest-generate-paths: Argo CD renders an Application again only when a file below one of these paths changes.
 
 
 def check_generate_paths(repository: Repository) -> Iterator[Finding]:
     """Argo CD renders again whenever a file changes that a render reads."""
     rule = "generate-paths"
-    sets = {
-        str(at(item, "spec", "template", "spec", "project")): item
-        for item in repository.renders.get(ARGOCD, [])
-        if item.get("kind") == "ApplicationSet"
-    }
     for folder, environment, _, _ in repository.overlays():
-        if environment not in sets:
+        holder, item = _set_of(repository, environment)
+        if item is None:
             continue  # a matter of the rule of Applications
-        written = applications.generate_paths(sets[environment], folder)
+        written = applications.generate_paths(item, folder)
         for parent in _uncovered(repository.reads(folder), folder, written):
             top = parent.split("/")[0]
             remedy = "read it from there"
             if top not in layout.DEPLOYED:
                 remedy = (
-                    f"add `;/{top}` to the end of manifest-generate-paths in {ARGOCD}/applicationset-{environment}.yaml"
+                    f"add `;/{top}` to the end of manifest-generate-paths in {holder}/applicationset-{environment}.yaml"
                 )
             message = f"reads {parent}, and Argo CD looks below {written} alone; {remedy}"
-            yield Finding(rule, folder, message, (folder, ARGOCD))
-    for item in repository.renders.get(ARGOCD, []):
-        path = at(item, "spec", "source", "path")
-        if item.get("kind") != "Application" or path not in (ARGOCD, PLATFORM):
-            continue
-        field = ("metadata", "annotations", "argocd.argoproj.io/manifest-generate-paths")
-        written = str(at(item, *field) or "")
-        for parent in _uncovered(repository.reads(path), path, written):
-            message = f"{'.'.join(field)}: {written!r} does not cover {parent}, read by {path}; add it"
-            yield framework.finding(rule, ARGOCD, item, message, path)
+            yield Finding(rule, folder, message, (folder, holder))
+    for instance in repository.instances:
+        taken = [folder for folder, _ in instance.taken().values() if folder in repository.renders]
+        for item in repository.renders[instance.folder]:
+            path = at(item, "spec", "source", "path")
+            if item.get("kind") != "Application" or path not in taken:
+                continue
+            field = ("metadata", "annotations", "argocd.argoproj.io/manifest-generate-paths")
+            written = str(at(item, *field) or "")
+            for parent in _uncovered(repository.reads(path), path, written):
+                message = f"{'.'.join(field)}: {written!r} does not cover {parent}, read by {path}; add it"
+                yield framework.finding(rule, instance.folder, item, message, path)
+
+
+def _set_of(repository: Repository, environment: str) -> tuple[str, Object | None]:
+    """The folder of the Argo CD that applies an environment, and its ApplicationSet, if any."""
+    folder = applications.of_environment(repository.policy, environment).folder
+    found = (item for item in repository.renders.get(folder, []) if item.get("kind") == "ApplicationSet")
+    return folder, next((item for item in found if at(item, *_PROJECT) == environment), None)
 
 
 def _uncovered(files: Iterable[str], folder: str, paths: str) -> list[str]:

@@ -17,7 +17,7 @@ from gitops.manifests import kustomize, workloads
 from gitops.manifests.objects import KUSTOMIZATION, Object, at, leaves, listed, mapping, mappings, selects
 from gitops.manifests.workloads import Container, Pod
 from gitops.releases import release
-from gitops.repo.layout import PLATFORM
+from gitops.repo import layout
 from gitops.repo.policy import POLICY_FILE
 
 
@@ -378,8 +378,13 @@ def check_deployment_mode(repository: Repository) -> Iterator[Finding]:
     """A service names its mode of KServe, asks for nothing that its mode ignores, and is in the mode
     Knative only where the platform has Knative."""
     rule = "deployment-mode"
-    knative = any(item.get("kind") == "KnativeServing" for item in repository.renders.get(PLATFORM, []))
-    for folder, _, _, items in repository.overlays():
+    knative = {
+        cluster
+        for cluster, _, items in repository.clusters()
+        if any(item.get("kind") == "KnativeServing" for item in items)
+    }
+    for folder, environment, _, items in repository.overlays():
+        platform = layout.platform(cluster := repository.policy.at(environment).cluster)
         for item in items:
             if not workloads.is_inference_service(item):
                 continue
@@ -387,11 +392,11 @@ def check_deployment_mode(repository: Repository) -> Iterator[Finding]:
             if mode not in ("Standard", "Knative"):
                 message = f"{field}: {'missing' if mode is None else repr(mode)}; write Standard or Knative"
                 yield finding(rule, folder, item, message)
-            elif mode == "Knative" and not knative:
+            elif mode == "Knative" and cluster not in knative:
                 message = (
-                    f"{field}: no Knative in {PLATFORM}; list its component `knative` in {PLATFORM}/{KUSTOMIZATION}"
+                    f"{field}: no Knative in {platform}; list its component `knative` in {platform}/{KUSTOMIZATION}"
                 )
-                yield finding(rule, folder, item, message, PLATFORM)
+                yield finding(rule, folder, item, message, platform)
             elif mode == "Standard":
                 for path, message in _ignored(item):
                     yield finding(rule, folder, item, f"{path}: {message}; take it out, or use the mode Knative")

@@ -92,7 +92,7 @@ def policies(root: Path) -> list[Object]:
 
 def settings(root: Path) -> Object:
     """What Argo CD has to know of the kinds that it syncs, as a part of its own ConfigMap."""
-    found: Object = yaml.safe_load((root / layout.PLATFORM / "argocd-cm.yaml").read_text())
+    found: Object = yaml.safe_load((root / layout.PLATFORM / "argo-cd/argocd-cm.yaml").read_text())
     return found
 
 

@@ -254,31 +254,93 @@ def add_after(text: bytes, path: Path, sibling: Path, value: str, file: str) -> 
     return bom + changed.encode()
 
 
-def add_item(text: bytes, path: tuple[str, ...], item: Mapping[str, str], file: str) -> bytes:
-    """`text` with a mapping of scalars more at the end of the list at `path`; every other byte stays. Raises Refused
-    unless the list is there, in block style, of mappings and shared by no anchor."""
+def add_item(text: bytes, path: tuple[str, ...], item: Mapping[str, str] | str, file: str) -> bytes:
+    """`text` with a scalar or a mapping of scalars more at the end of the list at `path`, or with that list at its own
+    end where a field at the top is missing; every other byte stays. Raises Refused unless the list is in block style,
+    of the like and shared by no anchor."""
     bom, source = _decode(text, file)
     root = _compose(source, file)
     found = _find(root, path, file)
-    refused = Refused(f"{file}: {show(path)}: no list of mappings, a line each; add {dict(item)} by hand")
-    if not isinstance(found, SequenceNode) or found.flow_style or not found.value:
-        raise refused
-    _require_unshared(root, path, file)
-    first, last = found.value[0], found.value[-1]
-    start = source.rfind("\n", 0, first.start_mark.index) + 1
-    lead = source[start : first.start_mark.index]
-    if not isinstance(last, MappingNode) or not last.value or not re.fullmatch(r" *- +", lead):
-        raise refused
+    fields = [f"{key}: {_write(value, '')}" for key, value in item.items()] if isinstance(item, Mapping) else []
+    fields = fields or [_write(str(item), "")]
     newline = "\r\n" if "\r\n" in source else "\n"
-    leads = [lead, *[" " * len(lead)] * (len(item) - 1)]
-    lines = [f"{before}{key}: {_write(value, '')}" for before, (key, value) in zip(leads, item.items(), strict=True)]
-    end = source.find("\n", last.value[-1][1].end_mark.index - 1)
-    head = source[: end + 1] if end >= 0 else f"{source}{newline}"
-    changed = f"{head}{newline.join(lines)}{newline}{source[end + 1 :] if end >= 0 else ''}"
-    before, after = (at(_load(each, file), *path) for each in (source, changed))
-    if after != [*before, item]:
+    if found is None and len(path) == 1 and isinstance(root, MappingNode) and not root.flow_style:
+        lead, head, rest = "  - ", f"{source}{'' if source.endswith(newline) else newline}{path[0]}:{newline}", ""
+    else:
+        lead, head, rest = _behind_items(found, source, newline) or ("", "", "")
+        _require_unshared(root, path, file)
+    lines = [f"{before}{each}" for before, each in zip([lead, *[" " * len(lead)] * len(fields)], fields, strict=False)]
+    changed = f"{head}{newline.join(lines)}{newline}{rest}"
+    before, after = (_load(each, file) for each in (source, changed if lead else source))
+    if (
+        not lead
+        or at(after, *path) != [*(at(before, *path) or []), item]
+        or _without(before, path) != _without(after, path)
+    ):
+        raise Refused(f"{file}: {show(path)}: no list of the like, a line each; add {_shown(item)} by hand")
+    return bom + changed.encode()
+
+
+def _behind_items(found: Node | None, source: str, newline: str) -> tuple[str, str, str] | None:
+    """What stands before each item of a list in block style, and the text before and behind its end."""
+    if not isinstance(found, SequenceNode) or found.flow_style or not found.value:
+        return None
+    lead = _lead(source, found.value[0])
+    end = source.find("\n", _tail(found.value[-1]).end_mark.index - 1)
+    head, rest = (source[: end + 1], source[end + 1 :]) if end >= 0 else (f"{source}{newline}", "")
+    return (lead, head, rest) if re.fullmatch(r" *- +", lead) else None
+
+
+def _lead(source: str, item: Node) -> str:
+    return source[source.rfind("\n", 0, item.start_mark.index) + 1 : item.start_mark.index]
+
+
+def _tail(node: Node) -> Node:
+    """What is written last of a node: a scalar, or something in flow style."""
+    while isinstance(node, MappingNode | SequenceNode) and node.value and not node.flow_style:
+        node = node.value[-1][1] if isinstance(node, MappingNode) else node.value[-1]
+    return node
+
+
+def remove_item(text: bytes, path: tuple[str, ...], item: Mapping[str, str] | str, file: str) -> bytes:
+    """`text` without an item of the list at `path`, and without the list where that was all; every other byte stays.
+    Raises Refused unless the item is there, once, on lines of its own, and shared by no anchor."""
+    bom, source = _decode(text, file)
+    root = _compose(source, file)
+    _require_unshared(root, path, file)
+    found, before = _find(root, path, file), _load(source, file)
+    items = list(at(before, *path) or [])
+    refused = Refused(
+        f"{file}: {show(path)}: does not have {_shown(item)} once, on lines of its own; remove it by hand"
+    )
+    parent = _find(root, path[:-1], file) if path[:-1] else root
+    if not isinstance(found, SequenceNode) or not isinstance(parent, MappingNode):
+        raise refused
+    if found.flow_style or items.count(item) != 1:
+        raise refused
+    node = found.value[items.index(item)]
+    first = source.rfind("\n", 0, node.start_mark.index) + 1
+    if len(items) == 1:
+        first = source.rfind("\n", 0, _ends(parent, path[-1])[0]) + 1
+    end = source.find("\n", _tail(node).end_mark.index - 1)
+    changed = source[:first] + (source[end + 1 :] if end >= 0 else "")
+    items.remove(item)
+    after = _load(changed, file)
+    if (at(after, *path) or []) != items or _without(before, path) != _without(after, path):
         raise refused
     return bom + changed.encode()
+
+
+def _without(data: Any, path: tuple[str, ...]) -> Any:
+    """Values without those at a path."""
+    if not isinstance(data, Mapping):
+        return data
+    kept = {key: value for key, value in data.items() if key != path[0]}
+    return kept | ({path[0]: _without(data.get(path[0]), path[1:])} if path[1:] else {})
+
+
+def _shown(item: Mapping[str, str] | str) -> str:
+    return str(dict(item)) if isinstance(item, Mapping) else item
 
 
 def add_word(text: bytes, path: tuple[str, ...], word: str, file: str) -> bytes:

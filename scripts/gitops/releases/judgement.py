@@ -284,7 +284,7 @@ def _mixed(proposal: Proposal) -> Iterator[Fault]:
         "releases": _release_paths(proposal),
     }
     # They follow the policy, and an update of the engine may bring new ones.
-    followers = [path for path in proposal.paths if path in layout.FOLLOWS_POLICY]
+    followers = [path for path in proposal.paths if layout.follows_policy(path)]
     if followers and not parts["the engine"]:
         parts["the policy"] += followers
     if len(found := {part: paths[0] for part, paths in parts.items() if paths}) > 1:

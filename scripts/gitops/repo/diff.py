@@ -9,9 +9,8 @@ from pathlib import Path
 
 from gitops.manifests import closure, kustomize
 from gitops.manifests.objects import KUSTOMIZATION
-from gitops.repo import snapshot
+from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
-from gitops.repo.layout import ARGOCD, PLATFORM
 
 from contract.errors import Refused
 
@@ -63,7 +62,7 @@ def reached(folders: Iterable[str], environments: Sequence[str]) -> list[str]:
     What keeps the cluster and the projects reaches all."""
     listed = set(folders)
     found = {folder.split("/")[1] for folder in listed if folder.startswith("overlays/")}
-    known = [name for name in environments if name in found or listed & {ARGOCD, PLATFORM}]
+    known = [name for name in environments if name in found or any(map(layout.is_of_argocd, listed))]
     return [*known, *sorted(found - set(environments))]
 
 

@@ -12,7 +12,6 @@ from gitops.manifests.objects import Object
 from gitops.programs import manifests
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
-from gitops.repo.layout import ARGOCD, PLATFORM
 from gitops.repo.snapshot import InCommit
 
 from contract.errors import Refused
@@ -33,7 +32,8 @@ def at(git: Git, rev: str) -> Fleet | None:
         return None
     name = _name(git, rev, there.commit.folders)
     known: dict[str, tuple[str, list[str]]] = remembered.get([name]).get(name) or {}
-    new = known or _sources(there.commit, [*layout.deployed(there.deployed(), there.policy), ARGOCD, PLATFORM])
+    listed = [*layout.deployed(there.deployed(), there.policy), *layout.of_clusters(there.policy)]
+    new = known or _sources(there.commit, listed)
     renders = remembered.get([key for key, _ in new.values()])
     missing = [folder for folder, (key, _) in new.items() if key not in renders]
     if missing:

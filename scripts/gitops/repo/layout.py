@@ -7,11 +7,13 @@ from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 from gitops.manifests.objects import KUSTOMIZATION
-from gitops.repo.policy import POLICY_FILE, Policy
+from gitops.repo.policy import IN_CLUSTER, POLICY_FILE, Policy
 
 from contract.errors import Refused
 
 ARGOCD, PLATFORM = "argocd", "argocd/platform"
+# A folder for each cluster beside the one in which this Argo CD runs.
+CLUSTERS = f"{ARGOCD}/clusters"
 # What is deployed in every repository; a render may lead to other folders at the top, which snapshot.py finds.
 DEPLOYED = ("base", "apps", "overlays", ARGOCD)
 # The folders at the top that no render may read: they are the engine's, or model code, which comes by an import.
@@ -56,11 +58,64 @@ def owned_by_fork(path: str) -> bool:
 
 def is_engine(path: str) -> bool:
     """Whether a file decides what a change may do, or how it is carried out. Model code and texts for people do not."""
-    if path in (*FOLLOWS_POLICY, WITHDRAWN):
+    if follows_policy(path) or path == WITHDRAWN:
         return False
     return path.startswith(_JUDGES) or not (
         owned_by_fork(path) or path.startswith("model-src/") or path.endswith(".md")
     )
+
+
+def platform(cluster: str) -> str:
+    """What a cluster itself has: what it refuses and verifies, and with an Argo CD of its own, its add-ons."""
+    return PLATFORM if cluster == IN_CLUSTER else f"{CLUSTERS}/{cluster}/platform"
+
+
+def addons(cluster: str) -> str:
+    """The Applications of the add-ons of a cluster that the hub serves."""
+    return f"{CLUSTERS}/{cluster}/addons"
+
+
+def brought(cluster: str) -> tuple[str, str]:
+    """Where all is that a cluster has, if those folders are there."""
+    return platform(cluster), addons(cluster)
+
+
+def argocd(policy: Policy, cluster: str) -> str:
+    """What the Argo CD that serves a cluster keeps applied."""
+    return f"{CLUSTERS}/{cluster}/{ARGOCD}" if policy.clusters.get(cluster) == "own" else ARGOCD
+
+
+def of_cluster(policy: Policy, cluster: str) -> list[str]:
+    """The folders that a cluster alone has."""
+    if cluster == IN_CLUSTER:
+        return [ARGOCD, PLATFORM]
+    return [argocd(policy, cluster) if policy.clusters[cluster] == "own" else addons(cluster), platform(cluster)]
+
+
+def of_clusters(policy: Policy) -> list[str]:
+    """Every folder of argocd/ that has to render."""
+    return [folder for cluster in (IN_CLUSTER, *policy.clusters) for folder in of_cluster(policy, cluster)]
+
+
+def is_of_argocd(folder: str) -> bool:
+    """Whether a folder that renders keeps Argo CD or a cluster, and not an environment."""
+    return folder.partition("/")[0] == ARGOCD
+
+
+def bindings(cluster: str) -> str:
+    """Where the policies of admission hold in a cluster."""
+    return f"{platform(cluster)}/admission/bindings.yaml"
+
+
+def parameters(cluster: str) -> str:
+    """The values that admission needs in a cluster."""
+    return f"{platform(cluster)}/admission/parameters.yaml"
+
+
+def follows_policy(path: str) -> bool:
+    """Whether a fork owns a file in there, and a change of the policy takes it along."""
+    own = re.fullmatch(rf"{CLUSTERS}/[^/]+/(?=platform/)(.+)", path)
+    return (f"{ARGOCD}/{own[1]}" if own else path) in FOLLOWS_POLICY
 
 
 def may_be_deployed(folder: str) -> bool:
@@ -143,4 +198,5 @@ def require_app(files: Container[str], apps: Sequence[str], policy: Policy, app:
 
 def folders(root: Path, policy: Policy) -> list[str]:
     """Every folder that is rendered."""
-    return [*overlays(root, policy), ARGOCD, PLATFORM]
+    beside = [folder for folder in of_clusters(policy) if (root / folder / KUSTOMIZATION).is_file()]
+    return [*overlays(root, policy), *dict.fromkeys((ARGOCD, PLATFORM, *beside))]

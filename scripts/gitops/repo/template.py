@@ -26,11 +26,14 @@ _HEAD = "# Written by init_fork.py and update_template.py: the template's commit
 # A folder that means something only as a whole: an app, a shape, a model, an overlay, a part of the platform. Of an
 # environment also its files in argocd/.
 _UNIT = re.compile(
-    r"(?:(?:apps|base|model-src/models|argocd/platform)/[^/]+|overlays/[^/]+/[^/]+)(?=/)"
+    r"(?:(?:apps|base|model-src/models|argocd/platform)/[^/]+|argocd/clusters/[^/]+|overlays/[^/]+/[^/]+)(?=/)"
     r"|argocd/(?:applicationset|project)-[^/]+\.yaml"
 )
 # Where a new one of these is the fork's to make.
-_MADE_BY_FORK = ("apps/", "overlays/", "model-src/models/", "argocd/applicationset-", "argocd/project-")
+_MADE_BY_FORK = (
+    "apps/", "overlays/", "model-src/models/", "argocd/applicationset-", "argocd/clusters/",
+    "argocd/project-",
+)  # fmt: skip
 _OWN_FILES = (POLICY_FILE, layout.CODEOWNERS, layout.WITHDRAWN)
 _OWN_NAMES = (layout.RELEASE_FILE, "hold.yaml", "retired.yaml")
 

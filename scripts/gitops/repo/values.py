@@ -30,7 +30,7 @@ _BEFORE = {
     "domain": "",  # hosts
     "cluster": "(?:(?<=clusterName: )|(?<=txtOwnerId: ))",
     "network": "(?<=cidr: )",
-    "time_zone": "(?<=timeZone: )",
+    "time_zone": "(?:(?<=timeZone: )|(?<=time_zone: ))",
 }
 # In {} the last environment, production.
 PLACES = {
