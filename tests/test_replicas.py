@@ -14,10 +14,11 @@ from gitops.checks.framework import Repository
 from gitops.manifests import kustomize
 from gitops.manifests.objects import Object
 from gitops.repo import layout
-from gitops.repo.policy import read_policy
+from gitops.repo.policy import parse_policy, read_policy
 
 ENVIRONMENTS = ("dev", "staging", "prod")
 CONTAINER = f"""
+patches:
   - target:
       kind: ClusterStorageContainer
     patch: |-
@@ -45,7 +46,7 @@ def ready(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A repository all of whose environments have the replica."""
     made = make_checkout(template, tmp_path_factory.mktemp("ready"))
     read_there(made, *ENVIRONMENTS)
-    made.replace("argocd/platform/kustomization.yaml", "\npatches:\n", f"\npatches:{CONTAINER}")
+    made.replace("argocd/platform/kustomization.yaml", "  - addons\n", f"  - addons\n{CONTAINER}")
     made.commit()
     return made
 
@@ -77,6 +78,45 @@ def test_a_release_of_the_former_form_is_not_read_from_a_replica(
     assert [each.message for each in found] == [
         f"metadata.annotations.model.mlops/manifest: missing: overlays/promotion.yaml gives prod {REPLICA}, and a"
         " replica is believed by that hash alone; release the version anew with bump_model.py or promote_model.py"
+    ]
+
+
+PLACES = f"""\
+model_bucket: {BUCKET}
+image_registries: [registry.example.org]
+environments:
+  - name: dev
+  - name: prod
+    cluster: us
+    replica: {REPLICA}
+clusters:
+  - name: us
+replicas:
+  - {{bucket: {REPLICA}, region: us-east-1}}
+"""
+
+
+def test_each_cluster_fetches_from_the_bucket_of_its_own_environments(
+    ready: Checkout, renders: dict[str, list[Object]]
+) -> None:
+    policy = parse_policy(PLACES.encode())
+    here, there = (layout.platform(cluster) for cluster in ("in-cluster", "us"))
+    with_replica = [item for item in renders[here] if item["kind"] == "ClusterStorageContainer"]
+    without = json.loads(json.dumps(with_replica))
+    without[0]["spec"]["container"]["env"].pop()
+    overlays = {folder: renders[folder] for folder in renders if folder.endswith("/lily-sklearn")}
+    del overlays["overlays/staging/lily-sklearn"]
+    right = overlays | {here: without, there: with_replica}
+
+    def found(renders: dict[str, list[Object]]) -> list[str]:
+        return [f"{each.where.partition(':')[0]}: {each.message}" for each in storage.check_replica(
+            Repository(ready.root, policy, renders))]  # fmt: skip
+
+    assert found(right) == []
+    variable, gives = "spec.container.env[MODEL_REPLICA]", "overlays/promotion.yaml gives"
+    assert found(right | {here: with_replica, there: without}) == [
+        f"{here}: {variable}: '{REPLICA}': {gives} dev {BUCKET}; remove it",
+        f"{there}: {variable}: missing: {gives} prod {REPLICA}; write {REPLICA}",
     ]
 
 

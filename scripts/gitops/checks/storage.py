@@ -9,15 +9,14 @@ Source: https://github.com/kserve/kserve/tree/v0.20.0/pkg/webhook/admission/pod
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.manifests import workloads
 from gitops.manifests.objects import Object, at, listed, mapping, mappings
 from gitops.releases import release
-from gitops.repo.layout import ARGOCD, PLATFORM
-from gitops.repo.policy import IN_CLUSTER, POLICY_FILE
+from gitops.repo.policy import POLICY_FILE
 
 from contract.uri import REPLICA
 
@@ -120,8 +119,11 @@ def check_replica(repository: Repository) -> Iterator[Finding]:
         for item in items:
             for fault in (*_variable_faults(item, bucket, given), *_unnamed_manifests(item, bucket, given)):
                 yield finding(REPLICA_RULE, folder, item, fault)
-    for cluster in (IN_CLUSTER, *policy.clusters):
-        yield from _cluster_faults(repository, cluster)
+    for cluster, folder, items in repository.clusters():
+        for item in items:
+            if (*workloads.kind_of(item), at(item, "metadata", "name")) == _CONTAINER:
+                for fault in _fetching_faults(repository, cluster, item):
+                    yield finding(REPLICA_RULE, folder, item, fault, *repository.renders)
 
 
 def _variable_faults(item: Object, bucket: str, given: str) -> Iterator[str]:
@@ -149,10 +151,12 @@ def _unnamed_manifests(item: Object, bucket: str, given: str) -> Iterator[str]:
                    " alone; release the version anew with bump_model.py or promote_model.py")  # fmt: skip
 
 
-def _cluster_faults(repository: Repository, cluster: str) -> Iterator[Finding]:
+_CONTAINER = ("serving.kserve.io", "ClusterStorageContainer", workloads.STORAGE_CONTAINER)
+
+
+def _fetching_faults(repository: Repository, cluster: str, item: Object) -> Iterator[str]:
     """The container that fetches models for stock KServe servers is one for all environments of a cluster."""
     policy = repository.policy
-    platform = PLATFORM if cluster == IN_CLUSTER else f"{ARGOCD}/clusters/{cluster}/platform"
     served = {
         environment: policy.at(environment).replica
         for _, environment, _, items in repository.all_overlays()
@@ -160,29 +164,18 @@ def _cluster_faults(repository: Repository, cluster: str) -> Iterator[Finding]:
     }
     # Where there are none yet, it may be made ready for those to come.
     allowed = set(served.values()) or {"", *(policy.at(environment).replica for environment in policy.on(cluster))}
-    for item in repository.renders.get(platform, []):
-        name = (*workloads.kind_of(item), at(item, "metadata", "name"))
-        if name != ("serving.kserve.io", "ClusterStorageContainer", workloads.STORAGE_CONTAINER):
-            continue
-        for container in workloads.containers(item):
-            for fault in _container_fault(container, served, allowed, policy.model_bucket):
-                yield finding(REPLICA_RULE, platform, item, fault, *repository.renders)
-
-
-def _container_fault(
-    container: workloads.Container, served: Mapping[str, str], allowed: set[str], main: str
-) -> Iterator[str]:
-    path, variables = f"{container.path}.env[{REPLICA}]", dict(container.variables)
-    # A value that is empty, or comes from elsewhere, is none that the policy gives.
-    found = variables[REPLICA] or None if REPLICA in variables else ""
-    given = ", ".join(f"{environment} {bucket or main}" for environment, bucket in served.items())
-    if served and len(allowed) > 1:
-        yield (f"{path}: one for all stock KServe servers of a cluster, and {POLICY_FILE} gives {given}; give these"
-               " environments one replica, or clusters of their own")  # fmt: skip
-    elif found not in allowed:
-        shown = _shown(variables[REPLICA]) if REPLICA in variables else "missing"
-        remedy = f"write {' or '.join(sorted(filter(None, allowed)))}" if any(allowed) else "remove it"
-        yield f"{path}: {shown}: {POLICY_FILE} gives {given or 'no environment here a replica'}; {remedy}"
+    given = ", ".join(f"{environment} {bucket or policy.model_bucket}" for environment, bucket in served.items())
+    for container in workloads.containers(item):
+        path, variables = f"{container.path}.env[{REPLICA}]", dict(container.variables)
+        # A value that is empty, or comes from elsewhere, is none that the policy gives.
+        found = variables[REPLICA] or None if REPLICA in variables else ""
+        if served and len(allowed) > 1:
+            yield (f"{path}: one for all stock KServe servers of a cluster, and {POLICY_FILE} gives {given}; give these"
+                   " environments one replica, or clusters of their own")  # fmt: skip
+        elif found not in allowed:
+            shown = _shown(variables[REPLICA]) if REPLICA in variables else "missing"
+            remedy = f"write {' or '.join(sorted(filter(None, allowed)))}" if any(allowed) else "remove it"
+            yield f"{path}: {shown}: {POLICY_FILE} gives {given or 'no environment here a replica'}; {remedy}"
 
 
 def _shown(value: Any) -> str:
