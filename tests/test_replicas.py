@@ -176,6 +176,7 @@ def test_a_release_comes_to_an_environment_only_when_its_replica_has_every_byte(
         assert refused.code == 1
         assert refused.errors[0].startswith(f"{there}onnx/model.onnx: sha256 ")
 
+    assert f"ok       s3://{REPLICA}\n" in checkout.run("doctor", "--s3").out
     replica.empty()
     listed = checkout.run("list_versions", "--model", "lily", "--verify")
     assert listed.errors[0].startswith(f"{there}: missing, and staging takes its models there; copy it with `python")
