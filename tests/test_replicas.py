@@ -57,6 +57,19 @@ def test_a_repository_whose_environments_read_from_a_replica_is_right(ready: Che
     assert (done.code, done.errors) == (0, [])
 
 
+def test_a_policy_that_names_a_replica_alone_is_refused(checkout: Checkout) -> None:
+    checkout.git("checkout", "-q", "origin/cicd")
+    name_replica(checkout, *ENVIRONMENTS)
+    checkout.commit()
+
+    done = checkout.run("validate", "--changed-since", "origin/cicd")
+
+    wrong = [line.partition(": ")[0] for line in done.errors]
+    apps = [f"overlays/{environment}/{app}" for environment in ENVIRONMENTS for app in ("lily-api", "lily-batch")]
+    assert (done.code, sorted(wrong)) == (1, sorted([*apps, layout.PLATFORM]))
+    assert {line.rpartition(" [")[2] for line in done.errors} == {"replica]"}
+
+
 @pytest.fixture(scope="module")
 def renders(ready: Checkout) -> dict[str, list[Object]]:
     folders = layout.folders(ready.root, read_policy(ready.root))

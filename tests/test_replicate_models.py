@@ -297,6 +297,16 @@ def test_a_wrong_byte_in_the_replica_is_found_and_stays(
     assert (f"{prefix(version)}manifest.json" in stored(replica)) == whole
 
 
+def test_an_object_that_somebody_removed_from_the_replica_comes_again(
+    clone: Checkout, version: Version, replica: S3
+) -> None:
+    copy(clone, version)
+    replica.client.delete_object(Bucket=REPLICA, Key=f"{prefix(version)}{FILES[0]}")
+
+    assert copy(clone, version).err == "copied 1 objects\n"
+    assert stored(replica) == complete(version)
+
+
 def test_an_older_manifest_in_the_replica_is_refused_and_stays(clone: Checkout, version: Version, replica: S3) -> None:
     older = json.dumps(version.data | {"metrics": {"accuracy": 0.1}}).encode()
     replica.client.put_object(Bucket=REPLICA, Key=f"{prefix(version)}manifest.json", Body=older)
