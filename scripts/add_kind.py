@@ -24,16 +24,16 @@ from typing import Any
 from gitops import cli
 from gitops.checks import admission, argocd, kubeconform
 from gitops.manifests import definitions, kinds, kustomize, schemas, yamledit
-from gitops.manifests.objects import Object, at, mappings
+from gitops.manifests.objects import KUSTOMIZATION, Object, at, mappings
 from gitops.programs import building, tools
 from gitops.releases import writing
+from gitops.repo import applications, layout
 from gitops.repo.git import Git
-from gitops.repo.layout import ARGOCD, PLATFORM
-from gitops.repo.policy import POLICY_FILE, read_policy
+from gitops.repo.layout import PLATFORM
+from gitops.repo.policy import IN_CLUSTER, POLICY_FILE, Policy, read_policy
 
 from contract.errors import Refused
 
-PARAMETERS = f"{PLATFORM}/admission/parameters.yaml"
 OTHERS = ("data", "other-kinds")
 LISTS = {"Namespaced": "namespaceResourceWhitelist", "Cluster": "clusterResourceWhitelist"}
 BROUGHT, SOURCE = {"addon", "outside"}, {"module", "sum"}
@@ -161,8 +161,14 @@ def entered(name: str, before: Mapping[str, Any], entry: Mapping[str, Any], *, a
 
 
 def addons(root: Path) -> list[str]:
-    rendered = kustomize.rendered(root, PLATFORM)
-    return sorted(str(at(item, "metadata", "name")) for item in rendered if item.get("kind") == "Application")
+    """Those of any cluster, by the names that they have on the first."""
+    found = set()
+    for cluster in (IN_CLUSTER, *read_policy(root).clusters):
+        for folder in (each for each in layout.brought(cluster) if (root / each / KUSTOMIZATION).is_file()):
+            rendered = kustomize.rendered(root, folder)
+            names = [str(at(item, "metadata", "name")) for item in rendered if item.get("kind") == "Application"]
+            found |= {name.removesuffix(f"-{cluster}") for name in names}
+    return sorted(found)
 
 
 # Who may have them
@@ -177,7 +183,8 @@ class Allowed:
 
     def files(self) -> dict[str, bytes]:
         """The files of argocd/ that allow the kinds, as they have to be."""
-        root, known = self.args.root, read_policy(self.args.root).environments
+        root, policy = self.args.root, read_policy(self.args.root)
+        known = policy.environments
         if unknown := [name for name in self.args.env if name not in known]:
             raise Refused(f"--env {', '.join(unknown)}: no such environment of {POLICY_FILE}: {', '.join(known)}")
         environments = self.args.env or ([] if self.args.platform else known)
@@ -188,15 +195,14 @@ class Allowed:
                 f"{', '.join(wide)}: of the whole cluster, so of no environment; --platform allows it in {PLATFORM}/"
             )
         for project in environments:
-            made |= dict(self._project(root, project, ["Namespaced"]))
-        if self.args.platform:
-            made |= dict(self._project(root, "platform", list(LISTS)))
-        if environments:
-            made |= self._parameters(root)
-        return made
+            folder = applications.of_environment(policy, project).folder
+            made |= dict(self._project(root, folder, project, ["Namespaced"]))
+        for instance in applications.instances(policy) if self.args.platform else ():
+            made |= dict(self._project(root, instance.folder, "platform", list(LISTS)))
+        return made | self._parameters(root, policy, environments)
 
-    def _project(self, root: Path, project: str, scopes: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        path, text = project_file(root, project)
+    def _project(self, root: Path, folder: str, project: str, scopes: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        path, text = project_file(root, folder, project)
         for name, scope in self.scopes.items():
             kind, _, group = name.partition(".")
             if scope not in scopes:
@@ -208,26 +214,29 @@ class Allowed:
                 text = yamledit.add_item(text, ("spec", LISTS[scope]), {"group": group, "kind": kind}, path)
         yield path, text
 
-    def _parameters(self, root: Path) -> dict[str, bytes]:
-        """Admission's list of kinds that nobody looks into there: what they make is looked into."""
-        text = _read(root, PARAMETERS)
+    def _parameters(self, root: Path, policy: Policy, environments: Sequence[str]) -> dict[str, bytes]:
+        """Admission's lists of kinds that nobody looks into there: what they make is looked into."""
+        paths = dict.fromkeys(layout.parameters(policy.at(name).cluster) for name in environments)
+        return {path: self._named(text, path) for path in paths if (text := _read(root, path)) is not None}
+
+    def _named(self, text: bytes, path: str) -> bytes:
         for name, scope in self.scopes.items():
             kind, _, group = name.partition(".")
-            if text is None or scope != "Namespaced" or not admission.is_other(group, kind):
+            if scope != "Namespaced" or not admission.is_other(group, kind):
                 continue
-            if name not in str(at(yamledit.load(text, PARAMETERS), *OTHERS) or "").split():
-                text = yamledit.add_word(text, OTHERS, name, PARAMETERS)
-        return {PARAMETERS: text} if text is not None else {}
+            if name not in str(at(yamledit.load(text, path), *OTHERS) or "").split():
+                text = yamledit.add_word(text, OTHERS, name, path)
+        return text
 
 
-def project_file(root: Path, name: str) -> tuple[str, bytes]:
-    """The file of an AppProject, with its text."""
-    for file in sorted((root / ARGOCD).glob("*.yaml")):
+def project_file(root: Path, folder: str, name: str) -> tuple[str, bytes]:
+    """The file of an AppProject of an Argo CD, with its text."""
+    for file in sorted((root / folder).glob("*.yaml")):
         path, text = file.relative_to(root).as_posix(), file.read_bytes()
         found = yamledit.load(text, path) if b"kind: AppProject" in text else None
         if at(found, "metadata", "name") == name:
             return path, text
-    raise Refused(f"{ARGOCD}/: no AppProject {name}; write one first")
+    raise Refused(f"{folder}/: no AppProject {name}; write one first")
 
 
 def _read(root: Path, path: str) -> bytes | None:

@@ -119,7 +119,7 @@ def added(there: Snapshot, args: argparse.Namespace) -> Files:
         raise Refused(f"--argocd {way}: {POLICY_FILE} has the cluster {name} with `argocd: {known}`; remove it first")
     text = required(there, POLICY_FILE)
     if name not in there.policy.clusters:
-        text = yamledit.add_item(text, ("clusters",), {"name": name, "argocd": way}, POLICY_FILE)
+        text = yamledit.add_item(text, ("clusters",), {"name": name, "argocd": way}, POLICY_FILE, new=True)
     policy = parse_policy(text)
     instance = next(each for each in applications.instances(policy) if name in each.clusters)
     require_free(there, policy, instance)
@@ -241,12 +241,9 @@ def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, 
 def admitted(there: Snapshot, policy: Policy, name: str) -> Files:
     """Where and by which values the cluster refuses."""
     hub = layout.parameters(IN_CLUSTER)
-    namespaces: dict[yamledit.Path, str] = {
-        ("data", "production-namespaces"): admission.production_namespaces(policy, name)
-    }
     return {
         layout.bindings(name): admission.bindings_text(policy, name).encode(),
-        layout.parameters(name): yamledit.edit(required(there, hub), namespaces, hub),
+        layout.parameters(name): admission.parameters_text(required(there, hub), policy, name),
     }
 
 

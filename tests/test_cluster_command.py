@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from conftest import Checkout, make_checkout
 
 import validate
@@ -70,9 +70,7 @@ def place(root: Path, text: str) -> None:
     for cluster in (IN_CLUSTER, *new.clusters):
         (root / layout.bindings(cluster)).write_text(admission.bindings_text(new, cluster))
         file = root / layout.parameters(cluster)
-        data = yaml.safe_load(file.read_text())
-        data["data"]["production-namespaces"] = admission.production_namespaces(new, cluster)
-        file.write_text(yaml.safe_dump(data))
+        file.write_bytes(admission.parameters_text(file.read_bytes(), new, cluster))
 
 
 SPREAD = """\
@@ -298,8 +296,8 @@ FAULTS = {
     "a render that reads what nobody watches": (
         "argocd/platform-eu.yaml", "manifest-generate-paths: .;/argocd/platform", "manifest-generate-paths: .",
         "argocd: Application.argoproj.io argocd/platform-eu:"
-        " metadata.annotations.argocd.argoproj.io/manifest-generate-paths: '.' does not cover argocd/platform/admission,"
-        f" read by {EU}/platform; add it [generate-paths]",
+        " metadata.annotations.argocd.argoproj.io/manifest-generate-paths: '.' does not cover"
+        f" argocd/platform/admission, read by {EU}/platform; add it [generate-paths]",
     ),
     "a setting of a cluster's own Argo CD": (
         f"{US}/platform/{KUSTOMIZATION}", "patches:\n",
@@ -342,3 +340,180 @@ def test_what_is_wrong_with_a_cluster_is_named(edited: Checkout, renders: dict[s
 
 def test_nothing_is_wrong_before(edited: Checkout, renders: dict[str, list[Object]]) -> None:
     assert found(edited, renders) == []
+
+
+def test_folders_of_clusters_and_the_policy_are_held_together(
+    edited: Checkout, renders: dict[str, list[Object]]
+) -> None:
+    """A cluster folder that the policy does not list, one of the other way, and one that is missing."""
+    for path in (
+        "argocd/clusters/asia/platform/a.yaml",
+        "argocd/clusters/a.yaml",
+        f"{EU}/argocd/a.yaml",
+        f"{US}/a.yaml",
+    ):
+        edited.write(path, "")
+    (edited.root / US / "platform" / KUSTOMIZATION).unlink()
+
+    told = [line for line in found(edited, renders, "argocd/clusters/a.yaml") if line.endswith("[paths]")]
+
+    assert told == [
+        "argocd/clusters/a.yaml: nothing but folders of clusters is here; move it, or remove it [paths]",
+        "argocd/clusters/asia: no cluster of overlays/promotion.yaml, so that nothing renders it; its clusters are eu,"
+        " us; `python scripts/cluster.py add asia` adds it there, or remove the folder [paths]",
+        f"{EU}/argocd: nothing renders it; `argocd: hub` in overlays/promotion.yaml is a cluster with {EU}/addons and"
+        f" {EU}/platform; remove it, or move it there [paths]",
+        f"{US}/a.yaml: nothing renders it; `argocd: own` in overlays/promotion.yaml is a cluster with {US}/argocd and"
+        f" {US}/platform; remove it, or move it there [paths]",
+        f"{US}/platform: no {KUSTOMIZATION}, and overlays/promotion.yaml has the cluster; `python scripts/cluster.py"
+        " add us` writes what is missing [paths]",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("app", "name", "other"),
+    [("platform", "eu", "argocd"), ("addons", "eu", "argocd"), ("kserve", "eu", f"{EU}/addons"), ("a-eu", "b", "")],
+)
+def test_no_two_applications_of_one_argo_cd_have_one_name(
+    edited: Checkout, renders: dict[str, list[Object]], app: str, name: str, other: str
+) -> None:
+    """Environments `eu` and `b` beside `eu-b`, in which apps get names that others have."""
+    text = edited.read(POLICY_FILE).decode()
+    entries = "".join(f"  - name: {each}\n    after: [staging]\n" for each in ("eu", "b", "eu-b"))
+    place(edited.root, text.replace("  - name: prod\n", f"{entries}  - name: prod\n    after: [staging]\n"))
+    folders = [f"overlays/{name}/{app}", *(["overlays/eu-b/a"] if app == "a-eu" else [])]
+    policy = read_policy(edited.root)
+    there = {**renders, "argocd": kustomize.rendered(edited.root, "argocd"), **{folder: [] for folder in folders}}
+
+    told = [str(each) for each in validate.RULES["applications"](Repository(edited.root, policy, there))]
+
+    other = other or folders[0]
+    assert told == [
+        f"{folders[-1]}: its Application would be {app}-{name}, which is that of {other} too; give the app another name"
+        " [applications]"
+    ]
+
+
+def test_the_same_name_in_two_argo_cds_is_no_fault(edited: Checkout, renders: dict[str, list[Object]]) -> None:
+    policy = read_policy(edited.root)
+    there = {**renders, "overlays/staging/platform": [], "overlays/prod/kserve": []}
+
+    assert list(validate.RULES["applications"](Repository(edited.root, policy, there))) == []
+
+
+def test_what_serves_on_one_cluster_is_missed_though_another_has_the_like(edited: Checkout) -> None:
+    """Both have it in the namespace ml-models, by the same name."""
+    edited.git("checkout", "-q", "-b", "fewer")
+    edited.git("rm", "-rq", "overlays/prod/lily-api")
+    edited.commit("Take an app away")
+
+    done = edited.run("validate", "--changed-since", "cicd")
+
+    edited.git("checkout", "-q", "cicd")
+    assert done.code == 1
+    assert any(
+        line.startswith("overlays/prod/lily-api: Deployment.apps ml-models/lily-api is no") for line in done.errors
+    )
+
+
+def test_a_change_of_a_cluster_is_asked_about_what_runs_on_it(edited: Checkout) -> None:
+    edited.git("checkout", "-q", "-b", "servers")
+    gone = {"$patch": "delete", "apiVersion": "argoproj.io/v1alpha1", "kind": "Application"}
+    patch = json.dumps(gone | {"metadata": {"name": "kserve-crds", "namespace": "argocd"}})
+    edited.replace(f"{EU}/addons/{KUSTOMIZATION}", "patches:\n", f"patches:\n  - patch: '{patch}'\n")
+    edited.commit("Take an add-on away")
+
+    done = edited.run("validate", "--changed-since", "cicd")
+
+    edited.git("checkout", "-q", "cicd")
+    assert done.code == 1
+    assert any(line.startswith("overlays/prod/lily-sklearn: ") and line.endswith("[kinds]") for line in done.errors)
+    assert not any(line.startswith("overlays/staging/lily-sklearn: ") for line in done.errors)
+
+
+def test_a_kind_is_allowed_by_the_argo_cd_and_the_admission_of_its_environment(edited: Checkout) -> None:
+    done = edited.run("add_kind", "--kind", "SecretStore.external-secrets.io", "--env", "staging", "--env", "prod")
+
+    assert done.code == 0, done.err
+    assert done.out.splitlines() == [
+        f"{EU}/platform/admission/parameters.yaml", f"{US}/argocd/project-staging.yaml",
+        f"{US}/platform/admission/parameters.yaml", "argocd/project-prod.yaml",
+    ]  # fmt: skip
+    validated(edited)
+
+
+def test_render_and_the_history_know_the_folders_of_clusters(edited: Checkout) -> None:
+    edited.git("checkout", "-q", "-b", "values")
+    edited.replace(f"{EU}/addons/aws.yaml", "clusterName: eu", "clusterName: europe")
+    edited.commit("Call the cluster otherwise")
+
+    done = edited.run("render", "--changed-since", "cicd")
+
+    edited.git("checkout", "-q", "cicd")
+    assert done.code == 0, done.err
+    assert "+        clusterName: europe" in done.out
+    assert f"{EU}/addons" in done.out
+
+
+# The command
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["add", "EU"], "'EU': no name for a cluster; take small letters"),
+        (["add", "in-cluster"], "'in-cluster': no name for a cluster"),
+        (["add", "no"], "'no': no name for a cluster"),
+        (["add", "a" * 61], "no name for a cluster"),
+        (["add", "../up"], "'../up': no name for a cluster"),
+        (["add", "asia", "--account", "12"], "--account 12: none of AWS; write one such as 444455556666"),
+        (["add", "asia", "--region", "mars"], "--region mars: none of AWS; write one such as eu-central-1"),
+        (["add", "eu", "--argocd", "own"], "--argocd own: overlays/promotion.yaml has the cluster eu with `argocd:"),
+        (["remove", "eu"], "overlays/promotion.yaml: environments: prod: cluster: eu; retire what runs there"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_and_nothing_changes(edited: Checkout, words: list[str], message: str) -> None:
+    before = edited.state()
+
+    done = edited.run("cluster", *words)
+
+    assert done.code == 1
+    assert message in done.err
+    assert edited.state() == before
+
+
+def test_a_wrong_call_is_told_from_a_refusal(edited: Checkout) -> None:
+    with pytest.raises(SystemExit) as error:
+        edited.run("cluster", "remove", "eu", "--region", "eu-west-1")
+    assert error.value.code == 2
+
+
+def test_nothing_is_done_twice_and_what_is_missing_is_written_again(edited: Checkout) -> None:
+    before = edited.state()
+    again = edited.run("cluster", "add", "us", "--argocd", "own")
+    assert (again.code, again.out) == (0, "")
+    assert "nothing to change: us is as it has to be" in again.err
+    assert edited.run("cluster", "remove", "asia").code == 0
+    tried = edited.run("cluster", "add", "asia", "--dry-run")
+    assert f"argocd/clusters/asia/platform/{KUSTOMIZATION}" in tried.out.splitlines()
+    assert edited.state() == before
+    edited.git("rm", "-q", f"{EU}/platform/{KUSTOMIZATION}", "argocd/addons-eu.yaml")
+    edited.git("commit", "-qm", "Lose two files")
+
+    done = edited.run("cluster", "add", "eu", *HUB, "--commit")
+
+    assert done.out.splitlines()[:2] == ["argocd/addons-eu.yaml", f"{EU}/platform/{KUSTOMIZATION}"]
+    assert edited.git("diff", "--stat", "origin/cicd", "cicd") == ""
+    edited.git("reset", "-q", "--hard", "origin/cicd")
+
+
+def test_an_app_keeps_its_name(checkout: Checkout) -> None:
+    checkout.git("mv", "overlays/dev/lily-api", "overlays/dev/platform")
+    checkout.commit("Call an app like what a cluster needs", push=True)
+
+    done = checkout.run("cluster", "add", "dev")
+
+    assert done.code == 1
+    assert done.errors == [
+        "overlays/dev/platform: its Application is platform-dev, as one of the cluster would be; take another name"
+    ]

@@ -516,3 +516,41 @@ def test_a_simple_text_is_read_as_the_slow_way_reads_it(text: str) -> None:
         if not isinstance(simple[0][key], dict | list):
             node = yamledit._find(yamledit._compose(text, "f"), (key,), "f")
             assert yamledit.get(text.encode(), (key,), "f") == (None if node is None else str(node.value))
+
+
+ITEMS = [
+    # (text, path, item, with it)
+    ("a:\n  - x\n# of b\nb: 1\n", ("a",), "z", "a:\n  - x\n  - z\n# of b\nb: 1\n"),
+    (
+        "a:\n- x: 1\n  y: [2]  # so\n\n",
+        ("a",),
+        {"x": "n", "y": "z"},
+        'a:\n- x: 1\n  y: [2]  # so\n- x: "n"\n  y: z\n\n',
+    ),
+    ("a:\r\n  b:\r\n    - x", ("a", "b"), "z", "a:\r\n  b:\r\n    - x\r\n    - z\r\n"),
+    ("b: 1\n\n", ("a",), {"x": "p"}, "b: 1\n\na:\n  - x: p\n"),
+    ("b: 1", ("a",), "p", "b: 1\na:\n  - p\n"),
+]
+
+
+@pytest.mark.parametrize(("text", "path", "item", "made"), ITEMS)
+def test_an_item_comes_to_a_list_and_goes_again_and_every_other_byte_stays(
+    text: str, path: tuple[str, ...], item: dict[str, str] | str, made: str
+) -> None:
+    added = yamledit.add_item(text.encode(), path, item, "f", new=True)
+
+    assert added.decode() == made
+    kept = text if text.endswith("\n") else text + ("\r\n" if "\r" in text else "\n")
+    assert yamledit.remove_item(added, path, item, "f").decode() == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "item"),
+    [
+        ("a: [x]\n", "x"), ("a:\n  - x\n", "y"), ("a:\n  - x\n  - x\n", "x"), ("a: x\n", "x"), ("b: 1\n", "x"),
+        ("a: &a\n  - x\n  - y\nb: *a\n", "x"), ("a:\n  - - x\n", "x"), ("a: {b: 1}\n", "x"), ("- x\n", "x"),
+    ],
+)  # fmt: skip
+def test_an_item_that_is_not_there_once_on_its_own_lines_stays(text: str, item: str) -> None:
+    with pytest.raises(Refused, match=r"^f: a: "):
+        yamledit.remove_item(text.encode(), ("a",), item, "f")

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
-from gitops.manifests import workloads
+from gitops.manifests import workloads, yamledit
 from gitops.manifests.objects import KUSTOMIZATION, Identity, Object, at, identity, leaves, mapping, mappings
 from gitops.releases.release import ANNOTATION, UNRELEASED
 from gitops.repo import layout
@@ -227,8 +227,14 @@ def _in_line(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
 _Written.add_representer(list, _in_line)
 
 
-def production_namespaces(policy: Policy, cluster: str) -> str:
-    """Those of a cluster in which an image is named by its digest alone, as the parameters list them."""
+def parameters_text(text: bytes, policy: Policy, cluster: str) -> bytes:
+    """The file of a cluster's parameters, as `layout.parameters` has it, with what follows from where environments are;
+    all else of `text`, which is that of any cluster, stays."""
+    spaces = _production_namespaces(policy, cluster)
+    return yamledit.edit(text, {("data", "production-namespaces"): spaces}, layout.parameters(cluster))
+
+
+def _production_namespaces(policy: Policy, cluster: str) -> str:
     return " ".join(policy.namespace(name) for name in policy.production if name in policy.on(cluster))
 
 
@@ -300,7 +306,7 @@ def _parameter_faults(cluster: str, objects: Mapping[Identity, Object], reposito
         "data": {
             "model-bucket": policy.model_bucket,
             "image-registries": " ".join(policy.image_registries),
-            "production-namespaces": production_namespaces(policy, cluster),
+            "production-namespaces": _production_namespaces(policy, cluster),
             **{name: " ".join(names) for name, names in _MAKERS.items()},
             **{path.removeprefix("data."): value for path, value in chosen.items() if value is not None},
             **required,

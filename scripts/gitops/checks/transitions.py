@@ -15,6 +15,7 @@ from gitops.releases.release import Release
 from gitops.repo import layout, snapshot
 from gitops.repo.git import Git
 from gitops.repo.mainline import BRANCH
+from gitops.repo.policy import Policy
 from gitops.repo.snapshot import Snapshot
 
 RULES = (*judgement.RULES, "removal", "immutable")
@@ -38,9 +39,28 @@ def check(
     return [
         *(_hidden(git, base) if pushed else ()),
         *(Finding(fault.rule, fault.where, fault.message) for fault in faults),
-        *_removals(git, base, root, before, after),
-        *_immutable(before, after),
+        *(
+            found
+            for one, other in _on_each_cluster(change.policy, before, repository.policy, after)
+            for found in (*_removals(git, base, root, one, other), *_immutable(one, other))
+        ),
     ]
+
+
+def _on_each_cluster(
+    policy: Policy, before: Renders, new_policy: Policy, after: Renders
+) -> Iterator[tuple[Renders, Renders]]:
+    """What each cluster had and has of environments: two clusters may have objects of one namespace and name."""
+    one, other = _by_cluster(policy, before), _by_cluster(new_policy, after)
+    yield from ((one.get(cluster, {}), other.get(cluster, {})) for cluster in sorted({*one, *other}))
+
+
+def _by_cluster(policy: Policy, renders: Renders) -> dict[str, dict[str, Sequence[Object]]]:
+    found: dict[str, dict[str, Sequence[Object]]] = {}
+    for folder, items in renders.items():
+        if not layout.is_of_argocd(folder):
+            found.setdefault(policy.at(folder.split("/")[1]).cluster, {})[folder] = items
+    return found
 
 
 def proposal(git: Git, base: str, paths: Sequence[str], repository: Repository, before: Renders) -> Proposal:

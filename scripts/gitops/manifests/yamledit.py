@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -254,41 +254,44 @@ def add_after(text: bytes, path: Path, sibling: Path, value: str, file: str) -> 
     return bom + changed.encode()
 
 
-def add_item(text: bytes, path: tuple[str, ...], item: Mapping[str, str] | str, file: str) -> bytes:
-    """`text` with a scalar or a mapping of scalars more at the end of the list at `path`, or with that list at its own
-    end where a field at the top is missing; every other byte stays. Raises Refused unless the list is in block style,
-    of the like and shared by no anchor."""
+def add_item(
+    text: bytes, path: tuple[str, ...], item: Mapping[str, str] | str, file: str, *, new: bool = False
+) -> bytes:
+    """`text` with a scalar or a mapping of scalars more at the end of the list at `path`, or where that may be `new`
+    and is missing, with it at its own end; every other byte stays. Raises Refused unless the list is in block style, of
+    the like and shared by no anchor."""
     bom, source = _decode(text, file)
     root = _compose(source, file)
-    found = _find(root, path, file)
-    fields = [f"{key}: {_write(value, '')}" for key, value in item.items()] if isinstance(item, Mapping) else []
-    fields = fields or [_write(str(item), "")]
     newline = "\r\n" if "\r\n" in source else "\n"
-    if found is None and len(path) == 1 and isinstance(root, MappingNode) and not root.flow_style:
+    found, before = _find(root, path, file), _load(source, file)
+    _require_unshared(root, path, file)
+    if new and len(path) == 1 and isinstance(before, Mapping) and path[0] not in before:
         lead, head, rest = "  - ", f"{source}{'' if source.endswith(newline) else newline}{path[0]}:{newline}", ""
     else:
-        lead, head, rest = _behind_items(found, source, newline) or ("", "", "")
-        _require_unshared(root, path, file)
-    lines = [f"{before}{each}" for before, each in zip([lead, *[" " * len(lead)] * len(fields)], fields, strict=False)]
-    changed = f"{head}{newline.join(lines)}{newline}{rest}"
-    before, after = (_load(each, file) for each in (source, changed if lead else source))
-    if (
-        not lead
-        or at(after, *path) != [*(at(before, *path) or []), item]
-        or _without(before, path) != _without(after, path)
-    ):
+        lead, head, rest = _behind_items(found, item, source, newline)
+    fields = [f"{key}: {_write(value, '')}" for key, value in item.items()] if isinstance(item, Mapping) else []
+    lines = f"{newline}{' ' * len(lead)}".join(fields or [_write(str(item), "")])
+    changed = f"{head}{lead}{lines}{newline}{rest}"
+    if not lead or not _is_like(before, _load(changed, file), path, [*(at(before, *path) or []), item]):
         raise Refused(f"{file}: {show(path)}: no list of the like, a line each; add {_shown(item)} by hand")
     return bom + changed.encode()
 
 
-def _behind_items(found: Node | None, source: str, newline: str) -> tuple[str, str, str] | None:
-    """What stands before each item of a list in block style, and the text before and behind its end."""
+def _behind_items(found: Node | None, item: Mapping[str, str] | str, source: str, newline: str) -> tuple[str, str, str]:
+    """What stands before each item of a list of the like in block style, and the text before and behind its end."""
+    like = MappingNode if isinstance(item, Mapping) else ScalarNode
     if not isinstance(found, SequenceNode) or found.flow_style or not found.value:
-        return None
+        return "", "", ""
     lead = _lead(source, found.value[0])
+    if not re.fullmatch(r" *- +", lead) or not isinstance(found.value[-1], like):
+        return "", "", ""
     end = source.find("\n", _tail(found.value[-1]).end_mark.index - 1)
-    head, rest = (source[: end + 1], source[end + 1 :]) if end >= 0 else (f"{source}{newline}", "")
-    return (lead, head, rest) if re.fullmatch(r" *- +", lead) else None
+    return (lead, source[: end + 1], source[end + 1 :]) if end >= 0 else (lead, f"{source}{newline}", "")
+
+
+def _is_like(before: Any, after: Any, path: tuple[str, ...], items: Sequence[Any]) -> bool:
+    """Whether values are others at a path only, where these are."""
+    return (at(after, *path) or []) == list(items) and _without(before, path) == _without(after, path)
 
 
 def _lead(source: str, item: Node) -> str:
@@ -325,8 +328,7 @@ def remove_item(text: bytes, path: tuple[str, ...], item: Mapping[str, str] | st
     end = source.find("\n", _tail(node).end_mark.index - 1)
     changed = source[:first] + (source[end + 1 :] if end >= 0 else "")
     items.remove(item)
-    after = _load(changed, file)
-    if (at(after, *path) or []) != items or _without(before, path) != _without(after, path):
+    if not _is_like(before, _load(changed, file), path, items):
         raise refused
     return bom + changed.encode()
 
