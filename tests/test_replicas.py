@@ -127,6 +127,9 @@ def test_each_cluster_fetches_from_the_bucket_of_its_own_environments(
 
     assert found(right) == []
     variable, gives = "spec.container.env[MODEL_REPLICA]", "overlays/promotion.yaml gives"
+    odd = json.loads(json.dumps(with_replica))
+    odd[0]["spec"]["container"]["env"][-1]["value"] = []
+    assert found(right | {there: odd}) == [f"{there}: {variable}: []: {gives} prod {REPLICA}; write {REPLICA}"]
     assert found(right | {here: with_replica, there: without}) == [
         f"{here}: {variable}: '{REPLICA}': {gives} dev {BUCKET}; remove it",
         f"{there}: {variable}: missing: {gives} prod {REPLICA}; write {REPLICA}",

@@ -163,7 +163,8 @@ def _fetching_faults(repository: Repository, cluster: str, item: Object) -> Iter
         if policy.at(environment).cluster == cluster and any(map(workloads.is_inference_service, items))
     }
     # Where there are none yet, it may be made ready for those to come.
-    allowed = set(served.values()) or {"", *(policy.at(environment).replica for environment in policy.on(cluster))}
+    ready = ["", *(policy.at(environment).replica for environment in policy.on(cluster))]
+    allowed = sorted(set(served.values() or ready))
     given = ", ".join(f"{environment} {bucket or policy.model_bucket}" for environment, bucket in served.items())
     for container in workloads.containers(item):
         path, variables = f"{container.path}.env[{REPLICA}]", dict(container.variables)
@@ -174,7 +175,7 @@ def _fetching_faults(repository: Repository, cluster: str, item: Object) -> Iter
                    " environments one replica, or clusters of their own")  # fmt: skip
         elif found not in allowed:
             shown = _shown(variables[REPLICA]) if REPLICA in variables else "missing"
-            remedy = f"write {' or '.join(sorted(filter(None, allowed)))}" if any(allowed) else "remove it"
+            remedy = f"write {' or '.join(filter(None, allowed))}" if any(allowed) else "remove it"
             yield f"{path}: {shown}: {POLICY_FILE} gives {given or 'no environment here a replica'}; {remedy}"
 
 
