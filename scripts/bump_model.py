@@ -24,7 +24,7 @@ from gitops import cli
 from gitops.models import store
 from gitops.models.s3 import Store
 from gitops.models.signing import Signer
-from gitops.releases import branches, effect, hold, release, release_file, writing
+from gitops.releases import branches, effect, hold, release, release_file, verification, writing
 from gitops.releases.history import Ran
 from gitops.releases.release import Release, Target
 from gitops.releases.writing import Tree
@@ -98,6 +98,8 @@ def bump(args: argparse.Namespace) -> None:
         publish.require_clean(git)
     first_seen: dict[Request, Release] = {}
     verified: dict[tuple[VersionURI, Signer | None], Manifest] = {}
+    # In which replicas they were found.
+    copied: set[tuple[str, VersionURI, Signer | None]] = set()
     # The change, and the commit that it was checked against.
     checked: list[tuple[writing.Change, str]] = []
 
@@ -111,6 +113,9 @@ def bump(args: argparse.Namespace) -> None:
             flavour = tree.require_model(request.target, request.uri)
             if (known := (request.uri, tree.signer)) not in verified:
                 verified[known] = store.verify(Store(request.uri.bucket), *known)
+            if (there := (tree.policy.at(now.environment).replica, *known)) not in copied:
+                verification.require_replica(tree.policy, now.environment, request.uri, verified[known], tree.signer)
+                copied.add(there)
             writing.require_flavour(str(request.uri), verified[known], flavour)
             new = release.make(now, flavour, verified[known], _image(request, now, tree.policy))
             if now not in (first_seen.setdefault(request, now), new):

@@ -14,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from gitops import cli
@@ -45,7 +46,9 @@ class Check:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, as_json=True)
-    parser.add_argument("--s3", action="store_true", help="also ask for the model bucket, with your credentials")
+    parser.add_argument(
+        "--s3", action="store_true", help="also ask for the model bucket and its replicas, with your credentials"
+    )
     return cli.run(examine, parser.parse_args(argv))
 
 
@@ -129,8 +132,13 @@ def on_github(git: Git, policy: Policy) -> Iterator[Check]:
 
 
 def bucket(root: Path) -> Iterator[Check]:
-    name = read_policy(root).model_bucket
-    yield _attempt(f"s3://{name}", lambda: Store(name).keys("models/"))
+    policy = read_policy(root)
+    for name, region in ((policy.model_bucket, None), *policy.replicas.items()):
+        yield _attempt(f"s3://{name}", partial(_list_models, name, region))
+
+
+def _list_models(name: str, region: str | None) -> list[str]:
+    return Store(name, region).keys("models/")
 
 
 def _attempt(what: str, call: Callable[[], object]) -> Check:

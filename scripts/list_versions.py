@@ -3,7 +3,8 @@
 The metrics are those of the manifests; the one that the model's problem.yaml has a limit for comes first, with it.
 Where the policy asks for signatures, it also shows whether each has one: valid, by another (key or identity), no, or
 invalid.
---verify downloads and hashes every file of every version and names what does not match.
+--verify downloads and hashes every file of every version and names what does not match, in the replicas of the policy
+too, which it lists where they have a version.
 
   python scripts/list_versions.py --model wine
   python scripts/list_versions.py --model wine --verify
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gitops import cli
@@ -22,11 +23,10 @@ from gitops.manifests import yamledit
 from gitops.models import s3, signing, store
 from gitops.models.s3 import Store
 from gitops.models.signing import Signer
-from gitops.releases import history, withdrawn
-from gitops.releases.release import Release
+from gitops.releases import history, verification, withdrawn
 from gitops.repo import layout, publish, snapshot
 from gitops.repo.git import Git
-from gitops.repo.policy import POLICY_FILE
+from gitops.repo.policy import POLICY_FILE, Policy
 from gitops.repo.snapshot import Snapshot
 
 from contract.errors import Refused
@@ -46,9 +46,12 @@ def show(args: argparse.Namespace) -> None:
     source = s3.model_bucket(args.bucket, args.root)
     git = Git(args.root)
     tip = publish.tip(git)
+    policy = snapshot.at(git, tip).policy
+    own = args.verify and source.bucket == policy.model_bucket
+    replicas = [s3.replica(policy, bucket) for bucket in policy.replicas] if own else []
     found = store.list_versions(source, args.model)
     running = _running(git, tip, [uri.version for uri in found])
-    named = _named(git, tip) if args.verify else {}
+    named = verification.named(git, tip) if args.verify else {}
     bad = withdrawn.read(git.show(tip, layout.WITHDRAWN))
     signer = signing.asked(Snapshot(args.root))
     faults: list[str] = []
@@ -63,18 +66,18 @@ def show(args: argparse.Namespace) -> None:
             manifest = store.read_manifest(source, uri)
             if args.verify:
                 faults += store.file_faults(source, uri, manifest)
-                faults += [
-                    f"{uri}manifest.json: {manifest.sha256}, but {item.target} was released with {item.manifest};"
-                    " versions are never overwritten: find out who wrote that object, do not release it"
-                    for item in named.get(f"{uri.model}.{uri.version}", [])
-                    if item.manifest not in (None, manifest.sha256)
-                ]
+                faults += verification.manifest_faults(uri, manifest, named)
+            where = {replica.bucket: _is_there(replica, uri, manifest, signer, faults) for replica in replicas}
+            faults += _lacking(policy, uri, where, running.get(manifest.digest, []))
             signed = {"signed": _signed(source, uri, manifest, signer, faults)} if signer else {}
         except Refused as refused:
             faults += refused.lines
             continue
-        known = {"runs_in": running.get(manifest.digest, []), "withdrawn": bad.get(f"{uri.model}.{uri.version}")}
-        known |= {"manifest": manifest.sha256}
+        known: dict[str, Any] = {
+            "runs_in": running.get(manifest.digest, []),
+            "withdrawn": bad.get(f"{uri.model}.{uri.version}"),
+        }
+        known |= {"manifest": manifest.sha256} | ({"replicas": where} if replicas else {})
         rows.append({"uri": str(uri)} | known | signed | json.loads(manifest.text))
     if args.json:
         cli.print_json(rows)
@@ -97,12 +100,27 @@ def _running(git: Git, tip: str, versions: Sequence[str]) -> dict[str, list[str]
     return found
 
 
-def _named(git: Git, tip: str) -> dict[str, list[Release]]:
-    """What was ever released, by MODEL.VERSION."""
-    found: dict[str, list[Release]] = {}
-    for item in sorted(history.ever(git, tip), key=lambda item: str(item.target)):
-        found.setdefault(withdrawn.key(item.uri), []).append(item)
-    return found
+def _is_there(replica: Store, uri: VersionURI, manifest: Manifest, signer: Signer | None, faults: list[str]) -> bool:
+    """Whether a replica has a version; what is wrong with it is a fault too."""
+    try:
+        there = store.is_copied(replica, uri, manifest)
+    except s3.Unanswered:
+        raise
+    except Refused as refused:
+        faults += refused.lines
+        return True
+    faults += verification.copy_faults(replica, uri, manifest, signer) if there else []
+    return there
+
+
+def _lacking(policy: Policy, uri: VersionURI, where: Mapping[str, bool], places: Sequence[str]) -> list[str]:
+    """Replicas that lack a version which runs where models are taken from them."""
+    environments = dict.fromkeys(place.partition(" in ")[2] for place in places)
+    return [
+        verification.missing(policy.at(each).replica, uri, each)
+        for each in environments
+        if where.get(policy.at(each).replica) is False
+    ]
 
 
 def _signed(source: Store, uri: VersionURI, manifest: Manifest, signer: Signer, faults: list[str]) -> str:
@@ -148,9 +166,14 @@ def _row(row: dict[str, Any], metrics: dict[str, str]) -> dict[str, str]:
         "data": row["data_digest"].removeprefix("sha256:")[:12],
         "mlflow run": row["mlflow_run"][:12],
         **({"signed": row["signed"]} if "signed" in row else {}),
+        **({"replicas": _listed(row["replicas"])} if "replicas" in row else {}),
         "runs in": _places(row["runs_in"]) or "-",
         **({"withdrawn": row["withdrawn"]} if row["withdrawn"] else {}),
     }
+
+
+def _listed(replicas: Mapping[str, bool]) -> str:
+    return ", ".join(bucket for bucket, there in replicas.items() if there) or "-"
 
 
 def _number(value: float | None) -> str:

@@ -38,11 +38,12 @@ def serve(args: argparse.Namespace) -> None:
     except tools.ToolError as error:
         raise Refused(str(error)) from None
     data: Path = (args.data or args.root / ".demo/s3").resolve()
-    bucket = read_policy(args.root).model_bucket
+    policy = read_policy(args.root)
     port = _port(args.port)
     # To this server every folder is a bucket.
-    for folder in (data / "buckets" / bucket, data / "metadata"):
-        folder.mkdir(parents=True, exist_ok=True)
+    for bucket in (policy.model_bucket, *policy.replicas):
+        (data / "buckets" / bucket).mkdir(parents=True, exist_ok=True)
+    (data / "metadata").mkdir(exist_ok=True)
     variables = {
         "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}",
         "AWS_ACCESS_KEY_ID": ACCESS,
@@ -51,7 +52,7 @@ def serve(args: argparse.Namespace) -> None:
     }
     for name, value in variables.items():
         print(f"export {name}={value}", flush=True)
-    cli.say(f"s3://{bucket} in {data}; stop it with Ctrl-C")
+    cli.say(f"s3://{policy.model_bucket} in {data}; stop it with Ctrl-C")
     # The server's own lines are not for whoever evaluates the lines above.
     os.dup2(2, 1)
     # In place of this process, so that whatever stops it stops the server.

@@ -88,6 +88,7 @@ def _carried(tree: Tree, target: Target, source: str | None) -> tuple[Release, R
     hold.require_none(tree.read, target.app, target.environment)
     carried = _chosen(tree, target, source)
     uri, manifest = verification.verify_release(carried, tree.signer)
+    verification.require_replica(tree.policy, target.environment, uri, manifest, tree.signer)
     return carried, release.make(now, tree.require_model(target, uri), manifest, carried.image)
 
 

@@ -67,7 +67,8 @@ def roll_back(args: argparse.Namespace) -> None:
                 f"{now.file}: changed meanwhile, to {now.version}; look at that release, then run the command again"
             )
         chosen = replace(earlier(ran(now.target), now, args, tree.withdrawn), file=now.file)
-        _, manifest = verification.verify_release(chosen, tree.signer)
+        uri, manifest = verification.verify_release(chosen, tree.signer)
+        verification.require_replica(tree.policy, args.env, uri, manifest, tree.signer)
         if now.manifest is None and now.file != layout.release_paths(now.app, now.environment)[0]:
             # No command can add the replacement that images of the old form lack, and what ran there may run again.
             return [chosen]

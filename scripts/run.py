@@ -23,8 +23,8 @@ from pathlib import Path
 SCRIPTS = Path(__file__).resolve().parent
 GROUPS = {
     "Models": (
-        "new_model", "upload_model", "list_versions", "signing_key", "sign_model", "sync_registry", "check_drift",
-        "check_retrain",
+        "new_model", "upload_model", "replicate_models", "list_versions", "signing_key", "sign_model", "sync_registry",
+        "check_drift", "check_retrain",
     ),
     "Releases": (
         "bump_model", "promote_model", "rollback_model", "withdraw_version", "retire_app", "releases", "status",

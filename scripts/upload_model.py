@@ -19,7 +19,6 @@ model's code that is checked out: files that come from another machine or job ma
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -177,20 +176,12 @@ def add_version(
     bucket: Store, uri: VersionURI, manifest: Manifest, folder: Path, planned: Signing | None, *, dry_run: bool
 ) -> int:
     """Adds what is missing of a version, the manifest last, and returns how many objects that were."""
-    present = set(bucket.keys(uri.prefix))
-    missing = [file for file in manifest.files if f"{uri.prefix}{file.path}" not in present]
     if dry_run:
-        return len(missing) + 1 + (planned is not None)
-    added = 0
-    for position, file in enumerate(missing, 1):
-        cli.progress(f"{position}/{len(missing)} {file.path}")
-        with (folder / file.path).open("rb") as body:
-            added += bucket.add(f"{uri.prefix}{file.path}", body, file.sha256)
-    if faults := store.file_faults(bucket, uri, manifest):
-        raise Refused(*faults)
-    if planned:
-        added += store.add_signature(bucket, uri, manifest, planned)
-    added += bucket.add(f"{uri.prefix}{MANIFEST}", manifest.text, hashlib.sha256(manifest.text).hexdigest())
+        return len(store.missing(bucket, uri, manifest)) + 1 + (planned is not None)
+    added = store.add_version(
+        bucket, uri, manifest, lambda file: (folder / file.path).open("rb"),
+        lambda: store.add_signature(bucket, uri, manifest, planned) if planned else 0,
+    )  # fmt: skip
     stored = store.read_manifest(bucket, uri)
     if stored.digest != manifest.digest:
         raise Refused(f"{uri}{MANIFEST}: digest: {stored.digest}, this version has {manifest.digest}")

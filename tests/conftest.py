@@ -32,6 +32,7 @@ import pytest
 from gitops.programs import tools
 from gitops.releases import release, release_file
 from gitops.repo import layout
+from gitops.repo.policy import POLICY_FILE as POLICY
 
 import skeletons
 from contract.digest import MANIFEST, version_digest
@@ -46,7 +47,7 @@ GUARD = guard.variables(ROOT, layout.FORK_OWNED, layout.ENGINE_IN_FORK)
 guard.install(GUARD)
 # Each test makes clients of its own; what boto3 knows of S3 is read once.
 botocore.loaders.create_loader = functools.cache(botocore.loaders.create_loader)
-BUCKET = "mlops-prod"
+BUCKET, REPLICA = "mlops-prod", "mlops-us"
 REGISTRY = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
 IMAGE = f"{REGISTRY}/lily-api@sha256:{'1' * 64}"
 # What is an environment's own, by its name.
@@ -427,19 +428,36 @@ def package(
 
 @dataclass(frozen=True)
 class S3:
-    """A versitygw of this test run, with an empty model bucket for each test."""
+    """A versitygw of this test run, with an empty bucket for each test."""
 
     url: str
     variables: dict[str, str]
     files: Path
     """Where the server keeps the bucket's objects, as files by key."""
+    bucket: str = BUCKET
 
     @property
     def client(self) -> Any:
-        return boto3.client("s3")
+        return boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            region_name=self.variables["AWS_REGION"],
+            aws_access_key_id=self.variables["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.variables["AWS_SECRET_ACCESS_KEY"],
+        )
 
     def keys(self) -> list[str]:
-        return [item["Key"] for item in self.client.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+        return [item["Key"] for item in self.client.list_objects_v2(Bucket=self.bucket).get("Contents", [])]
+
+    def objects(self) -> dict[str, tuple[bytes, Any]]:
+        """The bytes of every object and when they were put, by key."""
+        got = {key: self.client.get_object(Bucket=self.bucket, Key=key) for key in self.keys()}
+        return {key: (answer["Body"].read(), answer["LastModified"]) for key, answer in got.items()}
+
+    def empty(self) -> None:
+        for folder in (self.files, self.files.parents[1] / "metadata" / self.bucket):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.files.mkdir()
 
     def upload(self, version: Version) -> str:
         done = run(
@@ -458,10 +476,10 @@ class S3:
 
 
 @contextlib.contextmanager
-def s3_running(data: Path, environment: dict[str, str]) -> Iterator[S3]:
+def s3_running(data: Path, environment: dict[str, str], bucket: str = BUCKET, *options: str) -> Iterator[S3]:
     """A local S3 server with its data in this folder, while the block runs."""
     with subprocess.Popen(
-        [sys.executable, ROOT / "scripts/local_s3.py", "--root", SAMPLE, "--data", data],
+        [sys.executable, ROOT / "scripts/local_s3.py", "--root", SAMPLE, "--data", data, *options],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     ) as process:  # fmt: skip
         try:
@@ -470,7 +488,7 @@ def s3_running(data: Path, environment: dict[str, str]) -> Iterator[S3]:
             variables = dict(line.split("=", 1) for line in lines)
             url = variables["AWS_ENDPOINT_URL_S3"]
             wait_until(lambda: listens(int(url.rpartition(":")[2])), "the S3 server listens")
-            yield S3(url, variables, data / "buckets" / BUCKET)
+            yield S3(url, variables, data / "buckets" / bucket, bucket)
         finally:
             process.kill()
 
@@ -492,9 +510,42 @@ def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     for name, value in s3_server.variables.items():
         monkeypatch.setenv(name, value)
     yield s3_server
-    for folder in (s3_server.files, s3_server.files.parents[1] / "metadata" / BUCKET):
-        shutil.rmtree(folder, ignore_errors=True)
-    s3_server.files.mkdir()
+    s3_server.empty()
+
+
+@pytest.fixture(scope="session")
+def replica_server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[S3]:
+    """Another server, in another region, with the bucket of a replica and without the model bucket."""
+    data = tmp_path_factory.mktemp("replica")
+    with s3_running(data, environment, REPLICA, "--region", "us-east-1") as server:
+        (data / "buckets" / BUCKET).rmdir()
+        server.files.mkdir()
+        yield server
+
+
+@pytest.fixture
+def replica(replica_server: S3, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """That server with an empty bucket, and the profile by which commands find it."""
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws-config"))
+    write_profile(tmp_path / "aws-config", replica_server)
+    yield replica_server
+    replica_server.empty()
+
+
+def write_profile(file: Path, server: S3) -> None:
+    """Writes an AWS configuration with the profile of a replica, which is on this server."""
+    values = {"endpoint_url": server.url} | {
+        name.lower(): server.variables[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    }
+    file.write_text("\n".join([f"[profile {REPLICA}]", *(f"{name} = {value}" for name, value in values.items())]))
+
+
+def name_replica(checkout: Checkout, *environments: str) -> None:
+    """Names the replica in a checkout's policy, as the one from which these environments take their models."""
+    for environment in environments:
+        checkout.replace(POLICY, f"- name: {environment}\n", f"- name: {environment}\n    replica: {REPLICA}\n")
+    text = checkout.read(POLICY).decode()
+    checkout.write(POLICY, f"{text}replicas:\n  - bucket: {REPLICA}\n    region: us-east-1\n")
 
 
 @pytest.fixture

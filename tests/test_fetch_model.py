@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import BUCKET, ROOT, S3, Version, package
+from conftest import BUCKET, REPLICA, ROOT, S3, Version, package
 
 from gitops.manifests import kustomize
 from gitops.manifests.objects import Object
@@ -163,12 +163,12 @@ program: Any = types.ModuleType("fetch")
 exec((ROOT / "argocd/platform/storage/fetch.py").read_text(), vars(program))
 
 
-def fetched(folder: Path, version: Version, manifest: str = "") -> int:
-    """The exit code of the container's program."""
+def fetched(folder: Path, version: Version, manifest: str = "", **more: str) -> int:
+    """The exit code of the container's program, with more variables."""
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MODEL_DIGEST", version.digest)
-        patch.setenv("MODEL_MANIFEST", manifest)
+        for name, value in ({"MODEL_DIGEST": version.digest, "MODEL_MANIFEST": manifest} | more).items():
+            patch.setenv(name, value)
         code: int = program.main([f"{version.uri}sklearn/", str(folder)])
     assert code == 0 or not list(folder.iterdir()), "something is left"
     return code
@@ -304,6 +304,54 @@ def test_larger_bytes_than_listed_are_not_written(
 
     assert fetched(folder, version, version.manifest) == 1
     assert "sklearn/model.joblib: larger than the 10 bytes of the manifest" in capsys.readouterr().err
+
+
+# A replica
+
+
+@pytest.fixture
+def copied(version: Version, s3: S3, replica: S3, monkeypatch: pytest.MonkeyPatch) -> Version:
+    """A version in the replica, whose server is the only one that can be reached: it has no model bucket."""
+    for key, (body, _) in s3.objects().items():
+        replica.client.put_object(Bucket=REPLICA, Key=key, Body=body)
+    for name, value in replica.variables.items():
+        monkeypatch.setenv(name, value)
+    return version
+
+
+def test_a_version_is_fetched_where_only_the_replica_can_be_reached(copied: Version, folder: Path) -> None:
+    assert fetched(folder, copied, copied.manifest) == 1
+    assert fetched(folder, copied, copied.manifest, MODEL_REPLICA=REPLICA) == 0
+    assert (folder / "model.joblib").read_text() == "joblib one"
+
+
+@pytest.mark.parametrize("path", ["manifest.json", "sklearn/model.joblib"])
+def test_a_wrong_byte_in_the_replica_is_never_served_although_the_bucket_has_the_right_ones(
+    path: str, version: Version, folder: Path, s3: S3, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (s3.files.parent / "beside").mkdir(exist_ok=True)
+    for key, (body, _) in s3.objects().items():
+        wrong = body.replace(b"joblib one", b"joblib 0ne").replace(b"0.9556", b"0.9999")
+        s3.client.put_object(Bucket="beside", Key=key, Body=wrong if key.endswith(path) else body)
+
+    assert fetched(folder, version, version.manifest, MODEL_REPLICA="beside") == 1
+    assert f"{path}: " in (error := capsys.readouterr().err)
+    assert "was released" in error
+
+
+@pytest.mark.parametrize(
+    ("replica", "manifest", "fault"),
+    [
+        ("", True, "MODEL_REPLICA: '': no bucket; name the one to read in the place of mlops-prod"),
+        ("s3://beside", True, "MODEL_REPLICA: 's3://beside': no bucket; name the one"),
+        ("beside", False, "MODEL_MANIFEST: missing, and MODEL_REPLICA is 'beside'; release s3://mlops-prod/"),
+    ],
+)
+def test_a_replica_is_a_bucket_that_is_believed_by_the_hash_of_the_manifest(
+    replica: str, manifest: bool, fault: str, version: Version, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fetched(folder, version, version.manifest if manifest else "", MODEL_REPLICA=replica) == 1
+    assert capsys.readouterr().err.startswith(f"error: {fault}")
 
 
 class Dripping(socketserver.BaseRequestHandler):

@@ -42,18 +42,12 @@ def prefix(version: Version) -> str:
     return version.uri.removeprefix(f"s3://{BUCKET}/")
 
 
-def objects(s3: S3) -> dict[str, tuple[bytes, Any]]:
-    """The bytes of every object and when they were put, by key."""
-    got = {key: s3.client.get_object(Bucket=BUCKET, Key=key) for key in keys(s3)}
-    return {key: (answer["Body"].read(), answer["LastModified"]) for key, answer in got.items()}
-
-
 def complete(version: Version) -> dict[str, bytes]:
     return {f"{prefix(version)}{path}": (version.folder / path).read_bytes() for path in [*FILES, "manifest.json"]}
 
 
 def stored(s3: S3) -> dict[str, bytes]:
-    return {key: body for key, (body, _) in objects(s3).items()}
+    return {key: body for key, (body, _) in s3.objects().items()}
 
 
 def refuses(done: Result, *lines: str) -> None:
@@ -82,22 +76,22 @@ def test_the_bucket_of_the_policy_is_the_default(packaged: Version) -> None:
 def test_a_dry_run_counts_what_is_missing_and_stores_nothing(there: list[str], packaged: Version, s3: S3) -> None:
     for path in there:
         s3.client.upload_file(packaged.folder / path, BUCKET, f"{prefix(packaged)}{path}")
-    before = objects(s3)
+    before = s3.objects()
 
     done = upload(packaged, "--dry-run")
 
     assert done == Result(0, f"{packaged.uri}\n", f"would upload {4 - len(there)} objects\n")
-    assert objects(s3) == before
+    assert s3.objects() == before
 
 
 def test_the_same_version_again_is_skipped(packaged: Version, s3: S3) -> None:
     s3.upload(packaged)
-    before = objects(s3)
+    before = s3.objects()
 
     done = upload(packaged)
 
     assert done == Result(0, f"{packaged.uri}\n", "these files are a version already, complete and unchanged\n")
-    assert objects(s3) == before
+    assert s3.objects() == before
 
 
 @pytest.mark.parametrize("date", [DATE, "2026-01-31", "2026-03-04"])
@@ -105,14 +99,14 @@ def test_the_same_files_from_another_run_or_commit_stay_the_version_that_was_fir
     date: str, packaged: Version, tmp_path: Path, s3: S3
 ) -> None:
     s3.upload(packaged)
-    before = objects(s3)
+    before = s3.objects()
     version = f"{date}-{packaged.version[11:]}"
     again = package(tmp_path / "again", version=version, code_commit="beef" * 10, mlflow_run="a" * 32)
 
     done = upload(again)
 
     assert done == Result(0, f"{packaged.uri}\n", "these files are a version already, complete and unchanged\n")
-    assert objects(s3) == before
+    assert s3.objects() == before
 
 
 def test_other_files_are_another_version(packaged: Version, tmp_path: Path, s3: S3) -> None:
@@ -158,10 +152,10 @@ def test_an_upload_interrupted_at_any_object_is_no_version_until_the_next_comple
     assert done == Result(130, "", "error: interrupted; run the same command again to complete it\n")
     assert keys(s3) == sorted(put)
 
-    before = objects(s3)
+    before = s3.objects()
     assert upload(packaged).out == f"{packaged.uri}\n"
     assert stored(s3) == complete(packaged)
-    assert before.items() <= objects(s3).items()
+    assert before.items() <= s3.objects().items()
 
 
 def process(version: Version) -> subprocess.Popen[str]:
@@ -246,21 +240,21 @@ def test_a_foreign_object_keeps_the_version_from_existing(packaged: Version, s3:
 def test_a_version_that_was_damaged_since_is_not_called_complete(packaged: Version, s3: S3) -> None:
     s3.upload(packaged)
     s3.client.delete_object(Bucket=BUCKET, Key=f"{prefix(packaged)}{FILES[1]}")
-    before = objects(s3)
+    before = s3.objects()
 
     refuses(upload(packaged), f"{packaged.uri}{FILES[1]}: missing; the version is incomplete, do not release it")
-    assert objects(s3) == before
+    assert s3.objects() == before
 
 
 def test_a_stored_manifest_that_is_none_is_refused_and_stays(packaged: Version, s3: S3) -> None:
     s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(packaged)}manifest.json", Body=b"{}")
-    before = objects(s3)
+    before = s3.objects()
 
     done = upload(packaged)
 
     assert done.errors[0] == f"{packaged.uri}manifest.json: schema: Field required"
     assert (done.code, done.out) == (1, "")
-    assert objects(s3) == before
+    assert s3.objects() == before
 
 
 # What is in the folder and does not fit

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import BUCKET, ROOT, S3, Checkout, Version, git, package, write_release
+from conftest import BUCKET, ROOT, S3, Checkout, Version, git, name_replica, package, write_release
 
 from gitops.releases.release import Target
 
@@ -108,12 +108,12 @@ def test_only_the_jobs_that_release_or_start_training_may_write() -> None:
         for job, body in workflow["jobs"].items()
     }
 
-    roles = {
-        f"{name}.{job}": step["with"]["role-to-assume"]
+    roles = [
+        (f"{name}.{job}", step["with"]["role-to-assume"])
         for name in WORKFLOWS
         for job, step in steps(name)
         if "configure-aws-credentials" in step.get("uses", "")
-    }
+    ]
 
     assert {job: held for job, held in rights.items() if held} == {
         "mlops-pipeline.compare": ["id-token"],
@@ -122,12 +122,13 @@ def test_only_the_jobs_that_release_or_start_training_may_write() -> None:
         "retrain.drift": ["id-token"],
         "retrain.start": ["actions"],
     }
-    assert roles == {
-        "mlops-pipeline.compare": "${{ vars.AWS_MODEL_READER_ROLE }}",
-        "mlops-pipeline.release": "${{ vars.AWS_MODEL_WRITER_ROLE }}",
-        "retrain.check": "${{ vars.AWS_MONITOR_ROLE }}",
-        "retrain.drift": "${{ vars.AWS_MONITOR_ROLE }}",
-    }
+    assert roles == [
+        ("mlops-pipeline.compare", "${{ vars.AWS_MODEL_READER_ROLE }}"),
+        ("mlops-pipeline.release", "${{ vars.AWS_MODEL_WRITER_ROLE }}"),
+        ("mlops-pipeline.release", "${{ vars.AWS_MODEL_REPLICATOR_ROLE }}"),
+        ("retrain.drift", "${{ vars.AWS_MONITOR_ROLE }}"),
+        ("retrain.check", "${{ vars.AWS_MONITOR_ROLE }}"),
+    ]
 
 
 def test_every_image_is_scanned_and_every_report_is_judged() -> None:
@@ -448,8 +449,12 @@ def test_comparing_before_the_release_refuses_another_manifest(tmp_path: Path) -
     assert (code(lily=sha256_of(made)), code()) == (1, 1)
 
 
-def test_the_pipeline_uploads_and_proposes_a_release_in_dev(checkout: Checkout, s3: S3, tmp_path: Path) -> None:
+def test_the_pipeline_uploads_replicates_and_proposes_a_release_in_dev(
+    checkout: Checkout, s3: S3, replica: S3, tmp_path: Path
+) -> None:
     """Its last steps as they stand, with a program that writes down what GitHub would be asked."""
+    name_replica(checkout, "dev")
+    checkout.commit("Name a replica", push=True)
     code = lineage.find(checkout.root / "model-src", "lily")
     made = package(checkout.root / "artifacts/lily", code_commit=code.commit)
     (checkout.root / ".venv").symlink_to(ROOT / ".venv")
@@ -457,9 +462,12 @@ def test_the_pipeline_uploads_and_proposes_a_release_in_dev(checkout: Checkout, 
     (tmp_path / "gh").write_text(f'#!/bin/sh\n{{ printf "%s|" "$@"; echo; }} | head -n 1 >> {asked}\n')
     (tmp_path / "gh").chmod(0o755)
     before = checkout.tip()
+    known = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "MODELS": "lily lily", "GITHUB_OUTPUT": str(output),
+        "RUNNER_TEMP": str(tmp_path),
+    }  # fmt: skip
 
     def step(part: str, code: int = 0, **variables: str) -> str:
-        known = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "MODELS": "lily lily", "GITHUB_OUTPUT": str(output)}
         done = subprocess.run(
             ["bash", "-e", "-c", script("mlops-pipeline", "release", part)],
             cwd=checkout.root, env=os.environ | known | variables, capture_output=True, text=True,
@@ -469,11 +477,13 @@ def test_the_pipeline_uploads_and_proposes_a_release_in_dev(checkout: Checkout, 
 
     other = f"sha256:{'0' * 64}"
     assert f"manifest.json: {sha256_of(made)}, but --expect is {other}" in step(
-        "bump_model.py", 1, MADE=json.dumps({"lily": other})
+        "upload_model.py", 1, MADE=json.dumps({"lily": other})
     )
-    assert "--expect: 'null' is not sha256:" in step("bump_model.py", 2, MADE=json.dumps({"lil": sha256_of(made)}))
-    assert (s3.keys(), output.exists()) == ([], False)
-    step("bump_model.py", MADE=json.dumps({"lily": sha256_of(made)}))
+    assert "--expect: 'null' is not sha256:" in step("upload_model.py", 2, MADE=json.dumps({"lil": sha256_of(made)}))
+    assert (s3.keys(), (tmp_path / "uploaded").exists()) == ([], False)
+    step("upload_model.py", MADE=json.dumps({"lily": sha256_of(made)}))
+    assert replica.keys() == []
+    step("bump_model.py")
     name, commit = output.read_text().strip().split("=")
     step("gh pr create", COMMIT=commit, GITHUB_RUN_ID="7", GITHUB_RUN_ATTEMPT="1", GROUP="0")
     second = checkout.git("commit-tree", "-p", commit, "-m", "Release another", f"{commit}^{{tree}}")
@@ -482,6 +492,7 @@ def test_the_pipeline_uploads_and_proposes_a_release_in_dev(checkout: Checkout, 
     keys = s3.keys()
     assert name == "commit"
     assert f"models/lily/{made.version}/manifest.json" in keys
+    assert replica.keys() == keys
     assert (checkout.tip(), checkout.tip("bump/7-1-0")) == (before, commit)
     titles = [f"Release lily-sklearn in dev to {made.version}", "Release lily oak"]
     assert [line.rstrip("|").split("|")[:8] for line in asked.read_text().splitlines()] == [
@@ -512,9 +523,9 @@ def test_the_pipeline_signs_with_the_key_that_the_policy_asks_for(checkout: Chec
 
     def step(key: str) -> subprocess.CompletedProcess[str]:
         known = {"MODELS": "lily", "MADE": json.dumps({"lily": sha256_of(made)}), "SIGNING_KEY": key}
-        places = {"GITHUB_OUTPUT": str(tmp_path / "output"), "RUNNER_TEMP": str(runner)}
+        places = {"RUNNER_TEMP": str(runner)}
         return subprocess.run(
-            ["bash", "-e", "-c", script("mlops-pipeline", "release", "bump_model.py")],
+            ["bash", "-e", "-c", script("mlops-pipeline", "release", "upload_model.py")],
             cwd=checkout.root, env=os.environ | known | places, capture_output=True, text=True,
         )  # fmt: skip
 
@@ -526,4 +537,4 @@ def test_the_pipeline_signs_with_the_key_that_the_policy_asks_for(checkout: Chec
 
     assert done.returncode == 0, done.stderr
     assert (runner / "signing.key").stat().st_mode & 0o777 == 0o600
-    assert (tmp_path / "output").read_text().startswith("commit=")
+    assert (runner / "uploaded").read_text() == f"lily {made.uri}\n"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from contract.errors import Refused
 
+REPLICA = "MODEL_REPLICA"
+"""The variable by which whatever loads a model is told the bucket that it reads in the place of the URI's."""
 BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 MODEL = r"[a-z0-9][a-z0-9-]*"
 VERSION = r"[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9a-f]{12}"
@@ -31,6 +33,10 @@ class VersionURI:
     @property
     def prefix(self) -> str:
         return f"models/{self.model}/{self.version}/"
+
+    def at(self, bucket: str) -> VersionURI:
+        """The place of the same version in a replica of its bucket."""
+        return replace(self, bucket=bucket)
 
     def flavour(self, name: str) -> str:
         """The URI of the folder that an app of this flavour serves."""

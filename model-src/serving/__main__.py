@@ -2,7 +2,8 @@
 
 MODEL_URI names the folder of its ONNX model and MODEL_DIGEST the digest that the version must have; a version that is
 not exactly that is not served. With MODEL_PUBLIC_KEY, a public key or the path of one, only a version that was signed
-with it is. Others: HOST (127.0.0.1), PORT (5001), DRAIN_SECONDS (5), REQUEST_LOG_URI (where to log predictions, nowhere
+with it is. With MODEL_MANIFEST, the SHA-256 of its manifest, MODEL_REPLICA may name the bucket to read in the place of
+the URI's. Others: HOST (127.0.0.1), PORT (5001), DRAIN_SECONDS (5), REQUEST_LOG_URI (where to log predictions, nowhere
 if empty), REQUEST_LOG_SAMPLE (the share of rows to log, 1) and the standard AWS ones.
 
   MODEL_URI=artifacts/wine/onnx MODEL_DIGEST=sha256:... python -m serving

@@ -8,9 +8,9 @@ same file, and anything else is refused.
 With a slash at their ends, --input and --output are folders: every file of the one that has no output of this version
 yet is scored, to OUTPUT/VERSION/. {date} in either is the day, by UTC or --date.
 
-The model is named as for the service, by MODEL_URI and MODEL_DIGEST, and has to be signed with MODEL_PUBLIC_KEY if that
-is set. BATCH_INPUT, BATCH_OUTPUT, BATCH_MAX_BAD_ROWS and BATCH_DATE stand for the options. Exit codes: 0 done, 1
-refused, 2 wrong usage, 75 worth trying again.
+The model is named as for the service, by MODEL_URI, MODEL_DIGEST, MODEL_MANIFEST and MODEL_REPLICA, and has to be
+signed with MODEL_PUBLIC_KEY if that is set. BATCH_INPUT, BATCH_OUTPUT, BATCH_MAX_BAD_ROWS and BATCH_DATE stand for the
+options. Exit codes: 0 done, 1 refused, 2 wrong usage, 75 worth trying again.
 
   python -m serving.batch --input flowers.csv --output scored.csv
   python -m serving.batch --input s3://mlops-prod/batch/in/ --output s3://mlops-prod/batch/out/ --max-bad-rows 10

@@ -95,7 +95,7 @@ def load(wanted: Wanted) -> Model:
     size and the SHA-256 of the list. Raises Refused when they do not, and Unavailable, from the source, when it
     is worth trying again.
     """
-    source = open_source(wanted.uri)
+    source = open_source(wanted.uri, wanted.replica)
     described = version.read_manifest(source.read, wanted.expected, source.uri)
     path = f"{source.flavour}/{MODEL_FILE}"
     if not described.file(path):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from contract import version
 from contract.errors import Refused
-from contract.uri import FLAVOUR_URI
+from contract.uri import BUCKET, FLAVOUR_URI, REPLICA
 from contract.version import Expected
 
 
@@ -20,6 +20,8 @@ class Wanted:
     uri: str
     """The folder with model.onnx; the version's manifest lies one folder above it."""
     expected: Expected
+    replica: str | None = None
+    """The bucket that is read in the place of the URI's; None for that one."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,8 @@ def read(environment: Mapping[str, str]) -> Settings:
 
 
 def read_model(environment: Mapping[str, str]) -> Wanted:
-    """The part of it that names the model to load: MODEL_URI, MODEL_DIGEST, MODEL_MANIFEST and MODEL_PUBLIC_KEY.
-    Raises Refused, one line a variable that is missing or wrong."""
+    """The part of it that names the model to load: MODEL_URI, MODEL_DIGEST, MODEL_MANIFEST, MODEL_REPLICA and
+    MODEL_PUBLIC_KEY. Raises Refused, one line a variable that is missing or wrong."""
     given = _Variables(environment)
     uri = given.text(
         "MODEL_URI", "", rf"{FLAVOUR_URI}?|file:///.+|(?!\w+://).+",
@@ -100,7 +102,15 @@ def read_model(environment: Mapping[str, str]) -> Wanted:
         described = given.text(
             version.VARIABLE, "", "sha256:[0-9a-f]{64}", "the SHA-256 of manifest.json, sha256: and 64 hex digits"
         )
+    replica = None
+    if REPLICA in environment:
+        replica = given.text(REPLICA, "", BUCKET, "the bucket to read in the place of the URI's")
+        # The digest binds the files, and not what a manifest of the former schema tells of them.
+        if described is None:
+            given.faults.append(f"{version.VARIABLE}: not set beside {REPLICA}; set it to the SHA-256 of manifest.json")
+        if not uri.startswith("s3://"):
+            given.faults.append(f"{REPLICA}: {replica!r}, and MODEL_URI {uri!r} is in no bucket; unset one of them")
     with given.gathering():
         expected = version.expected(digest, environment, described)
     given.refuse()
-    return Wanted(uri, expected)
+    return Wanted(uri, expected, replica)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from contract.uri import VersionURI, local_path, parse_flavour
+from contract.uri import REPLICA, VersionURI, local_path, parse_flavour
 from storage import s3
 from storage.places import Place, open_place
 
@@ -29,10 +29,12 @@ class Source:
         return self.place.read(path, limit)
 
 
-def open_source(uri: str) -> Source:
-    """The source that the URI of a version's flavour, or a local folder, names. Raises Refused for others in S3."""
+def open_source(uri: str, replica: str | None = None) -> Source:
+    """The source that the URI of a version's flavour, or a local folder, names; with a replica, the same place in that
+    bucket and no other. Raises Refused for others in S3."""
     if uri.startswith("s3://"):
         version, flavour = parse_flavour(uri)
-        return Source(open_place(str(version), NAMED, s3.ONE_TRY), flavour, version)
+        place, named = (version.at(replica), REPLICA) if replica else (version, NAMED)
+        return Source(open_place(str(place), named, s3.ONE_TRY), flavour, version)
     path = local_path(uri).absolute()
     return Source(open_place(str(path.parent), NAMED, s3.ONE_TRY), path.name)

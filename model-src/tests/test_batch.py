@@ -658,6 +658,30 @@ def test_a_version_in_s3_is_verified_before_anything_is_read(
     assert get(f"s3://{bucket}/out.csv").endswith(f"setosa,1.0,0.0,0.0,{described.version}\n")
 
 
+def test_a_replica_is_read_in_the_place_of_the_models_bucket_and_its_bytes_are_verified(
+    artifacts: Path, trained: Repository, bucket: str, s3_url: str, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described, replica = trained.manifest(), f"{bucket}-replica"
+    there = upload(artifacts, described.version, s3_url, replica)
+    variables = {
+        "MODEL_URI": there.replace(replica, "away"), "MODEL_REPLICA": replica, "MODEL_DIGEST": described.digest,
+        "MODEL_MANIFEST": described.sha256,
+    }  # fmt: skip
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    put(f"s3://{bucket}/in.csv", HEADER + FLOWER)
+    options = ("--input", f"s3://{bucket}/in.csv", "--output", f"s3://{bucket}/out.csv")
+
+    done = ended(start(*options))
+    put(f"{there}model.onnx", "wrong")
+    refused = ended(start(*options))
+
+    assert done[0] == 0, done[1]
+    assert get(f"s3://{bucket}/out.csv").endswith(f"setosa,1.0,0.0,0.0,{described.version}\n")
+    assert refused[0] == 1
+    assert refused[1].startswith("error: onnx/model.onnx: size: 5 bytes, but manifest.json has ")
+
+
 def test_an_s3_that_is_away_is_worth_trying_again(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

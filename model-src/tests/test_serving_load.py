@@ -25,6 +25,7 @@ from serving.state import State
 from storage import Unavailable
 
 NAME = "2026-02-01-0123456789ab"
+DIGEST = "sha256:" + "0" * 64
 
 
 def described(version: Path) -> Manifest:
@@ -97,6 +98,65 @@ def test_a_damaged_version_is_not_loaded_from_s3(
 
     with pytest.raises(Refused, match=message):
         model.load(wanted(upload(version, good.version, s3_url, bucket), good.digest))
+
+
+def from_replica(folder: Path, s3_url: str, bucket: str, named: Manifest) -> Callable[[], model.Model]:
+    """What loads a version by its URI in a bucket that cannot be reached, from a replica with this folder's files."""
+    upload(folder, named.version, s3_url, bucket)
+    variables = {
+        "MODEL_URI": f"s3://away/models/lily/{named.version}/onnx/", "MODEL_REPLICA": bucket,
+        "MODEL_DIGEST": named.digest, "MODEL_MANIFEST": named.sha256,
+    }  # fmt: skip
+    return lambda: model.load(settings.read_model(variables))
+
+
+def test_a_version_is_loaded_where_only_the_replica_can_be_reached(
+    artifacts: Path, s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_url)
+    good = described(artifacts)
+
+    assert from_replica(artifacts, s3_url, "replica", good)().manifest == good
+
+
+@pytest.mark.parametrize(("damage", "message"), FAULTS)
+def test_a_damaged_version_is_not_loaded_from_a_replica_although_its_bucket_has_a_good_one(
+    artifacts: Path, version: Path, s3_url: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest,
+    damage: Callable[[Path], None], message: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_url)
+    good = described(version)
+    upload(artifacts, good.version, s3_url, "away")
+    damage(version)
+    bucket = "replica-" + hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
+
+    # What a manifest has is bound by its own hash, before any of it is read.
+    with pytest.raises(Refused, match=f"{message}|MODEL_MANIFEST is {good.sha256}, but the stored one has"):
+        from_replica(version, s3_url, bucket, good)()
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ({"MODEL_REPLICA": ""}, "MODEL_REPLICA: not set; set it to the bucket to read in the place of the URI's"),
+        ({"MODEL_REPLICA": "s3://replica"}, "MODEL_REPLICA: 's3://replica' is not the bucket to read in the place of"),
+        ({"MODEL_REPLICA": "replica/more"}, "MODEL_REPLICA: 'replica/more' is not the bucket to read in the place of"),
+        ({"MODEL_URI": "artifacts/onnx"}, "MODEL_REPLICA: 'replica', and MODEL_URI 'artifacts/onnx' is in no bucket"),
+    ],
+)
+def test_a_replica_is_a_bucket_in_the_place_of_another(variables: dict[str, str], line: str) -> None:
+    given = {"MODEL_URI": f"s3://away/models/lily/{NAME}/onnx/", "MODEL_REPLICA": "replica"}
+    with pytest.raises(Refused) as refused:
+        settings.read_model(given | {"MODEL_DIGEST": DIGEST, "MODEL_MANIFEST": DIGEST} | variables)
+
+    assert len(refused.value.lines) == 1
+    assert refused.value.lines[0].startswith(line)
+
+
+def test_a_replica_is_believed_only_by_the_hash_of_its_manifest() -> None:
+    uri = f"s3://away/models/lily/{NAME}/onnx/"
+    with pytest.raises(Refused, match="MODEL_MANIFEST: not set beside MODEL_REPLICA; set it to the SHA-256 of"):
+        settings.read_model({"MODEL_URI": uri, "MODEL_DIGEST": DIGEST, "MODEL_REPLICA": "replica"})
 
 
 ALTERED: dict[str, Callable[[dict[str, Any]], None]] = {
@@ -334,9 +394,6 @@ def test_loading_is_not_tried_again_in_vain(error: Exception, line: str) -> None
 
     assert state.ready is None
     assert str(state.failure) == line
-
-
-DIGEST = "sha256:" + "0" * 64
 
 
 def test_the_defaults_are_for_one_machine() -> None:

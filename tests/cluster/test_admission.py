@@ -161,6 +161,20 @@ def test_a_released_repository_is_admitted(server: Cluster, before: dict[str, li
             assert words(server, item) == (), identity(item)
 
 
+@pytest.mark.parametrize("app", ["lily-api", "lily-batch"])
+def test_a_replica_takes_nothing_away_from_what_is_compared(
+    server: Cluster, before: dict[str, list[Object]], app: str
+) -> None:
+    [found] = [item for item in before[f"overlays/dev/{app}"] if workloads.pod_keys(item)]
+    item = copy.deepcopy(found)
+    variables = at(item, *(workloads.pod_keys(item) or ()), "containers")[0]["env"]
+    variables.append({"name": "MODEL_REPLICA", "value": "anything"})
+    assert words(server, item) == ()
+
+    variables[:] = [each for each in variables if each["name"] != "MODEL_MANIFEST"]
+    assert "MODEL_MANIFEST beside MODEL_URI is not the annotation" in words(server, item)[0]
+
+
 # Faults
 
 

@@ -2,8 +2,8 @@
 
 Runs in KServe's own storage initializer image, so it needs nothing but Python and boto3. MODEL_DIGEST is the digest of
 the version and MODEL_MANIFEST the SHA-256 of its manifest, from the pod's annotations; releases of the former form
-have no MODEL_MANIFEST. Nothing is left in the folder when anything is wrong: the server, which loads whatever it finds
-there, does not start.
+have no MODEL_MANIFEST. MODEL_REPLICA is the bucket to read in the place of the URI's, if there is one. Nothing is left
+in the folder when anything is wrong: the server, which loads whatever it finds there, does not start.
 
   MODEL_DIGEST=sha256:... MODEL_MANIFEST=sha256:... python fetch.py s3://BUCKET/models/MODEL/VERSION/FLAVOUR/ FOLDER
 """
@@ -21,6 +21,7 @@ import boto3
 from botocore.config import Config
 
 URI = re.compile(r"s3://(?P<bucket>[^/]+)/(?P<version>models/(?P<model>[^/]+)/(?P<name>[^/]+)/)(?P<flavour>[^/]+/)")
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 SHA256 = r"[0-9a-f]{64}"
 NAMED = re.compile(f"sha256:{SHA256}")
 PATH = re.compile(r"(?!.*(^|/)\.{1,2}(/|\Z))(?!.*//)[A-Za-z0-9._-][A-Za-z0-9._/-]*(?<!/)")
@@ -40,7 +41,7 @@ class Refused(Exception):
     pass
 
 
-def fetch(uri: str, folder: Path, digest: str, manifest: str) -> None:
+def fetch(uri: str, folder: Path, digest: str, manifest: str, replica: str | None) -> None:
     match = URI.fullmatch(uri if uri.endswith("/") else f"{uri}/")
     if not match:
         raise Refused(f"{uri}: not the folder of a model version")
@@ -48,12 +49,20 @@ def fetch(uri: str, folder: Path, digest: str, manifest: str) -> None:
         raise Refused(f"MODEL_DIGEST: {digest!r}: no digest; the annotation model.mlops/digest of the pod names it")
     if manifest and not NAMED.fullmatch(manifest):
         raise Refused(f"MODEL_MANIFEST: {manifest!r}: no SHA-256; correct the pod's annotation model.mlops/manifest")
+    bucket = match["bucket"]
+    if replica is not None:
+        # The digest binds the files, and not what a manifest of the former schema tells of them.
+        if not manifest:
+            raise Refused(f"MODEL_MANIFEST: missing, and MODEL_REPLICA is {replica!r}; release {uri} anew, with it")
+        if not BUCKET.fullmatch(replica):
+            raise Refused(f"MODEL_REPLICA: {replica!r}: no bucket; name the one to read in the place of {bucket}")
+        uri, bucket = f"{uri} in {replica}", replica
     s3 = boto3.client("s3", config=Config(connect_timeout=5, read_timeout=WAIT))
 
     def chunks(path, size):  # type: ignore[no-untyped-def]
         """The object's bytes, one more than `size` at most."""
         _give_up_after(WAIT + size / RATE, f"{uri}: {path}: slower than {RATE} bytes a second")
-        body = s3.get_object(Bucket=match["bucket"], Key=match["version"] + path)["Body"]
+        body = s3.get_object(Bucket=bucket, Key=match["version"] + path)["Body"]
         left = size + 1
         while left and (chunk := body.read(min(left, 1 << 20))):
             left -= len(chunk)
@@ -151,7 +160,8 @@ def main(argv: list[str]) -> int:
     uri, folder = argv[0], Path(argv[1])
     try:
         _empty(folder)  # of what a try has left that was killed
-        fetch(uri, folder, os.environ.get("MODEL_DIGEST", ""), os.environ.get("MODEL_MANIFEST", ""))
+        digest, manifest = (os.environ.get(name, "") for name in ("MODEL_DIGEST", "MODEL_MANIFEST"))
+        fetch(uri, folder, digest, manifest, os.environ.get("MODEL_REPLICA"))
     except Exception as error:  # whatever it is, nothing may be served
         _empty(folder)
         print(f"error: {error}", file=sys.stderr)

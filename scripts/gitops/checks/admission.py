@@ -23,6 +23,8 @@ from gitops.repo import layout
 from gitops.repo.layout import PLATFORM
 from gitops.repo.policy import IN_CLUSTER, POLICY_FILE, Policy
 
+from contract.uri import REPLICA
+
 RULE = "admission"
 FOLDER = f"{PLATFORM}/admission"
 LOCK = f"{FOLDER}/policies.lock"
@@ -369,8 +371,10 @@ def _storage_faults(
         yield finding(RULE, folder, item, f"spec.supportedUriFormats: {json.dumps(found)};"
                       f" {POLICY_FILE} gives {json.dumps(formats)}")  # fmt: skip
     found_leaves = {path: value for path, value in leaves(item).items() if not path.startswith(_CHOSEN)}
-    # Settings of AWS, such as where it is, decide where the bytes come from and not whether they are the right ones.
-    extra = {path for path in found_leaves.keys() - _STORAGE.keys() if not path.startswith("spec.container.env[AWS_")}
+    # Settings of AWS, such as where it is, decide where the bytes come from and not whether they are the right ones;
+    # the replica is a matter of its own rule.
+    free = ("spec.container.env[AWS_", f"spec.container.env[{REPLICA}]")
+    extra = {path for path in found_leaves.keys() - _STORAGE.keys() if not path.startswith(free)}
     faults = extra | {path for path in _STORAGE if found_leaves.get(path) != _STORAGE[path]}
     if _digest(at(item, "spec", "container", "command")) != command:
         faults.add("spec.container.command")

@@ -41,9 +41,9 @@ class Names:
             self._spaces.setdefault(policy.namespace(name), []).append(name)
         self._namespaces = _words(list(self._spaces), "a-z0-9")
         self._told = re.compile(rf"{_TELLS_ENVIRONMENT}=(?P<name>{_longest_first(policy.environments)})(?![\w.-])")
-        # One bucket and one registry serve every environment, whatever their names and those of the models are.
+        # A bucket and a registry serve several environments, whatever their names and those of the models are.
         self._models = re.compile(rf"s3://{re.escape(policy.model_bucket)}/models/[^\s,;\"']*")
-        self._shared = _words((policy.model_bucket, *policy.image_registries), "A-Za-z0-9.-")
+        self._shared = _words((policy.model_bucket, *policy.replicas, *policy.image_registries), "A-Za-z0-9.-")
         self._domains = [domain for each in policy.exposure.values() for domain in each.hosts]
         # Most values have nothing of the kind.
         self._any = re.compile(_longest_first((*policy.environments, *self._spaces, *self._domains)))

@@ -16,8 +16,11 @@ from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.manifests import workloads
 from gitops.manifests.objects import Object, at, listed, mapping, mappings
 from gitops.releases import release
+from gitops.repo.policy import POLICY_FILE
 
-RULE = "storage"
+from contract.uri import REPLICA
+
+RULE, REPLICA_RULE = "storage", "replica"
 INITIALIZER = "storage-initializer"
 _FOLDER, _VOLUME = "/mnt/models", "kserve-provision-location"
 # By them KServe's webhook decides whether it fetches a model, from where, and who may write to it.
@@ -103,4 +106,81 @@ def _replaced(container: workloads.Container) -> Iterator[str]:
                        " compared; remove it")  # fmt: skip
 
 
-RULES: dict[str, Rule] = {RULE: check_storage}
+# Replicas
+
+
+def check_replica(repository: Repository) -> Iterator[Finding]:
+    """What reads models in an environment that the policy gives a replica reads them there, and elsewhere nothing
+    does: it would be in another account or region, or out of reach."""
+    policy = repository.policy
+    for folder, environment, _, items in repository.overlays():
+        bucket = policy.at(environment).replica
+        given = f"{POLICY_FILE} gives {environment} {bucket or 'no replica'}"
+        for item in items:
+            for fault in (*_variable_faults(item, bucket, given), *_unnamed_manifests(item, bucket, given)):
+                yield finding(REPLICA_RULE, folder, item, fault)
+    for cluster, folder, items in repository.clusters():
+        for item in items:
+            if (*workloads.kind_of(item), at(item, "metadata", "name")) == _CONTAINER:
+                for fault in _fetching_faults(repository, cluster, item):
+                    yield finding(REPLICA_RULE, folder, item, fault, *repository.renders)
+
+
+def _variable_faults(item: Object, bucket: str, given: str) -> Iterator[str]:
+    """What serves a model has the variable, and nothing gives it another value."""
+    for container in workloads.containers(item):
+        path, variables = f"{container.path}.env[{REPLICA}]", dict(container.variables)
+        if REPLICA not in variables and bucket and workloads.MODEL_URI in variables:
+            yield f"{path}: missing: {given}; list base/environment/replica and {REPLICA}={bucket} in the ../shared"
+        elif REPLICA in variables and not (bucket and variables[REPLICA] == bucket):
+            yield f"{path}: {_shown(variables[REPLICA])}: {given}; {f'write {bucket}' if bucket else 'remove it'}"
+    for field in ("data", "stringData") if workloads.kind_of(item) in workloads.TEXT else ():
+        if REPLICA in mapping(item.get(field)):
+            yield f"{field}.{REPLICA}: would be a variable wherever it is taken whole; remove it"
+
+
+def _unnamed_manifests(item: Object, bucket: str, given: str) -> Iterator[str]:
+    """Releases that no replica is read for, because they do not name the SHA-256 of their manifest."""
+    if not bucket or not workloads.released(item):
+        return
+    for path, part in [("metadata", at(item, "metadata")), *workloads.canaries(item)]:
+        annotations = mapping(at(part, "annotations"))
+        version = annotations.get(f"{_RELEASE}version", release.UNRELEASED)
+        if version != release.UNRELEASED and f"{_RELEASE}manifest" not in annotations:
+            yield (f"{path}.annotations.{_RELEASE}manifest: missing: {given}, and a replica is believed by that hash"
+                   " alone; release the version anew with bump_model.py or promote_model.py")  # fmt: skip
+
+
+_CONTAINER = ("serving.kserve.io", "ClusterStorageContainer", workloads.STORAGE_CONTAINER)
+
+
+def _fetching_faults(repository: Repository, cluster: str, item: Object) -> Iterator[str]:
+    """The container that fetches models for stock KServe servers is one for all environments of a cluster."""
+    policy = repository.policy
+    served = {
+        environment: policy.at(environment).replica
+        for _, environment, _, items in repository.all_overlays()
+        if policy.at(environment).cluster == cluster and any(map(workloads.is_inference_service, items))
+    }
+    # Where there are none yet, it may be made ready for those to come.
+    ready = ["", *(policy.at(environment).replica for environment in policy.on(cluster))]
+    allowed = sorted(set(served.values() or ready))
+    given = ", ".join(f"{environment} {bucket or policy.model_bucket}" for environment, bucket in served.items())
+    for container in workloads.containers(item):
+        path, variables = f"{container.path}.env[{REPLICA}]", dict(container.variables)
+        # A value that is empty, or comes from elsewhere, is none that the policy gives.
+        found = variables[REPLICA] or None if REPLICA in variables else ""
+        if served and len(allowed) > 1:
+            yield (f"{path}: one for all stock KServe servers of a cluster, and {POLICY_FILE} gives {given}; give these"
+                   " environments one replica, or clusters of their own")  # fmt: skip
+        elif found not in allowed:
+            shown = _shown(variables[REPLICA]) if REPLICA in variables else "missing"
+            remedy = f"write {' or '.join(filter(None, allowed))}" if any(allowed) else "remove it"
+            yield f"{path}: {shown}: {POLICY_FILE} gives {given or 'no environment here a replica'}; {remedy}"
+
+
+def _shown(value: Any) -> str:
+    return "no plain value" if value is None else repr(value)
+
+
+RULES: dict[str, Rule] = {RULE: check_storage, REPLICA_RULE: check_replica}

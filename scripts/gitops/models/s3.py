@@ -1,7 +1,8 @@
 """The one place that talks to S3, or to any server that speaks its protocol.
 
-Endpoint, region and credentials come from the standard AWS variables and files. Objects are only ever added: every
-put is conditional, so no object of a version can be overwritten from here.
+Endpoint, region and credentials come from the standard AWS variables and files; those of a replica, where they are
+others, from the profile there that is called like its bucket. Objects are only ever added: every put is conditional, so
+no object of a version can be overwritten from here.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import boto3
 import botocore.exceptions as faults
+import botocore.session
 from botocore import awsrequest
 from botocore.config import Config
+from botocore.configprovider import ConfiguredEndpointProvider
 
-from gitops.repo.policy import read_policy
+from gitops.repo.policy import Policy, read_policy
 
 from contract import waiting
 from contract.errors import Refused
@@ -34,19 +37,24 @@ class Damaged(Refused):
     """The stored bytes are not those that were put: the medium or somebody at the server changed them."""
 
 
-class Store:
-    """One bucket. Methods raise Refused with the remedy when the bucket, the credentials or the network fail."""
+class Unanswered(Refused):
+    """The bucket, the credentials or the network fail: other objects of the bucket would fare no better."""
 
-    def __init__(self, bucket: str) -> None:
+
+class Store:
+    """One bucket. Methods raise Unanswered with the remedy when the bucket, the credentials or the network fail."""
+
+    def __init__(self, bucket: str, region: str | None = None) -> None:
+        """`region` is that of a replica; the model bucket's is the one of the AWS variables."""
         self.bucket = bucket
         longest = waiting.patience()
         retries = {"mode": "standard", "max_attempts": 3}
         config = Config(connect_timeout=min(5, longest), read_timeout=longest, retries=retries)
         with self._translated(""):
             try:
-                self._s3 = boto3.client("s3", config=config)
+                self._s3 = _replicas_client(bucket, region, config) if region else boto3.client("s3", config=config)
             except ValueError as error:  # among them an endpoint that is no URL
-                raise Refused(f"s3://{bucket}: {error}; check AWS_ENDPOINT_URL_S3") from None
+                raise Unanswered(f"s3://{bucket}: {error}; check AWS_ENDPOINT_URL_S3") from None
 
     def read(self, key: str, limit: int) -> bytes | None:
         """An object's bytes, of a larger one `limit` + 1 at most, or None if there is no such object."""
@@ -63,10 +71,11 @@ class Store:
                         break
                 return bytes(content[: limit + 1])
 
-    def sha256(self, key: str, size: int) -> tuple[str | None, int] | None:
+    def sha256(self, key: str, size: int, copy: BinaryIO | None = None) -> tuple[str | None, int] | None:
         """SHA-256 (hex), computed from the stored bytes, and their number; None if there is no such object.
 
-        There is no SHA-256 of an object that is not of `size` bytes: no more of it is read than shows that.
+        There is no SHA-256 of an object that is not of `size` bytes: no more of it is read than shows that. What is
+        read is written to `copy`, if that is given.
         """
         with self._translated(key):
             try:
@@ -83,6 +92,8 @@ class Store:
                     read += len(chunk)
                     if read > size:
                         break
+                    if copy:
+                        copy.write(chunk)
             return (digest.hexdigest() if read == size else None), read
 
     def add(self, key: str, body: bytes | BinaryIO, sha256: str) -> bool:
@@ -114,27 +125,45 @@ class Store:
         except faults.ClientError as error:
             code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
             if code == "NoSuchBucket":
-                raise Refused(f"s3://{self.bucket}: no such bucket; create it, or correct the name") from None
+                raise Unanswered(f"s3://{self.bucket}: no such bucket; create it, or correct the name") from None
             if error.response["ResponseMetadata"].get("HTTPStatusCode") == 403 or code in _NOT_KNOWN:
-                raise Refused(
+                raise Unanswered(
                     f"{url}: refused by the server ({code}); check the credentials and their rights"
                 ) from None
-            raise Refused(f"{url}: {code}: {' '.join(message.split())}") from None
+            raise Unanswered(f"{url}: {code}: {' '.join(message.split())}") from None
         except (faults.NoCredentialsError, faults.PartialCredentialsError):
-            raise Refused(
+            raise Unanswered(
                 f"{url}: no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
             ) from None
         except (faults.EndpointConnectionError, faults.ConnectTimeoutError, faults.ReadTimeoutError) as error:
-            raise Refused(f"{url}: cannot be reached ({error}); check the network and AWS_ENDPOINT_URL_S3") from None
+            raise Unanswered(f"{url}: cannot be reached ({error}); check the network and AWS_ENDPOINT_URL_S3") from None
         except faults.FlexibleChecksumError:
             raise Damaged(
                 f"{url}: the stored bytes do not match the checksum they were stored with; the object is damaged,"
                 " do not release it"
             ) from None
         except faults.NoRegionError:
-            raise Refused(f"{url}: no AWS region; set AWS_REGION") from None
+            raise Unanswered(f"{url}: no AWS region; set AWS_REGION") from None
         except faults.BotoCoreError as error:
-            raise Refused(f"{url}: {' '.join(str(error).split())}; check the AWS variables and files") from None
+            raise Unanswered(f"{url}: {' '.join(str(error).split())}; check the AWS variables and files") from None
+
+
+def _replicas_client(bucket: str, region: str, config: Config) -> Any:
+    """Where the AWS configuration has a profile of this name, with its credentials and its endpoint."""
+    session = botocore.session.Session()
+    if bucket not in session.available_profiles:
+        return boto3.session.Session(region_name=region).client("s3", config=config)
+    own = botocore.session.Session(profile=bucket)
+    # Without the variables, which are of the model bucket and would have the last word.
+    endpoint = ConfiguredEndpointProvider(own.full_config, own.get_scoped_config(), "s3", environ={}).provide()
+    return boto3.session.Session(botocore_session=own, region_name=region).client(
+        "s3", config=config, endpoint_url=endpoint
+    )
+
+
+def replica(policy: Policy, bucket: str) -> Store:
+    """One of the policy's replicas."""
+    return Store(bucket, policy.replicas[bucket])
 
 
 def model_bucket(option: str | None, root: Path) -> Store:

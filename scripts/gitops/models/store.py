@@ -1,9 +1,12 @@
-"""Versions in the model bucket: listed, read, verified byte by byte, and signed."""
+"""Versions in the model bucket and its replicas: listed, read, verified byte by byte, written and signed."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import BinaryIO
 
 from gitops import cli
 from gitops.models import signing
@@ -17,15 +20,16 @@ from contract.errors import Refused
 from contract.manifest import File, Manifest
 from contract.manifest import parse as parse_manifest
 from contract.signature import LIMIT
-from contract.uri import VERSION, VersionURI
+from contract.uri import MODEL, VERSION, VersionURI
 from contract.version import MANIFEST_LIMIT
 
 
-def list_versions(store: Store, model: str) -> list[VersionURI]:
-    """The versions of a model that exist, which is those with a manifest. Other keys beside them are no versions."""
-    place = re.compile(rf"models/{re.escape(model)}/(?P<version>{VERSION})/{re.escape(MANIFEST)}")
-    keys = store.keys(f"models/{model}/")
-    return [VersionURI(store.bucket, model, match["version"]) for key in keys if (match := place.fullmatch(key))]
+def list_versions(store: Store, model: str | None = None) -> list[VersionURI]:
+    """The versions of a model that exist, or of all, which is those with a manifest. Other keys beside them are no
+    versions."""
+    place = re.compile(rf"models/({MODEL if model is None else re.escape(model)})/({VERSION})/{re.escape(MANIFEST)}")
+    keys = store.keys("models/" if model is None else f"models/{model}/")
+    return [VersionURI(store.bucket, *match.groups()) for key in keys if (match := place.fullmatch(key))]
 
 
 def read_manifest(store: Store, uri: VersionURI) -> Manifest:
@@ -51,18 +55,7 @@ def file_faults(store: Store, uri: VersionURI, manifest: Manifest) -> list[str]:
     found: list[str] = []
     for file in manifest.files:
         cli.progress(f"verifying {uri}{file.path}")
-        try:
-            stored = store.sha256(f"{uri.prefix}{file.path}", file.size)
-        except Damaged as damaged:
-            found += damaged.lines
-            continue
-        if stored is None:
-            found.append(f"{uri}{file.path}: missing; the version is incomplete, do not release it")
-        elif stored != (file.sha256, file.size):
-            found.append(
-                f"{uri}{file.path}: {_differs(stored, file)}; versions are never overwritten: find out who wrote that"
-                " object, do not release it"
-            )
+        found += file_fault(store, uri, file)
     cli.progress("")
     known = {file.path for file in manifest.files} | {MANIFEST}
     for key in store.keys(uri.prefix):
@@ -72,6 +65,20 @@ def file_faults(store: Store, uri: VersionURI, manifest: Manifest) -> list[str]:
     return found
 
 
+def file_fault(store: Store, uri: VersionURI, file: File, copy: BinaryIO | None = None) -> tuple[str, ...]:
+    """What is wrong with one stored file of a version, whose bytes are written to `copy`, if that is given."""
+    try:
+        stored = store.sha256(f"{uri.prefix}{file.path}", file.size, copy)
+    except Damaged as damaged:
+        return damaged.lines
+    if stored is None:
+        return (f"{uri}{file.path}: missing; the version is incomplete, do not release it",)
+    if stored != (file.sha256, file.size):
+        why = "versions are never overwritten: find out who wrote that object, do not release it"
+        return (f"{uri}{file.path}: {_differs(stored, file)}; {why}",)
+    return ()
+
+
 def _differs(stored: tuple[str | None, int], file: File) -> str:
     sha256, size = stored
     return (
@@ -79,6 +86,54 @@ def _differs(stored: tuple[str | None, int], file: File) -> str:
         if sha256
         else f"size: {size} bytes, the manifest has {file.size}"
     )
+
+
+def missing(store: Store, uri: VersionURI, manifest: Manifest) -> list[File]:
+    """The files of a version that are not in the bucket."""
+    present = set(store.keys(uri.prefix))
+    return [file for file in manifest.files if f"{uri.prefix}{file.path}" not in present]
+
+
+def add_version(
+    store: Store,
+    uri: VersionURI,
+    manifest: Manifest,
+    content: Callable[[File], AbstractContextManager[BinaryIO]],
+    sign: Callable[[], int],
+) -> int:
+    """Adds what is missing of a version, and returns how many objects that were.
+
+    `content` gives the bytes of a file, and `sign` adds signatures and returns their number. The manifest comes last,
+    once every stored byte is known to be the one that it lists: without it there is no version. Raises Refused when
+    one is not; the caller compares the manifest that is there then, which may be somebody else's.
+    """
+    added, absent = 0, missing(store, uri, manifest)
+    for position, file in enumerate(absent, 1):
+        cli.progress(f"{position}/{len(absent)} {file.path}")
+        with content(file) as body:
+            added += store.add(f"{uri.prefix}{file.path}", body, file.sha256)
+    if faults := file_faults(store, uri, manifest):
+        raise Refused(*faults)
+    added += sign()
+    return added + store.add(f"{uri.prefix}{MANIFEST}", manifest.text, hashlib.sha256(manifest.text).hexdigest())
+
+
+def is_copied(replica: Store, uri: VersionURI, manifest: Manifest) -> bool:
+    """Whether a version is in a replica as well. Raises Refused where another manifest has its name there."""
+    text = replica.read(f"{uri.prefix}{MANIFEST}", MANIFEST_LIMIT)
+    if text not in (None, manifest.text):
+        raise Refused(
+            f"{uri.at(replica.bucket)}{MANIFEST}: sha256:{hashlib.sha256(text).hexdigest()}, and {uri}{MANIFEST} has"
+            f" {manifest.sha256}; versions are never overwritten: find out who wrote that object, then remove that"
+            f" version there and {copying(replica.bucket, uri)}"
+        )
+    return text is not None
+
+
+def copying(bucket: str, uri: VersionURI) -> str:
+    """The remedy for a version that a replica lacks."""
+    options = f"--to {bucket} --model {uri.model} --version {uri.version}"
+    return f"copy it with `python scripts/replicate_models.py {options}`"
 
 
 def require_signature(store: Store, uri: VersionURI, manifest: Manifest, signer: Signer | None) -> None:

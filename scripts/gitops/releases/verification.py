@@ -1,11 +1,16 @@
-"""The bytes that a release names."""
+"""The bytes that a release names, where they are taken from."""
 
 from __future__ import annotations
 
-from gitops.models import store
+from collections.abc import Mapping, Sequence
+
+from gitops.models import s3, signing, store
 from gitops.models.s3 import Store
 from gitops.models.signing import Signer
+from gitops.releases import history, withdrawn
 from gitops.releases.release import Release
+from gitops.repo.git import Git
+from gitops.repo.policy import Policy
 
 from contract.errors import Refused
 from contract.manifest import Manifest
@@ -35,3 +40,51 @@ def verify_release(item: Release, signer: Signer | None) -> tuple[VersionURI, Ma
             " the manifest in the bucket is not the one that was released, do not release it again"
         )
     return uri, manifest
+
+
+def require_replica(
+    policy: Policy, environment: str, uri: VersionURI, manifest: Manifest, signer: Signer | None
+) -> None:
+    """Raises Refused unless the bucket from which the environment takes models has every byte of a version too, and
+    its signature if one is asked for."""
+    if not (bucket := policy.at(environment).replica):
+        return
+    replica, there = s3.replica(policy, bucket), uri.at(bucket)
+    if not store.is_copied(replica, uri, manifest):
+        raise Refused(missing(bucket, uri, environment))
+    if found := copy_faults(replica, uri, manifest, signer):
+        remedy = f"once it is known why, remove what is wrong and {store.copying(replica.bucket, uri)}"
+        raise Refused(*found, f"{there}: {environment} takes its models there; {remedy}")
+
+
+def missing(bucket: str, uri: VersionURI, environment: str) -> str:
+    return f"{uri.at(bucket)}: missing, and {environment} takes its models there; {store.copying(bucket, uri)}"
+
+
+def copy_faults(replica: Store, uri: VersionURI, manifest: Manifest, signer: Signer | None) -> list[str]:
+    """What is wrong with a version in a replica that has it."""
+    there = uri.at(replica.bucket)
+    found = store.file_faults(replica, there, manifest)
+    try:
+        store.require_signature(replica, there, manifest, signer)
+    except signing.Unsigned:
+        found.append(f"{there}: not signed by {signer}; {store.copying(replica.bucket, uri)}")
+    return found
+
+
+def named(git: Git, rev: str) -> dict[str, list[Release]]:
+    """What was ever released up to a commit, by MODEL.VERSION."""
+    found: dict[str, list[Release]] = {}
+    for item in sorted(history.ever(git, rev), key=lambda item: str(item.target)):
+        found.setdefault(withdrawn.key(item.uri), []).append(item)
+    return found
+
+
+def manifest_faults(uri: VersionURI, manifest: Manifest, named: Mapping[str, Sequence[Release]]) -> list[str]:
+    """Releases of the version that had another manifest than this one."""
+    return [
+        f"{uri}manifest.json: {manifest.sha256}, but {item.target} was released with {item.manifest};"
+        " versions are never overwritten: find out who wrote that object, do not release it"
+        for item in named.get(f"{uri.model}.{uri.version}", [])
+        if item.manifest not in (None, manifest.sha256)
+    ]
