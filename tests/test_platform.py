@@ -113,6 +113,13 @@ def test_settings_for_a_fleet_reach_the_programs_and_leave_the_others(manifests:
     tuned |= {("argocd-cmd-params-cm", key) for key in given["argocd-cmd-params-cm"]}
     assert len(tuned) == 4
     assert tuned <= read
+    [server] = [
+        item for item in fleet if item["kind"] == "Deployment" and at(item, "metadata", "name") == "argocd-server"
+    ]
+    [container] = workloads.containers(server)
+    variables = {each["name"]: each.get("value") for each in container.fields["env"]}
+    assert variables["ARGOCD_WEBHOOK_MANIFEST_CACHE_WARM_DISABLED"] == "true"
+    assert container.fields["image"] and len(variables) > 20
 
 
 def test_a_platform_for_a_fleet_is_valid(checkout: Checkout) -> None:

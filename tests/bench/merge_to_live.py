@@ -57,7 +57,8 @@ PATIENCE = 1800
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--apps", type=int, nargs="+", default=[9, 100], help="Applications (%(default)s)")
-    parser.add_argument("--merges", type=int, default=10, help="with a push event (%(default)s)")
+    parser.add_argument("--merges", type=int, default=10, help="with a push event for argocd-server (%(default)s)")
+    parser.add_argument("--both", type=int, default=0, help="with another for the ApplicationSets (%(default)s)")
     parser.add_argument("--polled", type=int, default=0, help="by polling, some minutes each (%(default)s)")
     parser.add_argument("--services", type=int, default=300, help="InferenceServices at once, after the last size")
     parser.add_argument("--plain", action="store_true", help="without the settings of argocd/platform/fleet/")
@@ -86,8 +87,14 @@ def measure(work: Path, size: int, args: argparse.Namespace, services: int) -> I
         first, _ = release(plane, size, 1)
         yield {"new, live s": seconds(first)}
         uris = versions(plane, work)
-        yield merges(plane, uris, args.merges, "one", send=True)
-        yield merges(plane, uris, args.polled, "one, polled", send=False)
+        # As README.md has it for a fleet, and with the controller of the ApplicationSets told too.
+        for what, number, hooks in (
+            ("one", args.merges, push_event.HOOKS[:1]),
+            ("one, both told", args.both, push_event.HOOKS),
+            ("one, polled", args.polled, ()),
+        ):
+            if number:
+                yield merges(plane, uris, number, what, hooks)
         changed, synced = release(plane, size, 2)
         yield {"all, live s": seconds(changed), "all, synced s": seconds(synced)}
         if services:
@@ -100,8 +107,9 @@ def settings(root: Path) -> dict[str, str]:
     """The variables by which Argo CD's programs in a cluster get what argocd/platform/fleet/ sets."""
     patches = yaml.safe_load((root / layout.PLATFORM / "fleet/argocd-settings.yaml").read_text())
     maps = [yaml.safe_load(patch["value"]["patch"]) for patch in patches]
-    values = {(item["metadata"]["name"], key): value for item in maps for key, value in item["data"].items()}
-    found = {}
+    values = {(item["metadata"]["name"], key): value for item in maps for key, value in item.get("data", {}).items()}
+    variables = [variable for item in maps for each in workloads.containers(item) for variable in each.fields["env"]]
+    found = {variable["name"]: variable["value"] for variable in variables}
     for item in kustomize.objects(kustomize.build(tools.ARGOCD.files / "manifests", "cluster-install")):
         for container in workloads.containers(item):
             for variable in container.fields.get("env") or []:
@@ -191,14 +199,12 @@ def upload(plane: ControlPlane, made: conftest.Version) -> str:
     return made.uri
 
 
-def merges(plane: ControlPlane, uris: Sequence[str], number: int, what: str, *, send: bool) -> dict[str, str]:
-    times = [merge(plane, uris[at % 2], send=send) for at in range(number)]
-    if not times:
-        return {}
+def merges(plane: ControlPlane, uris: Sequence[str], number: int, what: str, hooks: Sequence[str]) -> dict[str, str]:
+    times = [merge(plane, uris[at % 2], hooks) for at in range(number)]
     return {f"{what}, median s": seconds(statistics.median(times)), f"{what}, worst s": seconds(max(times))}
 
 
-def merge(plane: ControlPlane, uri: str, *, send: bool) -> float:
+def merge(plane: ControlPlane, uri: str, hooks: Sequence[str]) -> float:
     """Seconds from the end of a push to the live object."""
     app, environment = BUMPED
     before = push_event.tip(plane)
@@ -207,8 +213,7 @@ def merge(plane: ControlPlane, uri: str, *, send: bool) -> float:
     )  # fmt: skip
     assert done.code == 0, done.err
     began = time.monotonic()
-    if send:
-        push_event.send(plane, before, push_event.tip(plane))
+    push_event.send(plane, before, push_event.tip(plane), hooks)
 
     def named() -> bool:
         found = plane.cluster.get("serving.kserve.io/v1beta1", "InferenceService", app, f"ml-{environment}")

@@ -467,7 +467,8 @@ def _same_names(repository: Repository, instance: Instance) -> Iterator[Finding]
 # By these Argo CD renders otherwise than plain kustomize does, or finds other files.
 _RENDERING = re.compile(
     r"\b(?:kustomize\.(?:buildOptions|enable|path|version)|helm\.(?:enable|valuesFileSchemes)|jsonnet\.enable"
-    r"|configManagementPlugins|application\.namespaces|reposerver\.|applicationsetcontroller\.|ARGOCD_)[A-Za-z0-9_.]*"
+    r"|configManagementPlugins|application\.namespaces|reposerver\.|applicationsetcontroller\."
+    r"|ARGOCD_(?!WEBHOOK_MANIFEST_CACHE_WARM_DISABLED\b))[A-Za-z0-9_.]*"
 )
 _SETTINGS = f"{PLATFORM}/argo-cd/argocd-cm.yaml"
 
