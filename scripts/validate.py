@@ -34,6 +34,7 @@ from gitops.checks import (
     metadata,
     owners,
     review,
+    roles,
     sources,
     storage,
     transitions,
@@ -63,6 +64,7 @@ REVIEW = (
     | isolation.RULES
     | kserve.RULES
     | kubernetes.RULES
+    | roles.RULES
 )
 RULES = consistency.RULES | owners.RULES | known.RULES | REVIEW
 
