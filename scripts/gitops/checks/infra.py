@@ -65,8 +65,10 @@ def _own_values(template: Object) -> Iterator[str]:
         for name in ("account", "region", "bucket", "domain"):
             if re.search(values.pattern(name, values.TEMPLATE[name]), value):
                 yield f"{path}: {values.TEMPLATE[name]!r} is the template's {name}; make it a parameter"
-        if re.search(r"(?<![0-9])[0-9]{12}(?![0-9])", value) and values.TEMPLATE["account"] not in value:
-            yield f"{path}: {value!r} names an account; write ${{AWS::AccountId}} or make it a parameter"
+                break
+        else:
+            if re.search(r"(?<![0-9])[0-9]{12}(?![0-9])", value):
+                yield f"{path}: {value!r} names an account; write ${{AWS::AccountId}} or make it a parameter"
 
 
 def _any(item: Object) -> Faults:
