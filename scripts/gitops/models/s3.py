@@ -1,7 +1,7 @@
 """The one place that talks to S3, or to any server that speaks its protocol.
 
-Endpoint, region and credentials come from the standard AWS variables and files. Objects are only ever added: every
-put is conditional, so no object of a version can be overwritten from here.
+Endpoint, region and credentials come from the standard AWS variables and files. Every put is conditional, so no object
+of a version can be overwritten from here.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,6 +34,16 @@ _NOT_KNOWN = ("ExpiredToken", "InvalidToken", "XAdminUserNotFound")
 
 class Damaged(Refused):
     """The stored bytes are not those that were put: the medium or somebody at the server changed them."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object as a bucket lists it."""
+
+    key: str
+    size: int
+    """In bytes."""
+    modified: datetime
 
 
 class Store:
@@ -98,9 +110,19 @@ class Store:
         return True
 
     def keys(self, prefix: str) -> list[str]:
+        return [item.key for item in self.objects(prefix)]
+
+    def objects(self, prefix: str) -> list[Stored]:
+        """What is below a prefix, by its key."""
         with self._translated(prefix):
             pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
-            return sorted(item["Key"] for page in pages for item in page.get("Contents", []))
+            found = [item for page in pages for item in page.get("Contents", [])]
+        return sorted((Stored(item["Key"], item["Size"], item["LastModified"]) for item in found), key=lambda i: i.key)
+
+    def delete(self, key: str) -> None:
+        """Takes an object away. In a bucket that keeps versions it can be brought back until a rule there ends it."""
+        with self._translated(key):
+            self._s3.delete_object(Bucket=self.bucket, Key=key)
 
     def url(self, key: str) -> str:
         return f"s3://{self.bucket}/{key}"
