@@ -73,7 +73,7 @@ def test_what_no_release_names_is_listed_and_what_one_named_lately_is_not(
     # The second still ran at the beginning of the year, and a rollback goes back to the third.
     assert pruned(old) == {never.version, first.version}
     assert pruned(old, "--days", "100") == {never.version, first.version, second.version}
-    assert pruned(old, "--days", "1500") == {never.version} - {never.version}
+    assert pruned(old, "--days", "1500") == set()
     assert len(s3.keys()) == 5 * 4
 
 
