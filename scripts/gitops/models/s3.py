@@ -1,4 +1,4 @@
-"""The one place that talks to S3, or to any server that speaks its protocol.
+"""The one place that talks to S3, or to any server that speaks its protocol, and that asks other services of AWS.
 
 Endpoint, region and credentials come from the standard AWS variables and files. Every put is conditional, so no object
 of a version can be overwritten from here.
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import boto3
 import botocore.exceptions as faults
@@ -157,6 +157,27 @@ class Store:
             raise Refused(f"{url}: no AWS region; set AWS_REGION") from None
         except faults.BotoCoreError as error:
             raise Refused(f"{url}: {' '.join(str(error).split())}; check the AWS variables and files") from None
+
+
+_ABSENT = re.compile(r"NoSuch[A-Za-z]+|[A-Za-z]+NotFound(Exception|Error)?")
+
+
+def ask(service: str, region: str, operation: str, **given: Any) -> dict[str, Any] | None:
+    """What a service of AWS answers; None where what it is asked for is not there. Raises Refused as Store does."""
+    where = f"AWS {service} in {region}"
+    longest = waiting.patience()
+    config = Config(connect_timeout=min(5, longest), read_timeout=longest, retries={"mode": "standard"})
+    try:
+        with waiting.Limit(where, "check the network, then run the command again"):
+            found: dict[str, Any] = getattr(boto3.client(service, region, config=config), operation)(**given)
+            return found
+    except faults.ClientError as error:
+        code = error.response["Error"]["Code"]
+        if _ABSENT.fullmatch(code):
+            return None
+        raise Refused(f"{where}: {operation}: {code}; it needs credentials that may read there") from None
+    except faults.BotoCoreError as error:
+        raise Refused(f"{where}: {operation}: {' '.join(str(error).split())}; check the AWS variables") from None
 
 
 def model_bucket(option: str | None, root: Path) -> Store:
