@@ -1,10 +1,12 @@
 """List what is missing on this machine or in this fork, with the command that mends it.
 
 Exit code 0 means that everything is there that bump, promote and validate need; --s3 also asks for the model bucket.
+--aws compares the account of your credentials with what the stacks of infra/ promise, and changes nothing there.
 With a token in GITHUB_TOKEN, GitHub is asked whether its rules for the branches are those that the checks rely on.
 
   python scripts/doctor.py
   python scripts/doctor.py --s3
+  python scripts/doctor.py --aws
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from functools import partial
 from pathlib import Path
 
 from gitops import cli
-from gitops.models import signing
+from gitops.manifests import kustomize
+from gitops.models import account, signing
 from gitops.models.s3 import Store
 from gitops.programs import tools
-from gitops.repo import branch_rules, github, publish
+from gitops.repo import branch_rules, github, layout, publish, stacks
 from gitops.repo.git import OLDEST, TOO_OLD, Git
 from gitops.repo.policy import Policy, read_policy
 from gitops.repo.snapshot import Snapshot
@@ -49,11 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--s3", action="store_true", help="also ask for the model bucket and its replicas, with your credentials"
     )
+    parser.add_argument("--aws", action="store_true", help="also compare the account on AWS with infra/")
     return cli.run(examine, parser.parse_args(argv))
 
 
 def examine(args: argparse.Namespace) -> int:
     checks = [*machine(), *repository(args.root), *(bucket(args.root) if args.s3 else [])]
+    checks += on_aws(args.root) if args.aws else []
     if args.json:
         cli.print_json([vars(check) for check in checks])
     else:
@@ -139,6 +144,16 @@ def bucket(root: Path) -> Iterator[Check]:
 
 def _list_models(name: str, region: str | None) -> list[str]:
     return Store(name, region).keys("models/")
+
+
+def on_aws(root: Path) -> Iterator[Check]:
+    try:
+        tree = Snapshot(root)
+        renders = kustomize.rendered_all(root, layout.folders(root, tree.policy))
+        for what, remedy, unknown in account.examine(root, stacks.needed(tree, renders)):
+            yield Check(what, remedy or None, unknown)
+    except Refused as refused:
+        yield Check("AWS", refused.lines[0])
 
 
 def _attempt(what: str, call: Callable[[], object]) -> Check:

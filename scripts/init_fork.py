@@ -199,7 +199,7 @@ What is left to do by hand:
   GitHub, Settings of {repo}
     Default branch: cicd.
     Rulesets, without anyone who bypasses them: README.md, "Branches", tells which rules cicd and main need.
-    Environments: dev, monitoring; each with the deployment branch cicd alone.
+    Environments: dev, monitoring, prune; each with the deployment branch cicd alone.
     A GitHub App that may write contents and pull requests, installed on this repository, which proposes releases: its
     id in the variable RELEASE_APP_ID, its key in the secret RELEASE_APP_KEY of the environment dev, its login in
     overlays/promotion.yaml as automation. Allow auto-merge.

@@ -24,14 +24,14 @@ SCRIPTS = Path(__file__).resolve().parent
 GROUPS = {
     "Models": (
         "new_model", "upload_model", "replicate_models", "list_versions", "signing_key", "sign_model", "sync_registry",
-        "check_drift", "check_retrain",
+        "check_drift", "check_retrain", "prune_versions",
     ),
     "Releases": (
         "bump_model", "promote_model", "rollback_model", "withdraw_version", "retire_app", "releases", "status",
     ),
     "The repository": (
         "validate", "render", "add_kind", "cluster", "codeowners", "environment", "import_model_code", "init_fork",
-        "update_template", "bootstrap", "scan", "lock",
+        "update_template", "bootstrap", "stacks", "scan", "lock",
     ),
     "This machine": ("setup", "doctor", "demo", "serve_model", "local_s3", "local_cluster"),
 }  # fmt: skip

@@ -34,6 +34,7 @@ from gitops.checks import (
     metadata,
     owners,
     review,
+    roles,
     sources,
     storage,
     transitions,
@@ -62,6 +63,7 @@ REVIEW = (
     | isolation.RULES
     | kserve.RULES
     | kubernetes.RULES
+    | roles.RULES
 )
 RULES = consistency.RULES | owners.RULES | known.RULES | REVIEW
 

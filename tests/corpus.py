@@ -97,9 +97,10 @@ FIXTURES = [read(file) for file in sorted((Path(__file__).parent / "invalid").gl
 
 
 def copy(source: Path, target: Path) -> None:
-    """A checkout's manifests, for the edits."""
+    """A checkout's manifests, for the edits, and the engine's templates beside them."""
     for name in DEPLOYED:
         shutil.copytree(source / name, target / name)
+    shutil.copytree(Path(__file__).parents[1] / "infra", target / "infra")
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def github(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict
         "/rulesets/8": {"id": 8, "name": "models", "bypass_actors": []},
         "/codeowners/errors": {"errors": []},
     }
-    for name in ("dev", "monitoring"):
+    for name in ("dev", "monitoring", "prune"):
         answers[f"/environments/{name}"] = {
             "deployment_branch_policy": {"protected_branches": False, "custom_branch_policies": True}
         }
@@ -242,7 +242,7 @@ def test_nothing_is_there_where_no_rule_is(checkout: Checkout, github: dict[str,
         github.pop(path)
     github[""] = {"permissions": {"admin": True}}
 
-    assert len(at_github(checkout)) == 17
+    assert len(at_github(checkout)) == 18
 
 
 @pytest.mark.parametrize("repository", [None, {"permissions": {"admin": False}}, {}])

@@ -1,8 +1,8 @@
-"""The one place that talks to S3, or to any server that speaks its protocol.
+"""The one place that talks to S3, or to any server that speaks its protocol, and that asks other services of AWS.
 
 Endpoint, region and credentials come from the standard AWS variables and files; those of a replica, where they are
-others, from the profile there that is called like its bucket. Objects are only ever added: every put is conditional, so
-no object of a version can be overwritten from here.
+others, from the profile there that is called like its bucket. Every put is conditional, so no object of a version can
+be overwritten from here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -39,6 +41,16 @@ class Damaged(Refused):
 
 class Unanswered(Refused):
     """The bucket, the credentials or the network fail: other objects of the bucket would fare no better."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object as a bucket lists it."""
+
+    key: str
+    size: int
+    """In bytes."""
+    modified: datetime
 
 
 class Store:
@@ -109,9 +121,19 @@ class Store:
         return True
 
     def keys(self, prefix: str) -> list[str]:
+        return [item.key for item in self.objects(prefix)]
+
+    def objects(self, prefix: str) -> list[Stored]:
+        """What is below a prefix, by its key."""
         with self._translated(prefix):
             pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
-            return sorted(item["Key"] for page in pages for item in page.get("Contents", []))
+            found = [item for page in pages for item in page.get("Contents", [])]
+        return sorted((Stored(item["Key"], item["Size"], item["LastModified"]) for item in found), key=lambda i: i.key)
+
+    def delete(self, key: str) -> None:
+        """Takes an object away. In a bucket that keeps versions it can be brought back until a rule there ends it."""
+        with self._translated(key):
+            self._s3.delete_object(Bucket=self.bucket, Key=key)
 
     def url(self, key: str) -> str:
         return f"s3://{self.bucket}/{key}"
@@ -164,6 +186,27 @@ def _replicas_client(bucket: str, region: str, config: Config) -> Any:
 def replica(policy: Policy, bucket: str) -> Store:
     """One of the policy's replicas."""
     return Store(bucket, policy.replicas[bucket])
+
+
+_ABSENT = re.compile(r"NoSuch[A-Za-z]+|[A-Za-z]+NotFound(Exception|Error)?")
+
+
+def ask(service: str, region: str, operation: str, **given: Any) -> dict[str, Any] | None:
+    """What a service of AWS answers; None where what it is asked for is not there. Raises Refused as Store does."""
+    where = f"AWS {service} in {region}"
+    longest = waiting.patience()
+    config = Config(connect_timeout=min(5, longest), read_timeout=longest, retries={"mode": "standard"})
+    try:
+        with waiting.Limit(where, "check the network, then run the command again"):
+            found: dict[str, Any] = getattr(boto3.client(service, region, config=config), operation)(**given)
+            return found
+    except faults.ClientError as error:
+        code = error.response["Error"]["Code"]
+        if _ABSENT.fullmatch(code):
+            return None
+        raise Refused(f"{where}: {operation}: {code}; it needs credentials that may read there") from None
+    except faults.BotoCoreError as error:
+        raise Refused(f"{where}: {operation}: {' '.join(str(error).split())}; check the AWS variables") from None
 
 
 def model_bucket(option: str | None, root: Path) -> Store:

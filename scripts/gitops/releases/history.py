@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from datetime import MAXYEAR, datetime
+from datetime import MAXYEAR, UTC, datetime
 from itertools import product
 
 from gitops.releases import hold, moved, release_file
@@ -60,6 +60,25 @@ def ever(git: Git, rev: str) -> set[Release]:
         with contextlib.suppress(Refused):  # an older form of the file; it names no release that could be compared
             found.update(item for item in release_file.read_all(_reader(blobs, dict(ids)), *place) if item.released)
     return found
+
+
+def texts_since(git: Git, rev: str, start: datetime) -> list[bytes]:
+    """What stood at some time since `start`, up to `rev`, in the files that releases can be in, those of apps that are
+    gone included.
+
+    No commit counts as older than one before it, so that a wrong clock makes it more and not less.
+    """
+    before: dict[Place, Ids] = {}
+    since: list[Ids] = []
+    newest = datetime.min.replace(tzinfo=UTC)
+    for change, place, ids in _of_places(git, rev):
+        newest = max(newest, datetime.fromisoformat(change.date))
+        if newest >= start:
+            since += [before.pop(place), ids] if place in before else [ids]
+        else:
+            before[place] = ids
+    blobs = {blob for ids in (*before.values(), *since) for blob in ids.values()}
+    return list(git.blobs(blobs).values())
 
 
 def first_released(git: Git, rev: str, digests: Iterable[str]) -> dict[str, Change]:

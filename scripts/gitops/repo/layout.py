@@ -17,7 +17,7 @@ CLUSTERS = f"{ARGOCD}/clusters"
 # What is deployed in every repository; a render may lead to other folders at the top, which snapshot.py finds.
 DEPLOYED = ("base", "apps", "overlays", ARGOCD)
 # The folders at the top that no render may read: they are the engine's, or model code, which comes by an import.
-_NOT_DEPLOYED = (".github", "docs", "model-src", "scripts", "tests", "tools")
+_NOT_DEPLOYED = (".github", "docs", "infra", "model-src", "scripts", "tests", "tools")
 # What a fork owns. All else is the engine, which the template brings and updates, and so is what it ships in there.
 FORK_OWNED = (
     "base/", "apps/", "overlays/", "argocd/", "schemas/", "model-src/models/", "model-src/.dvc/config",

@@ -1,0 +1,165 @@
+"""doctor.py --aws: an account that is as infra/ promises, and one in which something is not, on moto."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from conftest import copy_checkout, run
+from moto import mock_aws
+
+from gitops.manifests import cloudformation, kustomize
+from gitops.manifests.cloudformation import FOLDER, ROLE
+from gitops.models import account
+from gitops.repo import layout, stacks
+from gitops.repo.policy import read_policy
+from gitops.repo.snapshot import Snapshot
+
+REGION = "eu-west-1"
+ROLE_NAME = "ml-prod-model-reader"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("aws")
+    copy_checkout(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def needed(root: Path) -> list[stacks.Stack]:
+    policy = read_policy(root)
+    return stacks.needed(Snapshot(root), kustomize.rendered_all(root, layout.folders(root, policy)))
+
+
+@pytest.fixture
+def aws(root: Path, needed: list[stacks.Stack], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An account with all that the stacks make, but for the network and the nodes."""
+    monkeypatch.setenv("MOTO_ACCOUNT_ID", "111122223333")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    with mock_aws():
+        client("eks").create_cluster(name="mlops", roleArn="arn:aws:iam::111122223333:role/eks", resourcesVpcConfig={})
+        client("route53").create_hosted_zone(Name="ml.example.com", CallerReference="one")
+        facts = dict(account._facts(needed))
+        for stack in needed:
+            if stack.template not in ("cluster", "network"):
+                template = cloudformation.read(root / FOLDER, stack.template)
+                for item in account._known(cloudformation.resources(template, stack), facts).values():
+                    make(item["Type"], item.get("Properties", {}))
+        yield root
+
+
+def client(service: str) -> Any:
+    return boto3.client(service, REGION)
+
+
+def text(policy: object) -> str:
+    return policy if isinstance(policy, str) else json.dumps(policy)
+
+
+def make(kind: str, about: dict[str, Any]) -> None:
+    if kind == ROLE:
+        client("iam").create_role(
+            RoleName=about["RoleName"], AssumeRolePolicyDocument=text(about["AssumeRolePolicyDocument"])
+        )
+        for each in about["Policies"]:
+            document = text(each["PolicyDocument"])
+            client("iam").put_role_policy(
+                RoleName=about["RoleName"], PolicyName=each["PolicyName"], PolicyDocument=document
+            )
+    elif kind == "AWS::S3::Bucket":
+        make_bucket(about["BucketName"], about)
+    elif kind == "AWS::S3::BucketPolicy":
+        client("s3").put_bucket_policy(Bucket=about["Bucket"], Policy=text(about["PolicyDocument"]))
+    elif kind == "AWS::ECR::Repository":
+        scanning = {"scanOnPush": True}
+        client("ecr").create_repository(
+            repositoryName=about["RepositoryName"], imageTagMutability="IMMUTABLE", imageScanningConfiguration=scanning
+        )
+    elif kind == "AWS::CertificateManager::Certificate":
+        client("acm").request_certificate(
+            DomainName=about["DomainName"], SubjectAlternativeNames=about["SubjectAlternativeNames"]
+        )
+
+
+def make_bucket(name: str, about: dict[str, Any]) -> None:
+    s3, place = client("s3"), {"LocationConstraint": REGION}
+    s3.create_bucket(Bucket=name, CreateBucketConfiguration=place, ObjectLockEnabledForBucket=True)
+    lock = {"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 30}}}
+    s3.put_object_lock_configuration(Bucket=name, ObjectLockConfiguration=lock)
+    s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=about["PublicAccessBlockConfiguration"])
+    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+    s3.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration={"Rules": [rule]})
+
+
+def looked_at(root: Path) -> dict[str, str]:
+    """What the command has on AWS, with the remedy of what is missing."""
+    done = run("doctor", "--root", root, "--json", "--aws")
+    checks = {
+        each["what"].removeprefix("AWS: "): each["remedy"] for each in json.loads(done.out) if "AWS" in each["what"]
+    }
+    assert checks
+    return checks
+
+
+def test_an_account_as_the_templates_make_it_lacks_nothing(aws: Path) -> None:
+    found = looked_at(aws)
+
+    issued = found.pop("certificate of all hosts", None)
+    assert issued is None or "none is issued for" in issued
+    assert {what: remedy for what, remedy in found.items() if remedy} == {}
+    assert f"role {ROLE_NAME}: who takes it on" in found
+
+
+def test_what_is_otherwise_than_it_was_made_is_named(aws: Path) -> None:
+    iam, s3 = client("iam"), client("s3")
+    open_to_all = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}],
+    }
+    iam.update_assume_role_policy(RoleName=ROLE_NAME, PolicyDocument=json.dumps(open_to_all))
+    more = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
+    iam.put_role_policy(RoleName="ml-monitor", PolicyName="models", PolicyDocument=json.dumps(more))
+    iam.put_role_policy(RoleName="ml-model-writer", PolicyName="more", PolicyDocument=json.dumps(more))
+    iam.delete_role_policy(RoleName="external-dns", PolicyName="names")
+    iam.delete_role(RoleName="external-dns")
+    s3.put_public_access_block(Bucket="mlops-prod", PublicAccessBlockConfiguration={"BlockPublicAcls": True})
+    s3.delete_bucket_policy(Bucket="mlops-prod")
+    client("ecr").put_image_tag_mutability(repositoryName="lily-api", imageTagMutability="MUTABLE")
+
+    found = looked_at(aws)
+
+    named = {what for what, remedy in found.items() if remedy} - {"certificate of all hosts"}
+    assert named == {
+        f"role {ROLE_NAME}: who takes it on",
+        "role ml-monitor: what it may do",
+        "role ml-model-writer: it has no other policy",
+        "role external-dns",
+        "s3://mlops-prod: the public is shut out",
+        "s3://mlops-prod: the policy",
+        "images lily-api: a tag never changes",
+    }
+    assert found["role external-dns"] == "missing; run what `python scripts/stacks.py --only addons` prints"
+
+
+def test_an_empty_account_lacks_everything_and_another_one_is_not_judged(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    with mock_aws():
+        assert set(looked_at(root).values()) == {"in the account 111122223333; look with credentials of that one"}
+        monkeypatch.setenv("MOTO_ACCOUNT_ID", "111122223333")
+    with mock_aws():
+        assert all(looked_at(root).values())
+
+
+def test_without_credentials_the_command_tells_it(root: Path) -> None:
+    found = looked_at(root)
+
+    assert len(found) == 1
+    assert "sts in eu-west-1: get_caller_identity: Unable to locate credentials" in str(next(iter(found.values())))

@@ -1,0 +1,246 @@
+"""infra/: the stacks, CloudFormation's own schemas, the rules of checks/infra.py, and the faults that each finds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+from cfnlint.api import lint, lint_file
+from conftest import ROOT, SAMPLE, copy_checkout, run
+
+from gitops.checks import infra
+from gitops.manifests import cloudformation, kustomize
+from gitops.manifests.cloudformation import ROLE, Stack
+from gitops.manifests.objects import Object, at
+from gitops.repo import layout, stacks
+from gitops.repo.policy import read_policy
+from gitops.repo.snapshot import Snapshot
+
+from contract.errors import Refused
+
+FOLDER = ROOT / "infra"
+TEMPLATES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+ACCOUNT, REGION = "444455556666", "eu-central-1"
+SERVICE = {
+    "Cluster": "acme", "Role": "ml-dev-model-reader", "ServiceAccounts": "ml-dev:one,ml-dev:two",
+    "Bucket": "acme-models", "Requests": "acme-models/requests/dev/",
+}  # fmt: skip
+PARAMETERS = {
+    "addons": {"Cluster": "acme"},
+    "batch": SERVICE | {
+        "Role": "ml-dev-batch", "InputBucket": "acme-models", "InputFolder": "batch/dev/in/",
+        "OutputBucket": "acme-models", "OutputFolder": "batch/dev/out/",
+    },
+    "cluster": {"Cluster": "acme", "Administrator": f"arn:aws:iam::{ACCOUNT}:role/a", "Callers": "203.0.113.0/24"},
+    "domain": {"Domain": "ml.acme.com", "Names": "*.ml.acme.com"},
+    "github": {"Repository": "acme/models", "Bucket": "acme-models"},
+    "models": {"Bucket": "acme-models", "Accounts": "777788889999"},
+    "network": {"Cluster": "acme", "Network": "10.20.0.0/16"},
+    "reader": SERVICE,
+    "registry": {"Repository": "wine-api", "Pullers": "777788889999"},
+}  # fmt: skip
+
+
+def stack(template: str, **parameters: str) -> Stack:
+    return Stack(template, template, ACCOUNT, REGION, PARAMETERS[template] | parameters)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("infra")
+    copy_checkout(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def renders(checkout: Path) -> Mapping[str, Sequence[Object]]:
+    return kustomize.rendered_all(checkout, layout.folders(checkout, read_policy(checkout)))
+
+
+# What is there
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_template_keeps_every_rule(template: str) -> None:
+    assert infra.judge(cloudformation.read(FOLDER, template), stack(template)) == []
+
+
+def test_cloudformation_takes_every_template() -> None:
+    found = [str(match) for name in TEMPLATES for match in lint_file(FOLDER / f"{name}.yaml")]
+
+    assert found == []
+
+
+def test_every_template_has_a_stack_and_every_role_somebody_who_asks_for_it(
+    checkout: Path, renders: Mapping[str, Sequence[Object]]
+) -> None:
+    needed = stacks.needed(Snapshot(checkout), renders)
+
+    assert {each.template for each in needed} == set(TEMPLATES)
+    made = {
+        (each.account, str(at(item, "Properties", "RoleName")))
+        for each in needed
+        if each.template != "cluster"
+        for item in cloudformation.resources(cloudformation.read(FOLDER, each.template), each).values()
+        if item["Type"] == ROLE
+    }
+    asked = {(each.account, each.role) for each in stacks.named(renders)}
+    workflows = {(account, name) for account, name in made if name in _of_workflows().values()}
+    assert made == asked | workflows
+
+
+def test_a_role_trusts_the_service_accounts_that_ask_for_it_and_nobody_else(
+    checkout: Path, renders: Mapping[str, Sequence[Object]]
+) -> None:
+    asking: dict[str, set[str]] = {}
+    for each in stacks.named(renders):
+        if each.environment:
+            asking.setdefault(each.role, set()).add(f"system:serviceaccount:{each.service_account}")
+
+    for each in stacks.needed(Snapshot(checkout), renders):
+        if each.template in ("reader", "batch"):
+            (item,) = cloudformation.resources(cloudformation.read(FOLDER, each.template), each).values()
+            (statement,) = cloudformation.statements(cloudformation.trust(item))
+            subjects = statement["Condition"]["StringEquals"]["<mlops-issuer>:sub"]
+            assert set(subjects) == asking[each.name]
+
+
+def _outputs() -> dict[str, str]:
+    """The role of each variable that a workflow takes, as the outputs of the template are called."""
+    template = cloudformation.read(FOLDER, "github")
+    return {
+        f"AWS_{re.sub('(?<!^)(?=[A-Z])', '_', name).upper()}": at(output, "Value", "Fn::GetAtt")[0]
+        for name, output in template["Outputs"].items()
+    }
+
+
+def _of_workflows() -> dict[str, str]:
+    """The names of the roles by the variables of workflows."""
+    made = cloudformation.resources(cloudformation.read(FOLDER, "github"), stack("github"))
+    return {variable: made[name]["Properties"]["RoleName"] for variable, name in _outputs().items()}
+
+
+def test_workflows_take_on_the_roles_that_are_made_for_them_each_in_its_environment() -> None:
+    made = cloudformation.resources(cloudformation.read(FOLDER, "github"), stack("github"))
+    taken: dict[str, set[str]] = {}
+    for file in (ROOT / ".github/workflows").glob("*.yml"):
+        for job in yaml.safe_load(file.read_text())["jobs"].values():
+            for variable in re.findall(r"vars\.(AWS_[A-Z_]+_ROLE)\b", yaml.safe_dump(job)):
+                taken.setdefault(variable, set()).add(f"repo:acme/models:environment:{job['environment']}")
+
+    trusted = {}
+    for variable, name in _outputs().items():
+        (statement,) = cloudformation.statements(cloudformation.trust(made[name]))
+        trusted[variable] = {statement["Condition"]["StringEquals"]["token.actions.githubusercontent.com:sub"]}
+    assert taken == trusted
+
+
+# Faults
+
+
+def table(name: str) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = yaml.safe_load((ROOT / "tests/infra" / name).read_text())
+    return found
+
+
+TYPOS, FAULTS = table("typos.yaml"), table("faults.yaml")
+
+
+@pytest.mark.parametrize("template", sorted({each["template"] for each in TYPOS}))
+def test_cloudformation_refuses_a_typo(template: str) -> None:
+    typos = [each for each in TYPOS if each["template"] == template]
+    text = (FOLDER / f"{template}.yaml").read_text()
+    for each in typos:
+        text = edited(text, each)
+
+    found = [match.message for match in lint(text)]
+
+    missing = [each["says"] for each in typos if not any(each["says"] in line for line in found)]
+    assert missing == [], found
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=[f"{each['template']}: {each['says']}" for each in FAULTS])
+def test_what_no_team_would_want_is_refused_by_name(fault: dict[str, str]) -> None:
+    name = fault["template"]
+
+    found = judged(edited((FOLDER / f"{name}.yaml").read_text(), fault), stack(name))
+
+    assert any(fault["says"] in line for line in found), found
+
+
+def edited(text: str, edit: dict[str, str]) -> str:
+    assert edit["old"] in text, f"{edit['template']}: {edit['old']!r} does not stand there"
+    return text.replace(edit["old"], edit["new"])
+
+
+def judged(text: str, stack: Stack) -> list[str]:
+    try:
+        return infra.judge(cloudformation.parse(text, stack.template), stack)
+    except Refused as refused:
+        return list(refused.lines)
+
+
+VALUES = [
+    ("models", {"LockDays": "90"}, "parameter LockDays: 90: outside 1 to 89"),
+    ("models", {"Bucket": "Acme_Models"}, "parameter Bucket: 'Acme_Models': does not match"),
+    ("models", {"Days": "3"}, "parameter Days: not one of the template"),
+    ("network", {"Zones": "4"}, "parameter Zones: '4': write one of 2, 3"),
+    ("network", {"Network": "8.8.0.0/16"}, "parameter Network: '8.8.0.0/16': does not match"),
+    ("github", {"Repository": "acme/*"}, "parameter Repository: 'acme/*': does not match"),
+    ("reader", {"ServiceAccounts": "ml-dev:*"}, "parameter ServiceAccounts: 'ml-dev:*': does not match"),
+    ("cluster", {"Callers": "0.0.0.0/0"}, "PublicAccessCidrs: 0.0.0.0/0: open to the world"),
+    ("cluster", {"GpuInstanceType": "g5g.xlarge"}, "GpuNodeGroup: InstanceTypes: g5g.xlarge: of Arm"),
+    ("cluster", {"Nodes": "many"}, "parameter Nodes: 'many': no number"),
+]
+
+
+@pytest.mark.parametrize(("template", "given", "message"), VALUES)
+def test_a_wrong_value_is_refused_by_name(template: str, given: dict[str, str], message: str) -> None:
+    found = judged((FOLDER / f"{template}.yaml").read_text(), stack(template, **given))
+
+    assert any(message in line for line in found), found
+
+
+def test_a_host_without_a_certificate_is_found() -> None:
+    policy = read_policy(SAMPLE)
+    certified = Stack("domain", "domain", ACCOUNT, REGION, {"Names": "*.dev.ml.example.com,*.staging.ml.example.com"})
+
+    assert list(infra.uncertified(policy, [certified])) == [
+        "overlays/promotion.yaml: environments: prod: hosts: ml.example.com: no certificate is for *.ml.example.com;"
+        " add it to the Names of a stack of infra/domain.yaml"
+    ]
+
+
+# The command
+
+
+def test_the_command_prints_what_makes_each_stack(checkout: Path) -> None:
+    done = run("stacks", "--root", checkout, "--only", "models,github")
+
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines() == [
+        "aws cloudformation deploy --region eu-west-1 --stack-name models-mlops-prod --template-file infra/models.yaml"
+        " --parameter-overrides Bucket=mlops-prod Accounts=",
+        "aws cloudformation deploy --region eu-west-1 --stack-name github --template-file infra/github.yaml"
+        " --capabilities CAPABILITY_NAMED_IAM --parameter-overrides Repository=example-org/model-gitops"
+        " Bucket=mlops-prod",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["--only", "volcano"], "--only volcano: no stack of this repository; the templates are addons, batch,"),
+        (["--set", "Zone"], "--set Zone: write NAME=VALUE"),
+        (["--only", "cluster", "--callers", "0.0.0.0/0", "--administrator", "me"], "parameter Administrator: 'me'"),
+        (["--only", "cluster"], "parameter Callers: no value for the stack mlops"),
+    ],
+)
+def test_what_the_command_is_given_wrong_is_refused(checkout: Path, options: list[str], error: str) -> None:
+    done = run("stacks", "--root", checkout, *options)
+
+    assert (done.code, done.out) == (1, "")
+    assert any(error in line for line in done.errors), done.err
