@@ -22,9 +22,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-import yaml
-
-from gitops import cli
+from gitops import cli  # first, as it names the packages that are missing
 from gitops.checks.infra import LEAST_DAYS
 from gitops.models.s3 import Store, Stored, model_bucket
 from gitops.releases import history, stack, withdrawn
@@ -35,6 +33,9 @@ from contract.digest import MANIFEST
 from contract.errors import Refused
 from contract.uri import MODEL, VERSION, VersionURI
 from contract.version import MANIFEST_LIMIT
+
+# isort: split
+import yaml
 
 _KEY = re.compile(rf"models/(?P<model>{MODEL})/(?P<version>{VERSION})/.+")
 
