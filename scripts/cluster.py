@@ -92,8 +92,9 @@ def following(args: argparse.Namespace) -> list[str]:
             f"when that is merged, nothing of {args.name} is deleted: delete the Applications of the cluster in Argo CD"
             " without their resources, and then the cluster itself"
         ]
+    own = f" --cluster {args.name}" if args.argocd == "own" else ""
     return [
-        f"when that is merged: `python scripts/bootstrap.py`, with a context {args.name} in the kubeconfig",
+        f"when that is merged: `python scripts/bootstrap.py{own}`, with a context {args.name} in the kubeconfig",
         f"then put environments on it, by `cluster: {args.name}` in {POLICY_FILE}",
     ]
 

@@ -236,7 +236,9 @@ def _window_faults(repository: Repository, instance: Instance, project: Object, 
     if wanted:
         remedy = f"`freeze` of {environment} in {POLICY_FILE} gives {_json(wanted)}"
     else:
-        remedy = f"{environment} has no `freeze` in {POLICY_FILE}; remove it, or write there {_json(_freeze(found))}"
+        denying = all(at(each, "kind") == "deny" for each in mappings(found))
+        freeze = f", or write there {_json(_freeze(found))}" if denying else ""
+        remedy = f"{environment} has no `freeze` in {POLICY_FILE}; remove it{freeze}"
     yield finding("projects", instance.folder, project, f"{where}; {remedy}")
 
 
