@@ -74,6 +74,7 @@ def test_two_are_added_and_one_is_removed(world: Checkout) -> None:
 
     told = changed(world, *PERF, alone=True)
 
+    assert "overlays/promotion.yaml: line 13: hosts: [perf.ml.example.com]" in told["guessed"]
     assert told["moved"] == ["staging now comes after perf."]
     before = world.git("rev-parse", "HEAD^1")
     told = changed(world, "remove", "perf", alone=True)
