@@ -606,3 +606,14 @@ def test_a_list_is_made_another_and_the_rest_stays(text: str, wanted: list[str],
 def test_what_is_no_list_of_values_is_refused(text: str) -> None:
     with pytest.raises(Refused, match=r"f\.yaml: a: no list of single values; write y by hand"):
         yamledit.set_list(text.encode(), ("a",), ["y"], "f.yaml")
+
+
+def test_words_in_lines_are_others_and_what_stands_around_them_stays() -> None:
+    text = b"a:\n  w: >-\n    one\n    two\n  # of x\n  x: one two\n"
+
+    assert yamledit.set_words(text, ("a", "w"), ["one", "new", "two"], "f") == text.replace(
+        b"    two", b"    new\n    two"
+    )
+    assert yamledit.set_words(text, ("a", "w"), ["two"], "f") == text.replace(b"    one\n", b"")
+    assert yamledit.add_word(text, ("a", "w"), "six", "f") == text.replace(b"    two", b"    two\n    six")
+    assert yamledit.set_words(text, ("a", "x"), ["two"], "f") == text.replace(b"x: one two", b"x: two")

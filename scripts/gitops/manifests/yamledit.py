@@ -348,7 +348,8 @@ def _shown(item: Mapping[str, str] | str) -> str:
 def add_word(text: bytes, path: tuple[str, ...], word: str, file: str) -> bytes:
     """`text` with a word more at the end of the words at `path`, on a line of its own where they stand in lines; every
     other byte stays. Raises Refused unless they are a folded block scalar, or a scalar that `edit` writes."""
-    return _with_words(text, path, [*(get(text, path, file) or "").split(), word], file, added=True)
+    # The value of a node has marks where it was folded.
+    return _with_words(text, path, [*str(at(load(text, file), *path) or "").split(), word], file, added=True)
 
 
 def set_words(text: bytes, path: tuple[str, ...], words: Sequence[str], file: str) -> bytes:
