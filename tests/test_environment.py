@@ -375,13 +375,13 @@ def test_two_applications_of_one_name_are_refused(whole: Checkout) -> None:
 
 
 @pytest.mark.parametrize(
-    ("environment", "found"),
+    ("where", "found"),
     [("prod", ["111122223333", "eu-west-1", "ml.example.com"]), ("prod-us", [*AMERICAN[1::2]])],
 )
-def test_a_new_app_gets_the_values_of_each_environment(whole: Checkout, environment: str, found: list[str]) -> None:
+def test_a_new_app_gets_the_values_of_each_environment(whole: Checkout, where: str, found: list[str]) -> None:
     there = Snapshot(whole.root)
 
-    assert [values.of_environment(there, environment, name) for name in ("account", "region", "domain")] == found
+    assert [values.of_environment(there, where, name) for name in ("account", "region", "domain")] == found
 
 
 PLACES = parse_policy(
