@@ -16,11 +16,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from gitops import cli
 from gitops.checks import admission
-from gitops.manifests import yamledit
+from gitops.manifests import documents, yamledit
 from gitops.manifests.objects import KUSTOMIZATION, at, listed, mapping, mappings
 from gitops.repo import applications, layout, publish, snapshot, values, ways
 from gitops.repo.applications import SERVER, Instance
@@ -94,8 +92,9 @@ def following(args: argparse.Namespace) -> list[str]:
             f"when that is merged, nothing of {args.name} is deleted: delete the Applications of the cluster in Argo CD"
             " without their resources, and then the cluster itself"
         ]
+    own = f" --cluster {args.name}" if args.argocd == "own" else ""
     return [
-        f"when that is merged: `python scripts/bootstrap.py`, with a context {args.name} in the kubeconfig",
+        f"when that is merged: `python scripts/bootstrap.py{own}`, with a context {args.name} in the kubeconfig",
         f"then put environments on it, by `cluster: {args.name}` in {POLICY_FILE}",
     ]
 
@@ -172,7 +171,7 @@ def kustomizations(there: Snapshot, args: argparse.Namespace, way: str) -> Files
     brought = [split.get(each, (each, ""))[0] for each in others]
     objects = [*OWN_OBJECTS, *[split[each][1] for each in others if each in split]]
     head = f"The cluster {name} itself; its add-ons are in ../addons/."
-    space = yaml.safe_dump({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE["name"]}})
+    space = documents.text([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE["name"]}}])
     made = {
         f"{platform}/namespace.yaml": f"# Of the values that admission needs.\n{space}".encode(),
         f"{platform}/{KUSTOMIZATION}": listing(head, ["namespace.yaml", *own], objects, []),
@@ -224,7 +223,7 @@ def aws(there: Snapshot, args: argparse.Namespace) -> bytes:
             kept["metadata"] = {"name": at(before, "metadata", "name"), "namespace": applications.NAMESPACE}
             patches.append(kept | differing(before, after))
     head = "# What the add-ons of AWS have otherwise on this cluster.\n"
-    return (head + yaml.safe_dump_all(patches, sort_keys=False)).encode() if patches else b""
+    return (head + documents.text(patches)).encode() if patches else b""
 
 
 def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Checkout
+from conftest import ROOT, Checkout, command_of
 
 from gitops import cli
 
@@ -23,7 +22,7 @@ WITHOUT_PACKAGES = ("lock", "run", "setup")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        importlib.import_module(command).main(["--help"])
+        command_of(command).main(["--help"])
 
     assert ended.value.code == 0
     assert any(f"scripts/{command}.py" in line or "  make " in line for line in capsys.readouterr().out.splitlines())

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
-from gitops.manifests import workloads, yamledit
+from gitops.manifests import documents, workloads, yamledit
 from gitops.manifests.objects import KUSTOMIZATION, Identity, Object, at, identity, leaves, mapping, mappings
 from gitops.releases.release import ANNOTATION, UNRELEASED
 from gitops.repo import layout
@@ -204,25 +204,10 @@ def bindings_text(policy: Policy, cluster: str) -> str:
     items = [binding(name, policy, cluster) for name in _BOUND]
     where = "beside this file" if cluster == IN_CLUSTER else f"of {FOLDER}/"
     head = f"# Where the policies {where} hold: in the namespaces of all environments.\n"
-    return head + yaml.dump_all(items, Dumper=_Written, sort_keys=False, width=1000)
+    return head + documents.text(items)
 
 
 _BOUND = ("model-images", "model-releases", "model-kinds", _WITHDRAWN)
-
-
-class _Written(yaml.SafeDumper):
-    """As people write it: lists of words in one line, others below their key and further in."""
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        super().increase_indent(flow, indentless=False)
-
-
-def _in_line(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
-    flow = all(isinstance(item, str) for item in items)
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flow)
-
-
-_Written.add_representer(list, _in_line)
 
 
 def parameters_text(text: bytes, policy: Policy, cluster: str) -> bytes:

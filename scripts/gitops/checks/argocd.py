@@ -74,7 +74,7 @@ def why_never(group: str, kind: str) -> str:
 
 def _projects(repository: Repository, instance: Instance) -> dict[str, Object]:
     """By name, the projects that an Argo CD reads: those in its own namespace."""
-    items = repository.renders[instance.folder]
+    items = repository.renders.get(instance.folder, [])
     found = [item for item in items if item.get("kind") == "AppProject" and identity(item).namespace == NAMESPACE]
     return {_name(item): item for item in found}
 
@@ -236,7 +236,9 @@ def _window_faults(repository: Repository, instance: Instance, project: Object, 
     if wanted:
         remedy = f"`freeze` of {environment} in {POLICY_FILE} gives {_json(wanted)}"
     else:
-        remedy = f"{environment} has no `freeze` in {POLICY_FILE}; remove it, or write there {_json(_freeze(found))}"
+        denying = all(at(each, "kind") == "deny" for each in mappings(found))
+        freeze = f", or write there {_json(_freeze(found))}" if denying else ""
+        remedy = f"{environment} has no `freeze` in {POLICY_FILE}; remove it{freeze}"
     yield finding("projects", instance.folder, project, f"{where}; {remedy}")
 
 
@@ -454,8 +456,8 @@ def _same_names(repository: Repository, instance: Instance) -> Iterator[Finding]
         if (first := seen.setdefault(_name(item), folder)) != folder:
             yield finding("applications", folder, item, f"metadata.name: that of an Application of {first} too; give"
                           " one of them another name", first)  # fmt: skip
-    environments = instance.environments(repository.policy)
-    for folder in (folder for folder, environment, _, _ in repository.all_overlays() if environment in environments):
+    others = set(repository.policy.environments).difference(instance.environments(repository.policy))
+    for folder in (folder for folder, environment, _, _ in repository.all_overlays() if environment not in others):
         name = applications.name(folder)
         if (first := seen.setdefault(name, folder)) != folder:
             yield Finding("applications", folder, f"its Application would be {name}, which is that of {first} too;"

@@ -67,8 +67,9 @@ class Repository:
 
     @cached_property
     def instances(self) -> list[Instance]:
-        """Every Argo CD whose folder is there; the rule of paths names one that is not."""
-        return [each for each in applications.instances(self.policy) if each.folder in self.renders]
+        """Every Argo CD, the hub's first, but for those whose folders are missing, which the rule of paths names."""
+        hub, *others = applications.instances(self.policy)
+        return [hub, *[each for each in others if each.folder in self.renders]]
 
     def clusters(self) -> Iterator[tuple[str, str, list[Object]]]:
         """(cluster, folder, objects) of what each cluster itself has, where that folder is there."""

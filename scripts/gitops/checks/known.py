@@ -54,7 +54,7 @@ def check_kinds(repository: Repository) -> Iterator[Finding]:
             if entry := index.get(name, {}):
                 yield from _object_faults(folder, item, name, entry, clusters.get(repository.cluster_of(folder)))
     for instance in repository.instances:
-        for item in repository.renders[instance.folder]:
+        for item in repository.renders.get(instance.folder, []):
             if item.get("kind") == "AppProject" and at(item, "metadata", "name") != "addons":
                 yield from _without_schema(instance.folder, item, repository.schemas)
 

@@ -49,12 +49,13 @@ def check_paths(repository: Repository) -> Iterator[Finding]:
     for folder in _folders(paths, environments) - {"/".join(where.split("/")[:3]) for where in found} - known:
         if fault := _overlay_fault(root, folder):
             found[folder] = fault
-    for folder in layout.of_clusters(repository.policy):
-        if folder not in repository.renders:
-            found[folder] = (
-                f"no {KUSTOMIZATION}, and {POLICY_FILE} has the cluster; `python scripts/cluster.py add"
-                f" {folder.split('/')[2]}` writes what is missing"
-            )
+    for cluster in repository.policy.clusters:
+        for folder in layout.of_cluster(repository.policy, cluster):
+            if folder not in repository.renders:
+                found[folder] = (
+                    f"no {KUSTOMIZATION}, and {POLICY_FILE} has the cluster; `python scripts/cluster.py add {cluster}`"
+                    " writes what is missing"
+                )
     rendered = {file for folder in repository.renders for file in repository.reads(folder)}
     for path in paths:
         if path not in rendered and found.keys().isdisjoint([path, *map(str, Path(path).parents)]):
@@ -187,7 +188,7 @@ def check_generate_paths(repository: Repository) -> Iterator[Finding]:
             yield Finding(rule, folder, message, (folder, holder))
     for instance in repository.instances:
         taken = [folder for folder, _ in instance.taken().values() if folder in repository.renders]
-        for item in repository.renders[instance.folder]:
+        for item in repository.renders.get(instance.folder, []):
             path = at(item, "spec", "source", "path")
             if item.get("kind") != "Application" or path not in taken:
                 continue

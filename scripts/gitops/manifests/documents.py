@@ -1,13 +1,15 @@
-"""Files with a JSON Schema of their own."""
+"""Whole files: those with a JSON Schema of their own, and the text of new ones."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import yaml
 
 
 def schema_faults(data: Any, schema: Path) -> list[str]:
@@ -26,3 +28,21 @@ def _validator(schema: Path) -> Any:
         jsonschema.Draft202012Validator, type_checker=types
     )
     return strict(json.loads(schema.read_text()))
+
+
+class _Written(yaml.SafeDumper):
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, indentless=False)
+
+
+def _in_line(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
+    flow = all(isinstance(item, str) for item in items)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flow)
+
+
+_Written.add_representer(list, _in_line)
+
+
+def text(items: Iterable[Any]) -> str:
+    """Documents as people write them: lists of words in one line, others below their key and further in."""
+    return yaml.dump_all(items, Dumper=_Written, sort_keys=False, width=1000)
