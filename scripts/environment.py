@@ -178,7 +178,8 @@ def added(there: Snapshot, args: argparse.Namespace) -> tuple[Files, Edited, lis
     new = parse_policy(edited.text)
     moved = Moved(new, (like, place(there, policy, like)), (args.name, place(there, new, args.name)), apps(there))
     copied = overlays(there, like, args.name, moved)
-    guessed = [line for path, data in copied.items() for line in differing(there, path, data, like, args.name)]
+    guessed = [*assumed(edited.text, args)]
+    guessed += [line for path, data in copied.items() for line in differing(there, path, data, like, args.name)]
     made: Files = {**copied, **of_argocd(there, new, like, args.name), **admitted(there, new), **owned(there, new)}
     return {**made, POLICY_FILE: edited.text}, edited, guessed
 
@@ -266,6 +267,18 @@ def rewritten(text: bytes, path: str, moved: Moved, like: str, name: str) -> byt
         return moved("", text.decode()).encode()
     except UnicodeDecodeError:
         return text
+
+
+def assumed(text: bytes, args: argparse.Namespace) -> Iterator[str]:
+    """The lines of the policy's entry that no option gave."""
+    given = {"name", "after", *(option for option in (*OPTIONS, "production") if getattr(args, option))}
+    given |= {"hosts"} if args.host else set()
+    inside = False
+    for number, line in enumerate(text.decode().splitlines(), 1):
+        field, _, value = line.strip().removeprefix("- ").partition(": ")
+        inside = value == args.name if field == "name" else inside
+        if inside and field.rstrip(":") in ORDER and field.rstrip(":") not in given:
+            yield f"{POLICY_FILE}: line {number}: {line.strip()}"
 
 
 def differing(there: Snapshot, path: str, data: bytes | None, like: str, name: str) -> Iterator[str]:

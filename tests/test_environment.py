@@ -13,8 +13,9 @@ from conftest import IMAGE, S3, Checkout, make_checkout, package
 from gitops.checks import environments
 from gitops.checks.environments import Place
 from gitops.manifests import kustomize
-from gitops.repo import codeowners, entries, layout
+from gitops.repo import codeowners, entries, layout, values
 from gitops.repo.policy import parse_policy, read_policy
+from gitops.repo.snapshot import Snapshot
 
 from contract.errors import Refused
 
@@ -74,6 +75,7 @@ def test_two_are_added_and_one_is_removed(world: Checkout) -> None:
 
     told = changed(world, *PERF, alone=True)
 
+    assert "overlays/promotion.yaml: line 13: hosts: [perf.ml.example.com]" in told["guessed"]
     assert told["moved"] == ["staging now comes after perf."]
     before = world.git("rev-parse", "HEAD^1")
     told = changed(world, "remove", "perf", alone=True)
@@ -370,6 +372,16 @@ def test_two_applications_of_one_name_are_refused(whole: Checkout) -> None:
 
 
 # The values of a copy
+
+
+@pytest.mark.parametrize(
+    ("where", "found"),
+    [("prod", ["111122223333", "eu-west-1", "ml.example.com"]), ("prod-us", [*AMERICAN[1::2]])],
+)
+def test_a_new_app_gets_the_values_of_each_environment(whole: Checkout, where: str, found: list[str]) -> None:
+    there = Snapshot(whole.root)
+
+    assert [values.of_environment(there, where, name) for name in ("account", "region", "domain")] == found
 
 
 PLACES = parse_policy(

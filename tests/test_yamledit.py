@@ -554,3 +554,66 @@ def test_an_item_comes_to_a_list_and_goes_again_and_every_other_byte_stays(
 def test_an_item_that_is_not_there_once_on_its_own_lines_stays(text: str, item: str) -> None:
     with pytest.raises(Refused, match=r"^f: a: "):
         yamledit.remove_item(text.encode(), ("a",), item, "f")
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("a: {b: 'X'}   # X\n", "a.b"),
+        ('- {name: E, value: "X"}\n', "[E].value"),
+        ("literals:\n  - A=X\n", "literals[0]"),
+        ("patches:\n  - patch: |-\n      - op: add\n        path: /spec/host\n        value: X\n", "spec.host"),
+        (
+            'patch: \'[{"op": "add", "path": "/spec/env/-", "value": {"name": "E", "value": "X"}}]\'\n',
+            "spec.env[E].value",
+        ),
+        ("one: &a [X]\ntwo: *a\n", "two[0]"),
+        ("text: |\n  not yaml: [X\n", "text"),
+        ("a: 1\r\n---\r\nb: X\r\n", "b"),
+    ],
+)
+def test_every_scalar_is_rewritten_by_its_path_and_nothing_else(text: str, path: str) -> None:
+    found = []
+
+    def change(where: str, written: str) -> str:
+        found.extend([where] if "X" in written else [])
+        return written.replace("X", "other")
+
+    after = yamledit.rewrite(text.encode(), change, "f.yaml").decode()
+
+    assert found == [path]
+    assert after.replace("other", "X") == text
+    assert after.count("other") == 1
+    assert after.partition("#")[2] == text.partition("#")[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "after"),
+    [
+        ("a: [x, y]   # c\n", ["x", "z", "y"], "a: [x, z, y]   # c\n"),
+        ("a: [x, y]\n", ["y"], "a: [y]\n"),
+        ("a:\n  - x\n  # of y\n  - y\nb: 1\n", ["x", "z"], "a:\n  - x\n  - z\nb: 1\n"),
+        ("a:\n- x\n---\na: [x]\n---\nb: 1\n", ["w", "x"], "a:\n- w\n- x\n---\na: [w, x]\n---\nb: 1\n"),
+        ("a:\r\n  - x\r\n", ["x", "on"], 'a:\r\n  - x\r\n  - "on"\r\n'),
+        ("a:\n  - x", ["x", "z"], "a:\n  - x\n  - z\n"),
+    ],
+)
+def test_a_list_is_made_another_and_the_rest_stays(text: str, wanted: list[str], after: str) -> None:
+    assert yamledit.set_list(text.encode(), ("a",), wanted, "f.yaml").decode() == after
+
+
+@pytest.mark.parametrize("text", ["a: x\n", "b: [x]\n", "a: [{b: 1}]\n"])
+def test_what_is_no_list_of_values_is_refused(text: str) -> None:
+    with pytest.raises(Refused, match=r"f\.yaml: a: no list of single values; write y by hand"):
+        yamledit.set_list(text.encode(), ("a",), ["y"], "f.yaml")
+
+
+def test_words_in_lines_are_others_and_what_stands_around_them_stays() -> None:
+    text = b"a:\n  w: >-\n    one\n    two\n  # of x\n  x: one two\n"
+
+    assert yamledit.set_words(text, ("a", "w"), ["one", "new", "two"], "f") == text.replace(
+        b"    two", b"    new\n    two"
+    )
+    assert yamledit.set_words(text, ("a", "w"), ["two"], "f") == text.replace(b"    one\n", b"")
+    assert yamledit.add_word(text, ("a", "w"), "six", "f") == text.replace(b"    two", b"    two\n    six")
+    assert yamledit.set_words(text, ("a", "x"), ["two"], "f") == text.replace(b"x: one two", b"x: two")

@@ -348,7 +348,8 @@ def _shown(item: Mapping[str, str] | str) -> str:
 def add_word(text: bytes, path: tuple[str, ...], word: str, file: str) -> bytes:
     """`text` with a word more at the end of the words at `path`, on a line of its own where they stand in lines; every
     other byte stays. Raises Refused unless they are a folded block scalar, or a scalar that `edit` writes."""
-    return _with_words(text, path, [*(get(text, path, file) or "").split(), word], file, added=True)
+    # The value of a node has marks where it was folded.
+    return _with_words(text, path, [*str(at(load(text, file), *path) or "").split(), word], file, added=True)
 
 
 def set_words(text: bytes, path: tuple[str, ...], words: Sequence[str], file: str) -> bytes:
@@ -395,7 +396,7 @@ def set_list(text: bytes, path: Path, wanted: Sequence[str], file: str) -> bytes
 
 
 def _is_list(node: Node | None) -> bool:
-    return isinstance(node, SequenceNode)
+    return isinstance(node, SequenceNode) and all(isinstance(each, ScalarNode) for each in node.value)
 
 
 def _texts(node: Node | None) -> list[object]:
@@ -531,16 +532,23 @@ def _rewritten(source: str, change: Change, file: str) -> str:
 
 
 def _changed(written: str, path: str, node: ScalarNode, change: Change, file: str) -> str:
+    head, body, tail = "", written, ""
     if node.style in ("'", '"'):
-        return written[0] + change(path, written[1:-1]) + written[-1]
-    if node.style not in ("|", ">"):
-        return change(path, written)
-    head, newline, body = written.partition("\n")
+        head, body, tail = written[0], written[1:-1], written[-1]
+    elif node.style in ("|", ">"):
+        head, newline, body = written.partition("\n")
+        head += newline
+    # What is escaped has other places in the text than in its value.
+    nested = node.style in ("|", ">") or (node.style == "'" and "''" not in body)
+    return head + (_rewritten(body, change, file) if nested and _is_nested(body, file) else change(path, body)) + tail
+
+
+def _is_nested(body: str, file: str) -> bool:
+    """Whether a text is YAML of more than one value."""
     try:
-        inner = [each for each in _composed(body, file) if not isinstance(each, ScalarNode)]
+        return any(not isinstance(each, ScalarNode) for each in _composed(body, file))
     except Refused:
-        inner = []
-    return head + newline + (_rewritten(body, change, file) if inner else change(path, body))
+        return False
 
 
 def _scalars(node: Node, path: str = "") -> Iterator[tuple[str, ScalarNode]]:
@@ -554,8 +562,14 @@ def _scalars(node: Node, path: str = "") -> Iterator[tuple[str, ScalarNode]]:
         for key, value in node.value:
             inner = f"{path}.{key.value}" if path else str(key.value)
             if patched and key.value == "value":
-                inner = patched.strip("/").replace("/", ".")
+                inner = _pointed(patched, value)
             yield from _scalars(value, inner)
+
+
+def _pointed(pointer: str, value: Node) -> str:
+    """The path of the value of a JSON patch, whose pointer has positions where others have names."""
+    keys, name = pointer.strip("/").split("/"), _name(value, ("name",))
+    return f"{'.'.join(keys[:-1])}[{name}]" if name else ".".join(keys)
 
 
 def _ends(parent: MappingNode, key: str | None) -> tuple[int, int]:
