@@ -30,8 +30,8 @@ GROUPS = {
         "bump_model", "promote_model", "rollback_model", "withdraw_version", "retire_app", "releases", "status",
     ),
     "The repository": (
-        "validate", "render", "add_kind", "cluster", "codeowners", "environment", "import_model_code", "init_fork", "update_template",
-        "bootstrap", "scan", "lock",
+        "validate", "render", "add_kind", "cluster", "codeowners", "environment", "import_model_code", "init_fork",
+        "update_template", "bootstrap", "scan", "lock",
     ),
     "This machine": ("setup", "doctor", "demo", "serve_model", "local_s3", "local_cluster"),
 }  # fmt: skip
