@@ -29,7 +29,12 @@ from gitops.repo.snapshot import Snapshot
 
 from contract.errors import Refused
 
-APPLICATION = ("argoproj.io/v1alpha1", "Application")
+if TYPE_CHECKING:
+    from gitops.cluster.kube import Cluster
+
+APPLICATION, SET = ("argoproj.io/v1alpha1", "Application"), ("argoproj.io/v1alpha1", "ApplicationSet")
+REFRESH = "argocd.argoproj.io/application-set-refresh"
+SECONDS = 300
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -119,14 +124,15 @@ def finish(args: argparse.Namespace) -> None:
         for item in at(found, "status", "resources") or []
     ]
     if found is not None and not args.dry_run:
+        _let_the_set_look(cluster, args.env)
         # Without it the Application goes alone.
         change = {"metadata": {"finalizers": ["resources-finalizer.argocd.argoproj.io"]}}
         cluster.patch(*APPLICATION, name, "argocd", change)
         cluster.delete(*APPLICATION, name, "argocd")
-        end = time.monotonic() + 300
+        end = time.monotonic() + SECONDS
         while cluster.get(*APPLICATION, name, "argocd") is not None:
             if time.monotonic() > end:
-                raise Refused(f"Application {name}: not gone after 300 s; look at it in Argo CD")
+                raise Refused(f"Application {name}: not gone after {SECONDS} s; look at it in Argo CD")
             time.sleep(0.2)
     if args.json:
         cli.print_json({"application": name if found else None, "deletes": gone, "dry_run": args.dry_run})
@@ -137,6 +143,19 @@ def finish(args: argparse.Namespace) -> None:
         cli.say(f"nothing to delete: there is no Application {name}")
     else:
         cli.say(f"{'would delete' if args.dry_run else 'deleted'} the Application {name} with these")
+
+
+def _let_the_set_look(cluster: Cluster, environment: str) -> None:
+    """An ApplicationSet that has yet to look at the retirement would make the Application anew."""
+    name, end = f"apps-{environment}", time.monotonic() + SECONDS
+    if cluster.get(*SET, name, "argocd") is None:
+        return
+    cluster.patch(*SET, name, "argocd", {"metadata": {"annotations": {REFRESH: "true"}}})
+    # It takes the request away when it has looked.
+    while at(cluster.get(*SET, name, "argocd"), "metadata", "annotations", REFRESH):
+        if time.monotonic() > end:
+            raise Refused(f"ApplicationSet {name}: has not looked at Git after {SECONDS} s; look at it in Argo CD")
+        time.sleep(0.2)
 
 
 if __name__ == "__main__":

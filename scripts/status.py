@@ -384,6 +384,7 @@ def _shown(rows: Sequence[Row]) -> list[dict[str, str]]:
     found, any_held = [], any(row.hold for row in rows)
     for row in rows:
         shown = asdict(row)
+        del shown["away"]
         shown["fine"] = "no" if shown.pop("faults") else "yes"
         held = shown.pop("hold")
         found.append(shown | ({"held": _held(held)} if any_held else {}))
