@@ -29,7 +29,7 @@ SERVICE = {
     "Bucket": "acme-models", "Requests": "acme-models/requests/dev/",
 }  # fmt: skip
 PARAMETERS = {
-    "addons": {"Cluster": "acme"},
+    "addons": {"Cluster": "acme", "Domain": "domain"},
     "batch": SERVICE | {
         "Role": "ml-dev-batch", "InputBucket": "acme-models", "InputFolder": "batch/dev/in/",
         "OutputBucket": "acme-models", "OutputFolder": "batch/dev/out/",
