@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
-from test_infra import ACCOUNT, FOLDER, stack
+from infrastructure import ACCOUNT, FOLDER, stack
 
 from gitops.manifests import cloudformation, iam
 from gitops.manifests.cloudformation import ROLE

@@ -11,8 +11,8 @@ from typing import Any
 
 import boto3
 import pytest
+from infrastructure import FOLDER, REGION, stack
 from moto import mock_aws
-from test_infra import FOLDER, REGION, stack
 
 MADE = ("models", "registry", "github", "domain", "addons", "reader", "batch")
 # In the place of the cluster: what other stacks import from it.
