@@ -206,7 +206,7 @@ What is left to do by hand:
     GITHUB_TOKEN=... python scripts/doctor.py asks GitHub whether all of this is so.
     Variables: AWS_REGION = {region}, AWS_MODEL_WRITER_ROLE, AWS_MODEL_READER_ROLE and AWS_MONITOR_ROLE = the roles
     below.
-  AWS, account {account}
+  AWS, account {account}: python scripts/stacks.py prints what makes all of this, docs/aws.md tells how; or by hand
     An S3 bucket {bucket} in {region}: versioned, private, with a policy that refuses puts without If-None-Match,
     and a rule that ends uploads left incomplete for a day.
     Two IAM roles for the pipeline that GitHub's OIDC may take on for the environment dev: one that puts and gets in

@@ -22,8 +22,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from gitops import cli  # first, as it names the packages that are missing
+from gitops import cli
 from gitops.checks.infra import LEAST_DAYS
+from gitops.manifests import yamledit
 from gitops.models.s3 import Store, Stored, model_bucket
 from gitops.releases import history, stack, withdrawn
 from gitops.repo import layout, publish, snapshot
@@ -33,9 +34,6 @@ from contract.digest import MANIFEST
 from contract.errors import Refused
 from contract.uri import MODEL, VERSION, VersionURI
 from contract.version import MANIFEST_LIMIT
-
-# isort: split
-import yaml
 
 _KEY = re.compile(rf"models/(?P<model>{MODEL})/(?P<version>{VERSION})/.+")
 
@@ -115,8 +113,8 @@ def mentioned(texts: Iterable[bytes], versions: Collection[str]) -> Iterator[str
         plain = text.decode(errors="replace")
         if "\\" in plain:
             try:
-                plain += repr(list(yaml.safe_load_all(plain)))
-            except yaml.YAMLError:
+                plain += repr(yamledit.load(text, "a release"))
+            except Refused:
                 yield from versions  # what it names cannot be told
         yield from (match[0] for match in words.finditer(plain))
 

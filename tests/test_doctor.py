@@ -142,7 +142,7 @@ def at_github(checkout: Checkout) -> dict[str, str]:
 
 def test_the_rules_that_the_checks_rely_on_are_all_there(checkout: Checkout, github: dict[str, Any]) -> None:
     assert at_github(checkout) == {}
-    assert sum(line.startswith("ok       GitHub: ") for line in checkout.run("doctor").out.splitlines()) == 19
+    assert sum(line.startswith("ok       GitHub: ") for line in checkout.run("doctor").out.splitlines()) == 20
 
 
 def parameters(branch: str, kind: str) -> Callable[[dict[str, Any]], Any]:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from cfnlint.api import lint, lint_file
 from conftest import ROOT, SAMPLE, copy_checkout, run
+from infrastructure import ACCOUNT, FOLDER, REGION, stack
 
 from gitops.checks import infra
 from gitops.manifests import cloudformation, kustomize
@@ -21,31 +22,7 @@ from gitops.repo.snapshot import Snapshot
 
 from contract.errors import Refused
 
-FOLDER = ROOT / "infra"
 TEMPLATES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
-ACCOUNT, REGION = "444455556666", "eu-central-1"
-SERVICE = {
-    "Cluster": "acme", "Role": "ml-dev-model-reader", "ServiceAccounts": "ml-dev:one,ml-dev:two",
-    "Bucket": "acme-models", "Requests": "acme-models/requests/dev/",
-}  # fmt: skip
-PARAMETERS = {
-    "addons": {"Cluster": "acme"},
-    "batch": SERVICE | {
-        "Role": "ml-dev-batch", "InputBucket": "acme-models", "InputFolder": "batch/dev/in/",
-        "OutputBucket": "acme-models", "OutputFolder": "batch/dev/out/",
-    },
-    "cluster": {"Cluster": "acme", "Administrator": f"arn:aws:iam::{ACCOUNT}:role/a", "Callers": "203.0.113.0/24"},
-    "domain": {"Domain": "ml.acme.com", "Names": "*.ml.acme.com"},
-    "github": {"Repository": "acme/models", "Bucket": "acme-models"},
-    "models": {"Bucket": "acme-models", "Accounts": "777788889999"},
-    "network": {"Cluster": "acme", "Network": "10.20.0.0/16"},
-    "reader": SERVICE,
-    "registry": {"Repository": "wine-api", "Pullers": "777788889999"},
-}  # fmt: skip
-
-
-def stack(template: str, **parameters: str) -> Stack:
-    return Stack(template, template, ACCOUNT, REGION, PARAMETERS[template] | parameters)
 
 
 @pytest.fixture(scope="module")

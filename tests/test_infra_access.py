@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
-from test_infra import ACCOUNT, FOLDER, stack
+from infrastructure import ACCOUNT, FOLDER, stack
 
 from gitops.manifests import cloudformation, iam
 from gitops.manifests.cloudformation import ROLE
@@ -26,6 +26,7 @@ MODELS, REQUESTS = {"s3:prefix": "models/wine/"}, {"s3:prefix": "requests/prod/w
 ZONE = "arn:aws:route53:::hostedzone/<domain-zone>"
 BALANCER = f"arn:aws:elasticloadbalancing:eu-central-1:{ACCOUNT}:loadbalancer/app/a/1"
 GROUP = f"arn:aws:ec2:eu-central-1:{ACCOUNT}:security-group/sg-1"
+INSTANCE = f"arn:aws:ec2:eu-central-1:{ACCOUNT}:instance/i-1"
 MARKS = ("aws:resourcetag/elbv2.k8s.aws/cluster", "aws:resourcetag/aws:eks:cluster-name")
 OWN, FOREIGN = (dict.fromkeys(MARKS, name) for name in ("acme", "other"))
 SECRET = f"arn:aws:secretsmanager:eu-central-1:{ACCOUNT}:secret"
@@ -110,7 +111,7 @@ CALLS = [
     ("addons.LoadBalancers", "ec2:AuthorizeSecurityGroupIngress", GROUP, OWN, ALLOWED),
     ("addons.LoadBalancers", "ec2:AuthorizeSecurityGroupIngress", GROUP, FOREIGN, NOT_ALLOWED),
     ("addons.LoadBalancers", "ec2:DeleteSecurityGroup", GROUP, {}, NOT_ALLOWED),
-    ("addons.LoadBalancers", "ec2:TerminateInstances", GROUP, OWN, NOT_ALLOWED),
+    ("addons.LoadBalancers", "ec2:TerminateInstances", INSTANCE, OWN, NOT_ALLOWED),
     ("addons.LoadBalancers", "iam:CreateServiceLinkedRole", "*", {}, NOT_ALLOWED),
     # Whom the templates make no role for, such as an administrator: what the bucket itself refuses.
     ("anybody", "s3:PutObject", MODEL, NEW, ALLOWED),

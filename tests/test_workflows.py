@@ -118,6 +118,7 @@ def test_only_the_jobs_that_release_or_start_training_may_write() -> None:
     assert {job: held for job, held in rights.items() if held} == {
         "mlops-pipeline.compare": ["id-token"],
         "mlops-pipeline.release": ["id-token"],
+        "prune.prune": ["id-token"],
         "retrain.check": ["id-token"],
         "retrain.drift": ["id-token"],
         "retrain.start": ["actions"],
@@ -126,6 +127,7 @@ def test_only_the_jobs_that_release_or_start_training_may_write() -> None:
         ("mlops-pipeline.compare", "${{ vars.AWS_MODEL_READER_ROLE }}"),
         ("mlops-pipeline.release", "${{ vars.AWS_MODEL_WRITER_ROLE }}"),
         ("mlops-pipeline.release", "${{ vars.AWS_MODEL_REPLICATOR_ROLE }}"),
+        ("prune.prune", "${{ vars.AWS_MODEL_PRUNE_ROLE }}"),
         ("retrain.drift", "${{ vars.AWS_MONITOR_ROLE }}"),
         ("retrain.check", "${{ vars.AWS_MONITOR_ROLE }}"),
     ]
