@@ -205,11 +205,12 @@ def test_a_cluster_that_is_away_is_named_and_the_others_are_shown(clusters: Worl
         again = clusters.run("bootstrap", "--kubeconfig", clusters.plane.kubeconfig, "--wait", "60")
     finally:
         eu.start("kube-apiserver")
+    clusters.live(APP, "prod-eu")
 
     assert told.code == 1
     assert rows(told.out)["prod-us"]["faults"] == rows(told.out)["staging"]["faults"] == []
     assert [line for line in told.errors if APP in line] == [
-        line for line in told.errors if line.startswith(f"error: {APP} in prod-eu: {eu.cluster.server}: cannot")
+        line for line in told.errors if line.startswith(f"{APP} in prod-eu: {eu.cluster.server}: cannot")
     ]
     assert again.code == 1
     [line] = again.errors
