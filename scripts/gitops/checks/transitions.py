@@ -50,7 +50,12 @@ def check(
         *(
             found
             for one, other in _on_each_cluster(change.policy, before, repository.policy, after)
-            for found in (*_removals(git, base, replace(repository, renders=other), one), *_immutable(one, other))
+            for found in (
+                *_removals(
+                    git, base, replace(repository, renders={key: list(items) for key, items in other.items()}), one
+                ),
+                *_immutable(one, other),
+            )
         ),
     ]
 
