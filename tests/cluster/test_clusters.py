@@ -20,7 +20,7 @@ from gitops.manifests.objects import Object, mappings
 
 from contract.errors import Refused
 
-from .conftest import APPLICATION, DEPLOYMENT, World, create
+from .conftest import APPLICATION, DEPLOYMENT, World, create, thaw
 
 APP = "lily-api"
 REFUSED = ("do not match any of the allowed destinations", "there are no clusters with this name")
@@ -31,6 +31,7 @@ REGIONS = {"prod-eu": "eu", "prod-us": "us"}
 def clusters(whole_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Production in two more clusters, from nothing: their control planes run, and nothing is handed over yet."""
     checkout = make_checkout(whole_template, tmp_path_factory.mktemp("clusters"))
+    thaw(checkout.root)
     for command in (
         ("cluster", "add", "eu", "--argocd", "hub"),
         ("cluster", "add", "us", "--argocd", "own"),
