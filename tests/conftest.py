@@ -111,11 +111,13 @@ class Result:
         return [line.removeprefix("error: ") for line in self.err.splitlines() if line.startswith("error: ")]
 
 
-@functools.cache
 def command_of(name: str) -> ModuleType:
     """A command, whose module may have the name of a folder of tests."""
-    if not (ROOT / "tests" / name).is_dir():
-        return importlib.import_module(name)
+    return _beside_tests(name) if (ROOT / "tests" / name).is_dir() else importlib.import_module(name)
+
+
+@functools.cache
+def _beside_tests(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"{name}_command", ROOT / f"scripts/{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

@@ -182,8 +182,8 @@ DEV = "overlays/dev/environment"
 
 @pytest.fixture(scope="module")
 def sample(manifests: Path) -> Repository:
-    policy = read_policy(manifests)
-    folders = [folder for folder in layout.overlays(manifests, policy) if "/staging/" not in folder]
+    policy = replace(read_policy(manifests), environments=("dev", "prod"))
+    folders = layout.overlays(manifests, policy)
     built = kustomize.build_all(manifests, folders)
     return Repository(manifests, policy, {folder: kustomize.objects(text) for folder, text in built.items()})
 

@@ -47,6 +47,16 @@ CALLS = [
     ("github.ModelWriter", "s3:DeleteObjectVersion", MODEL, {}, DENIED),
     ("github.ModelWriter", "s3:PutBucketPolicy", BUCKET, {}, NOT_ALLOWED),
     ("github.ModelWriter", "iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/any", {}, NOT_ALLOWED),
+    # Copying: replicate_models.py; what is there already, the replica's own policy keeps.
+    ("github.ModelReplicator", "s3:GetObject", MODEL, {}, ALLOWED),
+    ("github.ModelReplicator", "s3:ListBucket", BUCKET, MODELS, ALLOWED),
+    ("github.ModelReplicator", "s3:ListBucket", f"{BUCKET}-ap", MODELS, ALLOWED),
+    ("github.ModelReplicator", "s3:GetObject", MODEL.replace(BUCKET, f"{BUCKET}-us"), {}, ALLOWED),
+    ("github.ModelReplicator", "s3:PutObject", MODEL.replace(BUCKET, f"{BUCKET}-us"), NEW, ALLOWED),
+    ("github.ModelReplicator", "s3:PutObject", MODEL.replace(BUCKET, f"{BUCKET}-ap"), NEW, ALLOWED),
+    ("github.ModelReplicator", "s3:PutObject", MODEL, NEW, NOT_ALLOWED),
+    ("github.ModelReplicator", "s3:PutObject", f"{BUCKET}-us/requests/prod/x", NEW, NOT_ALLOWED),
+    ("github.ModelReplicator", "s3:DeleteObject", MODEL.replace(BUCKET, f"{BUCKET}-us"), {}, NOT_ALLOWED),
     # Comparing: lifecycle compare.
     ("github.ModelReader", "s3:GetObject", MODEL, {}, ALLOWED),
     ("github.ModelReader", "s3:ListBucket", BUCKET, MODELS, ALLOWED),
@@ -166,7 +176,7 @@ def test_no_role_may_do_what_nothing_needs() -> None:
                 unused[role] = allowed - {action for other, action in used if other == role}
 
     assert not any(unused.values()), unused
-    assert len(unused) == 8
+    assert len(unused) == 9
 
 
 # Another account than that of the bucket

@@ -560,7 +560,8 @@ def test_every_file_is_read_by_a_render(manifests: Path) -> None:
     }
 
     listed_by_those_who_want_them = (
-        "argocd/platform/fleet/", "argocd/platform/knative/", "base/inference-service/knative/", "base/api/signed/",
+        "argocd/platform/fleet/", "argocd/platform/knative/", "argocd/platform/served/",
+        "base/inference-service/knative/", "base/api/signed/", "base/environment/replica/",
     )  # fmt: skip
     optional = {file for file in files if file.startswith(listed_by_those_who_want_them)}
     optional |= {file for file in files if f"/{layout.SKELETON}/" in file}
@@ -661,7 +662,7 @@ def test_a_set_takes_the_name_of_a_folder_and_nothing_else_from_a_path(renders: 
 def test_a_set_is_the_engines_to_the_byte(manifests: Path, env: str) -> None:
     written = (manifests / f"argocd/applicationset-{env}.yaml").read_text()
 
-    assert written == environments.text(env, REPOSITORY)
+    assert written == environments.text(POLICY, env, REPOSITORY)
 
 
 def test_argo_cd_heals_by_itself_and_takes_nothing_away(renders: Objects) -> None:

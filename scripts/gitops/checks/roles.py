@@ -1,4 +1,5 @@
-"""The IAM roles that manifests name: each is one that infra/ makes, for the environment and in the account of it."""
+"""The IAM roles that manifests name: each is one that infra/ makes, for one environment alone. In which account it is,
+the rule `places` compares."""
 
 from __future__ import annotations
 
@@ -15,14 +16,14 @@ from gitops.repo.stacks import Named
 
 
 def check_roles(repository: Repository) -> Iterator[Finding]:
-    """A role is one of infra/, one environment's own, and in the account of that environment."""
+    """A role is one of infra/, and one environment's own."""
     known, owners = _made(repository), dict[str, str]()
     for each in stacks.named(repository.renders):
-        for fault in _faults(repository, each, known, owners):
+        for fault in _faults(each, known, owners):
             yield framework.finding("roles", each.folder, each.item, f"{each.field}: {each.arn!r}{fault}")
 
 
-def _faults(repository: Repository, each: Named, known: set[str], owners: dict[str, str]) -> Iterator[str]:
+def _faults(each: Named, known: set[str], owners: dict[str, str]) -> Iterator[str]:
     if not each.role:
         yield ": no ARN of a role; write arn:aws:iam::ACCOUNT:role/NAME"
         return
@@ -32,9 +33,6 @@ def _faults(repository: Repository, each: Named, known: set[str], owners: dict[s
         return
     if each.item.get("kind") != "ServiceAccount":
         yield f": {FOLDER}/ makes roles for service accounts; annotate one"
-    account = repository.policy.at(each.environment).account
-    if account and account != each.account:
-        yield f": {each.environment} is in the account {account}; write that"
     if (owner := owners.setdefault(each.arn, each.environment)) != each.environment:
         yield f": the role of {owner} too; give {each.environment} its own"
 

@@ -124,6 +124,7 @@ def _images(policy: Policy, renders: Renders, accounts: set[str]) -> Iterator[St
 def _github(tree: Snapshot, region: str) -> Stack:
     repository = re.sub(r"^.*?github\.com[/:]|\.git$", "", values.find(tree, "repo"))
     parameters = {"Repository": repository, "Bucket": tree.policy.model_bucket}
+    parameters |= {"Replicas": ",".join(tree.policy.replicas)} if tree.policy.replicas else {}
     return Stack("github", "github", values.find(tree, "account"), region, parameters)
 
 
