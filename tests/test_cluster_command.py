@@ -100,7 +100,7 @@ def spread(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout
     head, tail = text.partition("environments:\n")[0], text.partition("clusters:\n")[2]
     for environment in ("staging", "prod"):
         for file in (checkout.root / "overlays" / environment).rglob("*.yaml"):
-            file.write_text(file.read_text().replace(f"ml-{environment}", "ml-models"))
+            file.write_text(file.read_text().replace(f"namespace: ml-{environment}", "namespace: ml-models"))
     place(checkout.root, f"{head}environments:\n{SPREAD}clusters:\n{tail}")
     checkout.commit("Spread the environments", push=True)
     return checkout
