@@ -48,8 +48,8 @@ def test_stacks_are_made_and_leave_no_role_when_they_are_deleted(cloudformation:
 
     assert states == dict.fromkeys(("acme", *MADE), "CREATE_COMPLETE")
     assert set(roles) == {
-        "ml-model-writer", "ml-model-replicator", "ml-model-reader", "ml-monitor", "ml-model-prune", "ml-dev-model-reader", "ml-dev-batch",
-        "external-dns", "external-secrets", "aws-load-balancer-controller",
+        "ml-model-writer", "ml-model-replicator", "ml-model-reader", "ml-monitor", "ml-model-prune",
+        "ml-dev-model-reader", "ml-dev-batch", "external-dns", "external-secrets", "aws-load-balancer-controller",
     }  # fmt: skip
     condition = roles["ml-dev-model-reader"]["AssumeRolePolicyDocument"]["Statement"][0]["Condition"]
     assert condition == {
