@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gitops import cli
-from gitops.checks import admission, argocd, environments, exposure, isolation
+from gitops.checks import admission, argocd, environments, exposure, isolation, storage
 from gitops.checks.environments import Moved, Place
 from gitops.checks.framework import Repository
 from gitops.cluster import clusters
@@ -38,6 +38,7 @@ from gitops.repo.publish import Draft, Way
 from gitops.repo.snapshot import Snapshot
 
 from contract.errors import Refused
+from contract.uri import REPLICA
 
 Files = dict[str, bytes | None]
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,58}[a-z0-9])?")
@@ -48,12 +49,26 @@ SPACES = (
 GENERATE_PATHS = (
     "spec", "template", "metadata", "annotations", "argocd.argoproj.io/manifest-generate-paths",
 )  # fmt: skip
+LITERALS = ("configMapGenerator", Named("variables"), "literals")
+# The patch by which the container that fetches models reads a replica.
+FETCHED = (
+    "target:", "  kind: ClusterStorageContainer", "patch: |-", "  - op: add", "    path: /spec/container/env/-",
+    "    value: {{name: {replica}, value: {bucket}}}",
+)  # fmt: skip
+LEADS = ("  - ", *["    "] * (len(FETCHED) - 1))
 # What a copy takes over of the other's entry where no option gives it.
 COPIED = ("owners", "internet_facing", "cluster", "account", "region", "freeze")
 OPTIONS = ("namespace", "cluster", "account", "region", "replica", "soak")
 ORDER = ("name", "after", "owners", "hosts", "internet_facing", "production", *OPTIONS, "freeze")
 # What the result has to keep to before it is written anywhere.
-RULES = environments.RULES | argocd.RULES | admission.RULES | exposure.RULES | isolation.RULES
+RULES = (
+    environments.RULES
+    | argocd.RULES
+    | admission.RULES
+    | exposure.RULES
+    | isolation.RULES
+    | {storage.REPLICA_RULE: storage.check_replica}
+)
 SET, PROJECT, APPLICATION = (("argoproj.io/v1alpha1", kind) for kind in ("ApplicationSet", "AppProject", "Application"))
 
 
@@ -144,7 +159,9 @@ def following(args: argparse.Namespace) -> list[str]:
 def require_right(made: Snapshot, policy: Policy, args: argparse.Namespace) -> None:
     """Raises Refused where the result would not hold to the rules: nothing is written then."""
     folders = layout.deployed(made.deployed(), policy)
-    own = [folder for folder in folders if folder.startswith(f"overlays/{args.name}/")]
+    # All that gets models by one container.
+    near = policy.on(policy.at(args.name).cluster) if args.do == "add" and policy.at(args.name).replica else [args.name]
+    own = [folder for folder in folders if folder.split("/")[1] in near]
     with made.exported() as tree:
         rendered = kustomize.rendered_all(tree, [*own, *layout.of_clusters(policy)])
         # Of the others only their names count here: no file of theirs is changed.
@@ -178,9 +195,11 @@ def added(there: Snapshot, args: argparse.Namespace) -> tuple[Files, Edited, lis
     new = parse_policy(edited.text)
     moved = Moved(new, (like, place(there, policy, like)), (args.name, place(there, new, args.name)), apps(there))
     copied = overlays(there, like, args.name, moved)
+    copied |= variables(copied, args.name, policy.at(like).replica, new.at(args.name).replica)
     guessed = [*assumed(edited.text, args)]
     guessed += [line for path, data in copied.items() for line in differing(there, path, data, like, args.name)]
     made: Files = {**copied, **of_argocd(there, new, like, args.name), **admitted(there, new), **owned(there, new)}
+    made |= fetching(there, new, new.at(args.name).cluster)
     return {**made, POLICY_FILE: edited.text}, edited, guessed
 
 
@@ -329,6 +348,54 @@ def admitted(there: Snapshot, policy: Policy) -> Files:
     return made
 
 
+def variables(copied: Files, name: str, old: str, new: str) -> Files:
+    """What the apps of an environment have in common, with the replica that they read in the place of another's."""
+    path = f"overlays/{name}/shared/{KUSTOMIZATION}"
+    text = copied.get(path)
+    if old == new or text is None:
+        return {}
+    found = yamledit.load(text, path)
+    for where, form, values_there in (
+        (("components",), "../../../base/environment/replica", listed(found.get("components"))),
+        (LITERALS, f"{REPLICA}={{}}", listed(literals(found))),
+    ):
+        kept = [str(each) for each in values_there if each != form.format(old)]
+        text = yamledit.set_list(text, where, kept, path)
+        text = yamledit.add_entry(text, where, len(kept), [form.format(new)], path) if new else text
+    return {path: text}
+
+
+def literals(kustomization: Any) -> Any:
+    made = [each for each in mappings(at(kustomization, "configMapGenerator")) if each.get("name") == "variables"]
+    return made[0].get("literals") if made else None
+
+
+def fetching(there: Snapshot, policy: Policy, cluster: str) -> Files:
+    """What fetches the models of a cluster's stock KServe servers, from the replica that its environments have in
+    common, or from the model bucket."""
+    path = f"{layout.platform(cluster)}/{KUSTOMIZATION}"
+    text, wanted = required(there, path), {policy.at(name).replica for name in policy.on(cluster)} or {""}
+    if len(wanted) > 1:
+        return {}  # a matter of the rule `replica`: without such servers nothing is wrong
+    patches = mappings(at(yamledit.load(text, path), "patches"))
+    own = [number for number, each in enumerate(patches) if REPLICA in str(each.get("patch"))]
+    bucket = wanted.pop()
+    if [f"value: {bucket}}}" in str(patches[number]["patch"]) for number in own] == [True] * bool(bucket):
+        return {}
+    for number in reversed(own):
+        text = yamledit.remove_entry(text, ("patches",), number, path)
+    if bucket:
+        lines = [line.format(replica=REPLICA, bucket=bucket) for line in FETCHED]
+        kept = len(patches) - len(own)
+        if kept:
+            text = yamledit.add_entry(text, ("patches",), kept, lines, path)
+        else:
+            text += (
+                "\npatches:\n" + "".join(f"{lead}{line}\n" for lead, line in zip(LEADS, lines, strict=True))
+            ).encode()
+    return {path: text}
+
+
 def bound(text: bytes, policy: Policy, cluster: str) -> bytes:
     """The bindings of a cluster. Those that have had no namespace, or have none any more, are of another form."""
     file, spaces = layout.bindings(cluster), [policy.namespace(name) for name in policy.on(cluster)]
@@ -371,6 +438,7 @@ def removed(there: Snapshot, name: str) -> tuple[Files, Edited, list[str]]:
     kept = [file for file in files if f"{instance.folder}/{file}" not in own]
     made[path] = yamledit.set_list(required(there, path), ("resources",), kept, path)
     made |= {**dict.fromkeys(file for file in own if there.read(file) is not None), **admitted(there, new)}
+    made |= fetching(there, new, policy.at(name).cluster)
     return {**made, **owned(there, new), POLICY_FILE: edited.text}, edited, list(retirements(there, name))
 
 
