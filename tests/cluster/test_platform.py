@@ -43,9 +43,9 @@ def applications() -> dict[str, Any]:
     """The spec of every add-on, those of Knative included, by its name."""
     files = sorted((SAMPLE / layout.PLATFORM).glob("*/*.yaml"))
     documents = [item for file in files for item in yaml.safe_load_all(file.read_text())]
-    # A patch is a list.
+    # A patch is a list, or has no source.
     found = [item for item in documents if isinstance(item, dict) and item.get("kind") == "Application"]
-    return {item["metadata"]["name"]: item["spec"] for item in found}
+    return {item["metadata"]["name"]: item["spec"] for item in found if "source" in item["spec"]}
 
 
 ADDONS = applications()

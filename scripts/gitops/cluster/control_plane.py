@@ -8,17 +8,17 @@ of the policy is another control plane in a folder below, with the same remote, 
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import http.client
 import json
+import random
 import secrets
 import shutil
 import socket
 import ssl
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -147,12 +147,18 @@ class ControlPlane:
             raise Refused(f"{self.folder}: made by {', '.join(other)}, and this is another version; {remedy}")
         idle = not any(self.processes.find(name) for name in self.parts)
         if set(ports) != set(PORTS) or (idle and not all(map(_free, ports.values()))):
-            found |= {"token": found.get("token") or secrets.token_urlsafe(24), "ports": dict(_ports())}
+            found |= {"token": found.get("token") or secrets.token_urlsafe(24), "ports": _ports(self._taken())}
             self.folder.mkdir(parents=True, exist_ok=True)
             new = file.with_suffix(".new")
             new.write_text(json.dumps(found, indent=2))
             new.replace(file)
         return dict(found)
+
+    def _taken(self) -> set[int]:
+        """The ports of the other clusters, whose servers may not have started yet."""
+        files = [self._of_all / "settings.json", *(self._of_all / "clusters").glob("*/settings.json")]
+        others = [file for file in files if file.parent != self.folder and file.is_file()]
+        return {port for file in others for port in json.loads(file.read_text()).get("ports", {}).values()}
 
     def port(self, name: str) -> int:
         return int(self.settings["ports"][name])
@@ -492,13 +498,15 @@ def _owners() -> dict[str, str]:
     return {program.name: program.version for program in (tools.ETCD, tools.APISERVER)}
 
 
-def _ports() -> Iterator[tuple[str, int]]:
-    """A free port for each server, all held until the last is known."""
-    with contextlib.ExitStack() as stack:
-        for name in PORTS:
-            probe = stack.enter_context(socket.socket())
-            probe.bind((LOCALHOST, 0))
-            yield name, probe.getsockname()[1]
+# Below those that Linux gives to connections, of which one could have taken a port by the time its server starts:
+# https://docs.kernel.org/networking/ip-sysctl.html, ip_local_port_range
+_CHOICE = range(10240, 32768)
+
+
+def _ports(taken: Container[int]) -> dict[str, int]:
+    """A free port for each server that no other one of this control plane's clusters has."""
+    free = (port for port in random.sample(_CHOICE, len(_CHOICE)) if port not in taken and _free(port))
+    return dict(zip(PORTS, free, strict=False))
 
 
 def _free(port: int) -> bool:
