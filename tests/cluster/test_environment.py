@@ -22,7 +22,8 @@ def added(small: World) -> World:
     small.done("environment", "add", "perf", "--after", "dev", "--push")
     small.checkout.merge("environment/add-perf")
     rendered = kustomize.objects(kustomize.build(small.plane.clone, layout.ARGOCD))
-    kube.apply_all(small.cluster, [item for item in rendered if item["kind"] in ("AppProject", "ApplicationSet")])
+    # Of the others, test_sets.py has to be the first.
+    kube.apply_all(small.cluster, [item for item in rendered if item["metadata"]["name"] in ("perf", "apps-perf")])
     space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ml-perf"}}
     kube.apply_all(small.cluster, [space, RUNS])
     wait_until(lambda: "environment-perf" in small.applications(), "Argo CD makes environment-perf", 120)
