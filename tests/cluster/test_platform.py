@@ -41,7 +41,7 @@ CHARTS = {
 
 def applications() -> dict[str, Any]:
     """The spec of every add-on, those of Knative included, by its name."""
-    files = sorted((SAMPLE / layout.PLATFORM).glob("*/*.yaml"))
+    files = sorted((SAMPLE / layout.PLATFORM).rglob("*.yaml"))
     documents = [item for file in files for item in yaml.safe_load_all(file.read_text())]
     # A patch is a list, or has no source.
     found = [item for item in documents if isinstance(item, dict) and item.get("kind") == "Application"]
