@@ -150,7 +150,7 @@ def _content(source: Store, uri: VersionURI, file: File) -> Iterator[BinaryIO]:
 
 
 def _signatures(source: Store, uri: VersionURI, manifest: Manifest, signer: Signer | None) -> dict[str, bytes]:
-    """The signatures of a manifest, by key. Raises Refused where that by whom the policy asks for does not verify."""
+    """The signatures of a manifest, by key. Raises Refused where the one that the policy requires does not verify."""
     found = {}
     for key in source.keys(f"{uri.prefix}{signature.start(manifest.text)}"):
         found[key] = source.read(key, signature.LIMIT) or b""

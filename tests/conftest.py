@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import importlib.util
 import io
+import itertools
 import json
 import os
 import re
@@ -29,6 +30,7 @@ import botocore.loaders
 import guard
 import pytest
 
+from gitops.models.s3 import Store
 from gitops.programs import tools
 from gitops.releases import release, release_file
 from gitops.repo import layout
@@ -475,6 +477,22 @@ class S3:
         )
         assert done.code == 0, done.err
         return done.out.strip()
+
+
+def interrupted_add(number: int, moment: str) -> Callable[..., bool]:
+    """`Store.add`, interrupted `before` or `after` it adds the object of this number."""
+    add, calls = Store.add, itertools.count()
+
+    def interrupted(*args: Any) -> bool:
+        last = next(calls) == number
+        if last and moment == "before":
+            raise KeyboardInterrupt
+        added = add(*args)
+        if last:
+            raise KeyboardInterrupt
+        return added
+
+    return interrupted
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from conftest import (
     Checkout,
     Result,
     Version,
+    interrupted_add,
     make_checkout,
     name_replica,
     package,
@@ -161,19 +162,8 @@ def test_without_an_option_what_is_released_is_copied_and_with_all_the_rest(
 def test_a_copy_interrupted_at_any_object_is_no_version_until_the_next_completes_it(
     clone: Checkout, version: Version, replica: S3, monkeypatch: pytest.MonkeyPatch, moment: str, number: int
 ) -> None:
-    add, calls = Store.add, iter(range(4))
-
-    def interrupted(*args: Any) -> bool:
-        last = next(calls) == number
-        if last and moment == "before":
-            raise KeyboardInterrupt
-        added = add(*args)
-        if last:
-            raise KeyboardInterrupt
-        return added
-
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "add", interrupted)
+        patch.setattr(Store, "add", interrupted_add(number, moment))
         done = copy(clone, version)
 
     put = ALL[: number + (moment == "after")]

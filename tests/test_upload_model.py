@@ -11,7 +11,7 @@ from typing import Any
 
 import boto3
 import pytest
-from conftest import BUCKET, DATE, ROOT, S3, SAMPLE, Result, Version, package, run, wait_until
+from conftest import BUCKET, DATE, ROOT, S3, SAMPLE, Result, Version, interrupted_add, package, run, wait_until
 
 from gitops.models.s3 import Store
 
@@ -133,19 +133,8 @@ def test_signatures_beside_the_files_are_neither_uploaded_nor_in_the_way(package
 def test_an_upload_interrupted_at_any_object_is_no_version_until_the_next_completes_it(
     moment: str, number: int, packaged: Version, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add, calls = Store.add, iter(range(4))
-
-    def interrupted(*args: Any) -> bool:
-        last = next(calls) == number
-        if last and moment == "before":
-            raise KeyboardInterrupt
-        added = add(*args)
-        if last:
-            raise KeyboardInterrupt
-        return added
-
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "add", interrupted)
+        patch.setattr(Store, "add", interrupted_add(number, moment))
         done = upload(packaged)
 
     put = [f"{prefix(packaged)}{path}" for path in [*FILES, "manifest.json"]][: number + (moment == "after")]

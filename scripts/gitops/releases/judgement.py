@@ -186,7 +186,7 @@ def _missing(item: Release, previous: str, before: Sequence[Moment]) -> str:
 
 
 def _soak(proposal: Proposal) -> Iterator[Fault]:
-    """A release ran in each environment that it came through for as long as the policy wants it to."""
+    """A release ran in each environment that it came through for at least that one's soak."""
     for item in _new(proposal):
         if item.environment in proposal.policy.environments and not _was_here(proposal, item):
             for previous in proposal.policy.after(item.environment):
