@@ -15,7 +15,10 @@ from gitops.manifests import kustomize, workloads
 from gitops.manifests.objects import KUSTOMIZATION, Object, at
 from gitops.programs import tools
 from gitops.repo import layout
-from gitops.repo.policy import Policy
+from gitops.repo.applications import Instance
+from gitops.repo.policy import IN_CLUSTER, Policy
+
+from contract.errors import Refused
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +79,19 @@ def test_a_cluster_is_handed_over_when_its_add_ons_are_there_and_not_before() ->
     failed = {"type": "ErrorOccurred", "status": "True", "message": "repository not found"}
     one = {"kind": "ApplicationSet", "metadata": {"name": "apps-dev"}, "status": {"conditions": [failed]}}
     assert bootstrap._unsettled(Seen(root, one)) == ["ApplicationSet apps-dev: repository not found"]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("us=arn:aws:iam::444455556666:role/argocd", "us: no cluster that this Argo CD serves; write CLUSTER=ARN"),
+        ("eu", "eu: no role; write CLUSTER=ARN"),
+        ("eu=", "eu: no role; write CLUSTER=ARN"),
+    ],
+)
+def test_a_role_is_of_a_cluster_that_is_served_and_never_left_out(text: str, line: str) -> None:
+    with pytest.raises(Refused, match=f"^--aws-role {line}$"):
+        bootstrap._roles([text], Instance(IN_CLUSTER, layout.ARGOCD, ("eu",)))
 
 
 @pytest.fixture(scope="module")
