@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from conftest import ROOT, Checkout
 
 import bootstrap
 from gitops.checks import admission
+from gitops.cluster import registered
 from gitops.manifests import kustomize, workloads
 from gitops.manifests.objects import KUSTOMIZATION, Object, at
 from gitops.programs import tools
@@ -92,6 +94,17 @@ def test_a_cluster_is_handed_over_when_its_add_ons_are_there_and_not_before() ->
 def test_a_role_is_of_a_cluster_that_is_served_and_never_left_out(text: str, line: str) -> None:
     with pytest.raises(Refused, match=f"^--aws-role {line}$"):
         bootstrap._roles([text], Instance(IN_CLUSTER, layout.ARGOCD, ("eu",)))
+
+
+def test_a_cluster_whose_server_nothing_vouches_for_gets_no_account() -> None:
+    hub, target = Mock(), Mock(server="https://eu.example.com")
+    hub.list.return_value = []
+    target.authority.side_effect = Refused("insecure")
+
+    with pytest.raises(Refused, match="insecure"):
+        registered.register(hub, target, "eu", [])
+
+    assert [call for each in (hub, target) for call in each.method_calls if call[0] not in ("list", "authority")] == []
 
 
 @pytest.fixture(scope="module")
