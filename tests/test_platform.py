@@ -107,6 +107,21 @@ def test_a_cluster_whose_server_nothing_vouches_for_gets_no_account() -> None:
     assert [call for each in (hub, target) for call in each.method_calls if call[0] not in ("list", "authority")] == []
 
 
+def test_a_cluster_that_a_role_comes_into_gets_no_token_by_the_next_run() -> None:
+    hub, target = Mock(), Mock(server="https://eu.example.com")
+    hub.list.return_value = target.list.return_value = []
+    target.authority.return_value = b""
+    registered.register(hub, target, "eu", [], "arn:aws:iam::444455556666:role/argocd")
+    [made] = [call.args[0] for call in hub.apply.mock_calls]
+    hub.get.return_value, first = made, list(target.mock_calls)
+    target.reset_mock()
+
+    registered.register(hub, target, "eu", [])
+
+    assert hub.apply.mock_calls[-1].args == (made,)
+    assert target.mock_calls == first
+
+
 @pytest.fixture(scope="module")
 def fleet(manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
     """Argo CD as it keeps itself where the component `fleet` is listed."""
