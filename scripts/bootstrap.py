@@ -87,11 +87,13 @@ def _instance(policy: Policy, name: str | None) -> Instance:
 
 
 def _roles(texts: Sequence[str], instance: Instance) -> dict[str, str]:
-    """By cluster. Raises Refused for a cluster that this Argo CD does not serve."""
+    """By cluster. Raises Refused without a role, and for a cluster that this Argo CD does not serve."""
     found = dict(text.partition("=")[::2] for text in texts)
-    for name in found:
+    for name, role in found.items():
         if name not in instance.served:
             raise Refused(f"--aws-role {name}: no cluster that this Argo CD serves; write CLUSTER=ARN")
+        if not role:
+            raise Refused(f"--aws-role {name}: no role; write CLUSTER=ARN")
     return found
 
 

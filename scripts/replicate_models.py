@@ -68,20 +68,18 @@ def replicate(args: argparse.Namespace) -> None:
     signer = signing.asked(Snapshot(args.root))
     rows: list[dict[str, Any]] = []
     faults: list[str] = []
-    try:
-        for uri in _chosen(args, source, git, tip) if replicas else ():
-            for replica in replicas:
-                try:
-                    rows.append(_copy(source, uri, replica, named, signer, dry_run=args.dry_run))
-                except (Unanswered, TooSlow):
-                    raise
-                except Refused as refused:
-                    faults += refused.lines
-                    continue
-                if not args.json:
-                    _tell(rows[-1])
-    except (Unanswered, TooSlow) as refused:
-        faults += refused.lines
+    for uri in _chosen(args, source, git, tip) if replicas else ():
+        for replica in tuple(replicas):
+            try:
+                rows.append(_copy(source, uri, replica, named, signer, dry_run=args.dry_run))
+            except Refused as refused:
+                faults += refused.lines
+                if isinstance(refused, (Unanswered, TooSlow)):
+                    # No other version would fare better there; where it is the model bucket, in no replica.
+                    replicas.remove(replica)
+                continue
+            if not args.json:
+                _tell(rows[-1])
     if args.json:
         cli.print_json(rows)
     if faults:

@@ -9,12 +9,13 @@ from typing import Any
 
 import boto3
 import pytest
-from conftest import copy_checkout, run
+from conftest import BUCKET, S3, copy_checkout, run
 from moto import mock_aws
 
 from gitops.manifests import cloudformation, kustomize
 from gitops.manifests.cloudformation import FOLDER, ROLE
 from gitops.models import account
+from gitops.models.s3 import ask
 from gitops.repo import layout, stacks
 from gitops.repo.policy import read_policy
 from gitops.repo.snapshot import Snapshot
@@ -163,3 +164,8 @@ def test_without_credentials_the_command_tells_it(root: Path) -> None:
 
     assert len(found) == 1
     assert "sts in eu-west-1: get_caller_identity: Unable to locate credentials" in str(next(iter(found.values())))
+
+
+def test_a_bucket_that_is_not_there_is_found_absent_without_a_body(s3: S3) -> None:
+    assert ask("s3", REGION, "head_bucket", Bucket=BUCKET) is not None
+    assert ask("s3", REGION, "head_bucket", Bucket="no-such-bucket") is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -11,11 +12,15 @@ from conftest import ROOT, Checkout
 
 import bootstrap
 from gitops.checks import admission
+from gitops.cluster import registered
 from gitops.manifests import kustomize, workloads
 from gitops.manifests.objects import KUSTOMIZATION, Object, at
 from gitops.programs import tools
 from gitops.repo import layout
-from gitops.repo.policy import Policy
+from gitops.repo.applications import Instance
+from gitops.repo.policy import IN_CLUSTER, Policy
+
+from contract.errors import Refused
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +81,45 @@ def test_a_cluster_is_handed_over_when_its_add_ons_are_there_and_not_before() ->
     failed = {"type": "ErrorOccurred", "status": "True", "message": "repository not found"}
     one = {"kind": "ApplicationSet", "metadata": {"name": "apps-dev"}, "status": {"conditions": [failed]}}
     assert bootstrap._unsettled(Seen(root, one)) == ["ApplicationSet apps-dev: repository not found"]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("us=arn:aws:iam::444455556666:role/argocd", "us: no cluster that this Argo CD serves; write CLUSTER=ARN"),
+        ("eu", "eu: no role; write CLUSTER=ARN"),
+        ("eu=", "eu: no role; write CLUSTER=ARN"),
+    ],
+)
+def test_a_role_is_of_a_cluster_that_is_served_and_never_left_out(text: str, line: str) -> None:
+    with pytest.raises(Refused, match=f"^--aws-role {line}$"):
+        bootstrap._roles([text], Instance(IN_CLUSTER, layout.ARGOCD, ("eu",)))
+
+
+def test_a_cluster_whose_server_nothing_vouches_for_gets_no_account() -> None:
+    hub, target = Mock(), Mock(server="https://eu.example.com")
+    hub.list.return_value = []
+    target.authority.side_effect = Refused("insecure")
+
+    with pytest.raises(Refused, match="insecure"):
+        registered.register(hub, target, "eu", [])
+
+    assert [call for each in (hub, target) for call in each.method_calls if call[0] not in ("list", "authority")] == []
+
+
+def test_a_cluster_that_a_role_comes_into_gets_no_token_by_the_next_run() -> None:
+    hub, target = Mock(), Mock(server="https://eu.example.com")
+    hub.list.return_value = target.list.return_value = []
+    target.authority.return_value = b""
+    registered.register(hub, target, "eu", [], "arn:aws:iam::444455556666:role/argocd")
+    [made] = [call.args[0] for call in hub.apply.mock_calls]
+    hub.get.return_value, first = made, list(target.mock_calls)
+    target.reset_mock()
+
+    registered.register(hub, target, "eu", [])
+
+    assert hub.apply.mock_calls[-1].args == (made,)
+    assert target.mock_calls == first
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import pytest
 from conftest import (
     BUCKET,
     IMAGE,
+    POLICY,
     REPLICA,
     ROOT,
     S3,
@@ -248,6 +249,22 @@ def test_a_replica_that_goes_away_ends_the_run_and_the_next_goes_on(
         assert f"{prefix(second)}manifest.json" not in stored(server)
         assert clone.run("replicate_models", "--model", "lily").code == 0
         assert stored(server) == complete(version) | complete(other)
+
+
+def test_a_replica_that_is_away_keeps_no_other_from_being_copied_to(
+    template: Path, version: Version, tmp_path: Path, s3: S3, replica: S3
+) -> None:
+    s3.upload(package(tmp_path / "other", "two"))
+    clone = make_checkout(template, tmp_path / "clone")
+    name_replica(clone)
+    clone.replace(POLICY, "replicas:\n", "replicas:\n  - bucket: away\n    region: us-east-2\n")
+    clone.commit(push=True)
+
+    done = clone.run("replicate_models", "--all")
+
+    assert (done.code, len(done.out.splitlines())) == (1, 2)
+    assert done.errors == ["s3://away: no such bucket; create it, or correct the name"]
+    assert complete(version).items() <= stored(replica).items()
 
 
 # Wrong bytes

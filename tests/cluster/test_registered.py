@@ -137,6 +137,12 @@ def test_on_eks_a_role_comes_in_and_no_token(plane: ControlPlane) -> None:
     assert may(cluster, "argocd-manager", "patch", "apps", "deployments", "ml-prod")
     assert not may(cluster, "system:serviceaccount:argocd:argocd-manager", "patch", "apps", "deployments", "ml-prod")
 
+    before = versions(cluster)
+    registered.register(cluster, cluster, "eu", OBJECTS)
+    assert (versions(cluster), registered._tokens(cluster)) == (before, {})
+    # What follows is about tokens again.
+    cluster.delete("v1", "Secret", "cluster-eu", "argocd")
+
 
 @pytest.mark.parametrize(
     ("allowed", "verb", "group", "resource", "space", "name"),

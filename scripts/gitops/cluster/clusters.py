@@ -30,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> No
 
 
 def asked(args: argparse.Namespace, policy: Policy) -> Clusters:
-    """Those of the options. Raises Refused for a cluster that the policy does not have."""
+    """Those of the options. What begins with no cluster's name is a context of the hub's."""
     contexts = {}
     for text in args.context:
         # A context may have a = in its name, as some have a / or a :.

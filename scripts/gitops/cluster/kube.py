@@ -81,7 +81,7 @@ class Cluster:
 
     def authority(self) -> bytes:
         """The certificates that vouch for the server, as PEM; none where this system's do. Raises Refused where the
-        kubeconfig wants none."""
+        kubeconfig turns their check off."""
         if not self.api.configuration.verify_ssl:
             raise Refused(
                 f"{self.server}: insecure-skip-tls-verify in the kubeconfig, and Argo CD would send its token to"

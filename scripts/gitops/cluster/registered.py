@@ -31,22 +31,26 @@ def register(
     hub: Cluster, target: Cluster, name: str, objects: Sequence[Object], role: str = "", *, rotate: bool = False
 ) -> None:
     """Makes a cluster known to the Argo CD of another one by its name, and lets it do there what the projects among
-    these objects allow. With a `role` of AWS, an access entry of EKS lets it in, as the group `argocd-manager`, and
-    no token does any more; else it is an account there, with the token that it has or, with `rotate`, a new one in the
-    place of all before.
+    these objects allow. With a `role` of AWS, given now or before, an access entry of EKS lets it in, as the group
+    `argocd-manager`, and no token does any more; else it is an account there, with the token that it has or, with
+    `rotate`, a new one in the place of all before.
 
-    Raises Refused where a server refuses, or makes no token in time, and where another Secret has the name or
-    the address.
+    Raises Refused where a server refuses, or makes no token in time, and, before anything is changed, where another
+    Secret has the name or the address, or the kubeconfig turns the check of the server's certificate off.
     """
     _require_free(hub, target, name)
+    authority = target.authority()
+    access: dict[str, Any] = {"tlsClientConfig": {"caData": _encoded(authority)} if authority else {}}
+    known = _known(hub, name)
+    role = role or str(at(known, "awsAuthConfig", "roleARN") or "")
     rights.grant(target, list(rights.needed(objects, name, _GROUP if role else _ACCOUNT)))
     kept = ""
     if role:
-        access: dict[str, Any] = {"awsAuthConfig": {"clusterName": name, "roleARN": role}}
+        access["awsAuthConfig"] = {"clusterName": name, "roleARN": role}
     else:
         target.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": rights.named(ACCOUNT, NAMESPACE)})
-        kept, token = _fresh(target) if rotate else _kept(target, _known(hub, name)) or _fresh(target)
-        access = {"bearerToken": token}
+        kept, token = _fresh(target) if rotate else _kept(target, str(known.get("bearerToken", ""))) or _fresh(target)
+        access["bearerToken"] = token
     hub.apply(_secret(target, name, access))
     # Only now, when nobody comes in by them.
     for old in _tokens(target).keys() - {kept} if role or rotate else ():
@@ -90,10 +94,10 @@ def _fresh(target: Cluster) -> tuple[str, str]:
     return name, found
 
 
-def _known(hub: Cluster, name: str) -> str:
-    """The token by which Argo CD comes in now."""
+def _known(hub: Cluster, name: str) -> dict[str, Any]:
+    """How Argo CD comes in now."""
     config = _text(hub.get(*SECRET, f"cluster-{name}", NAMESPACE), "config")
-    return str(json.loads(config).get("bearerToken", "")) if config else ""
+    return dict(json.loads(config)) if config else {}
 
 
 def _secret(target: Cluster, name: str, access: Mapping[str, Any]) -> Object:
@@ -101,9 +105,7 @@ def _secret(target: Cluster, name: str, access: Mapping[str, Any]) -> Object:
     metadata = {
         "name": f"cluster-{name}", "namespace": NAMESPACE, "labels": {"argocd.argoproj.io/secret-type": "cluster"},
     }  # fmt: skip
-    authority = target.authority()
-    tls = {"tlsClientConfig": {"caData": _encoded(authority)} if authority else {}}
-    texts = {"name": name, "server": target.server, "config": json.dumps({**access, **tls}, sort_keys=True)}
+    texts = {"name": name, "server": target.server, "config": json.dumps(access, sort_keys=True)}
     data = {key: _encoded(value.encode()) for key, value in texts.items()}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": data}
 
