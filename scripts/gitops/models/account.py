@@ -54,8 +54,11 @@ def _facts(stacks: Sequence[Stack]) -> Iterator[tuple[str, str]]:
             yield f"<{name}-issuer>", address
             yield f"<{name}-issuer-arn>", f"arn:aws:iam::{stack.account}:oidc-provider/{address}"
         if stack.template == "domain":
-            asked = ask("route53", stack.region, "list_hosted_zones_by_name", DNSName=stack.parameters["Domain"])
-            zones = [each["Id"].rpartition("/")[2] for each in (asked or {}).get("HostedZones", [])]
+            domain = stack.parameters["Domain"]
+            # The list begins with this name, or where it is missing with the next one.
+            asked = ask("route53", stack.region, "list_hosted_zones_by_name", DNSName=domain)
+            found = (asked or {}).get("HostedZones", [])
+            zones = [each["Id"].rpartition("/")[2] for each in found if each["Name"] == f"{domain}."]
             yield f"<{stack.name}-zone>", zones[0] if zones else "none"
 
 

@@ -188,7 +188,8 @@ def replica(policy: Policy, bucket: str) -> Store:
     return Store(bucket, policy.replicas[bucket])
 
 
-_ABSENT = re.compile(r"NoSuch[A-Za-z]+|[A-Za-z]+NotFound(Exception|Error)?")
+# The answer to HEAD has no body, so its code is the status.
+_ABSENT = re.compile(r"404|NoSuch[A-Za-z]+|[A-Za-z]+NotFound(Exception|Error)?")
 
 
 def ask(service: str, region: str, operation: str, **given: Any) -> dict[str, Any] | None:
