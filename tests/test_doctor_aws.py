@@ -146,6 +146,22 @@ def test_what_is_otherwise_than_it_was_made_is_named(aws: Path) -> None:
     assert found["role external-dns"] == "missing; run what `python scripts/stacks.py --only addons` prints"
 
 
+@pytest.mark.parametrize(
+    ("principal", "same"),
+    [
+        (["777788889999", "888899990000"], True),
+        (["arn:aws:iam::888899990000:root", "arn:aws:iam::777788889999:root"], True),
+        ("arn:aws:iam::777788889999:root", False),
+        (["arn:aws:iam::888899990000:root", "arn:aws:iam::777788889999:role/root"], False),
+    ],
+)
+def test_an_account_in_a_policy_is_the_same_by_its_number_and_as_root(principal: object, same: bool) -> None:
+    wanted = {"Statement": [{"Effect": "Allow", "Principal": {"AWS": ["777788889999", "888899990000"]}}]}
+    found = json.dumps({"Statement": [{"Effect": "Allow", "Principal": {"AWS": principal}}]})
+
+    assert (account._compared(found, wanted) == "") is same
+
+
 def test_the_zone_of_another_domain_is_not_taken_for_that_of_ours(
     needed: list[stacks.Stack], monkeypatch: pytest.MonkeyPatch
 ) -> None:
