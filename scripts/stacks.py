@@ -19,15 +19,12 @@ from typing import Any
 from gitops import cli
 from gitops.checks import infra
 from gitops.manifests import cloudformation, kustomize
-from gitops.manifests.cloudformation import FOLDER, Stack
+from gitops.manifests.cloudformation import FOLDER, ROLE, Stack
 from gitops.manifests.objects import Object
 from gitops.repo import layout, stacks
 from gitops.repo.snapshot import Snapshot
 
 from contract.errors import Refused
-
-# They make roles with names.
-_WITH_ROLES = ("addons", "batch", "cluster", "github", "reader")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,10 +47,10 @@ def show(args: argparse.Namespace) -> None:
     if faults := [*dict.fromkeys(faults), *infra.uncertified(tree.policy, found)]:
         raise Refused(*faults)
     if args.json:
-        cli.print_json([vars(each) | {"command": command(each)} for each in chosen])
+        cli.print_json([vars(each) | {"command": command(each, templates[each.template])} for each in chosen])
         return
     for each in chosen:
-        print(shlex.join(command(each)))
+        print(shlex.join(command(each, templates[each.template])))
 
 
 def _chosen(found: Sequence[Stack], args: argparse.Namespace) -> list[Stack]:
@@ -76,9 +73,10 @@ def _with(stack: Stack, template: Object, given: dict[str, Any]) -> Stack:
     return replace(stack, parameters=dict(stack.parameters) | own)
 
 
-def command(stack: Stack) -> list[str]:
+def command(stack: Stack, template: Object) -> list[str]:
     """What makes a stack, or changes it to what it has to be, with the credentials of its account."""
-    capabilities = ["--capabilities", "CAPABILITY_NAMED_IAM"] if stack.template in _WITH_ROLES else []
+    roles = any(item["Type"] == ROLE for item in template["Resources"].values())
+    capabilities = ["--capabilities", "CAPABILITY_NAMED_IAM"] if roles else []
     parameters = [f"{name}={value}" for name, value in stack.parameters.items()]
     return [
         "aws", "cloudformation", "deploy", "--region", stack.region, "--stack-name", stack.name,

@@ -21,7 +21,7 @@ PARAMETERS = {
     "cluster": {"Cluster": "acme", "Administrator": f"arn:aws:iam::{ACCOUNT}:role/a", "Callers": "203.0.113.0/24"},
     "domain": {"Domain": "ml.acme.com", "Names": "*.ml.acme.com"},
     "github": {"Repository": "acme/models", "Bucket": "acme-models", "Replicas": "acme-models-us,acme-models-ap"},
-    "models": {"Bucket": "acme-models", "Accounts": "777788889999"},
+    "models": {"Bucket": "acme-models", "Accounts": "777788889999", "Source": "888899990000"},
     "network": {"Cluster": "acme", "Network": "10.20.0.0/16"},
     "reader": SERVICE,
     "registry": {"Repository": "wine-api", "Pullers": "777788889999"},

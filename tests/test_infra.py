@@ -85,6 +85,24 @@ def test_a_role_trusts_the_service_accounts_that_ask_for_it_and_nobody_else(
             assert set(subjects) == asking[each.name]
 
 
+def test_a_bucket_lets_in_the_other_accounts_that_read_log_or_copy_there(tmp_path: Path) -> None:
+    copy_checkout(tmp_path)
+    for file in (tmp_path / "overlays/dev").rglob("*.yaml"):
+        file.write_text(file.read_text().replace("111122223333", "777788889999"))
+    policy = tmp_path / "overlays/promotion.yaml"
+    entry = '- name: dev\n    account: "777788889999"\n    replica: mlops-us\n'
+    replicas = "replicas:\n  - {bucket: mlops-us, region: us-east-1}\n"
+    policy.write_text(policy.read_text().replace("- name: dev\n", entry) + replicas)
+
+    renders = kustomize.rendered_all(tmp_path, layout.folders(tmp_path, read_policy(tmp_path)))
+
+    found = [each for each in stacks.needed(Snapshot(tmp_path), renders) if each.template == "models"]
+    assert [(each.account, each.parameters) for each in found] == [
+        ("111122223333", {"Bucket": "mlops-prod", "Accounts": "777788889999"}),
+        ("777788889999", {"Bucket": "mlops-us", "Accounts": "", "Source": "111122223333"}),
+    ]
+
+
 def _outputs() -> dict[str, str]:
     """The role of each variable that a workflow takes, as the outputs of the template are called."""
     template = cloudformation.read(FOLDER, "github")

@@ -147,11 +147,7 @@ def _made(template: str) -> dict[str, Object]:
 def _verdict(role: str, action: str, resource: str, context: dict[str, str]) -> Verdict:
     template, _, name = role.partition(".")
     item = _made(template)[name] if name else {}
-    own = (
-        list(cloudformation.documents(item))
-        if name
-        else [{"Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}]
-    )
+    own = list(cloudformation.documents(item)) if name else [EVERYTHING]
     caller = f"arn:aws:iam::{ACCOUNT}:role/{at(item, 'Properties', 'RoleName')}"
     known = {"aws:securetransport": "true", "aws:principalarn": caller} | context
     bucket = list(cloudformation.documents(_made("models")["Policy"])) if resource.startswith(BUCKET) else []
@@ -195,6 +191,22 @@ def test_an_environment_of_another_account_reads_models_and_logs_and_does_no_mor
         caller = f"arn:aws:iam::{account}:role/ml-prod-model-reader"
         call = Call(action, resource, caller, known | {"aws:principalarn": caller})
         assert iam.verdict(call, [], [policy]) is expected, (account, action, resource)
+
+
+def test_the_replicator_of_another_account_copies_and_does_no_more() -> None:
+    (policy,) = cloudformation.documents(_made("models")["Policy"])
+    for role, action, resource, context, expected in (
+        ("ml-model-replicator", "s3:GetObject", MODEL, {}, ALLOWED),
+        ("ml-model-replicator", "s3:PutObject", MODEL, NEW, ALLOWED),
+        ("ml-model-replicator", "s3:PutObject", MODEL, OVER, DENIED),
+        ("ml-model-replicator", "s3:ListBucket", BUCKET, MODELS, ALLOWED),
+        ("ml-model-replicator", "s3:ListBucket", BUCKET, REQUESTS, NOT_ALLOWED),
+        ("ml-model-replicator", "s3:DeleteObject", MODEL, {}, DENIED),
+        ("ml-model-writer", "s3:PutObject", MODEL, NEW, NOT_ALLOWED),
+    ):
+        caller = f"arn:aws:iam::888899990000:role/{role}"
+        known = {"aws:securetransport": "true", "aws:principalarn": caller} | context
+        assert iam.verdict(Call(action, resource, caller, known), [], [policy]) is expected, (role, action, context)
 
 
 # The evaluator itself: each line is a case of the IAM User Guide, "Condition operators" and "Policy evaluation logic"

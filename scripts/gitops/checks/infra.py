@@ -310,9 +310,10 @@ def _allowed(statement: Object, stack: Stack, role: str) -> Faults:
             yield "Policies", f"{action}: a wildcard; write the actions"
         elif not _READS.fullmatch(action) and "*" in resources:
             yield "Policies", f"{action}: changes any resource; name those that it is for"
-        if iam.like(action, "s3:DeleteObjectVersion") or (iam.like(action, "s3:DeleteObject") and role != PRUNE):
+        plain = action.lower()  # as IAM compares them
+        if iam.like(plain, "s3:deleteobjectversion") or (iam.like(plain, "s3:deleteobject") and role != PRUNE):
             yield "Policies", f"{action}: nobody deletes a model but {PRUNE}, and nobody its bytes; remove it"
-        if action == "iam:PassRole" or action.startswith("sts:AssumeRole"):
+        if plain == "iam:passrole" or plain.startswith("sts:assumerole"):
             yield "Policies", f"{action}: leads to the rights of other roles; remove it"
     for each in resources:
         if each.startswith("arn:aws:s3:::*") or re.fullmatch(r"arn:aws:s3:::[^/]+/\*", each):

@@ -7,6 +7,7 @@ the repositories of images and the certificate.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from gitops.models.s3 import ask
 
 # Whether the network and the cluster are right, the cluster itself shows.
 _NOT_COMPARED = ("cluster", "network")
+_ACCOUNT = re.compile(r"arn:aws[a-z-]*:iam::([0-9]{12}):root")
 Found = Iterator[tuple[str, str]]
 """(what was looked at, what is wrong with it; empty for nothing)."""
 
@@ -54,8 +56,11 @@ def _facts(stacks: Sequence[Stack]) -> Iterator[tuple[str, str]]:
             yield f"<{name}-issuer>", address
             yield f"<{name}-issuer-arn>", f"arn:aws:iam::{stack.account}:oidc-provider/{address}"
         if stack.template == "domain":
-            asked = ask("route53", stack.region, "list_hosted_zones_by_name", DNSName=stack.parameters["Domain"])
-            zones = [each["Id"].rpartition("/")[2] for each in (asked or {}).get("HostedZones", [])]
+            domain = stack.parameters["Domain"]
+            # The list begins with this name, or where it is missing with the next one.
+            asked = ask("route53", stack.region, "list_hosted_zones_by_name", DNSName=domain)
+            found = (asked or {}).get("HostedZones", [])
+            zones = [each["Id"].rpartition("/")[2] for each in found if each["Name"] == f"{domain}."]
             yield f"<{stack.name}-zone>", zones[0] if zones else "none"
 
 
@@ -107,11 +112,17 @@ def _compared(found: Any, wanted: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A policy as IAM understands it: one text is a list of one, and the order of lists does not count."""
+    """A policy as IAM understands it: one text is a list of one, the order of lists does not count, and an account may
+    stand as its number or, as S3 gives it back, as its root."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     items = value if isinstance(value, list) else [value]
-    return sorted((_plain(item) if isinstance(item, dict) else str(item).lower() for item in items), key=str)
+    return sorted((_plain(item) if isinstance(item, dict) else _short(str(item).lower()) for item in items), key=str)
+
+
+def _short(text: str) -> str:
+    match = _ACCOUNT.fullmatch(text)
+    return match[1] if match else text
 
 
 def _role(wanted: Object, stack: Stack) -> Found:

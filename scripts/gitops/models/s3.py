@@ -188,7 +188,7 @@ def replica(policy: Policy, bucket: str) -> Store:
     return Store(bucket, policy.replicas[bucket])
 
 
-# An answer to HEAD has no body, so that its code is the status.
+# The answer to HEAD has no body, so its code is the status.
 _ABSENT = re.compile(r"404|NoSuch[A-Za-z]+|[A-Za-z]+NotFound(Exception|Error)?")
 
 

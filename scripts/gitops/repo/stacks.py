@@ -94,8 +94,15 @@ def _buckets(tree: Snapshot, region: str, roles: Sequence[Stack]) -> Iterator[St
     owners = {tree.policy.at(name).replica: tree.policy.at(name).account for name in tree.policy.environments}
     places |= {bucket: (owners.get(bucket) or account, place) for bucket, place in tree.policy.replicas.items()}
     for bucket, place in places.items():
-        others = {each.account for each in roles if each.parameters["Bucket"] == bucket} - {place[0]}
-        yield Stack(f"models-{bucket}", "models", *place, {"Bucket": bucket, "Accounts": ",".join(sorted(others))})
+        others = {each.account for each in roles if bucket in _buckets_of(each)} - {place[0]}
+        parameters = {"Bucket": bucket, "Accounts": ",".join(sorted(others))}
+        parameters |= {"Source": account} if place[0] != account else {}
+        yield Stack(f"models-{bucket}", "models", *place, parameters)
+
+
+def _buckets_of(role: Stack) -> set[str]:
+    """Where a service reads its models, and where it logs requests."""
+    return {role.parameters["Bucket"], role.parameters["Requests"].partition("/")[0]}
 
 
 def _images(policy: Policy, renders: Renders, accounts: set[str]) -> Iterator[Stack]:
