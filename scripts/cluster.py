@@ -34,7 +34,6 @@ NAME = re.compile(r"[a-z]([a-z0-9-]{0,58}[a-z0-9])?")
 ACCOUNT, REGION = re.compile(r"[0-9]{12}"), re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 LIST = f"{PLATFORM}/{KUSTOMIZATION}"
 DESTINATIONS, WIDE = ("spec", "destinations"), ("spec", "clusterResourceWhitelist")
-GENERATE_PATHS = ("metadata", "annotations", "argocd.argoproj.io/manifest-generate-paths")
 # Of the components of the hub's own cluster, what is not of add-ons.
 OWN_OBJECTS, OF_ARGOCD = ("admission", "storage"), ("argo-cd", "fleet")
 # Parameters of admission and the storage container are in this namespace, whether an Argo CD is in it or not.
@@ -300,7 +299,7 @@ def alone(there: Snapshot, instance: Instance) -> Files:
     made: Files = {f"{folder}/{file}": without_others(there, f"{ARGOCD}/{file}") for file in projects}
     for name, paths in (("root", "."), ("platform", f".;/{PLATFORM}")):
         hub, source = f"{ARGOCD}/{name}.yaml", ("spec", "source", "path")
-        edits: dict[yamledit.Path, str] = {source: instance.taken()[name][0], GENERATE_PATHS: paths}
+        edits: dict[yamledit.Path, str] = {source: instance.taken()[name][0], applications.GENERATE_PATHS: paths}
         made[f"{folder}/{name}.yaml"] = yamledit.edit(required(there, hub), edits, hub)
     names = ["platform.yaml", "root.yaml", *projects]
     head = (
