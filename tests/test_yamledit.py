@@ -596,6 +596,8 @@ def test_every_scalar_is_rewritten_by_its_path_and_nothing_else(text: str, path:
         ("a:\n- x\n---\na: [x]\n---\nb: 1\n", ["w", "x"], "a:\n- w\n- x\n---\na: [w, x]\n---\nb: 1\n"),
         ("a:\r\n  - x\r\n", ["x", "on"], 'a:\r\n  - x\r\n  - "on"\r\n'),
         ("a:\n  - x", ["x", "z"], "a:\n  - x\n  - z\n"),
+        ("a:\n  - x   # c\n  # of y\n  - y\nb: 1\n", ["w", "z"], "a:\n  - w\n  - z\nb: 1\n"),
+        ("a: [x, y]\n", ["z"], "a: [z]\n"),
     ],
 )
 def test_a_list_is_made_another_and_the_rest_stays(text: str, wanted: list[str], after: str) -> None:

@@ -407,12 +407,16 @@ def _with_list(source: str, number: int, path: Path, wanted: Sequence[str], file
     def now() -> Any:
         return _find(_composed(source, file)[number], path, file)
 
-    for value in [value for value in _texts(now()) if value not in wanted]:
+    found = _texts(now())
+    gone = [value for value in found if value not in wanted]
+    # A list in lines is one only while it has an item: the last to go leaves when others are there.
+    late = gone[:1] if wanted and len(gone) == len(found) else []
+    for value in gone[len(late) :]:
         source = _without_item(source, now(), _texts(now()).index(value))
     for place, value in enumerate(wanted):
         if _texts(now())[place : place + 1] != [value]:
             source = _with_item(source, now(), place, [_write(value, "")])
-    return source
+    return _without_item(source, now(), len(wanted)) if late else source
 
 
 def add_entry(text: bytes, path: Path, at: int, lines: Sequence[str], file: str) -> bytes:
