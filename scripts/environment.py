@@ -388,9 +388,8 @@ def fetching(there: Snapshot, policy: Policy, cluster: str) -> Files:
         if kept:
             text = yamledit.add_entry(text, ("patches",), kept, lines, path)
         else:
-            text += (
-                "\npatches:\n" + "".join(f"{lead}{line}\n" for lead, line in zip(LEADS, lines, strict=True))
-            ).encode()
+            whole = "".join(f"{lead}{line}\n" for lead, line in zip(LEADS, lines, strict=True))
+            text = text.rstrip() + f"\n\npatches:\n{whole}".encode()
     return {path: text}
 
 

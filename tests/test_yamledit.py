@@ -604,6 +604,19 @@ def test_a_list_is_made_another_and_the_rest_stays(text: str, wanted: list[str],
     assert yamledit.set_list(text.encode(), ("a",), wanted, "f.yaml").decode() == after
 
 
+@pytest.mark.parametrize(
+    ("text", "after"),
+    [
+        ("a:\n  - x: 1\n  # of y\n  - y: |-\n      - op\n# of b\nb: 1\n", "a:\n  - x: 1\n# of b\nb: 1\n"),
+        ("c: 1\n\na:\n  # of y\n  - y: |-\n      - op\n# of b\nb: 1\n", "c: 1\n\n# of b\nb: 1\n"),
+        ("c: 1\na:\n- y: 1", "c: 1\n"),
+    ],
+)
+def test_an_item_goes_with_its_comments_and_a_list_with_its_last_item(text: str, after: str) -> None:
+    last = text.count("- x")
+    assert yamledit.remove_entry(text.encode(), ("a",), last, "f.yaml").decode() == after
+
+
 @pytest.mark.parametrize("text", ["a: x\n", "b: [x]\n", "a: [{b: 1}]\n"])
 def test_what_is_no_list_of_values_is_refused(text: str) -> None:
     with pytest.raises(Refused, match=r"f\.yaml: a: no list of single values; write y by hand"):

@@ -426,8 +426,17 @@ def add_entry(text: bytes, path: Path, at: int, lines: Sequence[str], file: str)
 
 
 def remove_entry(text: bytes, path: Path, at: int, file: str) -> bytes:
-    """`text` without an item of the list at `path`, and the comments right above it; every other byte stays."""
-    return _listed(text, path, file, lambda source, node: _without_item(source, node, at))
+    """`text` without an item of the list at `path`, and the comments right above it, or without the list where that was
+    all; every other byte stays."""
+
+    def without(source: str, node: SequenceNode) -> str:
+        parent = _find(_compose(source, file), path[:-1], file)
+        if len(node.value) > 1 or not isinstance(parent, MappingNode):
+            return _without_item(source, node, at)
+        start = source.rfind("\n", 0, _ends(parent, str(path[-1]))[0]) + 1
+        return source[:start] + source[_end(source, node) :]
+
+    return _listed(text, path, file, without)
 
 
 def _listed(text: bytes, path: Path, file: str, change: Callable[[str, SequenceNode], str]) -> bytes:
