@@ -295,7 +295,7 @@ def _is_like(before: Any, after: Any, path: tuple[str, ...], items: Sequence[Any
 
 
 def _lead(source: str, item: Node) -> str:
-    return source[source.rfind("\n", 0, item.start_mark.index) + 1 : item.start_mark.index]
+    return source[_line(source, item) : item.start_mark.index]
 
 
 def _tail(node: Node) -> Node:
@@ -322,7 +322,7 @@ def remove_item(text: bytes, path: tuple[str, ...], item: Mapping[str, str] | st
     if found.flow_style or items.count(item) != 1:
         raise refused
     node = found.value[items.index(item)]
-    first = source.rfind("\n", 0, node.start_mark.index) + 1
+    first = _line(source, node)
     if len(items) == 1:
         first = source.rfind("\n", 0, _ends(parent, path[-1])[0]) + 1
     end = source.find("\n", _tail(node).end_mark.index - 1)
@@ -475,8 +475,7 @@ def _with_item(source: str, node: SequenceNode, at: int, lines: Sequence[str]) -
         else:
             place, written = items[0].start_mark.index, f"{lines[0]}, "
         return source[:place] + written + source[place:]
-    start = _line(source, items[0])
-    lead = source[start : items[0].start_mark.index]
+    start, lead = _line(source, items[0]), _lead(source, items[0])
     leads = [lead, *[" " * len(lead)] * (len(lines) - 1)]
     whole = [f"{before}{line}" for before, line in zip(leads, lines, strict=True)]
     return _with_lines(source, _end(source, items[at - 1]) if at else start, whole)
@@ -510,9 +509,7 @@ def _line(source: str, node: Node) -> int:
 
 def _end(source: str, node: Node) -> int:
     """Where the line behind a node begins; ruamel.yaml counts the comments behind a block in."""
-    while isinstance(node, SequenceNode | MappingNode) and not node.flow_style and node.value:
-        last = node.value[-1]
-        node = last[1] if isinstance(last, tuple) else last
+    node = _tail(node)
     start, end = node.start_mark.index, node.end_mark.index
     written = re.sub(r"(?:\s*\n[ \t]*(?:#[^\n]*)?)+\Z", "", source[start:end])
     found = source.find("\n", start + len(written))
