@@ -19,7 +19,7 @@ from typing import Any
 from gitops import cli
 from gitops.checks import admission
 from gitops.manifests import documents, yamledit
-from gitops.manifests.objects import KUSTOMIZATION, at, listed, mapping, mappings
+from gitops.manifests.objects import KUSTOMIZATION, at, listed, mappings
 from gitops.repo import applications, layout, publish, snapshot, values, ways
 from gitops.repo.applications import SERVER, Instance
 from gitops.repo.git import Git
@@ -34,7 +34,6 @@ NAME = re.compile(r"[a-z]([a-z0-9-]{0,58}[a-z0-9])?")
 ACCOUNT, REGION = re.compile(r"[0-9]{12}"), re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 LIST = f"{PLATFORM}/{KUSTOMIZATION}"
 DESTINATIONS, WIDE = ("spec", "destinations"), ("spec", "clusterResourceWhitelist")
-GENERATE_PATHS = ("metadata", "annotations", "argocd.argoproj.io/manifest-generate-paths")
 # Of the components of the hub's own cluster, what is not of add-ons.
 OWN_OBJECTS, OF_ARGOCD = ("admission", "storage"), ("argo-cd", "fleet")
 # Parameters of admission and the storage container are in this namespace, whether an Argo CD is in it or not.
@@ -63,12 +62,14 @@ def change(args: argparse.Namespace) -> None:
     publish.require_clean(git)
     verb = {"add": "Add", "remove": "Remove"}[args.do]
     changed: list[str] = []
+    served_by: dict[str, str] = {}
 
     def build(base: str) -> Draft | None:
         there = snapshot.at(git, base)
         made = added(there, args) if args.do == "add" else removed(there, args.name)
         new = {path: text for path, text in made.items() if text != there.read(path)}
         changed[:] = sorted(new)
+        served_by.update(parse_policy(made.get(POLICY_FILE) or required(there, POLICY_FILE)).clusters)
         return Draft(git.tree_with(base, new), f"{verb} the cluster {args.name}\n") if new else None
 
     asked = ways.chosen(args, git, Way.BRANCH, push=Way.PULL_REQUEST)
@@ -81,18 +82,18 @@ def change(args: argparse.Namespace) -> None:
     nothing = f"{args.name} is {'as it has to be' if args.do == 'add' else 'no cluster of the policy'}"
     ways.tell(git, published, [f"{args.do} the cluster {args.name}"], nothing)
     if published.subject and not args.dry_run:
-        for line in following(args):
+        for line in following(args, served_by.get(args.name)):
             cli.say(line)
 
 
-def following(args: argparse.Namespace) -> list[str]:
-    """What comes after the merge."""
+def following(args: argparse.Namespace, way: str | None) -> list[str]:
+    """What comes after the merge; `way` is who serves a cluster that was added."""
     if args.do == "remove":
         return [
             f"when that is merged, nothing of {args.name} is deleted: delete the Applications of the cluster in Argo CD"
             " without their resources, and then the cluster itself"
         ]
-    own = f" --cluster {args.name}" if args.argocd == "own" else ""
+    own = f" --cluster {args.name}" if way == "own" else ""
     return [
         f"when that is merged: `python scripts/bootstrap.py{own}`, with a context {args.name} in the kubeconfig",
         f"then put environments on it, by `cluster: {args.name}` in {POLICY_FILE}",
@@ -251,7 +252,7 @@ def admitted(there: Snapshot, policy: Policy, name: str) -> Files:
 
 def served(there: Snapshot, instance: Instance, name: str) -> Files:
     """The Applications by which the hub takes what the cluster has."""
-    source = repository(there)
+    source = values.find(there, "repo")
     comments = {
         f"platform-{name}": f"what the cluster {name} refuses and verifies by itself",
         f"addons-{name}": f"the add-ons of the cluster {name}",
@@ -289,10 +290,6 @@ def with_items(
     return text
 
 
-def repository(there: Snapshot) -> str:
-    return values.find(there, "repo")
-
-
 # With an Argo CD of its own
 
 
@@ -302,7 +299,7 @@ def alone(there: Snapshot, instance: Instance) -> Files:
     made: Files = {f"{folder}/{file}": without_others(there, f"{ARGOCD}/{file}") for file in projects}
     for name, paths in (("root", "."), ("platform", f".;/{PLATFORM}")):
         hub, source = f"{ARGOCD}/{name}.yaml", ("spec", "source", "path")
-        edits: dict[yamledit.Path, str] = {source: instance.taken()[name][0], GENERATE_PATHS: paths}
+        edits: dict[yamledit.Path, str] = {source: instance.taken()[name][0], applications.GENERATE_PATHS: paths}
         made[f"{folder}/{name}.yaml"] = yamledit.edit(required(there, hub), edits, hub)
     names = ["platform.yaml", "root.yaml", *projects]
     head = (
@@ -342,8 +339,9 @@ def removed(there: Snapshot, name: str) -> Files:
         )
     made: Files = dict.fromkeys(there.files(f"{layout.CLUSTERS}/{name}"))
     if name in policy.clusters:
-        item = next(each for each in mapping(policy_data(there))["clusters"] if each["name"] == name)
-        made[POLICY_FILE] = yamledit.remove_item(required(there, POLICY_FILE), ("clusters",), item, POLICY_FILE)
+        text = required(there, POLICY_FILE)
+        item = next(each for each in yamledit.load(text, POLICY_FILE)["clusters"] if each["name"] == name)
+        made[POLICY_FILE] = yamledit.remove_item(text, ("clusters",), item, POLICY_FILE)
     applied = {f"{ARGOCD}/{each}-{name}.yaml" for each in ("platform", "addons")}
     made |= dict.fromkeys(path for path in applied if there.read(path) is not None)
     path = f"{ARGOCD}/{KUSTOMIZATION}"
@@ -359,10 +357,6 @@ def removed(there: Snapshot, name: str) -> Files:
             text = yamledit.remove_item(text, where, item, path)
         made[path] = text
     return made
-
-
-def policy_data(there: Snapshot) -> Any:
-    return yamledit.load(required(there, POLICY_FILE), POLICY_FILE)
 
 
 if __name__ == "__main__":

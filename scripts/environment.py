@@ -46,9 +46,6 @@ SPACES = (
     "spec", "matchResources", "namespaceSelector", "matchExpressions",
     Named("kubernetes.io/metadata.name", ("key",)), "values",
 )  # fmt: skip
-GENERATE_PATHS = (
-    "spec", "template", "metadata", "annotations", "argocd.argoproj.io/manifest-generate-paths",
-)  # fmt: skip
 LITERALS = ("configMapGenerator", Named("variables"), "literals")
 # The patch by which the container that fetches models reads a replica.
 FETCHED = (
@@ -334,8 +331,9 @@ def of_argocd(there: Snapshot, policy: Policy, like: str, name: str) -> Files:
 def with_paths(there: Snapshot, policy: Policy, like: str, text: bytes) -> bytes:
     """An ApplicationSet with the paths that another environment's lists behind those of the template."""
     path = applications.set_file(policy, like)
-    theirs, base = (str(at(yamledit.load(each, path), *GENERATE_PATHS) or "") for each in (required(there, path), text))
-    return yamledit.edit(text, {GENERATE_PATHS: theirs}, path) if theirs.startswith(f"{base};") else text
+    where = applications.SET_PATHS
+    theirs, base = (str(at(yamledit.load(each, path), *where) or "") for each in (required(there, path), text))
+    return yamledit.edit(text, {where: theirs}, path) if theirs.startswith(f"{base};") else text
 
 
 def admitted(there: Snapshot, policy: Policy) -> Files:
@@ -390,9 +388,8 @@ def fetching(there: Snapshot, policy: Policy, cluster: str) -> Files:
         if kept:
             text = yamledit.add_entry(text, ("patches",), kept, lines, path)
         else:
-            text += (
-                "\npatches:\n" + "".join(f"{lead}{line}\n" for lead, line in zip(LEADS, lines, strict=True))
-            ).encode()
+            whole = "".join(f"{lead}{line}\n" for lead, line in zip(LEADS, lines, strict=True))
+            text = text.rstrip() + f"\n\npatches:\n{whole}".encode()
     return {path: text}
 
 

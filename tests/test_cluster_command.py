@@ -505,6 +505,13 @@ def test_nothing_is_done_twice_and_what_is_missing_is_written_again(edited: Chec
     assert done.out.splitlines()[:2] == ["argocd/addons-eu.yaml", f"{EU}/platform/{KUSTOMIZATION}"]
     assert edited.git("diff", "--stat", "origin/cicd", "cicd") == ""
     edited.git("reset", "-q", "--hard", "origin/cicd")
+    edited.git("rm", "-q", f"{US}/argocd/platform.yaml")
+    edited.git("commit", "-qm", "Lose a file of the other")
+
+    done = edited.run("cluster", "add", "us", "--commit")
+
+    assert "`python scripts/bootstrap.py --cluster us`" in done.err
+    edited.git("reset", "-q", "--hard", "origin/cicd")
 
 
 def test_an_app_keeps_its_name(checkout: Checkout) -> None:

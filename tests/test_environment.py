@@ -534,22 +534,27 @@ def test_a_policy_in_one_line_or_shared_is_refused(text: bytes) -> None:
         entries.add(text, {"name": "canary", "after": ["staging"]}, [])
 
 
-def test_an_environment_reads_its_replica_where_its_cluster_can(checkout: Checkout) -> None:
+@pytest.mark.parametrize("way", ["hub", "own"])
+def test_an_environment_reads_its_replica_where_its_cluster_can(checkout: Checkout, way: str) -> None:
     checkout.write("overlays/promotion.yaml", checkout.read("overlays/promotion.yaml") + REPLICAS)
     checkout.commit("Name a replica", push=True)
     there = ("add", "prod-us", "--after", "staging", "--like", "prod", "--region", "us-east-1", "--host",
              "us.ml.example.com", "--replica", "mlops-us")  # fmt: skip
 
     refused = checkout.run("environment", *there, "--dry-run")
-    assert checkout.run("cluster", "add", "us", "--argocd", "own", "--commit").code == 0
+    assert checkout.run("cluster", "add", "us", "--argocd", way, "--commit").code == 0
     checkout.git("push", "-q", "origin", "cicd")
     before = checkout.read("argocd/clusters/us/platform/kustomization.yaml")
     changed(checkout, *there, "--cluster", "us", alone=True)
     shared = checkout.read("overlays/prod-us/shared/kustomization.yaml")
+    fetching = checkout.read("argocd/clusters/us/platform/kustomization.yaml")
     changed(checkout, "remove", "prod-us", alone=True)
+    gone = checkout.read("argocd/clusters/us/platform/kustomization.yaml")
+    changed(checkout, *there, "--cluster", "us", alone=True)
 
     assert refused.code == 1
     assert "prod-us mlops-us, prod mlops-prod; give these environments one replica" in refused.err
     assert b"  - ../../../base/environment/replica\n" in shared
     assert b"      - MODEL_REPLICA=mlops-us\n" in shared
-    assert checkout.read("argocd/clusters/us/platform/kustomization.yaml").rstrip() == before.rstrip()
+    assert gone.rstrip() == before.rstrip()
+    assert checkout.read("argocd/clusters/us/platform/kustomization.yaml").rstrip() == fetching.rstrip()

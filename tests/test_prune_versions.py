@@ -37,7 +37,7 @@ def age(s3: S3) -> None:
 
 def release(checkout: Checkout, version: Version, app: str = "lily-sklearn", years: float = 0, *more: str) -> None:
     """Releases a version in the first environment, so many years ago."""
-    when = f"{int(time.time() - years * 365 * 86400)} +0000"
+    when = f"@{int(time.time() - years * 365 * 86400)} +0000"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GIT_COMMITTER_DATE", when)
         patch.setenv("GIT_AUTHOR_DATE", when)
@@ -87,6 +87,16 @@ def test_what_a_rollback_goes_back_to_stays_however_old_it_is(old: Checkout, sto
     old.run("withdraw_version", "lily", second.version, "--reason", "bad", "--push")
 
     assert pruned(old) == {second.version}
+
+
+def test_a_commit_whose_date_is_no_time_counts_as_new(old: Checkout, stored: Callable[[str], Version]) -> None:
+    first, second, third, fourth = map(stored, ("first", "second", "third", "fourth"))
+    release(old, first, years=3.5)
+    release(old, second, years=3)
+    release(old, third, years=-8000)  # a year of five digits
+    release(old, fourth, years=2)
+
+    assert pruned(old) == {first.version}
 
 
 def test_an_app_with_an_image_a_canary_and_a_branch_that_is_not_merged_keep_their_versions(

@@ -596,10 +596,25 @@ def test_every_scalar_is_rewritten_by_its_path_and_nothing_else(text: str, path:
         ("a:\n- x\n---\na: [x]\n---\nb: 1\n", ["w", "x"], "a:\n- w\n- x\n---\na: [w, x]\n---\nb: 1\n"),
         ("a:\r\n  - x\r\n", ["x", "on"], 'a:\r\n  - x\r\n  - "on"\r\n'),
         ("a:\n  - x", ["x", "z"], "a:\n  - x\n  - z\n"),
+        ("a:\n  - x   # c\n  # of y\n  - y\nb: 1\n", ["w", "z"], "a:\n  - w\n  - z\nb: 1\n"),
+        ("a: [x, y]\n", ["z"], "a: [z]\n"),
     ],
 )
 def test_a_list_is_made_another_and_the_rest_stays(text: str, wanted: list[str], after: str) -> None:
     assert yamledit.set_list(text.encode(), ("a",), wanted, "f.yaml").decode() == after
+
+
+@pytest.mark.parametrize(
+    ("text", "after"),
+    [
+        ("a:\n  - x: 1\n  # of y\n  - y: |-\n      - op\n# of b\nb: 1\n", "a:\n  - x: 1\n# of b\nb: 1\n"),
+        ("c: 1\n\na:\n  # of y\n  - y: |-\n      - op\n# of b\nb: 1\n", "c: 1\n\n# of b\nb: 1\n"),
+        ("c: 1\na:\n- y: 1", "c: 1\n"),
+    ],
+)
+def test_an_item_goes_with_its_comments_and_a_list_with_its_last_item(text: str, after: str) -> None:
+    last = text.count("- x")
+    assert yamledit.remove_entry(text.encode(), ("a",), last, "f.yaml").decode() == after
 
 
 @pytest.mark.parametrize("text", ["a: x\n", "b: [x]\n", "a: [{b: 1}]\n"])

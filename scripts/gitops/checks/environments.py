@@ -63,8 +63,7 @@ class Names:
             return
         text = self.own_part(value)
         text = own.sub("", text) if own else text
-        key = _KEY.search(path)
-        field = (key["variable"] or key["field"]) if key else ""
+        field = _field(path)
         for match in self._namespaces.finditer(text):
             shared = self._spaces[match[1]]
             yield from () if environment in shared else shared
@@ -142,8 +141,7 @@ class Moved(Names):
         return there if there in self._policy.image_registries else shared
 
     def _renamed(self, path: str, text: str) -> str:
-        key = _KEY.search(path)
-        field = (key["variable"] or key["field"]) if key else ""
+        field = _field(path)
         text = _HOST.sub(lambda match: self._host(match[0]), text)
         text = self._namespaces.sub(self._namespace, text)
         text = self._told.sub(self._replaced, f"{field}={text}").removeprefix(f"{field}=")
@@ -191,6 +189,12 @@ class Moved(Names):
 
 # Characters of Unicode for private use.
 _PRIVATE = 0xF0000
+
+
+def _field(path: str) -> str:
+    """What the last field or variable of a path is called; empty where it has none."""
+    key = _KEY.search(path)
+    return (key["variable"] or key["field"]) if key else ""
 
 
 def _value(value: str) -> re.Pattern[str]:
@@ -284,8 +288,7 @@ def accounts(path: str, text: str) -> list[str]:
     found = [match["account"] for match in _ARN.finditer(text) if match["account"]]
     for match in _AWS_HOST.finditer(text):
         found += [*_ACCOUNT.findall(match["host"]), *filter(None, [match["account"]])]
-    key = _KEY.search(path)
-    return found + (_ACCOUNT.findall(text) if key and _TELLS_ACCOUNT.search(key["variable"] or key["field"]) else [])
+    return found + (_ACCOUNT.findall(text) if _TELLS_ACCOUNT.search(_field(path)) else [])
 
 
 def regions(text: str) -> list[str]:

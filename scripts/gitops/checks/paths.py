@@ -192,7 +192,7 @@ def check_generate_paths(repository: Repository) -> Iterator[Finding]:
             path = at(item, "spec", "source", "path")
             if item.get("kind") != "Application" or path not in taken:
                 continue
-            field = ("metadata", "annotations", "argocd.argoproj.io/manifest-generate-paths")
+            field = applications.GENERATE_PATHS
             written = str(at(item, *field) or "")
             for parent in _uncovered(repository.reads(path), path, written):
                 message = f"{'.'.join(field)}: {written!r} does not cover {parent}, read by {path}; add it"

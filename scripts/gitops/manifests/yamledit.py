@@ -295,7 +295,7 @@ def _is_like(before: Any, after: Any, path: tuple[str, ...], items: Sequence[Any
 
 
 def _lead(source: str, item: Node) -> str:
-    return source[source.rfind("\n", 0, item.start_mark.index) + 1 : item.start_mark.index]
+    return source[_line(source, item) : item.start_mark.index]
 
 
 def _tail(node: Node) -> Node:
@@ -322,7 +322,7 @@ def remove_item(text: bytes, path: tuple[str, ...], item: Mapping[str, str] | st
     if found.flow_style or items.count(item) != 1:
         raise refused
     node = found.value[items.index(item)]
-    first = source.rfind("\n", 0, node.start_mark.index) + 1
+    first = _line(source, node)
     if len(items) == 1:
         first = source.rfind("\n", 0, _ends(parent, path[-1])[0]) + 1
     end = source.find("\n", _tail(node).end_mark.index - 1)
@@ -407,12 +407,16 @@ def _with_list(source: str, number: int, path: Path, wanted: Sequence[str], file
     def now() -> Any:
         return _find(_composed(source, file)[number], path, file)
 
-    for value in [value for value in _texts(now()) if value not in wanted]:
+    found = _texts(now())
+    gone = [value for value in found if value not in wanted]
+    # A list in lines is one only while it has an item: the last to go leaves when others are there.
+    late = gone[:1] if wanted and len(gone) == len(found) else []
+    for value in gone[len(late) :]:
         source = _without_item(source, now(), _texts(now()).index(value))
     for place, value in enumerate(wanted):
         if _texts(now())[place : place + 1] != [value]:
             source = _with_item(source, now(), place, [_write(value, "")])
-    return source
+    return _without_item(source, now(), len(wanted)) if late else source
 
 
 def add_entry(text: bytes, path: Path, at: int, lines: Sequence[str], file: str) -> bytes:
@@ -422,8 +426,17 @@ def add_entry(text: bytes, path: Path, at: int, lines: Sequence[str], file: str)
 
 
 def remove_entry(text: bytes, path: Path, at: int, file: str) -> bytes:
-    """`text` without an item of the list at `path`, and the comments right above it; every other byte stays."""
-    return _listed(text, path, file, lambda source, node: _without_item(source, node, at))
+    """`text` without an item of the list at `path`, and the comments right above it, or without the list where that was
+    all; every other byte stays."""
+
+    def without(source: str, node: SequenceNode) -> str:
+        parent = _find(_compose(source, file), path[:-1], file)
+        if len(node.value) > 1 or not isinstance(parent, MappingNode):
+            return _without_item(source, node, at)
+        start = source.rfind("\n", 0, _ends(parent, str(path[-1]))[0]) + 1
+        return source[:start] + source[_end(source, node) :]
+
+    return _listed(text, path, file, without)
 
 
 def _listed(text: bytes, path: Path, file: str, change: Callable[[str, SequenceNode], str]) -> bytes:
@@ -462,8 +475,7 @@ def _with_item(source: str, node: SequenceNode, at: int, lines: Sequence[str]) -
         else:
             place, written = items[0].start_mark.index, f"{lines[0]}, "
         return source[:place] + written + source[place:]
-    start = _line(source, items[0])
-    lead = source[start : items[0].start_mark.index]
+    start, lead = _line(source, items[0]), _lead(source, items[0])
     leads = [lead, *[" " * len(lead)] * (len(lines) - 1)]
     whole = [f"{before}{line}" for before, line in zip(leads, lines, strict=True)]
     return _with_lines(source, _end(source, items[at - 1]) if at else start, whole)
@@ -497,9 +509,7 @@ def _line(source: str, node: Node) -> int:
 
 def _end(source: str, node: Node) -> int:
     """Where the line behind a node begins; ruamel.yaml counts the comments behind a block in."""
-    while isinstance(node, SequenceNode | MappingNode) and not node.flow_style and node.value:
-        last = node.value[-1]
-        node = last[1] if isinstance(last, tuple) else last
+    node = _tail(node)
     start, end = node.start_mark.index, node.end_mark.index
     written = re.sub(r"(?:\s*\n[ \t]*(?:#[^\n]*)?)+\Z", "", source[start:end])
     found = source.find("\n", start + len(written))

@@ -66,14 +66,16 @@ def texts_since(git: Git, rev: str, start: datetime) -> list[bytes]:
     """What stood at some time since `start`, up to `rev`, in the files that releases can be in, those of apps that are
     gone included.
 
-    No commit counts as older than one before it, so that a wrong clock makes it more and not less.
+    No commit counts as older than one before it, and one whose date is no time as new, so that a wrong clock makes it
+    more and not less.
     """
     before: dict[Place, Ids] = {}
     since: list[Ids] = []
     newest = datetime.min.replace(tzinfo=UTC)
     for change, place, ids in _of_places(git, rev):
-        newest = max(newest, datetime.fromisoformat(change.date))
-        if newest >= start:
+        time = time_of(change)
+        newest = max(newest, time or newest)
+        if time is None or newest >= start:
             since += [before.pop(place), ids] if place in before else [ids]
         else:
             before[place] = ids

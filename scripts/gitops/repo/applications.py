@@ -31,7 +31,9 @@ KINDS = (
     ("networking.k8s.io", "NetworkPolicy"), ("policy", "PodDisruptionBudget"),
     ("serving.kserve.io", "InferenceService"),
 )  # fmt: skip
-_GENERATE_PATHS = ("spec", "template", "metadata", "annotations", "argocd.argoproj.io/manifest-generate-paths")
+# Where an Application, and the template of an ApplicationSet, lists what Argo CD looks at for it.
+GENERATE_PATHS = ("metadata", "annotations", "argocd.argoproj.io/manifest-generate-paths")
+SET_PATHS = ("spec", "template", *GENERATE_PATHS)
 _BASENAME = "{{ .path.basename }}"
 
 
@@ -162,11 +164,11 @@ def _filled(template: Path, values: Mapping[str, str]) -> str:
 def with_paths_of(item: Object, wanted: Object) -> Object:
     """An ApplicationSet with the paths that another one lists behind those of the template: what else renders read is
     for the fork to say."""
-    written = at(item, *_GENERATE_PATHS)
-    if not isinstance(written, str) or not written.startswith(f"{at(wanted, *_GENERATE_PATHS)};"):
+    written = at(item, *SET_PATHS)
+    if not isinstance(written, str) or not written.startswith(f"{at(wanted, *SET_PATHS)};"):
         return wanted
     found = copy.deepcopy(wanted)
-    at(found, *_GENERATE_PATHS[:-1])[_GENERATE_PATHS[-1]] = written
+    at(found, *SET_PATHS[:-1])[SET_PATHS[-1]] = written
     return found
 
 
@@ -179,4 +181,4 @@ def name(folder: str) -> str:
 def generate_paths(written: Object, folder: str) -> str:
     """Below which paths a change makes Argo CD render a folder of overlays/ again, as the annotation of an
     ApplicationSet lists them; "" where it lists none."""
-    return str(at(written, *_GENERATE_PATHS) or "").replace(_BASENAME, folder.rpartition("/")[2])
+    return str(at(written, *SET_PATHS) or "").replace(_BASENAME, folder.rpartition("/")[2])
