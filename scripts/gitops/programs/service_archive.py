@@ -42,10 +42,11 @@ _LEFT_OUT = shutil.ignore_patterns(
 # Of an installed package: what is told there of this installation.
 _OF_INSTALLATION = ("INSTALLER", "RECORD", "REQUESTED", "direct_url.json")
 _PROBE = """
-import json, os, platform, sys, sysconfig
+import json, platform, sys, sysconfig
+base = {"base": sys.base_prefix, "platbase": sys.base_exec_prefix}
 print(json.dumps({
     "prefix": sys.base_prefix, "version": platform.python_version(), "machine": platform.machine(),
-    "folders": [sysconfig.get_path(name) for name in ("platstdlib", "stdlib")],
+    "folders": [sysconfig.get_path(name, vars=base) for name in ("platstdlib", "stdlib")],
     "library": sysconfig.get_config_var("INSTSONAME") if sysconfig.get_config_var("Py_ENABLE_SHARED") else None,
     "libraries": sysconfig.get_config_var("LIBDIR"),
 }))
