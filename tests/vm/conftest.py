@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -111,9 +111,10 @@ def aws(s3: S3) -> Iterator[Aws]:
         yield stand_in
 
 
-def user_data(parameters: Mapping[str, str]) -> str:
+def user_data(parameters: Mapping[str, str], region: str) -> str:
     """The script that a launch template has with these parameters."""
-    made = cloudformation.resources(cloudformation.read(FOLDER, "vm"), stack("vm", **parameters))
+    told = replace(stack("vm", **parameters), region=region)
+    made = cloudformation.resources(cloudformation.read(FOLDER, "vm"), told)
     return str(made["Launch"]["Properties"]["LaunchTemplateData"]["UserData"])
 
 
@@ -128,7 +129,7 @@ def launch(folder: Path, s3: S3, aws: Aws) -> Iterator[Callable[..., Machine]]:
                 "AWS_ENDPOINT_URL_S3": s3.variables["AWS_ENDPOINT_URL_S3"],
             }
             programs = {"aws": ROOT / ".venv-aws/bin/aws"}
-            machine = Machine(folder / "machine", user_data(parameters), environment, programs)
+            machine = Machine(folder / "machine", user_data(parameters, s3.variables["AWS_REGION"]), environment, programs)
             stopping.callback(machine.end)
             machine.boot()
             return machine
