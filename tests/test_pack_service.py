@@ -1,4 +1,4 @@
-"""pack_service.py: the same bytes again, what is refused, and what is stored. The service and its lock are small ones."""
+"""pack_service.py: the same bytes again, what is refused, and what is stored, of a small service."""
 
 from __future__ import annotations
 
@@ -104,7 +104,9 @@ def told(done: Result) -> dict[str, Any]:
     return found
 
 
-def test_the_same_inputs_are_the_same_archive_which_is_stored_once_and_serves(service: Path, s3: S3, tmp_path: Path) -> None:
+def test_the_same_inputs_are_the_same_archive_which_is_stored_once_and_serves(
+    service: Path, s3: S3, tmp_path: Path
+) -> None:
     planned = told(pack(service, "--json", "--dry-run"))
     assert s3.keys() == []
     # What does not belong to the service changes nothing, nor does where the checkout lies.

@@ -41,7 +41,8 @@ mknod -m 666 dev/tty c 5 0
 mkdir -p old
 pivot_root . old
 umount -l old
-exec env -i container=test PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin /lib/systemd/systemd --log-target=journal
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
+exec env -i container=test PATH="$PATH" /lib/systemd/systemd --log-target=journal
 """
 # As cloud-init does: once, when all else is started, and as a program of its own.
 _CLOUD_INIT = """
@@ -61,7 +62,9 @@ _START = "[Unit]\nRequires=basic.target multi-user.target\nAfter=multi-user.targ
 
 
 class Machine:
-    def __init__(self, folder: Path, user_data: str, environment: Mapping[str, str], programs: Mapping[str, Path]) -> None:
+    def __init__(
+        self, folder: Path, user_data: str, environment: Mapping[str, str], programs: Mapping[str, Path]
+    ) -> None:
         """`folder` is new; `environment` is that of all units; `programs` are found in the root by these names."""
         self.root, upper = folder / "root", folder / "upper"
         for each in (self.root, upper, folder / "work"):

@@ -85,7 +85,7 @@ def needs(path: Path) -> Needs | None:
 
 
 def faults(folder: Path, system: System, machine: str) -> Iterator[str]:
-    """What in a folder could not be loaded on this system, a line each; what the folder has itself need not be there."""
+    """What in a folder could not be loaded on this system, a line each. It may need what is in the folder itself."""
     found = {path: need for path in sorted(folder.rglob("*")) if path.is_file() and (need := needs(path))}
     own = {path.name for path in found}
     for path, need in found.items():
