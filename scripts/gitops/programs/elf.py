@@ -62,7 +62,8 @@ def needs(path: Path) -> Needs | None:
         try:
             sections = [*(elf := ELFFile(file)).iter_sections()]
             libraries = [
-                Path(tag.needed).name  # some ask for a place beside them, as $ORIGIN/../lib/NAME
+                # Some ask for a place beside them, as $ORIGIN/../lib/NAME.
+                Path(tag.needed).name  # type: ignore[attr-defined]
                 for section in sections
                 if isinstance(section, DynamicSection)
                 for tag in section.iter_tags("DT_NEEDED")
