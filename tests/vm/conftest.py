@@ -63,11 +63,14 @@ def made(folder: Path, environment: dict[str, str]) -> Made:
     keep = Path("/work/tmp/vmb/made")  # DEVHACK
     if (keep / "p.json").exists():  # DEVHACK
         subprocess.run(["cp", "-a", keep / "s3", folder / "s3"], check=True)  # DEVHACK
-        return Made(*json.loads((keep / "p.json").read_text()), folder / "s3")  # DEVHACK
+        return Made(*json.loads((keep / "p.json").read_text()), data=folder / "s3")  # DEVHACK
     (folder / "made").mkdir()
     copy_checkout(folder / "made/work")
     commit_template(folder / "made", environment)
-    clone, env = folder / "made/work", environment | {"PATH": f"{MODEL_PYTHON.parent}:{environment['PATH']}"}
+    # The wheels that this machine has fetched before are not fetched again.
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path("~root/.cache").expanduser())) / "pip"
+    path = f"{MODEL_PYTHON.parent}:{environment['PATH']}"
+    clone, env = folder / "made/work", environment | {"PATH": path, "PIP_CACHE_DIR": str(cache)}
 
     def done(*command: str | Path, where: Path = clone) -> str:
         return subprocess.run(command, cwd=where, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -81,7 +84,7 @@ def made(folder: Path, environment: dict[str, str]) -> Made:
     manifest = parse_manifest(text, MANIFEST)
     with s3_running(folder / "s3", environment) as s3:
         env |= s3.variables
-        upload = ["--model", MODEL, "--artifacts", source / "artifacts" / MODEL, "--bucket", f"s3://{BUCKET}"]
+        upload = ["--model", MODEL, "--artifacts", f"model-src/artifacts/{MODEL}", "--bucket", f"s3://{BUCKET}"]
         uri = done(sys.executable, "scripts/upload_model.py", *upload).strip()
         # What is packed here runs here, which may have a newer glibc than an instance has.
         glibc = platform.libc_ver()[1]

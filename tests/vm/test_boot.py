@@ -80,8 +80,7 @@ def test_an_instance_serves_what_the_stack_names(launch: Launch, made: Made, aws
     wait(machine, lambda: any(f"serving lily {made.version}" in line for line in aws.lines), "the log arrives")
     assert aws.streams == {("/ml/vm/vm", INSTANCE)}
     assert any(line.startswith("model-boot: serving ") for line in aws.lines)
-    # All of them by the role's credentials, which only the metadata service gives.
-    assert aws.roles == {"cloudformation", "elasticloadbalancing", "logs"}
+    assert aws.signed == {"cloudformation", "elasticloadbalancing", "logs"}
 
 
 def confined(machine: Machine, worker: int) -> int:
