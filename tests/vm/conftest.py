@@ -60,10 +60,6 @@ def folder() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def made(folder: Path, environment: dict[str, str]) -> Made:
     """A version that was trained and the archive of the service, both by the commands for it."""
-    keep = Path("/work/tmp/vmb/made")  # DEVHACK
-    if (keep / "p.json").exists():  # DEVHACK
-        subprocess.run(["cp", "-a", keep / "s3", folder / "s3"], check=True)  # DEVHACK
-        return Made(*json.loads((keep / "p.json").read_text()), data=folder / "s3")  # DEVHACK
     (folder / "made").mkdir()
     copy_checkout(folder / "made/work")
     commit_template(folder / "made", environment)
@@ -96,9 +92,6 @@ def made(folder: Path, environment: dict[str, str]) -> Made:
         "Service": json.loads(packed)["uri"],
     }  # fmt: skip
     shutil.rmtree(folder / "made")
-    keep.mkdir(exist_ok=True)  # DEVHACK
-    subprocess.run(["cp", "-a", folder / "s3", keep / "s3"], check=True)  # DEVHACK
-    (keep / "p.json").write_text(json.dumps([parameters, manifest.version]))  # DEVHACK
     return Made(parameters, manifest.version, folder / "s3")
 
 
