@@ -25,6 +25,7 @@ from gitops.manifests.objects import (
     mapping,
     mappings,
 )
+from gitops.manifests.stack import is_stack, parameters, path
 from gitops.manifests.workloads import Pod, Port
 from gitops.releases import release
 
@@ -102,6 +103,9 @@ def states(items: Sequence[Object]) -> list[State]:
     for item in items:
         if workloads.runs(item):
             found += _workload_states(item, environment, id(item) in served, id(item) in exposed)
+        elif is_stack(item):
+            # What leads callers to it is a part of its own template.
+            found += [State(identity(item), "rendered"), State(identity(item), "running", _stopped(item))]
     found += [State(identity(item), "answering", fault) for item, fault in zip(services, faults, strict=True)]
     found += [State(identity(item), "answering", _leads_nowhere(item, answering)) for item in ingresses]
     return found
@@ -153,6 +157,13 @@ def _unreleased(item: Object) -> Iterator[str]:
     for path, value in workloads.named(item).items():
         if _is_none(value):
             yield f"{path}: {value!r}: nothing is released"
+
+
+def _stopped(item: Object) -> str:
+    """Why a Stack has no instance, or none of its release; "" where nothing keeps it from that."""
+    given = parameters(item)
+    none = [f"{path(name)}: '0': no instance is started" for name in ("MinSize", "MaxSize") if given.get(name) == "0"]
+    return next(iter((*_unreleased(item), *none)), "")
 
 
 def _without_pods(item: Object) -> Iterator[str]:
