@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--image",
         metavar="IMAGE",
-        help="NAME@sha256:DIGEST, NAME:TAG or both, for apps that have an image; of a Stack, what pack_service.py printed",
+        help="NAME@sha256:DIGEST, NAME:TAG or both, for apps that have an image; or a Stack's archive",
     )
     parser.add_argument(
         "--release",

@@ -221,7 +221,7 @@ def _environment_faults(
         )
     for entry in mappings(spec.get(_KINDS)):
         group, kind = str(at(entry, "group")), str(at(entry, "kind"))
-        if (why := _LEADS_OUT if _leads_out(group, kind) else _NOT_OF_CLUSTERS if group == stack.GROUP else ""):
+        if why := _LEADS_OUT if _leads_out(group, kind) else _NOT_OF_CLUSTERS if group == stack.GROUP else "":
             message = f"spec.{_KINDS}: {kind}.{group}: {why}; remove it"
             yield finding("projects", instance.folder, project, message)
     for folder, found, _, rendered in repository.overlays():

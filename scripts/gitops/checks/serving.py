@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gitops.manifests import workloads
+from gitops.manifests import stack, workloads
 from gitops.manifests.objects import (
     Identity,
     Labelled,
@@ -25,7 +25,6 @@ from gitops.manifests.objects import (
     mapping,
     mappings,
 )
-from gitops.manifests.stack import is_stack, parameters, path
 from gitops.manifests.workloads import Pod, Port
 from gitops.releases import release
 
@@ -103,7 +102,7 @@ def states(items: Sequence[Object]) -> list[State]:
     for item in items:
         if workloads.runs(item):
             found += _workload_states(item, environment, id(item) in served, id(item) in exposed)
-        elif is_stack(item):
+        elif stack.is_stack(item):
             # What leads callers to it is a part of its own template.
             found += [State(identity(item), "rendered"), State(identity(item), "running", _stopped(item))]
     found += [State(identity(item), "answering", fault) for item, fault in zip(services, faults, strict=True)]
@@ -161,8 +160,8 @@ def _unreleased(item: Object) -> Iterator[str]:
 
 def _stopped(item: Object) -> str:
     """Why a Stack has no instance, or none of its release; "" where nothing keeps it from that."""
-    given = parameters(item)
-    none = [f"{path(name)}: '0': no instance is started" for name in ("MinSize", "MaxSize") if given.get(name) == "0"]
+    sizes = {name: stack.parameters(item).get(name) for name in ("MinSize", "MaxSize")}
+    none = [f"{stack.path(name)}: '0': no instance is started" for name, size in sizes.items() if size == "0"]
     return next(iter((*_unreleased(item), *none)), "")
 
 

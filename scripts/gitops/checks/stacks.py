@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from gitops.checks import environments, infra
 from gitops.checks.framework import Finding, Repository, Rule, finding
-from gitops.manifests import cloudformation, stack, workloads, yamledit
+from gitops.manifests import cloudformation, stack, yamledit
 from gitops.manifests.cloudformation import texts
 from gitops.manifests.objects import Object, at, mapping, mappings
 from gitops.manifests.stack import is_stack, path
@@ -43,8 +43,8 @@ def check_place(repository: Repository) -> Iterator[Finding]:
         own, released = [item for item in items if is_stack(item)], _is_released_so(repository, app, environment)
         file = layout.release_paths(app, environment)[0]
         if own and not released:
-            yield finding(PLACE, folder, own[0], f"kind: {file} is no patch of a Stack, so that Argo CD would apply this"
-                          f" to a cluster, and none has the kind; write the release as base/{stack.NAME}/skeleton/"
+            yield finding(PLACE, folder, own[0], f"kind: {file} is no patch of a Stack, so that Argo CD would apply"
+                          f" this to a cluster, and none has the kind; write the release as base/{stack.NAME}/skeleton/"
                           " has it")  # fmt: skip
         if released or own:
             for item in [each for each in items if not is_stack(each)]:

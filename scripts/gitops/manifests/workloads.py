@@ -307,9 +307,7 @@ def named(item: Object) -> dict[str, Any]:
 def models(item: Object) -> dict[str, Any]:
     """Every URI of a model that an object names, by path."""
     return {
-        path: value
-        for path, value in named(item).items()
-        if path.endswith(".storageUri") or is_told(path, MODEL_URI)
+        path: value for path, value in named(item).items() if path.endswith(".storageUri") or is_told(path, MODEL_URI)
     }
 
 

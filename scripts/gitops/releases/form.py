@@ -1,8 +1,8 @@
 """Where a release file keeps the fields of a release.
 
 A release file is a patch of a Deployment, a StatefulSet, a CronJob, an InferenceService or a Stack. An InferenceService
-may have canaries, and each of them is a release of its own in the same file. An overlay without that file can keep its release
-in the images of its kustomization; the model is then in annotations, which `replacements` carry to the
+may have canaries, and each of them is a release of its own in the same file. An overlay without that file can keep its
+release in the images of its kustomization; the model is then in annotations, which `replacements` carry to the
 environment of the container.
 """
 

@@ -121,8 +121,8 @@ def require_archive(image: str, policy: Policy) -> None:
     found = images.archive(image)
     if not found or found[0] != policy.model_bucket:
         raise Refused(
-            f"--image {image}: name the archive as s3://{policy.model_bucket}/services/SHA256.tar.gz, as pack_service.py"
-            " prints it"
+            f"--image {image}: name the archive of the service as s3://{policy.model_bucket}/services/SHA256.tar.gz, as"
+            " pack_service.py prints it"
         )
 
 
