@@ -176,7 +176,7 @@ def _stacks(place: stacks.Place) -> Stacks:
             f"AWS: the credentials are of the account {own}, and {place.environment} is in {place.account}; take on a"
             " role there"
         )
-    return Stacks(place.region)
+    return Stacks(place.region, place.maker)
 
 
 def _require_own(live: Live, args: argparse.Namespace) -> None:

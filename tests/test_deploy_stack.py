@@ -31,6 +31,8 @@ ACCOUNT, REGION, STACK = "123456789012", "eu-west-1", f"ml-dev-{APP}"
 SERVICE = f"s3://{BUCKET}/services/{'4' * 64}.tar.gz"
 ID = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/{STACK}/1"
 SET = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:changeSet/change-1/2"
+OF_SET = {"StackName": ID, "ChangeSetName": SET}
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/ml-dev-stack"
 TAGS = {"model.mlops/app": APP, "model.mlops/environment": "dev"}
 FILE = f"overlays/{{}}/{APP}/release.yaml"
 
@@ -322,6 +324,7 @@ class Calls:
         self("create_change_set", {
             "StackName": STACK, "ChangeSetName": ANY, "ChangeSetType": kind, "TemplateBody": ANY, "Parameters": ANY,
             "Tags": [{"Key": key, "Value": value} for key, value in TAGS.items()], "Capabilities": [],
+            "RoleARN": ROLE,
         }, {"Id": SET, "StackId": ID})  # fmt: skip
         self.described({"Status": "CREATE_IN_PROGRESS"})
         found = [{"Type": "Resource", "ResourceChange": each} for each in changes]
@@ -333,7 +336,7 @@ class Calls:
             self.described(answer, **asked)
 
     def described(self, answer: dict[str, Any], **asked: str) -> None:
-        self("describe_change_set", {"ChangeSetName": SET, **asked}, answer)
+        self("describe_change_set", OF_SET | asked, answer)
 
     def events(self, *events: tuple[str, str, str, str]) -> None:
         """(ID, status, resource, reason), newest first; of a resource that is called as the stack, the stack's own."""
@@ -348,7 +351,7 @@ class Calls:
         ]})  # fmt: skip
 
     def executed(self) -> None:
-        self("execute_change_set", {"ChangeSetName": SET}, {})
+        self("execute_change_set", OF_SET, {})
 
 
 MODIFY = {
@@ -442,7 +445,7 @@ def test_an_empty_change_set_is_nothing_to_do(checkout: Checkout, calls: Calls, 
     calls.there("UPDATE_COMPLETE")
     calls("create_change_set", ANY_SET, {"Id": SET, "StackId": ID})
     calls.described({"Status": "FAILED", "StatusReason": words})
-    calls("delete_change_set", {"ChangeSetName": SET}, {})
+    calls("delete_change_set", OF_SET, {})
     calls.there("UPDATE_COMPLETE", name=ID)
 
     done = run(checkout, "--yes", "--json")
@@ -451,16 +454,15 @@ def test_an_empty_change_set_is_nothing_to_do(checkout: Checkout, calls: Calls, 
     assert (done.code, found["operation"], found["changes"], found["status"]) == (0, "none", [], "UPDATE_COMPLETE")
 
 
-ANY_SET = dict.fromkeys(
-    ("StackName", "ChangeSetName", "ChangeSetType", "TemplateBody", "Parameters", "Tags", "Capabilities"), ANY
-)
+_GIVEN = "StackName ChangeSetName ChangeSetType TemplateBody Parameters Tags Capabilities RoleARN"
+ANY_SET = dict.fromkeys(_GIVEN.split(), ANY)
 
 
 def test_a_change_set_that_cannot_be_made_is_taken_back(checkout: Checkout, calls: Calls) -> None:
     calls.there("UPDATE_COMPLETE")
     calls("create_change_set", ANY_SET, {"Id": SET, "StackId": ID})
     calls.described({"Status": "FAILED", "StatusReason": "Parameters: [ssm:/no/such] cannot be found."})
-    calls("delete_change_set", {"ChangeSetName": SET}, {})
+    calls("delete_change_set", OF_SET, {})
     calls.there("UPDATE_COMPLETE", name=ID)
 
     done = run(checkout, "--yes")
@@ -523,7 +525,7 @@ def test_of_two_at_once_the_one_whose_change_set_is_over_changes_nothing(checkou
 def test_what_is_only_shown_leaves_no_change_set(checkout: Checkout, calls: Calls) -> None:
     calls.there("UPDATE_COMPLETE")
     calls.made("UPDATE", MODIFY)
-    calls("delete_change_set", {"ChangeSetName": SET}, {})
+    calls("delete_change_set", OF_SET, {})
     calls.there("UPDATE_COMPLETE", name=ID)
 
     done = run(checkout, "--dry-run")
@@ -562,7 +564,7 @@ def test_production_cannot_be_deleted_by_mistake(
     calls.there("UPDATE_COMPLETE", tags=tags, name=name)
     calls("create_change_set", ANY_SET, {"Id": SET, "StackId": ID})
     calls.described({"Status": "FAILED", "StatusReason": "No updates are to be performed."})
-    calls("delete_change_set", {"ChangeSetName": SET}, {})
+    calls("delete_change_set", OF_SET, {})
     calls.there("UPDATE_COMPLETE", name=ID)
     calls("update_termination_protection", {"StackName": STACK, "EnableTerminationProtection": True}, {"StackId": ID})
 
@@ -577,7 +579,7 @@ def test_what_is_retired_in_production_loses_its_protection_first(checkout: Chec
     calls.there("UPDATE_COMPLETE", tags=tags, name=f"ml-prod-{APP}", protected=True)
     calls.events(OLD)
     calls("update_termination_protection", {"StackName": STACK, "EnableTerminationProtection": False}, {"StackId": ID})
-    calls("delete_stack", {"StackName": ID}, {})
+    calls("delete_stack", {"StackName": ID, "RoleARN": ROLE.replace("dev", "prod")}, {})
     calls.events(("1", "DELETE_IN_PROGRESS", STACK, ""), OLD)
     calls.events(
         ("3", "DELETE_FAILED", STACK, "The following resource(s) failed to delete: [Log]."),
@@ -602,7 +604,7 @@ def test_in_a_freeze_only_a_person_deploys(
     calls.there("UPDATE_COMPLETE", tags=TAGS | {"model.mlops/environment": "prod"}, name=f"ml-prod-{APP}")
     calls("create_change_set", ANY_SET, {"Id": SET, "StackId": ID})
     calls.described({"Status": "CREATE_COMPLETE", "Changes": []})
-    calls("delete_change_set", {"ChangeSetName": SET}, {})
+    calls("delete_change_set", OF_SET, {})
     calls.there("UPDATE_COMPLETE", name=ID)
     answer(monkeypatch, "n\n")
     person = run(checkout, environment="prod")
