@@ -217,6 +217,44 @@ def test_a_stack_of_somebody_else_is_left_alone(checkout: Checkout, aws: Any) ->
     assert (done.code, done.errors[0].partition(", without")[0]) == (1, f"stack {STACK}: there already")
 
 
+@pytest.mark.filterwarnings("ignore:Tried to parse")
+def test_status_asks_cloudformation_and_no_cluster(checkout: Checkout, aws: Any, version: Version) -> None:
+    def status(*args: str) -> tuple[int, dict[str, Any]]:
+        done = checkout.run("status", "--app", APP, "--env", "dev", "--json", *args)
+        [row] = json.loads(done.out)["apps"]
+        return done.code, row
+
+    missing = status()
+    assert run(checkout, "--yes").code == 0
+    fine = status()
+    other = SERVICE.replace("4", "5")
+    commit(checkout, FILE.format("dev"), checkout.read(FILE.format("dev")).replace(SERVICE.encode(), other.encode()))
+    behind = status()
+
+    command = f"python scripts/deploy_stack.py --app {APP} --env dev"
+    assert missing == (1, missing[1] | {"faults": [f"no stack {STACK} on AWS yet; `{command}` makes it"]})
+    assert fine == (0, fine[1] | {
+        "version": version.version, "live": version.version, "sync": "Synced", "health": "CREATE_COMPLETE",
+        "image": f"services/{'4' * 12}", "faults": [],
+    })  # fmt: skip
+    assert behind == (1, behind[1] | {
+        "sync": "OutOfSync",
+        "faults": [f"spec.parameters.Service: AWS has {SERVICE}, Git has {other}"],
+    })  # fmt: skip
+
+
+def test_status_tells_that_it_does_not_know_what_aws_has(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+
+    done = checkout.run("status", "--app", APP, "--env", "dev")
+    unreleased = checkout.run("status", "--app", APP, "--env", "staging")
+
+    assert done.code == 1
+    assert done.errors[0].startswith(f"{APP} in dev: what AWS has is not known: AWS sts in {REGION}: ")
+    assert (unreleased.code, unreleased.err) == (0, "")
+
+
 # What is not deployed
 
 

@@ -41,6 +41,11 @@ class Live:
     def is_new(self) -> bool:
         return self.status == REVIEW
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is what it was told to be last, or before that, and nothing changes it."""
+        return self.status in _READY
+
 
 @dataclass(frozen=True)
 class Change:
@@ -95,6 +100,14 @@ def account(region: str) -> str:
     return str((s3.ask("sts", region, "get_caller_identity") or {}).get("Account"))
 
 
+def require_account(wanted: str, region: str, environment: str) -> None:
+    """Raises Refused where the credentials are those of another account than the environment's."""
+    if (own := account(region)) != wanted:
+        raise Refused(
+            f"AWS: the credentials are of the account {own}, and {environment} is in {wanted}; take on a role there"
+        )
+
+
 class Stacks:
     """The stacks of one region. Methods raise Refused as `s3.call` does."""
 
@@ -122,7 +135,7 @@ class Stacks:
 
     def require_ready(self, live: Live | None) -> None:
         """Raises Refused with the remedy unless a stack can be changed now, or made."""
-        if live is None or live.is_new or live.status in _READY:
+        if live is None or live.is_new or live.is_ready:
             return
         command = f"--stack-name {live.name} --region {self.region}"
         if live.status == "UPDATE_ROLLBACK_FAILED":
