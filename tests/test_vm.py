@@ -127,6 +127,20 @@ def test_another_service_takes_the_same_way_as_another_version(app: Checkout, ve
     ]
 
 
+def test_in_a_freeze_a_release_tells_who_deploys_it(app: Checkout, version: Version, s3: S3) -> None:
+    path = "overlays/promotion.yaml"
+    always = "    freeze:\n      - {schedule: 0 0 * * *, duration: 48h, reason: holidays}\n"
+    app.replace(path, "  - name: dev\n", f"  - name: dev\n{always}")
+    app.commit("Freeze", push=True)
+    given = ("--model-uri", version.uri, "--image", archive(s3), "--commit")
+
+    done = app.run("bump_model", *STACK, "--env", "dev", *given)
+
+    [line] = [line for line in done.err.splitlines() if "is frozen until" in line]
+    command = f"`python scripts/deploy_stack.py --app {APP} --env dev`"
+    assert line.endswith(f" (holidays): until then no workflow deploys there, and a person can, with {command}")
+
+
 def test_taking_the_app_away_by_hand_is_a_removal(app: Checkout, version: Version, s3: S3) -> None:
     bump(app, version, archive(s3))
     app.git("rm", "-qr", f"overlays/dev/{APP}")
