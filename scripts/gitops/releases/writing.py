@@ -11,17 +11,18 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from gitops.manifests import closure, kustomize
+from gitops.manifests import closure, kustomize, yamledit
 from gitops.manifests.objects import Difference, Object, differences, identity
 from gitops.models import signing
 from gitops.models.signing import Signer
-from gitops.releases import effect, history, hold, judgement, release, release_file, state, withdrawn
+from gitops.releases import effect, form, history, hold, image, judgement, release, release_file, state, withdrawn
 from gitops.releases.effect import Effect
+from gitops.releases.form import Form
 from gitops.releases.judgement import Place, Proposal
 from gitops.releases.release import Release, Target
 from gitops.repo import freeze, layout, snapshot
 from gitops.repo.git import Git
-from gitops.repo.policy import POLICY_FILE
+from gitops.repo.policy import POLICY_FILE, Policy
 from gitops.repo.snapshot import OnDisk, Snapshot
 
 from contract import temporary
@@ -64,6 +65,12 @@ class Tree:
                 f"{own}: missing, and {kustomization} has no images; CONTRIBUTING.md tells where a release can be"
             )
         return release_file.read(found[1], target, found[0])
+
+    def form(self, target: Target) -> Form:
+        """Where the release file of a target, which it has, keeps its fields."""
+        found = release_file.find(self.read, target.app, target.environment)
+        assert found is not None, target  # the release that was there was read from it
+        return form.of(yamledit.load(found[1], found[0]), found[0], target.canary)
 
     @cached_property
     def withdrawn(self) -> dict[str, str]:
@@ -163,8 +170,16 @@ def prepare(
             places = _require_allowed(tree, ran, releases, held or {}, after, running.result())
     for app, environment in places:
         reads |= {*layout.release_paths(app, environment), hold.path(app, environment)}
-    frozen = freeze.told(source.policy, ((r.app, r.environment) for r in releases), datetime.now(UTC))
-    return Change(releases, files, frozenset(reads), before, tuple(frozen))
+    return Change(releases, files, frozenset(reads), before, _frozen(source.policy, releases))
+
+
+def _frozen(policy: Policy, releases: Iterable[Release]) -> tuple[str, ...]:
+    """What to tell of the environments of releases that are frozen."""
+    places: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
+    for item in releases:
+        places[image.archive(item.image) is not None].append((item.app, item.environment))
+    now = datetime.now(UTC)
+    return (*freeze.told(policy, places[False], now), *freeze.told_of_stacks(policy, places[True], now))
 
 
 @contextlib.contextmanager

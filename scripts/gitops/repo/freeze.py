@@ -46,11 +46,26 @@ def told(policy: Policy, places: Iterable[tuple[str, str]], now: datetime) -> It
     for app, environment in dict.fromkeys(places):
         apps.setdefault(environment, []).append(f"{app}-{environment}")
     for environment, names in apps.items():
-        windows = policy.at(environment).freeze
-        if until := end(windows, now):
-            reasons = [each.reason for each in windows if each.reason and _end(each, now)]
-            why = f" ({', '.join(reasons)})" if reasons else ""
+        if frozen := _words(policy, environment, now):
             yield (
-                f"{environment} is frozen until {until:%Y-%m-%dT%H:%MZ}{why}: until then Argo CD syncs nothing there by"
-                f" itself, and a person can, with `argocd app sync {' '.join(names)}`"
+                f"{frozen}: until then Argo CD syncs nothing there by itself, and a person can, with `argocd app sync"
+                f" {' '.join(names)}`"
             )
+
+
+def told_of_stacks(policy: Policy, places: Iterable[tuple[str, str]], now: datetime) -> Iterator[str]:
+    """The same for each of these (app, environment) that is a Stack, of which Argo CD has nothing."""
+    for app, environment in dict.fromkeys(places):
+        if frozen := _words(policy, environment, now):
+            command = f"python scripts/deploy_stack.py --app {app} --env {environment}"
+            yield f"{frozen}: until then no workflow deploys there, and a person can, with `{command}`"
+
+
+def _words(policy: Policy, environment: str, now: datetime) -> str:
+    """Until when an environment is frozen, and why; empty where it is not."""
+    windows = policy.at(environment).freeze
+    if (until := end(windows, now)) is None:
+        return ""
+    reasons = [each.reason for each in windows if each.reason and _end(each, now)]
+    why = f" ({', '.join(reasons)})" if reasons else ""
+    return f"{environment} is frozen until {until:%Y-%m-%dT%H:%MZ}{why}"
