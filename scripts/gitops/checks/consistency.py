@@ -197,12 +197,16 @@ def _part_faults(
 ) -> Iterator[tuple[str, str]]:
     annotation = f"{path}.annotations.{release.ANNOTATION}"
     version, digest = fields[f"{annotation}version"], fields[f"{annotation}digest"]
-    uris = {path: value for path, value in fields.items() if path.endswith("storageUri") or _is_of(path, "MODEL_URI")}
-    digests = {path: value for path, value in fields.items() if _is_of(path, "MODEL_DIGEST")}
+    digests = {path: value for path, value in fields.items() if workloads.is_told(path, workloads.MODEL_DIGEST)}
+    uris = {
+        path: value
+        for path, value in fields.items()
+        if path.endswith("storageUri") or workloads.is_told(path, workloads.MODEL_URI)
+    }
     if not uris:
         yield path if path != "metadata" else "spec", "names no model: neither a storageUri nor the variable MODEL_URI"
     for place in uris:
-        beside = place.replace("MODEL_URI", "MODEL_DIGEST")
+        beside = workloads.beside(place, workloads.MODEL_DIGEST)
         if beside != place and beside not in digests:
             yield beside, "missing; the service compares the model with it before it serves"
     if version == release.UNRELEASED:
@@ -234,11 +238,6 @@ def _part_faults(
             yield place, f"{value!r}: differs from the annotation {digest!r}; only bump_model.py writes either"
 
 
-def _is_of(path: str, name: str) -> bool:
-    """Whether a path is that of a variable's value: in a list, or in a map as SageMaker has it."""
-    return path.endswith((f"env[{name}].value", f".environment.{name}"))
-
-
 def _manifest_faults(
     annotation: str, version: str, fields: Mapping[str, Any], uris: Mapping[str, Any]
 ) -> Iterator[tuple[str, str]]:
@@ -249,8 +248,8 @@ def _manifest_faults(
             yield f"{annotation}manifest", f"{manifest!r} {_FIRST.format(release.UNRELEASED)}"
         elif not release_file.SHA256.fullmatch(str(manifest)):
             yield f"{annotation}manifest", f"{manifest!r}: not sha256: and 64 hex digits; only bump_model.py writes it"
-    places = {place.replace("MODEL_URI", "MODEL_MANIFEST") for place in uris if _is_of(place, "MODEL_URI")}
-    places |= {place for place in fields if _is_of(place, "MODEL_MANIFEST")}
+    places = {workloads.beside(place, workloads.MODEL_MANIFEST) for place in uris} - uris.keys()
+    places |= {place for place in fields if workloads.is_told(place, workloads.MODEL_MANIFEST)}
     for place in sorted(places):
         if (value := fields.get(place)) != manifest:
             found = "missing" if value is None else f"{value!r}"

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from gitops.manifests import ack, definitions, schemas, yamledit
+from gitops.manifests import ack, definitions, schemas, stack, yamledit
 from gitops.manifests.definitions import Steps
 from gitops.manifests.documents import schema_faults
 from gitops.manifests.objects import Object
@@ -26,7 +26,7 @@ HEAD = """\
 _BESIDE = (f"{FOLDER}/.gitattributes", f"{FOLDER}/README.md")
 _SCHEMA = Path(__file__).with_name("kinds.schema.json")
 # Rules look into objects of these groups, or Argo CD acts on them: their schemas are the engine's.
-ENGINES = ("operator.knative.dev", "serving.kserve.io")
+ENGINES = (stack.GROUP, "operator.knative.dev", "serving.kserve.io")
 ENGINES_KINDS = (
     *(("argoproj.io", kind) for kind in ("Application", "ApplicationSet", "AppProject")),
     *ack.KINDS,

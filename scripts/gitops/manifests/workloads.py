@@ -14,13 +14,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gitops.manifests import ack
+from gitops.manifests import ack, stack
 from gitops.manifests.definitions import ANY, RUNNING
 from gitops.manifests.objects import Object, at, children, listed, mapping, mappings, walk
+from gitops.manifests.stack import is_stack
 
 MODEL_URI, MODEL_DIGEST, MODEL_MANIFEST = "MODEL_URI", "MODEL_DIGEST", "MODEL_MANIFEST"
 """The variables by which our own image is told its model."""
-_TOLD = (MODEL_URI, MODEL_DIGEST, MODEL_MANIFEST)
+# And the parameters of a Stack in the place of them.
+_TOLD = {MODEL_URI: stack.URI, MODEL_DIGEST: stack.DIGEST, MODEL_MANIFEST: stack.MANIFEST}
 KSERVE_URI = "STORAGE_URI"
 """The variable by which KServe is told a model for a container that is not its own."""
 STORAGE_CONTAINER = "verified"
@@ -44,7 +46,7 @@ _KSERVE = "serving.kserve.io"
 RELEASED = (
     ("apps", "Deployment"), ("apps", "StatefulSet"), ("batch", "CronJob"), (_KSERVE, "InferenceService"), ack.MODEL,
 )  # fmt: skip
-"""The kinds for which there are releases, by group and kind."""
+"""The kinds for which there are releases, by group and kind, that a cluster has; a Stack has them too."""
 KSERVE_PORTS = (8080,)
 """Where KServe's stock servers listen."""
 _COMPONENTS = ("predictor", "transformer", "explainer")
@@ -276,9 +278,36 @@ def variables(item: Object, name: str) -> dict[str, str]:
     return {path: str(value) for path, value in found.items() if value is not None}
 
 
+def is_told(path: str, variable: str) -> bool:
+    """Whether a path, as `leaves` writes it, is that of a value by which our own service is told its model."""
+    ends = (f"env[{variable}].value", f".environment.{variable}")
+    return path.endswith(ends) or path == stack.path(_TOLD[variable])
+
+
+def beside(path: str, variable: str) -> str:
+    """The path of another of these values, where the URI of the model has this one; its own for any other path."""
+    if path == stack.path(stack.URI):
+        return stack.path(_TOLD[variable])
+    return path.replace(MODEL_URI, variable) if is_told(path, MODEL_URI) else path
+
+
+def servers(item: Object) -> Iterator[tuple[str, Any, Any]]:
+    """(path, image, URI of the model) of what an object runs; the URI is None for what serves no model. The image of a
+    Stack is the archive of its service."""
+    for container in containers(item):
+        uri = container.variable(MODEL_URI) or container.fields.get("storageUri")
+        yield f"{container.path}.image", container.image, uri
+    if is_stack(item):
+        given = stack.parameters(item)
+        yield stack.path(stack.SERVICE), given.get(stack.SERVICE), given.get(stack.URI)
+
+
 def named(item: Object) -> dict[str, Any]:
     """Every model, digest of a model and image that an object names, by path."""
     found: dict[str, Any] = {}
+    if is_stack(item):
+        given = stack.parameters(item)
+        found |= {stack.path(name): given[name] for name in (stack.SERVICE, *_TOLD.values()) if name in given}
     for container in containers(item):
         for field in ("image", "storageUri"):
             if field in container.fields:
@@ -295,12 +324,15 @@ def named(item: Object) -> dict[str, Any]:
 
 def models(item: Object) -> dict[str, Any]:
     """Every URI of a model that an object names, by path."""
-    ends = (".storageUri", f"env[{MODEL_URI}].value", f"environment.{MODEL_URI}")
-    return {path: value for path, value in named(item).items() if path.endswith(ends)}
+    return {
+        path: value for path, value in named(item).items() if path.endswith(".storageUri") or is_told(path, MODEL_URI)
+    }
 
 
 def released(item: Object) -> bool:
     """Whether an object runs only by a release. A StatefulSet may be something else than a model's server."""
+    if is_stack(item):
+        return True
     told = any(name in _TOLD for container in containers(item) for name, _ in container.variables)
     return kind_of(item) in RELEASED and (told or kind_of(item) != ("apps", "StatefulSet"))
 
@@ -342,7 +374,7 @@ def tellings(item: Object) -> Iterator[tuple[str, Any]]:
     for path, value in walk(item):
         if isinstance(value, dict) and value.get("name") == MODEL_URI:
             yield f"{path}.value", value.get("value")
-        elif path.rpartition(".")[2] in (MODEL_URI, "storageUri"):
+        elif path.rpartition(".")[2] in (MODEL_URI, "storageUri") or path == stack.path(stack.URI):
             yield path, value
         elif isinstance(value, str):
             yield from ((path, found) for found in VERSION_PATH.findall(value))

@@ -141,18 +141,17 @@ _UNNAMED = (
 
 
 def _foreign_servers(item: Object, releases: Sequence[Release]) -> Iterator[tuple[str, str]]:
-    """(path, image) of the containers that run a model with another image than the release has for it."""
+    """(path, image) of what runs a model with another image than the release has for it."""
     names = {one.uri: image.identity(one.image) for one in releases if one.image}
-    for container in workloads.containers(item):
-        uri = container.variable(workloads.MODEL_URI) or container.fields.get("storageUri")
-        wanted, found = names.get(str(uri)), image.identity(container.image)
+    for path, named, uri in workloads.servers(item):
+        wanted, found = names.get(str(uri)), image.identity(named)
         if wanted and found != wanted and not (release.unreleased(wanted) and release.unreleased(found)):
-            yield f"{container.path}.image", str(container.image)
+            yield path, str(named)
 
 
 def images(items: Sequence[Object]) -> frozenset[str]:
     """What every image that the objects of a render run is, by its digest where it has one; `unreleased` is none."""
-    found = {str(container.image) for item in items for container in workloads.containers(item) if container.image}
+    found = {str(named) for item in items for _, named, _ in workloads.servers(item) if named}
     return frozenset(image.identity(text) for text in found if not release.unreleased(text))
 
 

@@ -1,9 +1,9 @@
 """Where a release file keeps the fields of a release.
 
-A release file is a patch of a Deployment, a StatefulSet, a CronJob, an InferenceService or a Model of SageMaker. An
-InferenceService may have canaries, and each of them is a release of its own in the same file. An overlay without that
-file can keep its release in the images of its kustomization; the model is then in annotations, which `replacements`
-carry to the environment of the container.
+A release file is a patch of a Deployment, a StatefulSet, a CronJob, an InferenceService, a Model of SageMaker or a
+Stack. An InferenceService may have canaries, and each of them is a release of its own in the same file. An overlay
+without that file can keep its release in the images of its kustomization; the model is then in annotations, which
+`replacements` carry to the environment of the container.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gitops.manifests import ack, workloads, yamledit
+from gitops.manifests import ack, stack, workloads, yamledit
 from gitops.manifests.objects import mapping, mappings
 from gitops.manifests.yamledit import Named, Path
 from gitops.releases import image as images
@@ -40,6 +40,8 @@ class Form:
     """Whether it is an entry of a kustomization's images."""
     name: Path | None = None
     """What the objects are called that a release replaces."""
+    archive: bool = False
+    """Whether the image is the archive of a service in the model bucket."""
 
     def annotation(self, name: str) -> Path:
         return (*self.lineage, f"{ANNOTATION}{name}")
@@ -116,6 +118,11 @@ def of(data: Any, file: str, canary: str | None = None) -> Form:
         )
     if workloads.kind_of(data) == ack.MODEL:
         return _sagemaker(annotations)
+    if stack.is_stack(dict(data)):
+        uri, digest, manifest, service = (
+            (*stack.PARAMETERS, name) for name in (stack.URI, stack.DIGEST, stack.MANIFEST, stack.SERVICE)
+        )
+        return Form(annotations, uri, digest, manifest, image=(service,), archive=True)
     if kind == "Kustomization":
         return _images(data, file)
     shown = f"{kind!r} of {data.get('apiVersion')!r}"

@@ -130,6 +130,16 @@ def make(now: Release, uri: str, manifest: Manifest, image: str | None) -> Relea
     )  # fmt: skip
 
 
+def require_archive(image: str, policy: Policy) -> None:
+    """Raises Refused unless the image of a Stack is the archive of a service, by its SHA-256, in the model bucket."""
+    found = images.archive(image)
+    if not found or found[0] != policy.model_bucket:
+        raise Refused(
+            f"--image {image}: name the archive of the service as s3://{policy.model_bucket}/services/SHA256.tar.gz, as"
+            " pack_service.py prints it"
+        )
+
+
 def require_image(image: str, policy: Policy) -> None:
     """Raises Refused unless an image is named by a digest or a fixed tag, in one of the owner's registries."""
     found = images.parse(image)
@@ -148,6 +158,8 @@ def short_image(image: str | None) -> str:
     """An image without its registry, its digest cut: enough to recognise it in a table."""
     if image in (None, UNRELEASED):
         return "-"
+    if archive := images.archive(image):
+        return f"services/{archive[1][:12]}"
     name, at, digest = str(image).rpartition("/")[2].partition("@sha256:")
     return f"{name}@{digest[:12]}" if at else name
 
