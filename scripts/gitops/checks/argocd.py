@@ -308,7 +308,7 @@ def _remedy(repository: Repository, what: Identity, project: str) -> str:
     """How the project comes to allow a kind; empty where it cannot, or no schema is known yet."""
     name, own = schemas.called(what.group, what.kind), project in repository.policy.environments
     scope = at(schemas.kinds(repository.schemas), name, "scope")
-    fits = scope == ("Namespaced" if what.namespace else "Cluster") and what.group != _ADMISSION
+    fits = scope == ("Namespaced" if what.namespace else "Cluster") and what.group not in (_ADMISSION, stack.GROUP)
     if not fits or (own and why_never(what.group, what.kind)):
         return ""
     return f"; `python scripts/add_kind.py --kind {name} {f'--env {project}' if own else '--platform'}` allows it"
