@@ -28,6 +28,7 @@ GROUPS = {
     ),
     "Releases": (
         "bump_model", "promote_model", "rollback_model", "withdraw_version", "retire_app", "releases", "status",
+        "deploy_stack",
     ),
     "The repository": (
         "validate", "render", "add_kind", "cluster", "codeowners", "environment", "import_model_code", "init_fork",
