@@ -14,7 +14,7 @@ import yaml
 from conftest import SAMPLE
 
 from gitops.checks import admission
-from gitops.manifests import closure, kustomize
+from gitops.manifests import ack, closure, kustomize
 from gitops.manifests.objects import differences, identity, leaves
 from gitops.repo import applications as environments
 from gitops.repo import layout
@@ -562,6 +562,8 @@ def test_every_file_is_read_by_a_render(manifests: Path) -> None:
     listed_by_those_who_want_them = (
         "argocd/platform/fleet/", "argocd/platform/knative/", "argocd/platform/served/",
         "base/inference-service/knative/", "base/api/signed/", "base/environment/replica/",
+        # Shapes of which the sample has no app.
+        "base/sagemaker/", "base/vm/",
     )  # fmt: skip
     optional = {file for file in files if file.startswith(listed_by_those_who_want_them)}
     optional |= {file for file in files if f"/{layout.SKELETON}/" in file}
@@ -595,7 +597,8 @@ def test_a_project_allows_the_kinds_that_its_environment_renders_and_no_other(re
     }
 
     spec = project["spec"]
-    assert {(kind["group"], kind["kind"]) for kind in spec["namespaceResourceWhitelist"]} == {
+    # The sample has no app on SageMaker.
+    assert {(kind["group"], kind["kind"]) for kind in spec["namespaceResourceWhitelist"]} - ack.KINDS.keys() == {
         kind for kind in rendered if kind != ("", "Namespace")
     }
     assert spec["clusterResourceWhitelist"] == [{"group": "", "kind": "Namespace", "name": f"ml-{env}"}]
@@ -632,9 +635,9 @@ def test_the_repository_and_branch_are_the_same_everywhere(renders: Objects) -> 
 
     others = next(item for item in renders["argocd"] if item["metadata"]["name"] == "addons")["spec"]["sourceRepos"]
     assert {value for path, value in fields if "repo" in path.lower()} - set(others) == {REPOSITORY}
-    # Of each environment three generators and a template; the platform and the root.
+    # Of each environment three generators and a template, one and one for SageMaker; the platform and the root.
     revisions = [value for path, value in fields if path.lower().endswith("revision")]
-    assert revisions == ["cicd"] * (4 * len(POLICY.environments) + 2)
+    assert revisions == ["cicd"] * (6 * len(POLICY.environments) + 2)
     assert {item["metadata"]["namespace"] for item in renders["argocd"]} == {"argocd"}
 
 
@@ -674,7 +677,7 @@ def test_argo_cd_heals_by_itself_and_takes_away_only_what_a_release_replaces(ren
         else {"prune": False, "selfHeal": True}
         for name in (*SETS, "platform", "root")
     }
-    assert [name for name, policy in policies.items() if "PruneLast=true" in policy["syncOptions"]] == replacing
+    assert {name for name, policy in policies.items() if "PruneLast=true" in policy["syncOptions"]} == {*replacing}
     sets = [item["spec"]["syncPolicy"] for item in renders["argocd"] if item["kind"] == "ApplicationSet"]
     assert sets == [{"applicationsSync": "create-update", "preserveResourcesOnDeletion": True}] * len(SETS)
     assert all("ServerSideApply=true" in policy["syncOptions"] for policy in policies.values())

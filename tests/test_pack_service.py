@@ -99,9 +99,7 @@ def told(done: Result) -> dict[str, Any]:
     return found
 
 
-def test_the_same_inputs_are_the_same_archive_which_is_stored_once_and_serves(
-    service: Path, s3: S3, tmp_path: Path
-) -> None:
+def test_the_same_inputs_are_the_same_archive_which_is_stored_once_and_serves(service: Path, s3: S3, tmp_path: Path) -> None:
     planned = told(pack(service, "--json", "--dry-run"))
     assert s3.keys() == []
     # What does not belong to the service changes nothing, nor does where the checkout lies.

@@ -81,9 +81,7 @@ def made(folder: Path, environment: dict[str, str]) -> Made:
         uri = done(sys.executable, "scripts/upload_model.py", *upload).strip()
         # What is packed here runs here, which may have a newer glibc than an instance has.
         glibc = platform.libc_ver()[1]
-        packed = done(
-            sys.executable, "scripts/pack_service.py", "--bucket", f"s3://{BUCKET}", "--glibc", glibc, "--json"
-        )
+        packed = done(sys.executable, "scripts/pack_service.py", "--bucket", f"s3://{BUCKET}", "--glibc", glibc, "--json")
     parameters = {
         "ModelUri": f"{uri}onnx/", "ModelDigest": manifest.digest, "ModelManifest": manifest.sha256,
         "Service": json.loads(packed)["uri"],
