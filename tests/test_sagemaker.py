@@ -11,7 +11,9 @@ from conftest import IMAGE, REGISTRY, S3, Checkout, Version, package
 from on_sagemaker import APP, ASKED, ENVIRONMENTS, FILE, one, rendered
 
 from gitops.manifests import ack
+from gitops.manifests.objects import at
 
+ALARMS = ("spec", "deploymentConfig", "autoRollbackConfiguration", "alarms")
 OTHER = IMAGE.replace("1" * 64, "2" * 64)
 WITHOUT = """\
   - |-
@@ -201,6 +203,75 @@ def test_a_change_of_what_cannot_change_needs_a_name_of_its_own(app: Checkout, v
     assert app.run("validate").errors == []
     assert app.run("validate", "--changed-since", before).errors == []
     assert one(rendered(app, "staging"), ack.CONFIG)["metadata"]["name"] == f"{name}-2"
+
+
+MORE = """\
+      - op: add
+        path: /spec/kmsKeyID
+        value: arn:aws:kms:eu-west-1:111122223333:key/1a2b3c4d-5e6f-7081-92a3-b4c5d6e7f809
+      - op: add
+        path: /spec/productionVariants/0/volumeSizeInGB
+        value: 10
+  - target:
+      kind: Model
+    patch: |-
+      - op: add
+        path: /spec/vpcConfig
+        value:
+          securityGroupIDs: [sg-1a2b3c4d]
+          subnets: [subnet-1a2b3c4d, subnet-5e6f7081]
+  - target:
+      kind: Endpoint
+    patch: |-
+      - op: remove
+        path: /spec/deploymentConfig/rollingUpdatePolicy
+      - op: add
+        path: /spec/deploymentConfig/blueGreenUpdatePolicy
+        value:
+          trafficRoutingConfiguration:
+            type_: CANARY
+            canarySize: {type_: CAPACITY_PERCENT, value: 10}
+            waitIntervalInSeconds: 600
+      - op: add
+        path: /spec/deploymentConfig/autoRollbackConfiguration/alarms/-
+        value: {alarmName: drift}
+"""
+# In the place of instances that are there.
+WARM = """\
+  - target:
+      kind: EndpointConfig
+    patch: |-
+      - op: add
+        path: /spec/productionVariants/0/serverlessConfig/provisionedConcurrency
+        value: 2
+"""
+
+
+def test_what_else_teams_have_is_valid(app: Checkout, version: Version) -> None:
+    """A network and a key of their own, another way to a new release, more alarms; serverless with something warm."""
+    bump(app, version)
+    for environment, patch in (("prod", MORE), ("dev", WARM)):
+        path = f"overlays/{environment}/{APP}/kustomization.yaml"
+        text = app.read(path).decode()
+        app.write(path, text.replace("\ntransformers:", f"{patch}\ntransformers:"))
+
+    assert app.run("validate").errors == []
+    assert [each["alarmName"] for each in at(one(rendered(app, "prod"), ack.ENDPOINT), *ALARMS)] == [
+        f"ml-prod-{APP}-{name}" for name in ("errors", "latency", "drift")
+    ]
+
+
+def test_an_app_whose_names_would_be_too_long_for_aws_is_refused(checkout: Checkout) -> None:
+    name = "lily-behind-sagemaker"
+    done = checkout.run("new_model", "lily", "--shape", "sagemaker", "--only", "app", "--app", name)
+    assert done.code == 0, done.err
+    checkout.commit("A long name")
+
+    assert checkout.run("validate").errors == [
+        f"overlays/staging/{name}: Model.sagemaker.services.k8s.aws ml-staging/{name}: metadata.name: '{name}': with"
+        " ml-staging- before it and a release behind it, a name in AWS has 65 characters, and SageMaker takes at most"
+        " 63; take a shorter name [sagemaker]"
+    ]
 
 
 def test_an_image_from_elsewhere_is_not_released(app: Checkout, version: Version) -> None:
