@@ -14,7 +14,7 @@ import yaml
 from conftest import SAMPLE
 
 from gitops.checks import admission
-from gitops.manifests import closure, kustomize
+from gitops.manifests import ack, closure, kustomize
 from gitops.manifests.objects import differences, identity, leaves
 from gitops.repo import applications as environments
 from gitops.repo import layout
@@ -29,7 +29,7 @@ SERVICES = sorted(APIS + MODELS, key=APPS.index)
 BATCHES = [folder for folder in APPS if folder.endswith("/lily-batch")]
 REPOSITORY = "https://github.com/example-org/model-gitops.git"
 
-SETS = [f"apps-{env}" for env in POLICY.environments]
+SETS = [environments.set_name(env, which) for env in POLICY.environments for which in environments.TEMPLATES]
 
 Objects = dict[str, list[dict[str, Any]]]
 
@@ -562,6 +562,8 @@ def test_every_file_is_read_by_a_render(manifests: Path) -> None:
     listed_by_those_who_want_them = (
         "argocd/platform/fleet/", "argocd/platform/knative/", "argocd/platform/served/",
         "base/inference-service/knative/", "base/api/signed/", "base/environment/replica/",
+        # Shapes of which the sample has no app.
+        "base/sagemaker/", "base/vm/",
     )  # fmt: skip
     optional = {file for file in files if file.startswith(listed_by_those_who_want_them)}
     optional |= {file for file in files if f"/{layout.SKELETON}/" in file}
@@ -595,7 +597,8 @@ def test_a_project_allows_the_kinds_that_its_environment_renders_and_no_other(re
     }
 
     spec = project["spec"]
-    assert {(kind["group"], kind["kind"]) for kind in spec["namespaceResourceWhitelist"]} == {
+    # The sample has no app on SageMaker.
+    assert {(kind["group"], kind["kind"]) for kind in spec["namespaceResourceWhitelist"]} - ack.KINDS.keys() == {
         kind for kind in rendered if kind != ("", "Namespace")
     }
     assert spec["clusterResourceWhitelist"] == [{"group": "", "kind": "Namespace", "name": f"ml-{env}"}]
@@ -632,9 +635,9 @@ def test_the_repository_and_branch_are_the_same_everywhere(renders: Objects) -> 
 
     others = next(item for item in renders["argocd"] if item["metadata"]["name"] == "addons")["spec"]["sourceRepos"]
     assert {value for path, value in fields if "repo" in path.lower()} - set(others) == {REPOSITORY}
-    # Of each environment three generators and a template; the platform and the root.
+    # Of each environment three generators and a template, one and one for SageMaker; the platform and the root.
     revisions = [value for path, value in fields if path.lower().endswith("revision")]
-    assert revisions == ["cicd"] * (4 * len(POLICY.environments) + 2)
+    assert revisions == ["cicd"] * (6 * len(POLICY.environments) + 2)
     assert {item["metadata"]["namespace"] for item in renders["argocd"]} == {"argocd"}
 
 
@@ -660,17 +663,21 @@ def test_a_set_takes_the_name_of_a_folder_and_nothing_else_from_a_path(renders: 
 
 @pytest.mark.parametrize("env", POLICY.environments)
 def test_a_set_is_the_engines_to_the_byte(manifests: Path, env: str) -> None:
-    written = (manifests / f"argocd/applicationset-{env}.yaml").read_text()
+    for which, file in environments.set_files(POLICY, env).items():
+        assert (manifests / file).read_text() == environments.text(POLICY, env, REPOSITORY, which)
 
-    assert written == environments.text(POLICY, env, REPOSITORY)
 
-
-def test_argo_cd_heals_by_itself_and_takes_nothing_away(renders: Objects) -> None:
+def test_argo_cd_heals_by_itself_and_takes_away_only_what_a_release_replaces(renders: Objects) -> None:
     policies = {name: app["spec"]["syncPolicy"] for name, app in applications(renders).items()}
+    replacing = [name for name in SETS if name.startswith(environments.OF_SAGEMAKER)]
 
     assert {name: policy["automated"] for name, policy in policies.items()} == {
-        name: {"prune": False, "selfHeal": True} for name in (*SETS, "platform", "root")
+        name: {"prune": True, "allowEmpty": False, "selfHeal": True}
+        if name in replacing
+        else {"prune": False, "selfHeal": True}
+        for name in (*SETS, "platform", "root")
     }
+    assert {name for name, policy in policies.items() if "PruneLast=true" in policy["syncOptions"]} == {*replacing}
     sets = [item["spec"]["syncPolicy"] for item in renders["argocd"] if item["kind"] == "ApplicationSet"]
     assert sets == [{"applicationsSync": "create-update", "preserveResourcesOnDeletion": True}] * len(SETS)
     assert all("ServerSideApply=true" in policy["syncOptions"] for policy in policies.values())
@@ -680,11 +687,12 @@ def test_argo_cd_heals_by_itself_and_takes_nothing_away(renders: Objects) -> Non
 
 @pytest.mark.parametrize("env", POLICY.environments)
 def test_an_application_is_in_the_project_and_namespace_of_its_environment(renders: Objects, env: str) -> None:
-    spec = applications(renders)[f"apps-{env}"]["spec"]
+    for which in environments.TEMPLATES:
+        spec = applications(renders)[environments.set_name(env, which)]["spec"]
 
-    assert spec["project"] == env
-    assert spec["destination"] == {"server": "https://kubernetes.default.svc", "namespace": f"ml-{env}"}
-    assert spec["source"]["path"] == f"overlays/{env}/{{{{ .path.basename }}}}"
+        assert spec["project"] == env
+        assert spec["destination"] == {"server": "https://kubernetes.default.svc", "namespace": f"ml-{env}"}
+        assert spec["source"]["path"] == f"overlays/{env}/{{{{ .path.basename }}}}"
 
 
 def test_a_name_that_a_template_does_not_know_is_an_error(renders: Objects) -> None:
@@ -698,7 +706,7 @@ def test_applications_are_called_after_app_and_environment(renders: Objects) -> 
     names = {name: app["metadata"]["name"] for name, app in applications(renders).items()}
 
     assert names == {
-        **{f"apps-{env}": f"{{{{ .path.basename }}}}-{env}" for env in POLICY.environments},
+        **{name: f"{{{{ .path.basename }}}}-{name.partition('-')[2]}" for name in SETS},
         "platform": "platform",
         "root": "root",
     }

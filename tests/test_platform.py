@@ -13,7 +13,7 @@ from conftest import ROOT, Checkout
 import bootstrap
 from gitops.checks import admission
 from gitops.cluster import registered
-from gitops.manifests import kustomize, workloads
+from gitops.manifests import ack, kustomize, workloads
 from gitops.manifests.objects import KUSTOMIZATION, Object, at
 from gitops.programs import tools
 from gitops.repo import layout
@@ -237,14 +237,18 @@ def test_the_policies_are_locked_as_they_are() -> None:
     assert (ROOT / admission.LOCK).read_text() == admission.lock(ROOT), "run `python scripts/lock.py --policies`"
 
 
-@pytest.mark.parametrize("name", ["images", "releases"])
-def test_the_policies_match_everything_that_makes_pods(name: str) -> None:
+@pytest.mark.parametrize(("name", "of_sagemaker"), [("images", [ack.MODEL]), ("releases", [*ack.KINDS])])
+def test_the_policies_match_everything_that_makes_pods_or_an_endpoint(
+    name: str, of_sagemaker: list[tuple[str, str]]
+) -> None:
     policy = yaml.safe_load((ROOT / admission.FOLDER / f"{name}.yaml").read_text())
 
     rules = policy["spec"]["matchConstraints"]["resourceRules"]
     matched = {(group, resource) for rule in rules for group in rule["apiGroups"] for resource in rule["resources"]}
-    made = {*workloads.PODS, ("serving.kserve.io", "InferenceService")}
-    assert matched == {(group, f"{kind.lower()}s") for group, kind in made} | {("", "pods/ephemeralcontainers")}
+    plurals = {each["spec"]["names"]["kind"]: each["spec"]["names"]["plural"] for each in ack.definitions()}
+    made = {*workloads.PODS, ("serving.kserve.io", "InferenceService"), *of_sagemaker}
+    resources = {(group, plurals.get(kind, f"{kind.lower()}s")) for group, kind in made}
+    assert matched == resources | {("", "pods/ephemeralcontainers")}
     assert {operation for rule in rules for operation in rule["operations"]} == {"CREATE", "UPDATE"}
 
 

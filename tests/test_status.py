@@ -364,3 +364,68 @@ def test_what_git_has_of_an_app_has_its_hold(checkout: Checkout) -> None:
     found = status.expected(Git(checkout.root), tip, argparse.Namespace(env=None, app="lily-api"))
 
     assert [item.hold for item in found] == [b"reason: not yet\n", None, None]
+
+
+# On SageMaker, which has the instances
+
+NAME = f"lily-sagemaker-{VERSION}-01234567"
+MODEL: dict[str, Any] = {
+    "apiVersion": "sagemaker.services.k8s.aws/v1alpha1",
+    "kind": "Model",
+    "metadata": {"name": NAME, "namespace": "ml-dev", "annotations": {"model.mlops/version": VERSION}},
+    "spec": {"primaryContainer": {"image": "registry/lily-api@sha256:1", "environment": {"MODEL_URI": URI}}},
+}
+ENDPOINT: dict[str, Any] = {
+    "apiVersion": "sagemaker.services.k8s.aws/v1alpha1",
+    "kind": "Endpoint",
+    "metadata": {"name": "lily-sagemaker", "namespace": "ml-dev"},
+    "status": {
+        "endpointStatus": "InService",
+        "productionVariants": [{"variantName": "serving", "currentInstanceCount": 2, "desiredInstanceCount": 3}],
+    },
+}
+TERMINAL = {"type": "ACK.Terminal", "status": "True", "message": "unable to\n update endpoint"}
+
+
+def on_sagemaker(endpoint: dict[str, Any] | None, live: dict[str, Any] | None = MODEL) -> status.Row:
+    seen = Seen(copy.deepcopy(APPLICATION), live, endpoint, [], [])
+    return status.row("lily-sagemaker", "dev", MODEL, seen, False)
+
+
+def test_an_endpoint_in_service_is_fine_and_has_instances() -> None:
+    row = on_sagemaker(ENDPOINT)
+
+    assert row.faults == []
+    assert (row.version, row.live, row.image, row.pods) == (VERSION, VERSION, "lily-api@1", "2/3")
+
+
+def test_a_serverless_endpoint_has_none() -> None:
+    variants = [{"variantName": "serving", "currentServerlessConfig": {"maxConcurrency": 5}}]
+
+    row = on_sagemaker(ENDPOINT | {"status": ENDPOINT["status"] | {"productionVariants": variants}})
+
+    assert (row.faults, row.pods) == ([], "-")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        (None, ["no Endpoint yet"]),
+        (ENDPOINT | {"status": {}}, ["the endpoint is not made yet"]),
+        (ENDPOINT | {"status": {"endpointStatus": "Updating"}}, ["the endpoint is Updating"]),
+        (
+            ENDPOINT | {"status": {"endpointStatus": "Failed", "failureReason": "no\n ping"}},
+            ["the endpoint is Failed: no ping"],
+        ),
+        (
+            ENDPOINT | {"status": {"endpointStatus": "InService", "conditions": [TERMINAL]}},
+            ["ACK: unable to update endpoint"],
+        ),
+    ],
+)
+def test_what_is_wrong_with_an_endpoint_is_named(endpoint: dict[str, Any] | None, expected: list[str]) -> None:
+    assert on_sagemaker(endpoint).faults == expected
+
+
+def test_a_model_that_the_cluster_lacks_is_named() -> None:
+    assert on_sagemaker(ENDPOINT, None).faults == [f"Model {NAME} is not in the cluster"]

@@ -89,7 +89,7 @@ def _models_without_release(item: Object) -> list[str]:
     if workloads.released(item):
         return []
     told = [
-        f"{container.path}.env[{name}].value"
+        container.place(name)
         for container in workloads.containers(item)
         for name in dict(container.variables)
         if name in (workloads.MODEL_URI, workloads.MODEL_DIGEST)

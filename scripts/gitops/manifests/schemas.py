@@ -1,4 +1,4 @@
-"""Closed JSON Schemas for kubeconform, made from the OpenAPI and the CRDs of the pinned modules.
+"""Closed JSON Schemas for kubeconform, made from the OpenAPI and the CRDs of the pinned modules and those of `ack`.
 
 The published schemas of Kubernetes and of custom resources accept fields they do not know. Here every object that
 lists its properties refuses all others, and the metadata of custom resources, which their CRDs leave open, is
@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from gitops.cli import say
-from gitops.manifests import cloudformation, stack
+from gitops.manifests import ack, cloudformation, stack
 from gitops.manifests.objects import Object
 from gitops.programs import tools
 
@@ -56,7 +56,7 @@ def folder(definitions: Sequence[Object] = ()) -> Path:
     sources = tools.SCHEMAS.path
     if not sources.is_dir():
         raise Refused("the schemas are not unpacked yet: run `make setup`")
-    own = stack.FILE.read_text() + Path(stack.__file__).read_text()
+    own = stack.FILE.read_text() + Path(stack.__file__).read_text() + ack.SOURCE + Path(ack.__file__).read_text()
     engine = _folder(sources.name + own, lambda made: _all(made, sources))
     if not definitions:
         return engine
@@ -193,6 +193,8 @@ def _custom(sources: Path, metadata: Schema) -> Made:
     others = [file for owner in owners for file in sources.glob(f"{owner}/**/*.yaml")]
     for file in sorted([*kserve, *others]):
         yield from of_definitions(file, metadata)
+    for each in ack.definitions():
+        yield from of_definition(each, metadata)
 
 
 def _metadata(sources: Path) -> Schema:

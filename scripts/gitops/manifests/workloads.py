@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gitops.manifests import stack
+from gitops.manifests import ack, stack
 from gitops.manifests.definitions import ANY, RUNNING
 from gitops.manifests.objects import Object, at, children, listed, mapping, mappings, walk
 from gitops.manifests.stack import is_stack
@@ -43,7 +43,9 @@ PODS: dict[tuple[str, str], tuple[str, ...]] = {
 # A fork's kinds, and where they have theirs: some have several, and most have none.
 _own: dict[tuple[str, str], tuple[Sequence[str], ...]] = {}
 _KSERVE = "serving.kserve.io"
-RELEASED = (("apps", "Deployment"), ("apps", "StatefulSet"), ("batch", "CronJob"), (_KSERVE, "InferenceService"))
+RELEASED = (
+    ("apps", "Deployment"), ("apps", "StatefulSet"), ("batch", "CronJob"), (_KSERVE, "InferenceService"), ack.MODEL,
+)  # fmt: skip
 """The kinds for which there are releases, by group and kind, that a cluster has; a Stack has them too."""
 KSERVE_PORTS = (8080,)
 """Where KServe's stock servers listen."""
@@ -68,7 +70,7 @@ TEXT = (("", "ConfigMap"), ("", "Secret"), ("apiextensions.k8s.io", "CustomResou
 
 @dataclass(frozen=True)
 class Container:
-    """A container, or what KServe makes one of."""
+    """A container, or what KServe or SageMaker makes one of."""
 
     path: str
     fields: Mapping[str, Any]
@@ -86,8 +88,19 @@ class Container:
     def variables(self) -> list[tuple[str, Any]]:
         """(name, value) of the environment variables; None for a value that comes from elsewhere. A name that is no
         text is for the schema to refuse."""
+        if self._mapped:
+            return list(mapping(self.fields["environment"]).items())
         entries = [(each.get("name"), each.get("value")) for each in mappings(self.fields.get("env"))]
         return [(name, value) for name, value in entries if isinstance(name, str)]
+
+    @property
+    def _mapped(self) -> bool:
+        """SageMaker has a map in the place of a list."""
+        return "environment" in self.fields
+
+    def place(self, name: str) -> str:
+        """The path of the value of a variable."""
+        return f"{self.path}.environment.{name}" if self._mapped else f"{self.path}.env[{name}].value"
 
     def variable(self, name: str) -> Any:
         """The value of an environment variable, the last one where it stands twice; None where there is none, or it
@@ -252,7 +265,11 @@ def canaries(item: Object) -> list[tuple[str, Any]]:
 
 
 def containers(item: Object) -> list[Container]:
-    return [container for pod in pods(item) for container in pod.containers]
+    found = [container for pod in pods(item) for container in pod.containers]
+    if kind_of(item) == ack.MODEL:
+        # SageMaker runs it, outside of the cluster and of all that is asked of pods.
+        found.append(Container("spec.primaryContainer", mapping(at(item, "spec", "primaryContainer"))))
+    return found
 
 
 def variables(item: Object, name: str) -> dict[str, str]:
@@ -263,14 +280,15 @@ def variables(item: Object, name: str) -> dict[str, str]:
 
 def is_told(path: str, variable: str) -> bool:
     """Whether a path, as `leaves` writes it, is that of a value by which our own service is told its model."""
-    return path.endswith(f"env[{variable}].value") or path == stack.path(_TOLD[variable])
+    ends = (f"env[{variable}].value", f".environment.{variable}")
+    return path.endswith(ends) or path == stack.path(_TOLD[variable])
 
 
 def beside(path: str, variable: str) -> str:
     """The path of another of these values, where the URI of the model has this one; its own for any other path."""
     if path == stack.path(stack.URI):
         return stack.path(_TOLD[variable])
-    return path.replace(f"env[{MODEL_URI}]", f"env[{variable}]")
+    return path.replace(MODEL_URI, variable) if is_told(path, MODEL_URI) else path
 
 
 def servers(item: Object) -> Iterator[tuple[str, Any, Any]]:
@@ -296,7 +314,7 @@ def named(item: Object) -> dict[str, Any]:
                 found[f"{container.path}.{field}"] = container.fields[field]
         for name in (MODEL_URI, MODEL_DIGEST, MODEL_MANIFEST):
             if (value := container.variable(name)) is not None:
-                found[f"{container.path}.env[{name}].value"] = value
+                found[container.place(name)] = value
     for path, spec, _ in _parts(item):
         for name in FRAMEWORKS:
             if (uri := at(spec, name, "storageUri")) is not None:

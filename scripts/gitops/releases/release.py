@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -15,6 +16,7 @@ from contract.manifest import Manifest
 UNRELEASED = "unreleased"
 UNRELEASED_URI = f"s3://{UNRELEASED}/"
 ANNOTATION = "model.mlops/"
+_NAME_DIGITS = 8
 MODEL_LABEL, FLAVOUR_ANNOTATION = f"{ANNOTATION}model", f"{ANNOTATION}flavour"
 
 
@@ -48,6 +50,8 @@ class Release:
     """The SHA-256 of the version's manifest as `sha256:<hex>`; None for a release of the old form, which has none."""
     file: str = field(default="", compare=False)
     """Its path in the repository."""
+    revision: str = field(default="", compare=False)
+    """What a person has put behind its name, as in `-2`."""
 
     def __eq__(self, other: object) -> bool:
         """An image is its digest where it has one, whatever the tag beside that is."""
@@ -63,6 +67,16 @@ class Release:
 
     def _key(self) -> tuple[str | None, ...]:
         return (self.app, self.environment, self.canary, *self.values()[:-1], images.identity(self.image))
+
+    @property
+    def name(self) -> str:
+        """What is replaced by this release is called so, as no update could change it: another one for each model
+        version with its image."""
+        if not self.released:
+            return f"{self.app}-{UNRELEASED}"
+        parts = (self.version, self.digest, self.manifest, images.identity(self.image))
+        digest = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+        return f"{self.app}-{self.version}-{digest[:_NAME_DIGITS]}{self.revision}"
 
     @property
     def target(self) -> Target:
