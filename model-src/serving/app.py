@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.model import NO_ANSWER, Model, Prediction
 from serving.request_log import RequestLog
+from serving.rows import NUMBER
 from serving.state import State
 
 BATCH_LIMIT = 1000
@@ -36,6 +39,9 @@ BODY_LIMIT = 1 << 20
 FAULTS_SHOWN = 10
 GONE = 499
 """The status by which requests are counted whose caller left before the answer; nginx's, which has one for it."""
+
+SAGEMAKER = frozenset({"/ping", "/invocations"})
+"""What SageMaker asks a container for."""
 
 # The model computes in single precision; a larger number would become infinite.
 _LARGEST = float(np.finfo(np.float32).max)
@@ -138,11 +144,14 @@ class _Measure:
             self.metrics.seconds.labels(route, status).observe(time.perf_counter() - began)
 
 
-def create_app(state: State, log: RequestLog | None = None) -> FastAPI:
-    """The application that answers with the model in `state` as soon as there is one, and logs what it answers."""
+def create_app(state: State, log: RequestLog | None = None, *, sagemaker: bool = False) -> FastAPI:
+    """The application that answers with the model in `state` as soon as there is one, and logs what it answers.
+
+    With `sagemaker`, it also answers what SageMaker asks of a container: GET /ping and POST /invocations.
+    """
     app = FastAPI(title="Model service", description="Predictions from one verified model version.", version="1")
     metrics = Metrics(state, log)
-    routes = frozenset({"/predict", "/healthz", "/readyz", "/metrics"})
+    routes = frozenset({"/predict", "/healthz", "/readyz", "/metrics"}) | (SAGEMAKER if sagemaker else set())
     app.add_middleware(_Measure, state=state, metrics=metrics, routes=routes)
 
     @app.post(
@@ -165,6 +174,9 @@ def create_app(state: State, log: RequestLog | None = None) -> FastAPI:
     )  # fmt: skip
     # The body is read by hand: FastAPI would read one of any size, and only then check it.
     async def predict(request: Request) -> Response:
+        return await respond(request, _features)
+
+    async def respond(request: Request, parse: Callable[[bytes], list[Any]]) -> Response:
         # Not state.ready: a service that stops still answers what reaches it.
         model = state.model
         if model is None:
@@ -176,9 +188,11 @@ def create_app(state: State, log: RequestLog | None = None) -> FastAPI:
         if body is None:
             return JSONResponse({"detail": f"the body has more than {BODY_LIMIT} bytes; send smaller batches"}, 413)
         try:
-            asked = PredictRequest.model_validate_json(body).features
+            asked = parse(body)
         except ValidationError as error:
             return _wrong(*[(fault["loc"], fault["msg"]) for fault in error.errors(include_url=False)])
+        except ValueError as error:
+            return _wrong(((), str(error)))
         single = not (asked and isinstance(asked[0], list))
         rows: list[Any] = [asked] if single else asked
         if faults := list(_misfits(model, rows, single)):
@@ -204,6 +218,20 @@ def create_app(state: State, log: RequestLog | None = None) -> FastAPI:
             headers={"X-Request-Id": request_id},
         )
 
+    if sagemaker:
+
+        @app.get("/ping", summary="Whether SageMaker may send requests")
+        async def ping() -> Response:
+            return Response(status_code=200 if state.ready else 503)
+
+        @app.post("/invocations", summary="Predict as /predict does, or each line of CSV")
+        async def invocations(request: Request) -> Response:
+            content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+            if content_type not in PARSERS:
+                known = ", ".join(PARSERS)
+                return JSONResponse({"detail": f"Content-Type {content_type!r:.80}: not one of {known}"}, 415)
+            return await respond(request, PARSERS[content_type])
+
     @app.get("/healthz", summary="Whether the process runs")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
@@ -220,6 +248,33 @@ def create_app(state: State, log: RequestLog | None = None) -> FastAPI:
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     return app
+
+
+def _features(body: bytes) -> list[Any]:
+    """The row, or the rows, of a request in JSON. Raises ValidationError."""
+    asked: list[Any] = PredictRequest.model_validate_json(body).features
+    return asked
+
+
+def _lines(body: bytes) -> list[Any]:
+    """The rows of CSV without a head, an empty cell being null. Raises ValidationError, and ValueError when it is no
+    CSV."""
+    try:
+        lines = [line for line in csv.reader(io.StringIO(body.decode(), newline=""), strict=True) if line]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"not CSV in UTF-8: {error}") from None
+    # A text that is no number is left for the model of the request, which says where it stands.
+    asked: list[Any] = PredictRequest.model_validate({"features": [[*map(_cell, line)] for line in lines]}).features
+    return asked
+
+
+def _cell(text: str) -> float | str | None:
+    text = text.strip()
+    return float(text) if NUMBER.fullmatch(text) else text or None
+
+
+PARSERS: dict[str, Callable[[bytes], list[Any]]] = {"application/json": _features, "text/csv": _lines}
+"""By the content type of a request to /invocations."""
 
 
 async def _read(request: Request) -> bytes | None:
