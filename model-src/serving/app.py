@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
@@ -23,17 +21,15 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving import requests
 from serving.model import NO_ANSWER, Model, Prediction
 from serving.request_log import RequestLog
-from serving.rows import NUMBER
 from serving.state import State
 
-BATCH_LIMIT = 1000
-"""Rows in a request: a few milliseconds of work, during which no other request is answered."""
 BODY_LIMIT = 1 << 20
 """Bytes of a request's body."""
 FAULTS_SHOWN = 10
@@ -42,30 +38,6 @@ GONE = 499
 
 SAGEMAKER = frozenset({"/ping", "/invocations"})
 """What SageMaker asks a container for."""
-
-# The model computes in single precision; a larger number would become infinite.
-_LARGEST = float(np.finfo(np.float32).max)
-Number = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST, allow_inf_nan=False)]
-
-
-def _one_or_many(value: Any) -> str:
-    return "rows" if isinstance(value, list) and value and isinstance(value[0], list) else "row"
-
-
-class PredictRequest(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        json_schema_extra={
-            "examples": [{"features": [5.3, 3.5, 1.4, 0.2]}, {"features": [[5.3, 3.5, 1.4, 0.2], [6.0, 2.9, 4.5, 1.5]]}]
-        },
-    )
-
-    features: Annotated[
-        Annotated[list[Number | None], Tag("row")]
-        | Annotated[list[list[Number | None]], Field(max_length=BATCH_LIMIT), Tag("rows")],
-        Discriminator(_one_or_many),
-    ]
 
 
 class PredictionOut(BaseModel):
@@ -165,7 +137,7 @@ def create_app(state: State, log: RequestLog | None = None, *, sagemaker: bool =
                 "required": True,
                 "content": {
                     "application/json": {
-                        "schema": PredictRequest.model_json_schema(),
+                        "schema": requests.PredictRequest.model_json_schema(),
                         "example": {"features": [5.3, 3.5, 1.4, 0.2]},
                     }
                 },
@@ -174,7 +146,7 @@ def create_app(state: State, log: RequestLog | None = None, *, sagemaker: bool =
     )  # fmt: skip
     # The body is read by hand: FastAPI would read one of any size, and only then check it.
     async def predict(request: Request) -> Response:
-        return await respond(request, _features)
+        return await respond(request, requests.features)
 
     async def respond(request: Request, parse: Callable[[bytes], list[Any]]) -> Response:
         # Not state.ready: a service that stops still answers what reaches it.
@@ -227,10 +199,10 @@ def create_app(state: State, log: RequestLog | None = None, *, sagemaker: bool =
         @app.post("/invocations", summary="Predict as /predict does, or each line of CSV")
         async def invocations(request: Request) -> Response:
             content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-            if content_type not in PARSERS:
-                known = ", ".join(PARSERS)
+            if content_type not in requests.PARSERS:
+                known = ", ".join(requests.PARSERS)
                 return JSONResponse({"detail": f"Content-Type {content_type!r:.80}: not one of {known}"}, 415)
-            return await respond(request, PARSERS[content_type])
+            return await respond(request, requests.PARSERS[content_type])
 
     @app.get("/healthz", summary="Whether the process runs")
     async def healthz() -> dict[str, str]:
@@ -248,33 +220,6 @@ def create_app(state: State, log: RequestLog | None = None, *, sagemaker: bool =
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     return app
-
-
-def _features(body: bytes) -> list[Any]:
-    """The row, or the rows, of a request in JSON. Raises ValidationError."""
-    asked: list[Any] = PredictRequest.model_validate_json(body).features
-    return asked
-
-
-def _lines(body: bytes) -> list[Any]:
-    """The rows of CSV without a head, an empty cell being null. Raises ValidationError, and ValueError when it is no
-    CSV."""
-    try:
-        lines = [line for line in csv.reader(io.StringIO(body.decode(), newline=""), strict=True) if line]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"not CSV in UTF-8: {error}") from None
-    # A text that is no number is left for the model of the request, which says where it stands.
-    asked: list[Any] = PredictRequest.model_validate({"features": [[*map(_cell, line)] for line in lines]}).features
-    return asked
-
-
-def _cell(text: str) -> float | str | None:
-    text = text.strip()
-    return float(text) if NUMBER.fullmatch(text) else text or None
-
-
-PARSERS: dict[str, Callable[[bytes], list[Any]]] = {"application/json": _features, "text/csv": _lines}
-"""By the content type of a request to /invocations."""
 
 
 async def _read(request: Request) -> bytes | None:
