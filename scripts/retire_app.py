@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from gitops import cli
 from gitops.cluster import clusters
-from gitops.manifests import kustomize
+from gitops.manifests import kustomize, stack
 from gitops.manifests.objects import at, identity
 from gitops.releases import release, release_file, retired
 from gitops.repo import layout, publish, snapshot, ways
@@ -86,8 +86,11 @@ def retire(args: argparse.Namespace) -> None:
         print(f"- {service}")
     ways.tell(git, published, [f"take {args.app} out of {args.env}"], f"{args.app} is retired from {args.env} already")
     if not args.dry_run:
-        finish = f"python scripts/retire_app.py --app {args.app} --env {args.env} --finish"
-        cli.say(f"when that is on {publish.BRANCH} at {publish.REMOTE}, delete it from the cluster: {finish}")
+        chosen = f"--app {args.app} --env {args.env}"
+        finish = f"from the cluster: python scripts/retire_app.py {chosen} --finish"
+        if any(service.startswith(f"{stack.KIND}.{stack.GROUP} ") for service in gone):
+            finish = f"from AWS: python scripts/deploy_stack.py {chosen} --delete"
+        cli.say(f"when that is on {publish.BRANCH} at {publish.REMOTE}, delete it {finish}")
 
 
 def _deleted(there: Snapshot, args: argparse.Namespace, folder: str) -> list[str]:

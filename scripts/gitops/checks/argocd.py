@@ -10,8 +10,9 @@ from typing import Any
 
 from gitops.checks import admission
 from gitops.checks.framework import Finding, Repository, Rule, finding
-from gitops.manifests import kinds, schemas
+from gitops.manifests import kinds, schemas, stack
 from gitops.manifests.objects import Identity, Object, at, differences, identity, leaves, listed, mapping, mappings
+from gitops.manifests.stack import is_stack
 from gitops.repo import applications, layout, publish
 from gitops.repo.applications import NAMESPACE, SERVER, Instance
 from gitops.repo.layout import ARGOCD, PLATFORM
@@ -56,6 +57,7 @@ def _project_faults(repository: Repository, instance: Instance) -> Iterator[Find
 
 
 _LEADS_OUT = "would let an environment do more than its project"
+_NOT_OF_CLUSTERS = "no cluster has it"
 
 
 def _leads_out(group: str, kind: str) -> bool:
@@ -67,6 +69,8 @@ def why_never(group: str, kind: str) -> str:
     """Why no environment may have a kind; empty where one may."""
     if _leads_out(group, kind):
         return _LEADS_OUT
+    if group == stack.GROUP:
+        return _NOT_OF_CLUSTERS
     if admission.is_other(group, kind) and admission.is_serving(group):
         return "runs containers or serves models, and there are no releases for it; write an InferenceService"
     return ""
@@ -217,13 +221,16 @@ def _environment_faults(
         )
     for entry in mappings(spec.get(_KINDS)):
         group, kind = str(at(entry, "group")), str(at(entry, "kind"))
-        if _leads_out(group, kind):
-            message = f"spec.{_KINDS}: {kind}.{group}: {_LEADS_OUT}; remove it"
+        if why := _LEADS_OUT if _leads_out(group, kind) else _NOT_OF_CLUSTERS if group == stack.GROUP else "":
+            message = f"spec.{_KINDS}: {kind}.{group}: {why}; remove it"
             yield finding("projects", instance.folder, project, message)
     for folder, found, _, rendered in repository.overlays():
         if found == environment:
-            # What else is in no namespace is refused by the rule of namespaces.
-            known = [identity(item).namespace or item.get("kind") == "Namespace" for item in rendered]
+            # What else is in no namespace is refused by the rule of namespaces, and of a Stack Argo CD applies nothing.
+            known = [
+                not is_stack(item) and (identity(item).namespace or item.get("kind") == "Namespace")
+                for item in rendered
+            ]
             yield from _unallowed(repository, instance, project, folder, list(itertools.compress(rendered, known)))
 
 

@@ -137,7 +137,7 @@ def _cluster(item: Object, _: Stack) -> Faults:
 
 def _nodes(item: Object, _: Stack) -> Faults:
     properties = item["Properties"]
-    arm = [each for each in texts(properties.get("InstanceTypes")) if _ARM.match(each)]
+    arm = [each for each in texts(properties.get("InstanceTypes")) if is_arm(each)]
     kind = str(properties.get("AmiType"))
     if arm and "x86_64" in kind:
         yield "InstanceTypes", f"{', '.join(arm)}: of Arm, and {kind} is for x86-64; name another type"
@@ -145,6 +145,11 @@ def _nodes(item: Object, _: Stack) -> Faults:
         yield "CapacityType", f"{properties.get('CapacityType')!r}: all nodes may go at once; write ON_DEMAND"
     if "LaunchTemplate" not in properties:
         yield "LaunchTemplate", "missing, so that pods reach the role of their node; name the launch template"
+
+
+def is_arm(instance_type: str) -> bool:
+    """Whether instances of a type are of Arm, and not of x86-64."""
+    return _ARM.match(instance_type) is not None
 
 
 def _launch(item: Object, _: Stack) -> Faults:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gitops.manifests import workloads
+from gitops.manifests import stack, workloads
 from gitops.manifests.objects import (
     Identity,
     Labelled,
@@ -102,6 +102,9 @@ def states(items: Sequence[Object]) -> list[State]:
     for item in items:
         if workloads.runs(item):
             found += _workload_states(item, environment, id(item) in served, id(item) in exposed)
+        elif stack.is_stack(item):
+            # What leads callers to it is a part of its own template.
+            found += [State(identity(item), "rendered"), State(identity(item), "running", _stopped(item))]
     found += [State(identity(item), "answering", fault) for item, fault in zip(services, faults, strict=True)]
     found += [State(identity(item), "answering", _leads_nowhere(item, answering)) for item in ingresses]
     return found
@@ -153,6 +156,13 @@ def _unreleased(item: Object) -> Iterator[str]:
     for path, value in workloads.named(item).items():
         if _is_none(value):
             yield f"{path}: {value!r}: nothing is released"
+
+
+def _stopped(item: Object) -> str:
+    """Why a Stack has no instance, or none of its release; "" where nothing keeps it from that."""
+    sizes = {name: stack.parameters(item).get(name) for name in ("MinSize", "MaxSize")}
+    none = [f"{stack.path(name)}: '0': no instance is started" for name, size in sizes.items() if size == "0"]
+    return next(iter((*_unreleased(item), *none)), "")
 
 
 def _without_pods(item: Object) -> Iterator[str]:

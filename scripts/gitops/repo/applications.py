@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from gitops.manifests import ack
 from gitops.manifests.objects import Object, at
 from gitops.repo import layout
 from gitops.repo.policy import IN_CLUSTER, Policy
@@ -26,9 +27,10 @@ TEMPLATE, _PROJECT, _APPLICATION = (
 )
 # What every shape of the template consists of.
 KINDS = (
-    ("", "LimitRange"), ("", "ResourceQuota"), ("", "Service"), ("", "ServiceAccount"), ("apps", "Deployment"),
+    ("", "LimitRange"), ("", "ResourceQuota"), ("", "Service"), ("", "ServiceAccount"),
+    ack.TARGET, ack.SCALING_POLICY, ("apps", "Deployment"),
     ("autoscaling", "HorizontalPodAutoscaler"), ("batch", "CronJob"), ("networking.k8s.io", "Ingress"),
-    ("networking.k8s.io", "NetworkPolicy"), ("policy", "PodDisruptionBudget"),
+    ("networking.k8s.io", "NetworkPolicy"), ("policy", "PodDisruptionBudget"), ack.ENDPOINT, ack.CONFIG, ack.MODEL,
     ("serving.kserve.io", "InferenceService"),
 )  # fmt: skip
 # Where an Application, and the template of an ApplicationSet, lists what Argo CD looks at for it.
