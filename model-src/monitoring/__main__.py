@@ -9,7 +9,7 @@ With MODEL_PUBLIC_KEY, the version has to be signed with it, as for the service.
   python -m monitoring --version s3://mlops-prod/models/wine/2026-02-01-3f2a9c1b7d10/ --digest sha256:... \\
       --log s3://mlops-prod/requests/prod/ --window 24h --out reports/drift/prod/wine-api
   python -m monitoring --version s3://mlops-prod/models/wine/2026-02-01-3f2a9c1b7d10/ --digest sha256:... \\
-      --log s3://mlops-prod/requests/prod/ --endpoint ml-prod-wine-sagemaker --out reports/drift/prod/wine-sagemaker
+      --log s3://mlops-prod/requests/prod/ --endpoint captured/ml-prod-wine-sagemaker --out reports/drift/prod/endpoint
   python -m monitoring --version artifacts/wine --digest sha256:... --log log --rows 500 --out drift
 """
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--version", required=True, metavar="URI", help="the version's folder, in S3 or local")
     add("--digest", required=True, help="the digest that the version has to have")
     add("--log", required=True, metavar="URI", help="REQUEST_LOG_URI of the service")
-    add("--endpoint", default="", metavar="NAME", help="the endpoint of SageMaker that captures its requests to --log")
+    add("--endpoint", default="", metavar="FOLDER", help="in --log, the folder of a SageMaker endpoint that captures")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--window", type=duration, default="24h", help="so long until now, as 90m, 24h or 7d (24h)")
     chosen.add_argument("--rows", type=positive, help="the last so many rows instead")

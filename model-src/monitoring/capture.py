@@ -77,9 +77,10 @@ def lines(
     oldest: Callable[[], datetime | None],
     malformed: list[str],
 ) -> Iterator[tuple[str, Line]]:
-    """The rows of a version with where each stands, those of the newest hours first, up to the one before `oldest`,
-    which is asked before each. A record that cannot be read is left out and named in `malformed`.
+    """The rows of a version that the endpoint of this folder has captured, with where each stands.
 
+    Those of the newest hours come first, up to the one before `oldest`, which is asked before each. A record that
+    cannot be read is left out and named in `malformed`.
     Raises Refused when the place cannot be read.
     """
     for hour, folder in sorted(_hours(place, f"{endpoint}/"), reverse=True):

@@ -45,8 +45,8 @@ class Found:
 
 
 def read(place: Place, described: Manifest, window: Window, endpoint: str = "") -> Found:
-    """The rows of a window with the labels that are known. With the name of an endpoint of SageMaker, the rows are
-    those that it has captured in that place; labels lie there as ever.
+    """The rows of a window with the labels that are known. With the folder of an endpoint of SageMaker in that
+    place, the rows are those that it has captured; labels lie where they ever do.
 
     Raises Refused when the place cannot be read, and when what lies in the version's folder is of another version:
     then nothing there can be believed. A line that breaks the format is left out and named.
