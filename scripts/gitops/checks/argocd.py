@@ -308,7 +308,7 @@ def _remedy(repository: Repository, what: Identity, project: str) -> str:
     """How the project comes to allow a kind; empty where it cannot, or no schema is known yet."""
     name, own = schemas.called(what.group, what.kind), project in repository.policy.environments
     scope = at(schemas.kinds(repository.schemas), name, "scope")
-    fits = scope == ("Namespaced" if what.namespace else "Cluster") and what.group != _ADMISSION
+    fits = scope == ("Namespaced" if what.namespace else "Cluster") and what.group not in (_ADMISSION, stack.GROUP)
     if not fits or (own and why_never(what.group, what.kind)):
         return ""
     return f"; `python scripts/add_kind.py --kind {name} {f'--env {project}' if own else '--platform'}` allows it"
@@ -335,7 +335,7 @@ def _applications(repository: Repository, instance: Instance) -> Iterator[tuple[
 
 def check_applications(repository: Repository) -> Iterator[Finding]:
     """What takes from this repository are, in each Argo CD, the Applications `root` and `platform`, two for each
-    further cluster and one ApplicationSet for each environment, which is the engine's to the letter; add-ons are
+    further cluster and the ApplicationSets of each environment, which are the engine's to the letter; add-ons are
     others' charts at one exact version. All sync by themselves and by server-side apply, and take nothing away, and no
     two have one name."""
     for instance in repository.instances:
@@ -429,7 +429,8 @@ def _unlike(folder: str, item: Object, wanted: dict[tuple[str, ...], object]) ->
 def _sets(repository: Repository, instance: Instance) -> Iterator[Finding]:
     """The ApplicationSets that are not those of the environments, as the engine has them."""
     own, policy = repository_url(repository), repository.policy
-    sets = [applications.application_set(policy, name, own) for name in instance.environments(policy)]
+    names = instance.environments(policy)
+    sets = [item for name in names for item in applications.application_sets(policy, name, own)]
     wanted = {identity(item): item for item in sets}
     found = {
         identity(item): (folder, item)
@@ -438,8 +439,8 @@ def _sets(repository: Repository, instance: Instance) -> Iterator[Finding]:
         if item.get("kind") == "ApplicationSet"
     }
     for what in sorted(wanted.keys() - found.keys()):
-        yield Finding("applications", instance.folder, f"no {what}; write it as"
-                      f" scripts/gitops/repo/{applications.TEMPLATE.name} has it", (instance.folder,))  # fmt: skip
+        yield Finding("applications", instance.folder, f"no {what}; write it as {_template(what)} has it",
+                      (instance.folder,))  # fmt: skip
     for what, (folder, item) in found.items():
         if what not in wanted or folder != instance.folder:
             yield finding("applications", folder, item, "an ApplicationSet of no environment; the only ones are"
@@ -448,12 +449,17 @@ def _sets(repository: Repository, instance: Instance) -> Iterator[Finding]:
         expected = applications.with_paths_of(item, wanted[what])
         differing = differences([expected], [item])
         if item != expected and not differing:
-            yield finding("applications", folder, item, "of another form than"
-                          f" scripts/gitops/repo/{applications.TEMPLATE.name}; write it as that has it")  # fmt: skip
+            yield finding("applications", folder, item, f"of another form than {_template(what)}; write it as that has"
+                          " it")  # fmt: skip
         for other in differing:
             yield finding("applications", folder, item, f"{other.path}: {_json(other.after)}; write"
-                          f" {_json(other.before)}, as scripts/gitops/repo/{applications.TEMPLATE.name}"
-                          " has it")  # fmt: skip
+                          f" {_json(other.before)}, as {_template(what)} has it")  # fmt: skip
+
+
+def _template(what: Identity) -> str:
+    """What the engine makes an ApplicationSet of."""
+    file = applications.TEMPLATES[what.name.partition("-")[0]]
+    return f"scripts/gitops/repo/{file.name}"
 
 
 def _same_names(repository: Repository, instance: Instance) -> Iterator[Finding]:

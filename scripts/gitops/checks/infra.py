@@ -96,11 +96,11 @@ def _ingress(item: Object, _: Stack) -> Faults:
     rules = mappings(properties.get("SecurityGroupIngress")) or [properties]
     for rule in rules:
         for field in ("CidrIp", "CidrIpv6"):
-            if rule.get(field) is not None and _is_world(rule[field]):
+            if rule.get(field) is not None and is_world(rule[field]):
                 yield f"SecurityGroupIngress.{field}", f"{rule[field]!r} is open to the world; name the callers"
 
 
-def _is_world(cidr: Any) -> bool:
+def is_world(cidr: Any) -> bool:
     """Whether a network is so large that it names nobody."""
     try:
         network = ip_network(str(cidr), strict=False)
@@ -116,7 +116,7 @@ def _cluster(item: Object, _: Stack) -> Faults:
     network = mapping(at(item, "Properties", "ResourcesVpcConfig"))
     callers = texts(network.get("PublicAccessCidrs"))
     public = network.get("EndpointPublicAccess") is not False
-    if public and (not callers or any(map(_is_world, callers))):
+    if public and (not callers or any(map(is_world, callers))):
         yield "PublicAccessCidrs", f"{', '.join(callers) or 'missing'}: open to the world; name the callers"
     if network.get("EndpointPrivateAccess") is not True:
         yield "EndpointPrivateAccess", "missing; write true, so that nodes need no way through the internet"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gitops.checks import environments, infra
 from gitops.checks.framework import Finding, Repository, Rule, finding
@@ -46,7 +46,7 @@ def check_place(repository: Repository) -> Iterator[Finding]:
             yield finding(PLACE, folder, own[0], f"kind: {file} is no patch of a Stack, so that Argo CD would apply"
                           f" this to a cluster, and none has the kind; write the release as base/{stack.NAME}/skeleton/"
                           " has it")  # fmt: skip
-        if released or own:
+        if released:
             for item in [each for each in items if not is_stack(each)]:
                 yield finding(PLACE, folder, item, "rendered beside a Stack, so that nobody would apply it: no cluster"
                               " gets what this overlay renders; move it to the overlay of another app")  # fmt: skip
@@ -139,24 +139,10 @@ def judge(item: Object, template: Object, there: Place) -> Faults:
     except Refused as refused:
         yield from map(_of_a_parameter, refused.lines)
         return
-    for line in infra.judge(template, wanted):
-        if not (there.internet_facing and line.endswith(_TO_THE_WORLD) and _is_of_balancer(line, resources)):
-            yield "spec.template", line
+    # Callers are a matter of the policy, which may let in the world; whom else the template lets in is not.
+    narrow = replace(wanted, parameters=given | {"Callers": "10.0.0.0/16"} if "Callers" in given else given)
+    yield from (("spec.template", line) for line in dict.fromkeys(infra.judge(template, narrow)))
     yield from _resource_faults(resources, there)
-
-
-_TO_THE_WORLD = "is open to the world; name the callers"
-
-
-def _is_of_balancer(line: str, resources: Mapping[str, Object]) -> bool:
-    """Whether a fault is of the security group of a load balancer."""
-    own = [
-        name
-        for each in resources.values()
-        if each["Type"] == "AWS::ElasticLoadBalancingV2::LoadBalancer"
-        for name in texts(at(each, "Properties", "SecurityGroups"))
-    ]
-    return f"<{line.split(': ')[1]}>" in own
 
 
 def _of_a_parameter(line: str) -> tuple[str, str]:
@@ -221,19 +207,19 @@ def _callers(given: Mapping[str, str], there: Place) -> Faults:
     why = f"and {environment} has no `internet_facing: true` in {POLICY_FILE}"
     if given.get("Scheme") == "internet-facing":
         yield path("Scheme"), f"'internet-facing': the load balancer would have public addresses, {why}; write internal"
+    if infra.is_world(callers := given.get("Callers", "")):
+        yield path("Callers"), f"{callers!r}: open to the world, {why}; name the callers"
 
 
 def _sizes(given: Mapping[str, str], there: Place) -> Faults:
     numbers = {name: int(given[name]) for name in ("MinSize", "MaxSize") if given.get(name, "").isdecimal()}
     least, most = numbers.get("MinSize"), numbers.get("MaxSize")
-    if least is not None and most is not None and most < least:
-        yield path("MaxSize"), f"{most}: less than MinSize, {least}; write more than that"
+    if least is not None and most is not None and most <= least:
+        yield path("MaxSize"), f"{most}: not more than MinSize, {least}, so that none could be replaced; write more"
     for name in ("Subnets", "LoadBalancerSubnets"):
         subnets = {each for each in given.get(name, "").split(",") if each}
         if len(subnets) < 2:
             yield path(name), f"{given.get(name)!r}: in one zone; name a subnet in each of two zones or more"
-    if there.is_production and least is not None and least < 2:
-        yield path("MinSize"), f"{least}: with it all would be gone; production has two instances or more"
 
 
 def _resource_faults(resources: Mapping[str, Object], there: Place) -> Faults:
@@ -244,6 +230,11 @@ def _resource_faults(resources: Mapping[str, Object], there: Place) -> Faults:
             yield field, "callers would be answered without HTTPS; give it a certificate, or redirect them to HTTPS"
         if there.is_production and _is_spot_only(properties):
             yield field, "spot instances alone: all may go at once; production has a base of on-demand ones"
+        if there.is_production and item["Type"] == "AWS::AutoScaling::AutoScalingGroup":
+            if int(properties.get("MinSize", 0)) < 2:
+                yield field, f"MinSize: {properties.get('MinSize')}: production has two instances or more"
+            if len(set(texts(properties.get("VPCZoneIdentifier")))) < 2:
+                yield field, "VPCZoneIdentifier: one zone; production has instances in two or more"
 
 
 def _is_secure(listener: Object) -> bool:

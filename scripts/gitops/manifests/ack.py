@@ -27,6 +27,8 @@ from contract.errors import Refused
 VERSION = "v1alpha1"
 SAGEMAKER, SCALING = "sagemaker.services.k8s.aws", "applicationautoscaling.services.k8s.aws"
 MODEL, CONFIG, ENDPOINT = (SAGEMAKER, "Model"), (SAGEMAKER, "EndpointConfig"), (SAGEMAKER, "Endpoint")
+REPLACED = (MODEL, CONFIG)
+"""ACK refuses every update of these, so that each release has others in their place."""
 TARGET, SCALING_POLICY = (SCALING, "ScalableTarget"), (SCALING, "ScalingPolicy")
 SOURCE = f"botocore-{botocore.__version__}"
 """From what the definitions are made."""

@@ -190,8 +190,8 @@ def replica(policy: Policy, bucket: str) -> Store:
 
 # The answer to HEAD has no body, so its code is the status.
 _ABSENT = re.compile(r"404|NoSuch[A-Za-z]+|[A-Za-z]+NotFound(Exception|Error)?")
-# SageMaker has one code for all that is wrong with a request.
-_ABSENT_TOLD = "Could not find "
+# SageMaker and CloudFormation have one code for all that is wrong with a request.
+_ABSENT_TOLD = re.compile(r"Could not find |Stack (with id \S+|\[\S+\]) does not exist")
 
 
 def client(service: str, region: str) -> Any:
@@ -213,7 +213,7 @@ def call(client: Any, operation: str, **given: Any) -> dict[str, Any] | None:
             return found
     except faults.ClientError as error:
         code, message = error.response["Error"]["Code"], _words(error.response["Error"].get("Message", ""))
-        if _ABSENT.fullmatch(code) or message.startswith(_ABSENT_TOLD):
+        if _ABSENT.fullmatch(code) or _ABSENT_TOLD.match(message):
             return None
         raise Refused(f"{where}: {operation}: {code}: {message}; check the credentials and their rights") from None
     except faults.BotoCoreError as error:

@@ -21,9 +21,11 @@ ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::(?P<account>[0-9]{12}):role/(?P<name
 REGISTRY = re.compile(r"(?P<account>[0-9]{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com")
 # Which parameter of addons.yaml has the name of the role of which chart.
 ADDONS = {
+    "applicationautoscaling-chart": "ScalingRole",
     "aws-load-balancer-controller": "LoadBalancersRole",
     "external-dns": "ExternalDnsRole",
     "external-secrets": "ExternalSecretsRole",
+    "sagemaker-chart": "SagemakerRole",
 }
 CONTROLLER = "aws-load-balancer-controller"
 
