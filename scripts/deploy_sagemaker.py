@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 
 from gitops import cli
 from gitops.manifests import kustomize
-from gitops.models import s3, sagemaker
+from gitops.models import sagemaker
 from gitops.models.sagemaker import Account, Parameters, Wanted
 from gitops.releases import hold, release_file, retired, withdrawn
 from gitops.releases.release import Release
@@ -60,7 +60,9 @@ def deploy(args: argparse.Namespace) -> None:
         release = to_deploy(there, args)
         asked = render(there, layout.overlay(args.app, args.env))
         name = asked.name
-    account = Account(own_region(there, args.env), args.app, args.env, args.dry_run)
+    number, region = (values.of_environment(there, args.env, name) for name in ("account", "region"))
+    sagemaker.require_account(region, number, args.env)
+    account = Account(region, args.app, args.env, args.dry_run)
     found = sagemaker.running(account, name)
     before = version(sagemaker.uri_of(account, found))
     if asked and release:
@@ -105,18 +107,6 @@ def to_deploy(there: Snapshot, args: argparse.Namespace) -> Release:
 def render(there: Snapshot, folder: str) -> Wanted:
     with there.copied([folder]) as tree:
         return sagemaker.wanted(kustomize.rendered(tree, folder), folder)
-
-
-def own_region(there: Snapshot, environment: str) -> str:
-    """The region of an environment, whose account the credentials are of. Raises Refused for those of another."""
-    wanted, region = (values.of_environment(there, environment, name) for name in ("account", "region"))
-    answer = s3.ask("sts", region, "get_caller_identity") or {}
-    if answer.get("Account") != wanted:
-        raise Refused(
-            f"{environment}: account {wanted}, but the credentials are {answer.get('Arn')}'s of"
-            f" {answer.get('Account')}; take those of the environment's account"
-        )
-    return region
 
 
 def lead(account: Account, asked: Wanted, found: Parameters | None, *, wait: bool) -> str:

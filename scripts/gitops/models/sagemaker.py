@@ -72,6 +72,16 @@ def client(service: str, region: str) -> Any:
     return s3.client(service, region)
 
 
+def require_account(region: str, wanted: str, whose: str) -> None:
+    """Raises Refused unless the credentials are of this account."""
+    answer = s3.ask("sts", region, "get_caller_identity") or {}
+    if answer.get("Account") != wanted:
+        raise Refused(
+            f"{whose}: account {wanted}, but the credentials are {answer.get('Arn')}'s of {answer.get('Account')};"
+            " take those of that account"
+        )
+
+
 @dataclass
 class Account:
     """What one app has in an account. With `dry_run`, nothing is changed; what would be is in `steps` all the same."""
