@@ -10,6 +10,7 @@ The credentials are the standard AWS ones, and have to be of the environment's a
   python scripts/deploy_sagemaker.py --app iris-sagemaker --env dev --dry-run
   python scripts/deploy_sagemaker.py --app iris-sagemaker --env dev --wait
   python scripts/deploy_sagemaker.py --app iris-sagemaker --env dev --delete    of an app that is retired there
+  python scripts/deploy_sagemaker.py --list --changed-since HEAD^ --json        for CI: what there is to deploy
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from gitops import cli
-from gitops.manifests import kustomize
+from gitops.manifests import ack, closure, kustomize, workloads, yamledit
+from gitops.manifests.objects import mapping
 from gitops.models import sagemaker
 from gitops.models.sagemaker import Account, Parameters, Wanted
 from gitops.releases import hold, release_file, retired, withdrawn
-from gitops.releases.release import Release
+from gitops.releases.release import Release, Target
 from gitops.repo import freeze, layout, publish, snapshot, values
 from gitops.repo.git import Git
 from gitops.repo.policy import POLICY_FILE
@@ -36,12 +38,49 @@ from contract.uri import parse_flavour
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, dry_run=True, as_json=True)
     add = parser.add_argument
-    add("--app", required=True, help="the app, a folder of apps/")
-    add("--env", required=True, help="the environment")
+    add("--app", help="the app, a folder of apps/")
+    add("--env", help="the environment")
     add("--wait", action="store_true", help="until the endpoint is in service, then clean up; at most an hour")
     add("--in-freeze", action="store_true", help="although the policy freezes the environment now")
     add("--delete", action="store_true", help="delete the endpoint of an app that is retired from the environment")
-    return cli.run(deploy, parser.parse_args(argv))
+    add("--list", action="store_true", help="list the releases that are for SageMaker, and change nothing")
+    add("--changed-since", metavar="REF", help="of those, the ones that may have changed since then")
+    args = parser.parse_args(argv)
+    if args.list == bool(args.app or args.env) or (not args.list and not (args.app and args.env)):
+        parser.error("give --app and --env, or --list")
+    if args.changed_since is not None and not args.list:
+        parser.error("--changed-since goes with --list")
+    return cli.run(show_list if args.list else deploy, args)
+
+
+def show_list(args: argparse.Namespace) -> None:
+    git = Git(args.root)
+    tip = publish.tip(git)
+    there = snapshot.at(git, tip)
+    places = released(there)
+    if args.changed_since is not None and (base := git.commit(args.changed_since)):
+        folders, changed = [layout.overlay(*place) for place in places], git.changed(base, tip)
+        with there.copied(folders) as tree:
+            read = folders if POLICY_FILE in changed else closure.readers(tree, folders, changed)
+        places = [place for place in places if layout.overlay(*place) in read]
+    if args.json:
+        cli.print_json([{"app": app, "environment": environment} for app, environment in places])
+    else:
+        for app, environment in places:
+            print(f"{app} in {environment}")
+
+
+def released(there: Snapshot) -> list[tuple[str, str]]:
+    """The apps whose release is that of a model of SageMaker, with their environments."""
+    found = []
+    for folder in layout.overlays_of(there.deployed(), there.policy):
+        _, environment, app = folder.split("/")
+        file = layout.release_paths(app, environment)[0]
+        if (text := there.read(file)) is None or workloads.kind_of(mapping(yamledit.load(text, file))) != ack.MODEL:
+            continue
+        if release_file.read(text, Target(app, environment), file).released:
+            found.append((app, environment))
+    return found
 
 
 def deploy(args: argparse.Namespace) -> None:

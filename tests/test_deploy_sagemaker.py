@@ -504,6 +504,35 @@ def test_the_newest_commit_is_deployed_whatever_is_checked_out(aws: Aws, checkou
     assert "nothing to do" in command(elsewhere, "--wait").err
 
 
+def test_what_there_is_to_deploy_is_listed(checkout: Checkout) -> None:
+    def listed(*args: str) -> list[dict[str, str]]:
+        done = checkout.run("deploy_sagemaker", "--list", "--json", *args)
+        assert done.code == 0, done.err
+        found: list[dict[str, str]] = json.loads(done.out)
+        return found
+
+    put(checkout, FIRST, released=False)
+    assert listed() == []
+    put(checkout, FIRST)
+    one = [{"app": "iris-sagemaker", "environment": "dev"}]
+    assert listed() == listed("--changed-since", "HEAD^") == listed("--changed-since", "none") == one
+
+    checkout.write("overlays/dev/lily-api/more.yaml", "{}")
+    checkout.commit("Another app", push=True)
+    assert listed("--changed-since", "HEAD^") == []
+    checkout.write("apps/iris-sagemaker/objects.yaml", checkout.read("apps/iris-sagemaker/objects.yaml") + b"\n")
+    checkout.commit("What is rendered", push=True)
+    assert listed("--changed-since", "HEAD^") == one
+
+
+@pytest.mark.parametrize(
+    "args", [[], ["--list", "--app", "a"], ["--app", "a"], ["--app", "a", "--env", "b", "--changed-since", "c"]]
+)
+def test_wrong_usage_is_told(args: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        deploy_sagemaker.main(args)
+
+
 def refused(checkout: Checkout, aws: Aws, *args: str) -> str:
     """The line of a refusal that asks AWS for no change."""
     done = command(checkout, *args)
