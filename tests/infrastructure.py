@@ -24,6 +24,14 @@ PARAMETERS = {
     "models": {"Bucket": "acme-models", "Accounts": "777788889999", "Source": "888899990000"},
     "network": {"Cluster": "acme", "Network": "10.20.0.0/16"},
     "reader": SERVICE,
+    "vm": {
+        "ModelUri": "s3://acme-models/models/wine/2026-01-01-0123456789ab/onnx/", "ModelDigest": f"sha256:{64 * 'a'}",
+        "ModelManifest": f"sha256:{64 * 'b'}", "Service": f"s3://acme-models/services/{64 * 'c'}.tar.gz",
+        "Vpc": "vpc-0123456789abcdef0", "Subnets": "subnet-0123456789abcdef0,subnet-0123456789abcdef1",
+        "LoadBalancerSubnets": "subnet-0123456789abcdef2,subnet-0123456789abcdef3", "Callers": "10.20.0.0/16",
+        "Certificate": f"arn:aws:acm:eu-central-1:{ACCOUNT}:certificate/01234567-89ab-cdef-0123-456789abcdef",
+        "Host": "wine.ml.acme.com", "HostedZone": "Z0123456789ABCDEFGHIJ", "InstanceProfile": "ml-staging-vm",
+    },
     "registry": {"Repository": "wine-api", "Pullers": "777788889999"},
 }  # fmt: skip
 

@@ -142,6 +142,8 @@ class _Resolver:
             "Fn::ImportValue": lambda given: f"<{self.value(given)}>",
             "Fn::GetAZs": lambda _: [f"<zone {number}>" for number in range(6)],
             "Fn::Cidr": lambda given: [f"<network {number}>" for number in range(int(given[1]))],
+            # As a text that a person reads.
+            "Fn::Base64": self.value,
         }
 
     def value(self, node: Any) -> Any:
@@ -172,7 +174,7 @@ class _Resolver:
         item = self._template["Resources"].get(name)
         if item is None:
             raise Refused(f"{self._file}: Ref {name}: no parameter or resource of that name; correct it")
-        names = {ROLE: "RoleName", "AWS::S3::Bucket": "BucketName"}
+        names = {ROLE: "RoleName", "AWS::S3::Bucket": "BucketName", "AWS::Logs::LogGroup": "LogGroupName"}
         if item["Type"] == "AWS::IAM::OIDCProvider":
             return self._arn("iam", f"oidc-provider/{str(self.value(item['Properties']['Url'])).partition('//')[2]}")
         return self.value(mapping(item.get("Properties")).get(names.get(item["Type"], ""), f"<{name}>"))
