@@ -25,10 +25,11 @@ GROUPS = {
     "Models": (
         "new_model", "upload_model", "replicate_models", "list_versions", "signing_key", "sign_model", "sync_registry",
         "check_drift", "check_retrain", "prune_versions", "pack_service",
+        "train_sagemaker",
     ),
     "Releases": (
         "bump_model", "promote_model", "rollback_model", "withdraw_version", "retire_app", "releases", "status",
-        "deploy_stack",
+        "deploy_stack", "deploy_sagemaker",
     ),
     "The repository": (
         "validate", "render", "add_kind", "cluster", "codeowners", "environment", "import_model_code", "init_fork",
