@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import yaml
 from cfnlint.api import lint, lint_file
 from conftest import ROOT, SAMPLE, copy_checkout, run
-from infrastructure import ACCOUNT, FOLDER, REGION, stack
+from infrastructure import ACCOUNT, FOLDER, REGION, configuration, instances, model, stack
 
-from gitops.checks import infra
+from gitops.checks import infra, roles
+from gitops.checks.framework import Repository
 from gitops.manifests import cloudformation, kustomize
 from gitops.manifests.cloudformation import ROLE, Stack
 from gitops.manifests.objects import Object, at
@@ -22,6 +23,19 @@ from gitops.repo.snapshot import Snapshot
 
 from contract.errors import Refused
 
+ACCOUNT_OF_SAMPLE = "111122223333"
+REGISTRY = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
+APART = {
+    "overlays/dev/lily-sagemaker": [
+        model("lily-sagemaker", "dev", image=f"{REGISTRY}/lily-api@sha256:{64 * 'a'}"),
+        configuration("lily-sagemaker", "dev", "serving"),
+    ],
+    "overlays/prod/lily-sagemaker": [model("lily-sagemaker", "prod")],
+    "overlays/dev/lily-vm": [instances("lily-vm", "dev", HostedZone="Z1", ImageId="/ml/image")],
+    "overlays/dev/rose-vm": [instances("rose-vm", "dev", HostedZone="Z1")],
+}
+# Of the apps themselves: deploy_stack.py makes it of what a release says.
+OF_APPS = {"vm"}
 TEMPLATES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
 
 
@@ -33,8 +47,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def renders(checkout: Path) -> Mapping[str, Sequence[Object]]:
+def own(checkout: Path) -> Mapping[str, Sequence[Object]]:
     return kustomize.rendered_all(checkout, layout.folders(checkout, read_policy(checkout)))
+
+
+@pytest.fixture(scope="module")
+def renders(own: Mapping[str, Sequence[Object]]) -> Mapping[str, Sequence[Object]]:
+    """Those of the sample, and beside them what runs without its cluster."""
+    return {**own, **APART}
 
 
 # What is there
@@ -56,7 +76,8 @@ def test_every_template_has_a_stack_and_every_role_somebody_who_asks_for_it(
 ) -> None:
     needed = stacks.needed(Snapshot(checkout), renders)
 
-    assert {each.template for each in needed} == set(TEMPLATES)
+    # `provider` is for another account, and is looked for below.
+    assert {each.template for each in needed} == set(TEMPLATES) - OF_APPS - {"provider"}
     made = {
         (each.account, str(at(item, "Properties", "RoleName")))
         for each in needed
@@ -65,8 +86,129 @@ def test_every_template_has_a_stack_and_every_role_somebody_who_asks_for_it(
         if item["Type"] == ROLE
     }
     asked = {(each.account, each.role) for each in stacks.named(renders)}
-    workflows = {(account, name) for account, name in made if name in _of_workflows().values()}
-    assert made == asked | workflows
+    passed = {(ACCOUNT_OF_SAMPLE, name) for name in ("ml-dev-sagemaker", "ml-prod-sagemaker", "ml-dev-vm")}
+    # CloudFormation's own, and that of training jobs: a workflow names each to AWS.
+    passed |= {(ACCOUNT_OF_SAMPLE, name) for name in ("ml-dev-stack", "ml-sagemaker-training")}
+    workflows = {
+        (each.account, role) for each in needed if each.template != "cluster" for role in _of_workflows(each).values()
+    }
+    assert made == asked | passed | workflows
+
+
+def test_what_runs_without_a_cluster_gets_the_stacks_of_its_environment(
+    checkout: Path, renders: Mapping[str, Sequence[Object]]
+) -> None:
+    found = {each.name: each for each in stacks.needed(Snapshot(checkout), renders)}
+
+    about = {"Repository": "example-org/model-gitops", "Bucket": "mlops-prod"}
+    images = f"arn:aws:ecr:eu-west-1:{ACCOUNT_OF_SAMPLE}:repository/lily-api"
+    assert found["sagemaker-training"].parameters == about | {"Images": images}
+    prod = {"Namespace": "ml-prod", "Environment": "prod", "Requests": "mlops-prod/requests/prod/", "Images": images}
+    assert found["sagemaker-prod"].parameters == about | prod
+    assert found["ml-dev-lily-sagemaker-alarms"].parameters == {
+        "Endpoint": "ml-dev-lily-sagemaker", "Variant": "serving",
+    }  # fmt: skip
+    dev = {"Namespace": "ml-dev", "Environment": "dev", "Stacks": "ml-dev-lily-vm,ml-dev-rose-vm"}
+    assert found["vm-dev"].parameters == about | dev | {"Images": "/ml/image", "Zones": "Z1"}
+    assert [name for name in found if name.startswith(("images-", "sagemaker-", "vm-"))] == [
+        "images-lily-api", "sagemaker-training", "sagemaker-dev", "sagemaker-prod", "vm-dev",
+    ]  # fmt: skip
+
+
+def test_without_any_of_it_nothing_of_it_is_made(checkout: Path, own: Mapping[str, Sequence[Object]]) -> None:
+    found = {each.template for each in stacks.needed(Snapshot(checkout), own)}
+
+    assert not found & {"alarms", "provider", "sagemaker", "training", "vm-roles"}
+
+
+def test_an_environment_of_another_account_has_its_own_provider_reads_the_bucket_and_pulls(
+    tmp_path: Path, own: Mapping[str, Sequence[Object]]
+) -> None:
+    copy_checkout(tmp_path)
+    policy = tmp_path / "overlays/promotion.yaml"
+    policy.write_text(policy.read_text().replace("- name: dev\n", '- name: dev\n    account: "777788889999"\n'))
+
+    found = {each.name: each for each in stacks.needed(Snapshot(tmp_path), {**own, **APART})}
+
+    assert [each.account for each in found.values() if each.template == "provider"] == ["777788889999"]
+    assert list(found).index("github-provider") < list(found).index("sagemaker-dev")
+    assert {found[name].account for name in ("sagemaker-dev", "vm-dev", "ml-dev-lily-sagemaker-alarms")} == {
+        "777788889999"
+    }
+    assert found["models-mlops-prod"].parameters["Accounts"] == "777788889999"
+    assert found["images-lily-api"].parameters["Pullers"] == "777788889999"
+
+
+def test_an_endpoint_whose_registry_is_none_of_ecr_is_refused(
+    tmp_path: Path, own: Mapping[str, Sequence[Object]]
+) -> None:
+    copy_checkout(tmp_path)
+    policy = tmp_path / "overlays/promotion.yaml"
+    policy.write_text(policy.read_text().replace(REGISTRY, "ghcr.io/acme"))
+
+    with pytest.raises(Refused) as refused:
+        stacks.needed(Snapshot(tmp_path), {**own, **APART})
+
+    assert refused.value.lines[0].startswith("overlays/promotion.yaml: image_registries: none is of ECR")
+
+
+def test_the_first_endpoint_of_a_repository_gets_a_repository_for_its_image(checkout: Path) -> None:
+    alone = {"overlays/prod/lily-sagemaker": APART["overlays/prod/lily-sagemaker"]}
+
+    found = [each for each in stacks.needed(Snapshot(checkout), alone) if each.template == "registry"]
+
+    assert [each.parameters["Repository"] for each in found] == ["lily-sagemaker"]
+
+
+def with_role(arn: str) -> Object:
+    found = model("x", "prod")
+    return found | {"spec": found["spec"] | {"executionRoleARN": arn}}
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (model("x", "prod"), None),
+        (instances("x", "prod"), None),
+        # Those of another environment are named by the rules `environment` and `stack`.
+        (model("x", "dev"), None),
+        (
+            with_role("arn:aws:iam::111122223333:role/administrator"),
+            "spec.executionRoleARN: 'arn:aws:iam::111122223333:role/administrator': not what infra/sagemaker.yaml makes"
+            " for prod; write arn:aws:iam::ACCOUNT:role/ml-prod-sagemaker",
+        ),
+        (
+            with_role("ml-prod-sagemaker"),
+            "spec.executionRoleARN: 'ml-prod-sagemaker': not what infra/sagemaker.yaml makes for prod",
+        ),
+        (
+            instances("x", "prod", InstanceProfile="ml-prod-model-reader"),
+            "spec.parameters.InstanceProfile: 'ml-prod-model-reader': not what infra/vm-roles.yaml makes; write"
+            " ml-prod-vm",
+        ),
+    ],
+)
+def test_what_runs_without_a_cluster_has_the_role_of_its_environment(
+    checkout: Path, item: Object, message: str | None
+) -> None:
+    found = list(roles.check_roles(Repository(checkout, read_policy(checkout), {"overlays/prod/x": [item]})))
+
+    assert [each.rule for each in found] == ["roles"] * bool(message)
+    assert message is None or message in found[0].message
+
+
+def test_a_workflow_that_names_a_role_which_nothing_makes_is_found(tmp_path: Path) -> None:
+    copy_checkout(tmp_path)
+    repository = Repository(tmp_path, read_policy(tmp_path), {})
+    assert list(roles.check_roles(repository)) == []
+    (tmp_path / ".github/workflows/more.yml").write_text("role-to-assume: ${{ vars.AWS_MODEL_OWNER_ROLE }}\n")
+
+    (found,) = roles.check_roles(repository)
+
+    assert str(found) == (
+        ".github/workflows/more.yml: vars.AWS_MODEL_OWNER_ROLE: no template of infra/ has the output for it; add one"
+        " [roles]"
+    )
 
 
 def test_a_role_trusts_the_service_accounts_that_ask_for_it_and_nobody_else(
@@ -103,34 +245,50 @@ def test_a_bucket_lets_in_the_other_accounts_that_read_log_or_copy_there(tmp_pat
     ]
 
 
-def _outputs() -> dict[str, str]:
-    """The role of each variable that a workflow takes, as the outputs of the template are called."""
-    template = cloudformation.read(FOLDER, "github")
+def _of_workflows(of: Stack) -> dict[str, str]:
+    """The names of a stack's roles by the variables of the workflows that take them on."""
+    template = cloudformation.read(FOLDER, of.template)
+    made = cloudformation.resources(template, of)
     return {
-        f"AWS_{re.sub('(?<!^)(?=[A-Z])', '_', name).upper()}": at(output, "Value", "Fn::GetAtt")[0]
-        for name, output in template["Outputs"].items()
+        roles.variable(output): made[name]["Properties"]["RoleName"]
+        for output, about in template.get("Outputs", {}).items()
+        if (name := next(iter(at(about, "Value", "Fn::GetAtt") or []), "")) in made and made[name]["Type"] == ROLE
     }
 
 
-def _of_workflows() -> dict[str, str]:
-    """The names of the roles by the variables of workflows."""
-    made = cloudformation.resources(cloudformation.read(FOLDER, "github"), stack("github"))
-    return {variable: made[name]["Properties"]["RoleName"] for variable, name in _outputs().items()}
+# Each environment has its own: the variable is that of the environment on GitHub in which the job runs.
+OF_ENVIRONMENTS = {"AWS_SAGEMAKER_ROLE", "AWS_STACK_ROLE"}
 
 
 def test_workflows_take_on_the_roles_that_are_made_for_them_each_in_its_environment() -> None:
-    made = cloudformation.resources(cloudformation.read(FOLDER, "github"), stack("github"))
     taken: dict[str, set[str]] = {}
     for file in (ROOT / ".github/workflows").glob("*.yml"):
         for job in yaml.safe_load(file.read_text())["jobs"].values():
             for variable in re.findall(r"vars\.(AWS_[A-Z_]+_ROLE)\b", yaml.safe_dump(job)):
                 taken.setdefault(variable, set()).add(f"repo:acme/models:environment:{job['environment']}")
 
-    trusted = {}
-    for variable, name in _outputs().items():
-        (statement,) = cloudformation.statements(cloudformation.trust(made[name]))
-        trusted[variable] = {statement["Condition"]["StringEquals"]["token.actions.githubusercontent.com:sub"]}
-    assert taken == trusted
+    trusted = {variable: {subject} for template in ("github", "training") for variable, subject in _subjects(template)}
+    assert {name: trusted.get(name) for name in taken.keys() - OF_ENVIRONMENTS} == {
+        name: found for name, found in taken.items() if name not in OF_ENVIRONMENTS
+    }
+    assert {variable for variable, _ in _subjects("github")} <= taken.keys()
+
+
+def _subjects(template: str) -> Iterator[tuple[str, str]]:
+    """(variable, who takes the role on) of what a template makes for workflows."""
+    of = stack(template)
+    made = cloudformation.resources(cloudformation.read(FOLDER, template), of).values()
+    for variable, name in _of_workflows(of).items():
+        (item,) = (each for each in made if at(each, "Properties", "RoleName") == name)
+        (statement,) = cloudformation.statements(cloudformation.trust(item))
+        yield variable, statement["Condition"]["StringEquals"]["token.actions.githubusercontent.com:sub"]
+
+
+@pytest.mark.parametrize(
+    ("template", "variable"), [("sagemaker", "AWS_SAGEMAKER_ROLE"), ("vm-roles", "AWS_STACK_ROLE")]
+)
+def test_a_role_of_an_environment_is_for_its_own_environment_on_github(template: str, variable: str) -> None:
+    assert dict(_subjects(template)) == {variable: "repo:acme/models:environment:staging"}
 
 
 # Faults

@@ -10,7 +10,7 @@ from typing import Any
 from gitops.manifests import workloads
 from gitops.manifests.cloudformation import Stack
 from gitops.manifests.objects import Object, at, listed, walk
-from gitops.repo import values
+from gitops.repo import beside, values
 from gitops.repo.layout import ARGOCD
 from gitops.repo.policy import IN_CLUSTER, Policy
 from gitops.repo.snapshot import Snapshot
@@ -18,12 +18,13 @@ from gitops.repo.snapshot import Snapshot
 Renders = Mapping[str, Sequence[Object]]
 ROLE_ANNOTATION = "eks.amazonaws.com/role-arn"
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::(?P<account>[0-9]{12}):role/(?P<name>[A-Za-z0-9_+=,.@-]+)")
-REGISTRY = re.compile(r"(?P<account>[0-9]{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com")
 # Which parameter of addons.yaml has the name of the role of which chart.
 ADDONS = {
+    "applicationautoscaling-chart": "ScalingRole",
     "aws-load-balancer-controller": "LoadBalancersRole",
     "external-dns": "ExternalDnsRole",
     "external-secrets": "ExternalSecretsRole",
+    "sagemaker-chart": "SagemakerRole",
 }
 CONTROLLER = "aws-load-balancer-controller"
 
@@ -73,12 +74,16 @@ def needed(tree: Snapshot, renders: Renders) -> list[Stack]:
     clusters = [replace(each, account=_account(tree, each, asked)) for each in _clusters(policy, renders, region)]
     names = {each.name: each.parameters["Cluster"] for each in clusters}
     roles = list(_roles(policy, renders, asked, names, region))
+    pulling = {beside.place(tree, each.environment)[0] for each in beside.models(renders)}
+    images = list(_images(policy, renders, pulling | {each.account for each in roles}))
+    apart = beside.needed(tree, renders, images)
     return [
-        *_buckets(tree, region, roles),
-        *_images(policy, renders, {each.account for each in roles}),
+        *_buckets(tree, region, [*roles, *beside.reading(apart)]),
+        *images,
         _github(tree, region),
         *(stack for each in clusters for stack in _of_cluster(tree, renders, each, asked)),
         *roles,
+        *apart,
     ]
 
 
@@ -102,11 +107,11 @@ def _buckets(tree: Snapshot, region: str, roles: Sequence[Stack]) -> Iterator[St
 
 def _buckets_of(role: Stack) -> set[str]:
     """Where a service reads its models, and where it logs requests."""
-    return {role.parameters["Bucket"], role.parameters["Requests"].partition("/")[0]}
+    return {role.parameters["Bucket"], role.parameters.get("Requests", "").partition("/")[0]}
 
 
 def _images(policy: Policy, renders: Renders, accounts: set[str]) -> Iterator[Stack]:
-    """A repository in each registry of ECR for each app that has a server of its own."""
+    """A repository in each registry of ECR for each app with a server of its own, and for all that endpoints run."""
     apps = {
         folder.split("/")[2]
         for folder, items in renders.items()
@@ -114,9 +119,11 @@ def _images(policy: Policy, renders: Renders, accounts: set[str]) -> Iterator[St
         if folder.startswith("overlays/")
         and workloads.kind_of(item) in (("apps", "Deployment"), ("apps", "StatefulSet"))
         and workloads.released(item)
-    }
+    } | beside.images(renders, policy.image_registries)
+    # An endpoint runs the image of a service, where there is one.
+    apps = apps or {each.app for each in beside.models(renders)}
     for registry in policy.image_registries:
-        if match := REGISTRY.fullmatch(registry):
+        if match := beside.REGISTRY.fullmatch(registry):
             pullers = ",".join(sorted(accounts - {match["account"]}))
             for app in sorted(apps):
                 yield Stack(
@@ -129,8 +136,7 @@ def _images(policy: Policy, renders: Renders, accounts: set[str]) -> Iterator[St
 
 
 def _github(tree: Snapshot, region: str) -> Stack:
-    repository = re.sub(r"^.*?github\.com[/:]|\.git$", "", values.find(tree, "repo"))
-    parameters = {"Repository": repository, "Bucket": tree.policy.model_bucket}
+    parameters = {"Repository": values.repository(tree), "Bucket": tree.policy.model_bucket}
     parameters |= {"Replicas": ",".join(tree.policy.replicas)} if tree.policy.replicas else {}
     return Stack("github", "github", values.find(tree, "account"), region, parameters)
 
@@ -164,7 +170,8 @@ def _of_cluster(tree: Snapshot, renders: Renders, cluster: Stack, asked: Sequenc
             roles |= {
                 ADDONS[chart]: each.role for chart in [at(each.item, "spec", "source", "chart")] if chart in ADDONS
             }
-    yield Stack(f"{own}-addons", "addons", *place, {"Cluster": own, "Domain": f"{own}-domain", **roles})
+    told = {"Cluster": own, "Domain": f"{own}-domain", "Namespaces": ",".join(map(tree.policy.namespace, on))}
+    yield Stack(f"{own}-addons", "addons", *place, told | roles)
 
 
 def _destination(application: Object) -> str:

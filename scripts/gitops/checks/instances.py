@@ -1,0 +1,119 @@
+"""What must hold of the services on instances in infra/: several of them, behind HTTPS, replaced one after another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from gitops.manifests.cloudformation import Stack, texts
+from gitops.manifests.objects import Object, at, listed, mapping, mappings
+
+Faults = Iterator[tuple[str, str]]
+"""(field, what is wrong and what to do about it)"""
+# Of AWS's names of instance types, those of Arm have a g behind the number of their generation.
+ARM = re.compile(r"[a-z]+[0-9]+g[a-z]*\.")
+# While an update rolls, it can be taken back.
+_LONGEST_WATCH = 600
+
+
+def _listener(item: Object, _: Stack) -> Faults:
+    properties = item["Properties"]
+    redirects = [each.get("Type") for each in mappings(properties.get("DefaultActions"))] == ["redirect"]
+    if properties.get("Protocol") == "HTTP" and not redirects:
+        yield "Protocol", "'HTTP': what is asked and answered could be read on the way; write HTTPS with a certificate"
+    if properties.get("Protocol") == "HTTPS":
+        if not any(at(each, "CertificateArn") for each in mappings(properties.get("Certificates"))):
+            yield "Certificates", "missing; name the certificate of the host"
+        if "TLS13" not in str(properties.get("SslPolicy")):
+            yield "SslPolicy", f"{properties.get('SslPolicy')!r}: lets TLS 1.0 do; write one with TLS13 in its name"
+
+
+def _balancer(item: Object, _: Stack) -> Faults:
+    if len(set(texts(at(item, "Properties", "Subnets")))) < 2:
+        yield "Subnets", "one zone, with which the service goes; name subnets of two zones"
+
+
+def launch(item: Object, _: Stack) -> Faults:
+    """The same of a launch template, whoever starts instances by it."""
+    data = mapping(at(item, "Properties", "LaunchTemplateData"))
+    metadata = mapping(data.get("MetadataOptions"))
+    if metadata.get("HttpTokens") != "required" or metadata.get("HttpPutResponseHopLimit") != 1:
+        yield "MetadataOptions", "write HttpTokens: required and HttpPutResponseHopLimit: 1"
+    disks = mappings(data.get("BlockDeviceMappings"))
+    if not disks or any(at(each, "Ebs", "Encrypted") is not True for each in disks):
+        yield "BlockDeviceMappings", "a disk is not encrypted; write Encrypted: true"
+    if "InstanceMarketOptions" in data:
+        yield "InstanceMarketOptions", "all instances may go at once; remove it"
+    kind, image = str(data.get("InstanceType")), str(data.get("ImageId"))
+    if ARM.match(kind) and "x86_64" in image:
+        yield "InstanceType", f"{kind}: of Arm, and {image} is for x86-64; name another type"
+    if "arm64" in image and data.get("InstanceType") and not ARM.match(kind):
+        yield "InstanceType", f"{kind}: of x86-64, and {image} is for Arm; name another type"
+
+
+def _group(item: Object, _: Stack) -> Faults:
+    properties, update = item["Properties"], mapping(at(item, "UpdatePolicy", "AutoScalingRollingUpdate"))
+    if _number(properties.get("MinSize")) < 2:
+        yield "MinSize", f"{properties.get('MinSize')}: nothing answers while one is replaced; write 2 or more"
+    if len(set(texts(properties.get("VPCZoneIdentifier")))) < 2:
+        yield "VPCZoneIdentifier", "one zone, with which the service goes; name subnets of two zones"
+    if properties.get("HealthCheckType") != "ELB":
+        yield "HealthCheckType", "an instance whose service does not answer would stay; write ELB"
+    if not update:
+        yield "UpdatePolicy", "missing, so that a new version comes to no instance; write AutoScalingRollingUpdate"
+    elif update.get("WaitOnResourceSignals") is not True or _number(update.get("MinInstancesInService")) < 1:
+        yield (
+            "UpdatePolicy",
+            "a version that does not serve would replace all; write WaitOnResourceSignals: true and"
+            " MinInstancesInService",
+        )
+    spread = mapping(at(properties, "MixedInstancesPolicy", "InstancesDistribution"))
+    on_demand = spread.get("OnDemandPercentageAboveBaseCapacity", 100)
+    if _number(on_demand) == 0 and _number(spread.get("OnDemandBaseCapacity")) == 0:
+        yield "MixedInstancesPolicy", "spot alone: all instances may go at once; write OnDemandBaseCapacity: 2 or more"
+
+
+def _number(value: Any) -> int:
+    return int(value) if re.fullmatch("[0-9]+", str(value)) else 0
+
+
+def _alarm(item: Object, stack: Stack) -> Faults:
+    """What watches an endpoint of SageMaker takes its updates back, so it has to be sure."""
+    properties, endpoint = item["Properties"], stack.parameters.get("Endpoint")
+    name = properties.get("AlarmName")
+    if name is None:
+        yield "AlarmName", "missing; what is told to look at it names it"
+    elif endpoint and not str(name).startswith(f"{endpoint}-"):
+        yield "AlarmName", f"{name!r}: not of {endpoint}; begin it with {endpoint}-"
+    if properties.get("Namespace") != "AWS/SageMaker":
+        return
+    named = {at(each, "Name"): at(each, "Value") for each in listed(properties.get("Dimensions"))}
+    if named.get("EndpointName") != endpoint or "VariantName" not in named:
+        missing = "EndpointName" if named.get("EndpointName") != endpoint else "VariantName"
+        yield "Dimensions", f"no {missing}; it would watch nothing, or what is not of this endpoint"
+    missing = properties.get("TreatMissingData", "missing")
+    if missing != "notBreaching":
+        yield "TreatMissingData", f"{missing!r}: would take back the update of what nobody asks; write notBreaching"
+    periods, seconds = (_number(properties.get(each)) for each in ("EvaluationPeriods", "Period"))
+    if periods * seconds > _LONGEST_WATCH:
+        yield (
+            "EvaluationPeriods",
+            f"{periods} times {seconds} seconds: an update is over before; write at most {_LONGEST_WATCH} in all",
+        )
+
+
+def _profile(item: Object, stack: Stack) -> Faults:
+    name, namespace = at(item, "Properties", "InstanceProfileName"), stack.parameters.get("Namespace")
+    if namespace and not str(name).startswith(f"{namespace}-"):
+        yield "InstanceProfileName", f"{name}: not of {namespace}, as all in this stack; begin it with {namespace}-"
+
+
+RULES: Mapping[str, tuple[Callable[[Object, Stack], Faults], ...]] = {
+    "AWS::AutoScaling::AutoScalingGroup": (_group,),
+    "AWS::CloudWatch::Alarm": (_alarm,),
+    "AWS::EC2::LaunchTemplate": (launch,),
+    "AWS::ElasticLoadBalancingV2::Listener": (_listener,),
+    "AWS::ElasticLoadBalancingV2::LoadBalancer": (_balancer,),
+    "AWS::IAM::InstanceProfile": (_profile,),
+}

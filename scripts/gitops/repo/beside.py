@@ -1,0 +1,141 @@
+"""What runs beside the clusters, endpoints of SageMaker and services on instances, and the stacks that they need."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from gitops.manifests import workloads
+from gitops.manifests.cloudformation import Stack
+from gitops.manifests.objects import Object, at, listed, mapping
+from gitops.repo import values
+from gitops.repo.snapshot import Snapshot
+
+from contract.errors import Refused
+
+Renders = Mapping[str, Sequence[Object]]
+SAGEMAKER = "sagemaker.services.k8s.aws"
+MODEL, CONFIG, ENDPOINT = ((SAGEMAKER, kind) for kind in ("Model", "EndpointConfig", "Endpoint"))
+INSTANCES = ("deploy.mlops", "Stack")
+REGISTRY = re.compile(r"(?P<account>[0-9]{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com")
+
+
+@dataclass(frozen=True)
+class Apart:
+    """One object of an environment that no cluster runs."""
+
+    environment: str
+    folder: str
+    item: Object
+
+    @property
+    def app(self) -> str:
+        return self.folder.split("/")[-1]
+
+
+def models(renders: Renders) -> list[Apart]:
+    """The models of SageMaker."""
+    return list(_of(renders, MODEL))
+
+
+def instances(renders: Renders) -> list[Apart]:
+    """The services on instances."""
+    return list(_of(renders, INSTANCES))
+
+
+def _of(renders: Renders, kind: tuple[str, str]) -> Iterator[Apart]:
+    for folder, items in renders.items():
+        if folder.startswith("overlays/"):
+            yield from (Apart(folder.split("/")[1], folder, item) for item in items if workloads.kind_of(item) == kind)
+
+
+def images(renders: Renders, registries: Sequence[str]) -> set[str]:
+    """The repositories of images that models of SageMaker name in these registries."""
+    named = [str(at(each.item, "spec", "primaryContainer", "image")) for each in models(renders)]
+    return {
+        re.split("[:@]", image.removeprefix(f"{registry}/"))[0]
+        for image in named
+        for registry in registries
+        if image.startswith(f"{registry}/")
+    }
+
+
+def needed(tree: Snapshot, renders: Renders, repositories: Sequence[Stack]) -> list[Stack]:
+    """Each after those that it needs; `repositories` are the stacks of the images. Raises Refused where there are
+    endpoints, and no registry from which SageMaker takes an image."""
+    apart = [*models(renders), *instances(renders)]
+    found = {each.environment: place(tree, each.environment) for each in apart}
+    owner = values.find(tree, "account")
+    # IAM is the same in all regions of an account.
+    others = {account: region for account, region in found.values() if account != owner}
+    return [
+        *(Stack("github-provider", "provider", *where) for where in others.items()),
+        *_endpoints(tree, renders, repositories),
+        *_instances(tree, renders),
+    ]
+
+
+def place(tree: Snapshot, environment: str) -> tuple[str, str]:
+    """The account and the region of an environment."""
+    return values.of_environment(tree, environment, "account"), values.of_environment(tree, environment, "region")
+
+
+def _common(tree: Snapshot, environment: str) -> dict[str, str]:
+    policy = tree.policy
+    return {
+        "Namespace": policy.namespace(environment),
+        "Environment": environment,
+        "Repository": values.repository(tree),
+        "Bucket": policy.at(environment).replica or policy.model_bucket,
+    }
+
+
+def _endpoints(tree: Snapshot, renders: Renders, repositories: Sequence[Stack]) -> Iterator[Stack]:
+    found = models(renders)
+    if found and not repositories:
+        raise Refused(
+            "overlays/promotion.yaml: image_registries: none is of ECR, and SageMaker takes images from nowhere else;"
+            " add ACCOUNT.dkr.ecr.REGION.amazonaws.com"
+        )
+    arns = ",".join(
+        f"arn:aws:ecr:{each.region}:{each.account}:repository/{each.parameters['Repository']}" for each in repositories
+    )
+    if found:
+        about = {"Repository": values.repository(tree), "Bucket": tree.policy.model_bucket, "Images": arns}
+        yield Stack("sagemaker-training", "training", values.find(tree, "account"), values.find(tree, "region"), about)
+    for name in dict.fromkeys(each.environment for each in found):
+        common = _common(tree, name)
+        told = {"Requests": f"{common['Bucket']}/requests/{name}/", "Images": arns}
+        yield Stack(f"sagemaker-{name}", "sagemaker", *place(tree, name), common | told)
+    for each in found:
+        own = f"{tree.policy.namespace(each.environment)}-{each.app}"
+        parameters = {"Endpoint": own} | _variant(renders[each.folder])
+        yield Stack(f"{own}-alarms", "alarms", *place(tree, each.environment), parameters)
+
+
+def _variant(items: Sequence[Object]) -> dict[str, str]:
+    """That of an endpoint's configuration, where it has one."""
+    for item in items:
+        variants = listed(at(item, "spec", "productionVariants"))
+        if workloads.kind_of(item) == CONFIG and (name := at(mapping(next(iter(variants), {})), "variantName")):
+            return {"Variant": str(name)}
+    return {}
+
+
+def _instances(tree: Snapshot, renders: Renders) -> Iterator[Stack]:
+    groups: dict[str, list[Apart]] = {}
+    for each in instances(renders):
+        groups.setdefault(each.environment, []).append(each)
+    for name, group in groups.items():
+        common = _common(tree, name)
+        told = {"Stacks": ",".join(sorted(f"{common['Namespace']}-{each.app}" for each in group))}
+        for parameter, given in (("Images", "ImageId"), ("Zones", "HostedZone")):
+            asked = {str(at(each.item, "spec", "parameters", given) or "") for each in group}
+            told |= {parameter: ",".join(sorted(filter(None, asked)))} if any(asked) else {}
+        yield Stack(f"vm-{name}", "vm-roles", *place(tree, name), common | told)
+
+
+def reading(stacks: Sequence[Stack]) -> list[Stack]:
+    """Those with a role that reads models in an environment's account."""
+    return [each for each in stacks if "Bucket" in each.parameters and each.template != "training"]
