@@ -99,7 +99,8 @@ def _roles(texts: Sequence[str], instance: Instance) -> dict[str, str]:
 
 def _sets(policy: Policy, away: Collection[str]) -> set[str]:
     """The ApplicationSets of the environments of these clusters."""
-    return {f"apps-{name}" for name in policy.environments if policy.at(name).cluster in away}
+    names = [name for name in policy.environments if policy.at(name).cluster in away]
+    return {applications.set_name(name, which) for name in names for which in applications.TEMPLATES}
 
 
 def _settle(args: argparse.Namespace, cluster: Cluster, others: Collection[str]) -> None:

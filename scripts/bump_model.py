@@ -30,7 +30,6 @@ from gitops.releases.release import Release, Target
 from gitops.releases.writing import Tree
 from gitops.repo import layout, publish, ways
 from gitops.repo.git import Git
-from gitops.repo.policy import Policy
 from gitops.repo.publish import Draft, Published, Way
 
 from contract.errors import Refused
@@ -63,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--canary", metavar="NAME", help="the canary of that name instead of what most callers get")
     parser.add_argument(
-        "--image", metavar="IMAGE", help="NAME@sha256:DIGEST, NAME:TAG or both, for apps that have an image"
+        "--image",
+        metavar="IMAGE",
+        help="NAME@sha256:DIGEST, NAME:TAG or both, for apps that have an image; or a Stack's archive",
     )
     parser.add_argument(
         "--release",
@@ -117,7 +118,8 @@ def bump(args: argparse.Namespace) -> None:
                 verification.require_replica(tree.policy, now.environment, request.uri, verified[known], tree.signer)
                 copied.add(there)
             writing.require_flavour(str(request.uri), verified[known], flavour)
-            new = release.make(now, flavour, verified[known], _image(request, now, tree.policy))
+            new = release.make(now, flavour, verified[known], _image(request, now, tree))
+            verification.require_archive(new.image)
             if now not in (first_seen.setdefault(request, now), new):
                 raise Refused(
                     f"{now.file}: changed meanwhile, to {now.version}; look at that release, then run the command again"
@@ -188,13 +190,14 @@ def _without_new_image(tree: Tree, uri: VersionURI) -> list[Request]:
     return [Request(Target(app, environment), uri, None) for app in apps]
 
 
-def _image(request: Request, now: Release, policy: Policy) -> str | None:
+def _image(request: Request, now: Release, tree: Tree) -> str | None:
     if now.image is None:
         if request.image:
             raise Refused(f"--image {request.image}: {now.app} runs a stock model server and has no image to set")
         return None
     if request.image:
-        release.require_image(request.image, policy)
+        require = release.require_archive if tree.form(request.target).archive else release.require_image
+        require(request.image, tree.policy)
         return request.image
     if now.image == release.UNRELEASED:
         raise Refused(f"{now.file}: no image yet; the first release of {now.app} needs --image")

@@ -147,7 +147,7 @@ def following(args: argparse.Namespace) -> list[str]:
     if args.do == "add":
         return ["when that is merged, every app is unreleased there until promote_model.py brings it a release"]
     return [
-        f"when that is merged, the cluster still has the ApplicationSet apps-{args.name}, its Applications, the"
+        f"when that is merged, the cluster still has the ApplicationSets of {args.name}, their Applications, the"
         f" AppProject {args.name} and the namespace with all in it: nothing is pruned",
         f"then take Argo CD's objects away: python scripts/environment.py remove {args.name} --finish",
     ]
@@ -311,28 +311,32 @@ def differing(there: Snapshot, path: str, data: bytes | None, like: str, name: s
 
 
 def of_argocd(there: Snapshot, policy: Policy, like: str, name: str) -> Files:
-    """The project and the ApplicationSet, with the kinds and the paths of another environment's, listed beside them."""
-    project, sets = applications.project_file, applications.set_file
+    """The project and the ApplicationSets, with the kinds and the paths of another environment's, listed beside
+    them."""
+    project = applications.project_file
     allowed = at(yamledit.load(required(there, project(policy, like)), like), "spec", "namespaceResourceWhitelist")
     kinds = [(str(each["group"]), str(each["kind"])) for each in mappings(allowed)]
     source = values.find(there, "repo")
     made: Files = {
         project(policy, name): applications.project_text(policy, name, source, kinds).encode(),
-        sets(policy, name): with_paths(there, policy, like, applications.text(policy, name, source).encode()),
     }
+    sets, theirs = (applications.set_files(policy, each) for each in (name, like))
+    for which, file in sets.items():
+        text = applications.text(policy, name, source, which).encode()
+        made[file] = with_paths(required(there, theirs[which]), text, file)
     path = f"{applications.of_environment(policy, name).folder}/{KUSTOMIZATION}"
     files = [str(each) for each in listed(yamledit.load(required(there, path), path).get("resources"))]
-    for file in (sets, project):
-        new, beside = (Path(file(policy, each)).name for each in (name, like))
+    pairs = [(sets[which], theirs[which]) for which in sets]
+    for pair in (*pairs, (project(policy, name), project(policy, like))):
+        new, beside = (Path(file).name for file in pair)
         files.insert(files.index(beside) + 1 if beside in files else len(files), new)
     return made | {path: yamledit.set_list(required(there, path), ("resources",), files, path)}
 
 
-def with_paths(there: Snapshot, policy: Policy, like: str, text: bytes) -> bytes:
+def with_paths(like: bytes, text: bytes, path: str) -> bytes:
     """An ApplicationSet with the paths that another environment's lists behind those of the template."""
-    path = applications.set_file(policy, like)
     where = applications.SET_PATHS
-    theirs, base = (str(at(yamledit.load(each, path), *where) or "") for each in (required(there, path), text))
+    theirs, base = (str(at(yamledit.load(each, path), *where) or "") for each in (like, text))
     return yamledit.edit(text, {where: theirs}, path) if theirs.startswith(f"{base};") else text
 
 
@@ -430,7 +434,7 @@ def removed(there: Snapshot, name: str) -> tuple[Files, Edited, list[str]]:
     made: Files = dict.fromkeys(there.files(f"overlays/{name}"))
     instance = applications.of_environment(policy, name)
     path = f"{instance.folder}/{KUSTOMIZATION}"
-    own = [applications.set_file(policy, name), applications.project_file(policy, name)]
+    own = [*applications.set_files(policy, name).values(), applications.project_file(policy, name)]
     files = [str(each) for each in listed(yamledit.load(required(there, path), path).get("resources"))]
     kept = [file for file in files if f"{instance.folder}/{file}" not in own]
     made[path] = yamledit.set_list(required(there, path), ("resources",), kept, path)
@@ -490,7 +494,7 @@ def finish(args: argparse.Namespace) -> None:
     space = applications.NAMESPACE
     made = [each for each in cluster.list(*APPLICATION, space) if at(each, "spec", "project") == name]
     gone = [
-        (*SET, f"apps-{name}"),
+        *[(*SET, applications.set_name(name, which)) for which in applications.TEMPLATES],
         *[(*APPLICATION, str(at(each, "metadata", "name"))) for each in made],
         (*PROJECT, name),
     ]

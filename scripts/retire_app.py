@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 from gitops import cli
 from gitops.cluster import clusters
-from gitops.manifests import kustomize
+from gitops.manifests import kustomize, stack
 from gitops.manifests.objects import at, identity
 from gitops.releases import release, release_file, retired
-from gitops.repo import layout, publish, snapshot, ways
+from gitops.repo import applications, layout, publish, snapshot, ways
 from gitops.repo.git import Git
 from gitops.repo.publish import Draft, Way
 from gitops.repo.snapshot import Snapshot
@@ -86,8 +86,11 @@ def retire(args: argparse.Namespace) -> None:
         print(f"- {service}")
     ways.tell(git, published, [f"take {args.app} out of {args.env}"], f"{args.app} is retired from {args.env} already")
     if not args.dry_run:
-        finish = f"python scripts/retire_app.py --app {args.app} --env {args.env} --finish"
-        cli.say(f"when that is on {publish.BRANCH} at {publish.REMOTE}, delete it from the cluster: {finish}")
+        chosen = f"--app {args.app} --env {args.env}"
+        finish = f"from the cluster: python scripts/retire_app.py {chosen} --finish"
+        if any(service.startswith(f"{stack.KIND}.{stack.GROUP} ") for service in gone):
+            finish = f"from AWS: python scripts/deploy_stack.py {chosen} --delete"
+        cli.say(f"when that is on {publish.BRANCH} at {publish.REMOTE}, delete it {finish}")
 
 
 def _deleted(there: Snapshot, args: argparse.Namespace, folder: str) -> list[str]:
@@ -148,15 +151,17 @@ def finish(args: argparse.Namespace) -> None:
 
 def _let_the_set_look(cluster: Cluster, environment: str) -> None:
     """An ApplicationSet that has yet to look at the retirement would make the Application anew."""
-    name, end = f"apps-{environment}", time.monotonic() + SECONDS
-    if cluster.get(*SET, name, "argocd") is None:
-        return
-    cluster.patch(*SET, name, "argocd", {"metadata": {"annotations": {REFRESH: "true"}}})
-    # It takes the request away when it has looked.
-    while at(cluster.get(*SET, name, "argocd"), "metadata", "annotations", REFRESH):
-        if time.monotonic() > end:
-            raise Refused(f"ApplicationSet {name}: has not looked at Git after {SECONDS} s; look at it in Argo CD")
-        time.sleep(0.2)
+    end = time.monotonic() + SECONDS
+    names = [applications.set_name(environment, which) for which in applications.TEMPLATES]
+    asked = [name for name in names if cluster.get(*SET, name, "argocd") is not None]
+    for name in asked:
+        cluster.patch(*SET, name, "argocd", {"metadata": {"annotations": {REFRESH: "true"}}})
+    for name in asked:
+        # It takes the request away when it has looked.
+        while at(cluster.get(*SET, name, "argocd"), "metadata", "annotations", REFRESH):
+            if time.monotonic() > end:
+                raise Refused(f"ApplicationSet {name}: has not looked at Git after {SECONDS} s; look at it in Argo CD")
+            time.sleep(0.2)
 
 
 if __name__ == "__main__":

@@ -25,10 +25,10 @@ from typing import Any
 from gitops import cli
 from gitops.cluster import clusters
 from gitops.cluster.clusters import Clusters
-from gitops.manifests import closure, kustomize, workloads
+from gitops.manifests import ack, closure, kustomize, workloads
 from gitops.manifests.objects import Object, at, mappings
 from gitops.releases import effect, hold, release, withdrawn
-from gitops.repo import layout, publish, snapshot
+from gitops.repo import applications, layout, publish, snapshot
 from gitops.repo.git import Git
 
 from contract.errors import Refused
@@ -36,11 +36,13 @@ from contract.errors import Refused
 APPLICATION = ("argoproj.io/v1alpha1", "Application")
 SET = ("argoproj.io/v1alpha1", "ApplicationSet")
 ARGOCD = "argocd"
-# What keeps the pods of a released kind: its own kind, and what its name has behind that of the app. A batch has none.
+# What keeps the pods of a released kind, or its instances on AWS: its kind, and what its name has behind the app's. A
+# batch has none.
 MADE = {
-    "Deployment": ("Deployment", ""),
-    "StatefulSet": ("StatefulSet", ""),
-    "InferenceService": ("Deployment", "-predictor"),
+    "Deployment": ("apps/v1", "Deployment", ""),
+    "StatefulSet": ("apps/v1", "StatefulSet", ""),
+    "InferenceService": ("apps/v1", "Deployment", "-predictor"),
+    "Model": (f"{ack.SAGEMAKER}/{ack.VERSION}", "Endpoint", ""),
 }
 
 
@@ -124,12 +126,12 @@ def refresh(there: Clusters, found: Sequence[Row]) -> None:
         if not row.faults or row.away:
             continue
         cluster = there.argocd(row.environment)
-        if cluster.get(*APPLICATION, name := f"{row.app}-{row.environment}", ARGOCD):
-            asked = (*APPLICATION, name, "argocd.argoproj.io/refresh", "normal")
-        else:
-            asked = (*SET, f"apps-{row.environment}", "argocd.argoproj.io/application-set-refresh", "true")
-        api, kind, name, annotation, value = asked
-        cluster.patch(api, kind, name, ARGOCD, {"metadata": {"annotations": {annotation: value}}})
+        asked = [(*APPLICATION, f"{row.app}-{row.environment}", "argocd.argoproj.io/refresh", "normal")]
+        if not cluster.get(*asked[0][:3], ARGOCD):
+            sets = [applications.set_name(row.environment, which) for which in applications.TEMPLATES]
+            asked = [(*SET, name, "argocd.argoproj.io/application-set-refresh", "true") for name in sets]
+        for api, kind, name, annotation, value in asked:
+            cluster.patch(api, kind, name, ARGOCD, {"metadata": {"annotations": {annotation: value}}})
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,7 @@ class Seen:
     application: Object | None
     live: Object | None
     deployment: Object | None
+    """Or the endpoint of SageMaker."""
     pods: list[Object]
     events: list[Object]
 
@@ -214,10 +217,12 @@ class Seen:
         cluster = there.live(environment)
         live = cluster.get(wanted["apiVersion"], wanted["kind"], name, namespace)
         made = MADE.get(wanted["kind"])
+        # The name of what a release replaces is the release's.
+        stays = app if workloads.kind_of(wanted) == ack.MODEL else name
         return cls(
             application,
             live,
-            cluster.get("apps/v1", made[0], f"{name}{made[1]}", namespace) if made else None,
+            cluster.get(made[0], made[1], f"{stays}{made[2]}", namespace) if made else None,
             cluster.list("v1", "Pod", namespace, f"app.kubernetes.io/name={app}"),
             cluster.list("v1", "Event", namespace),
         )
@@ -311,12 +316,27 @@ def _generated(item: Object) -> tuple[str, str] | None:
 def _rollout_faults(seen: Seen) -> Iterator[str]:
     deployment = seen.deployment
     if deployment is None:
-        yield f"no {MADE[seen.live['kind']][0] if seen.live else 'Deployment'} yet"
+        yield f"no {MADE[seen.live['kind']][1] if seen.live else 'Deployment'} yet"
+        return
+    if deployment.get("kind") == "Endpoint":
+        yield from _endpoint_faults(deployment)
         return
     status, wanted = deployment.get("status") or {}, int(at(deployment, "spec", "replicas") or 0)
     ready, updated = int(status.get("readyReplicas") or 0), int(status.get("updatedReplicas") or 0)
     if min(ready, updated) < wanted or status.get("observedGeneration") != at(deployment, "metadata", "generation"):
         yield f"{ready} of {wanted} pods are ready, {updated} of them new" + _why(seen)
+
+
+def _endpoint_faults(endpoint: Object) -> Iterator[str]:
+    """SageMaker takes the old configuration back by itself when an alarm goes off, and is in service then too."""
+    status = endpoint.get("status") or {}
+    if (found := status.get("endpointStatus")) != "InService":
+        yield f"the endpoint is {found or 'not made yet'}" + (
+            f": {_line(why)}" if (why := status.get("failureReason")) else ""
+        )
+    for condition in mappings(status.get("conditions")):
+        if condition.get("type") == "ACK.Terminal" and condition.get("status") == "True":
+            yield f"ACK: {_line(condition.get('message'))}"
 
 
 def _run_faults(seen: Seen, cron_job: Object) -> Iterator[str]:
@@ -377,6 +397,11 @@ def _pods(seen: Seen) -> str:
         return str(sum(at(pod, "status", "phase") == "Running" for pod in seen.pods))
     if deployment is None:
         return "-"
+    if deployment.get("kind") == "Endpoint":
+        variants = mappings(at(deployment, "status", "productionVariants"))
+        sizes = [[each.get(f"{name}InstanceCount") or 0 for each in variants] for name in ("current", "desired")]
+        # A serverless one has no instances.
+        return "/".join(str(sum(each)) for each in sizes) if any(map(sum, sizes)) else "-"
     return f"{int(at(deployment, 'status', 'readyReplicas') or 0)}/{int(at(deployment, 'spec', 'replicas') or 0)}"
 
 

@@ -36,11 +36,12 @@ from gitops.checks import (
     review,
     roles,
     sources,
+    stacks,
     storage,
     transitions,
 )
 from gitops.checks.framework import Finding, Repository
-from gitops.manifests import closure, definitions, kinds, kustomize, remembered, workloads
+from gitops.manifests import closure, definitions, kinds, kustomize, remembered, stack, workloads
 from gitops.manifests.kinds import Kinds
 from gitops.manifests.objects import Object
 from gitops.repo import fleet, layout, snapshot
@@ -64,8 +65,9 @@ REVIEW = (
     | kserve.RULES
     | kubernetes.RULES
     | roles.RULES
+    | stacks.RULES
 )
-RULES = consistency.RULES | owners.RULES | known.RULES | REVIEW
+RULES = consistency.RULES | owners.RULES | known.RULES | stacks.PLACE_RULES | REVIEW
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -201,7 +203,7 @@ def _concerned(
     """The folders that a change can affect, given what they read before. The rules and schemas themselves are part of a
     change that touches them."""
     judging = ("scripts/", "tools/", f"{kinds.FOLDER}/")
-    if any(path.startswith(judging) or path in (POLICY_FILE, admission.LOCK) for path in changed):
+    if any(path.startswith(judging) or path in (POLICY_FILE, admission.LOCK, stack.TEMPLATE) for path in changed):
         return folders
     suspects = [folder for folder in folders if folder not in reads]
     there = snapshot.at(git, base)

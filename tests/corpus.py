@@ -47,7 +47,7 @@ class Fixture:
     new: str
     also: list[str]
     beside: dict[str, str]
-    """Texts of new files, by path, for an edit that names them."""
+    """Texts of other files, by path, for an edit that names them or is in one of them."""
 
     @contextlib.contextmanager
     def applied(self, root: Path) -> Iterator[None]:
@@ -60,7 +60,7 @@ class Fixture:
     def _edited(self, file: Path) -> str:
         if self.content is not None:
             return self.content
-        text = file.read_text()
+        text = self.beside[self.file] if self.file in self.beside else file.read_text()
         assert text.count(self.old) == 1, f"{self.name}: {self.old!r} stands {text.count(self.old)} times"
         return text.replace(self.old, self.new)
 
@@ -90,7 +90,18 @@ def read(file: Path) -> Fixture:
     edit = {"content": None, "old": "", "new": "", "also": [], "beside": {}} | {
         key: data[key] for key in data if key != "errors"
     }
+    if isinstance(edit["beside"], str):
+        edit["beside"] = _folder(BESIDE / edit["beside"])
     return Fixture(file.stem, frozenset(catchers.split(", ")), title, errors=data["errors"].splitlines(), **edit)
+
+
+def _folder(folder: Path) -> dict[str, str]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.read_text() for file in files}
+
+
+BESIDE = Path(__file__).parent / "beside"
+"""Files of several fixtures, which name their folder there: `vm` makes a batch of the sample a service on instances."""
 
 
 FIXTURES = [read(file) for file in sorted((Path(__file__).parent / "invalid").glob("*.yaml"))]

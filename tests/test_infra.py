@@ -160,9 +160,9 @@ def test_the_first_endpoint_of_a_repository_gets_a_repository_for_its_image(chec
     assert [each.parameters["Repository"] for each in found] == ["lily-sagemaker"]
 
 
-def with_role(arn: str) -> Object:
+def with_role(name: str) -> Object:
     found = model("x", "prod")
-    return found | {"spec": found["spec"] | {"executionRoleARN": arn}}
+    return found | {"spec": found["spec"] | {"executionRoleARN": f"arn:aws:iam::{ACCOUNT_OF_SAMPLE}:role/{name}"}}
 
 
 @pytest.mark.parametrize(
@@ -170,20 +170,17 @@ def with_role(arn: str) -> Object:
     [
         (model("x", "prod"), None),
         (instances("x", "prod"), None),
-        # Those of another environment are named by the rules `environment` and `stack`.
+        # Those of another environment, or of none, are named by the rules `sagemaker` and `stack`.
         (model("x", "dev"), None),
+        (instances("x", "dev"), None),
         (
-            with_role("arn:aws:iam::111122223333:role/administrator"),
-            "spec.executionRoleARN: 'arn:aws:iam::111122223333:role/administrator': not what infra/sagemaker.yaml makes"
-            " for prod; write arn:aws:iam::ACCOUNT:role/ml-prod-sagemaker",
+            with_role("ml-prod-model-reader"),
+            f"spec.executionRoleARN: 'arn:aws:iam::{ACCOUNT_OF_SAMPLE}:role/ml-prod-model-reader': not what"
+            " infra/sagemaker.yaml makes for prod; take ml-prod-sagemaker",
         ),
         (
-            with_role("ml-prod-sagemaker"),
-            "spec.executionRoleARN: 'ml-prod-sagemaker': not what infra/sagemaker.yaml makes for prod",
-        ),
-        (
-            instances("x", "prod", InstanceProfile="ml-prod-model-reader"),
-            "spec.parameters.InstanceProfile: 'ml-prod-model-reader': not what infra/vm-roles.yaml makes; write"
+            instances("x", "prod", InstanceProfile="ml-prod-stack"),
+            "spec.parameters.InstanceProfile: 'ml-prod-stack': not what infra/vm-roles.yaml makes for prod; take"
             " ml-prod-vm",
         ),
     ],

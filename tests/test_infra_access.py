@@ -76,7 +76,7 @@ def _asked_by(kinds: set[str]) -> set[str]:
 OF_OTHER_PROPERTIES = re.compile(
     r"(cognito-idp|firehose|managed-fleets|s3|vpc-lattice):.*|iam:CreateServiceLinkedRole|cloudwatch:GetMetricData"
     r"|autoscaling:(Put|Delete)(NotificationConfiguration|LifecycleHook)|autoscaling:.*(Refresh|TrafficSources|Balancers)"
-    r"|ec2:(Delete|Create)Tags|ec2:DescribeIpamPools|elasticloadbalancing:(.*CapacityReservation|ModifyIpPools)"
+    r"|ec2:DescribeIpamPools|elasticloadbalancing:(.*CapacityReservation|ModifyIpPools)"
     r"|elasticloadbalancing:(SetIpAddressType|RegisterTargets|DeregisterTargets)"
     r"|logs:.*(DataProtection|DeletionProtection|IndexPolic|ResourcePolic|KmsKey|BearerToken|LogDelivery).*"
 )
@@ -84,9 +84,10 @@ OF_OTHER_PROPERTIES = re.compile(
 OF_THE_UPDATE_POLICY = {"autoscaling:TerminateInstanceInAutoScalingGroup"}
 
 
-@pytest.mark.skipif(not (FOLDER / "vm.yaml").is_file(), reason="infra/vm.yaml is not there")
 def test_cloudformation_may_make_change_and_delete_what_the_template_has_and_no_more() -> None:
     kinds = {item["Type"] for item in cloudformation.read(FOLDER, "vm")["Resources"].values()}
+    if "AWS::AutoScaling::AutoScalingGroup" not in kinds:
+        pytest.skip("infra/vm.yaml has no instances yet")
     asked = _asked_by(kinds)
     allowed = set(iam.actions(cloudformation.documents(_made("vm-roles")["Maker"])))
 

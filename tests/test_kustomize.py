@@ -255,7 +255,8 @@ OUTSIDE = f"no file, or folder with a kustomization.yaml, {UNCHECKED}"
         ("resources: [../../elsewhere]", f"resources: '../../elsewhere': {OUTSIDE}"),
         ("resources: [../gone.yaml]", f"resources: '../gone.yaml': {OUTSIDE}"),
         ("resources: [../other]", f"resources: '../other': {OUTSIDE}"),
-        ("transformers: [../part]", f"transformers: '../part': no file {UNCHECKED}"),
+        ("transformers: [../other]", f"transformers: '../other': {OUTSIDE}"),
+        ("transformers: ['https://github.com/a/b']", f"transformers: 'https://github.com/a/b': {OUTSIDE}"),
     ],
 )  # fmt: skip
 def test_what_a_kustomization_takes_from_elsewhere_is_refused(tmp_path: Path, field: str, error: str) -> None:

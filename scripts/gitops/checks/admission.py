@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
-from gitops.manifests import documents, workloads, yamledit
+from gitops.manifests import ack, documents, workloads, yamledit
 from gitops.manifests.objects import KUSTOMIZATION, Identity, Object, at, identity, leaves, mapping, mappings
 from gitops.releases.release import ANNOTATION, UNRELEASED
 from gitops.repo import layout
@@ -43,8 +43,9 @@ _KUBERNETES = (
     "", "apps", "authorization.k8s.io", "autoscaling", "batch", "coordination.k8s.io", "discovery.k8s.io",
     "events.k8s.io", "networking.k8s.io", "policy", "rbac.authorization.k8s.io", "resource.k8s.io", "storage.k8s.io",
 )  # fmt: skip
-# All of their kinds run containers or serve models, and admission looks into one of them.
-_SERVING = ("serving.kserve.io", "serving.knative.dev")
+# All of their kinds run containers or serve models, and admission looks into some of them.
+_SERVING = ("serving.kserve.io", "serving.knative.dev", ack.SAGEMAKER, ack.SCALING)
+_LOOKED_INTO = (("serving.kserve.io", "InferenceService"), *ack.KINDS)
 # Who makes pods of what was admitted, in every cluster: whoever else were named here, admission would not ask.
 # Source: https://kubernetes.io/docs/reference/access-authn-authz/rbac/#controller-roles
 _ACCOUNT = "system:serviceaccount"
@@ -327,7 +328,7 @@ def _words(item: Object, name: str) -> list[str]:
 
 def is_other(group: str, kind: str) -> bool:
     """Whether a kind may be in an environment's namespace only if other-kinds of the parameters names it."""
-    return group not in _KUBERNETES and (group, kind) != ("serving.kserve.io", "InferenceService")
+    return group not in _KUBERNETES and (group, kind) not in _LOOKED_INTO
 
 
 def is_serving(group: str) -> bool:

@@ -10,8 +10,9 @@ from typing import Any
 
 from gitops.checks import admission
 from gitops.checks.framework import Finding, Repository, Rule, finding
-from gitops.manifests import kinds, schemas
+from gitops.manifests import kinds, schemas, stack
 from gitops.manifests.objects import Identity, Object, at, differences, identity, leaves, listed, mapping, mappings
+from gitops.manifests.stack import is_stack
 from gitops.repo import applications, layout, publish
 from gitops.repo.applications import NAMESPACE, SERVER, Instance
 from gitops.repo.layout import ARGOCD, PLATFORM
@@ -56,6 +57,7 @@ def _project_faults(repository: Repository, instance: Instance) -> Iterator[Find
 
 
 _LEADS_OUT = "would let an environment do more than its project"
+_NOT_OF_CLUSTERS = "no cluster has it"
 
 
 def _leads_out(group: str, kind: str) -> bool:
@@ -67,6 +69,8 @@ def why_never(group: str, kind: str) -> str:
     """Why no environment may have a kind; empty where one may."""
     if _leads_out(group, kind):
         return _LEADS_OUT
+    if group == stack.GROUP:
+        return _NOT_OF_CLUSTERS
     if admission.is_other(group, kind) and admission.is_serving(group):
         return "runs containers or serves models, and there are no releases for it; write an InferenceService"
     return ""
@@ -217,13 +221,16 @@ def _environment_faults(
         )
     for entry in mappings(spec.get(_KINDS)):
         group, kind = str(at(entry, "group")), str(at(entry, "kind"))
-        if _leads_out(group, kind):
-            message = f"spec.{_KINDS}: {kind}.{group}: {_LEADS_OUT}; remove it"
+        if why := _LEADS_OUT if _leads_out(group, kind) else _NOT_OF_CLUSTERS if group == stack.GROUP else "":
+            message = f"spec.{_KINDS}: {kind}.{group}: {why}; remove it"
             yield finding("projects", instance.folder, project, message)
     for folder, found, _, rendered in repository.overlays():
         if found == environment:
-            # What else is in no namespace is refused by the rule of namespaces.
-            known = [identity(item).namespace or item.get("kind") == "Namespace" for item in rendered]
+            # What else is in no namespace is refused by the rule of namespaces, and of a Stack Argo CD applies nothing.
+            known = [
+                not is_stack(item) and (identity(item).namespace or item.get("kind") == "Namespace")
+                for item in rendered
+            ]
             yield from _unallowed(repository, instance, project, folder, list(itertools.compress(rendered, known)))
 
 
@@ -301,7 +308,7 @@ def _remedy(repository: Repository, what: Identity, project: str) -> str:
     """How the project comes to allow a kind; empty where it cannot, or no schema is known yet."""
     name, own = schemas.called(what.group, what.kind), project in repository.policy.environments
     scope = at(schemas.kinds(repository.schemas), name, "scope")
-    fits = scope == ("Namespaced" if what.namespace else "Cluster") and what.group != _ADMISSION
+    fits = scope == ("Namespaced" if what.namespace else "Cluster") and what.group not in (_ADMISSION, stack.GROUP)
     if not fits or (own and why_never(what.group, what.kind)):
         return ""
     return f"; `python scripts/add_kind.py --kind {name} {f'--env {project}' if own else '--platform'}` allows it"
@@ -328,7 +335,7 @@ def _applications(repository: Repository, instance: Instance) -> Iterator[tuple[
 
 def check_applications(repository: Repository) -> Iterator[Finding]:
     """What takes from this repository are, in each Argo CD, the Applications `root` and `platform`, two for each
-    further cluster and one ApplicationSet for each environment, which is the engine's to the letter; add-ons are
+    further cluster and the ApplicationSets of each environment, which are the engine's to the letter; add-ons are
     others' charts at one exact version. All sync by themselves and by server-side apply, and take nothing away, and no
     two have one name."""
     for instance in repository.instances:
@@ -422,7 +429,8 @@ def _unlike(folder: str, item: Object, wanted: dict[tuple[str, ...], object]) ->
 def _sets(repository: Repository, instance: Instance) -> Iterator[Finding]:
     """The ApplicationSets that are not those of the environments, as the engine has them."""
     own, policy = repository_url(repository), repository.policy
-    sets = [applications.application_set(policy, name, own) for name in instance.environments(policy)]
+    names = instance.environments(policy)
+    sets = [item for name in names for item in applications.application_sets(policy, name, own)]
     wanted = {identity(item): item for item in sets}
     found = {
         identity(item): (folder, item)
@@ -431,8 +439,8 @@ def _sets(repository: Repository, instance: Instance) -> Iterator[Finding]:
         if item.get("kind") == "ApplicationSet"
     }
     for what in sorted(wanted.keys() - found.keys()):
-        yield Finding("applications", instance.folder, f"no {what}; write it as"
-                      f" scripts/gitops/repo/{applications.TEMPLATE.name} has it", (instance.folder,))  # fmt: skip
+        yield Finding("applications", instance.folder, f"no {what}; write it as {_template(what)} has it",
+                      (instance.folder,))  # fmt: skip
     for what, (folder, item) in found.items():
         if what not in wanted or folder != instance.folder:
             yield finding("applications", folder, item, "an ApplicationSet of no environment; the only ones are"
@@ -441,12 +449,17 @@ def _sets(repository: Repository, instance: Instance) -> Iterator[Finding]:
         expected = applications.with_paths_of(item, wanted[what])
         differing = differences([expected], [item])
         if item != expected and not differing:
-            yield finding("applications", folder, item, "of another form than"
-                          f" scripts/gitops/repo/{applications.TEMPLATE.name}; write it as that has it")  # fmt: skip
+            yield finding("applications", folder, item, f"of another form than {_template(what)}; write it as that has"
+                          " it")  # fmt: skip
         for other in differing:
             yield finding("applications", folder, item, f"{other.path}: {_json(other.after)}; write"
-                          f" {_json(other.before)}, as scripts/gitops/repo/{applications.TEMPLATE.name}"
-                          " has it")  # fmt: skip
+                          f" {_json(other.before)}, as {_template(what)} has it")  # fmt: skip
+
+
+def _template(what: Identity) -> str:
+    """What the engine makes an ApplicationSet of."""
+    file = applications.TEMPLATES[what.name.partition("-")[0]]
+    return f"scripts/gitops/repo/{file.name}"
 
 
 def _same_names(repository: Repository, instance: Instance) -> Iterator[Finding]:

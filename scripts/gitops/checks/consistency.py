@@ -89,7 +89,7 @@ def _models_without_release(item: Object) -> list[str]:
     if workloads.released(item):
         return []
     told = [
-        f"{container.path}.env[{name}].value"
+        container.place(name)
         for container in workloads.containers(item)
         for name in dict(container.variables)
         if name in (workloads.MODEL_URI, workloads.MODEL_DIGEST)
@@ -197,12 +197,16 @@ def _part_faults(
 ) -> Iterator[tuple[str, str]]:
     annotation = f"{path}.annotations.{release.ANNOTATION}"
     version, digest = fields[f"{annotation}version"], fields[f"{annotation}digest"]
-    uris = {path: value for path, value in fields.items() if path.endswith(("storageUri", "env[MODEL_URI].value"))}
-    digests = {path: value for path, value in fields.items() if path.endswith("env[MODEL_DIGEST].value")}
+    digests = {path: value for path, value in fields.items() if workloads.is_told(path, workloads.MODEL_DIGEST)}
+    uris = {
+        path: value
+        for path, value in fields.items()
+        if path.endswith("storageUri") or workloads.is_told(path, workloads.MODEL_URI)
+    }
     if not uris:
         yield path if path != "metadata" else "spec", "names no model: neither a storageUri nor the variable MODEL_URI"
     for place in uris:
-        beside = place.replace("env[MODEL_URI]", "env[MODEL_DIGEST]")
+        beside = workloads.beside(place, workloads.MODEL_DIGEST)
         if beside != place and beside not in digests:
             yield beside, "missing; the service compares the model with it before it serves"
     if version == release.UNRELEASED:
@@ -244,8 +248,8 @@ def _manifest_faults(
             yield f"{annotation}manifest", f"{manifest!r} {_FIRST.format(release.UNRELEASED)}"
         elif not release_file.SHA256.fullmatch(str(manifest)):
             yield f"{annotation}manifest", f"{manifest!r}: not sha256: and 64 hex digits; only bump_model.py writes it"
-    places = {place.replace("env[MODEL_URI]", "env[MODEL_MANIFEST]") for place in uris if "env[MODEL_URI]" in place}
-    places |= {place for place in fields if place.endswith("env[MODEL_MANIFEST].value")}
+    places = {workloads.beside(place, workloads.MODEL_MANIFEST) for place in uris} - uris.keys()
+    places |= {place for place in fields if workloads.is_told(place, workloads.MODEL_MANIFEST)}
     for place in sorted(places):
         if (value := fields.get(place)) != manifest:
             found = "missing" if value is None else f"{value!r}"

@@ -14,7 +14,7 @@ from typing import Any
 
 from gitops.checks import duties, instances
 from gitops.checks.duties import PRUNE
-from gitops.checks.instances import ARM
+from gitops.checks.instances import is_arm as is_arm
 from gitops.manifests import cloudformation, iam
 from gitops.manifests.cloudformation import ROLE, Stack, statements, texts
 from gitops.manifests.objects import Object, at, mapping, mappings, walk
@@ -96,11 +96,11 @@ def _ingress(item: Object, _: Stack) -> Faults:
     rules = mappings(properties.get("SecurityGroupIngress")) or [properties]
     for rule in rules:
         for field in ("CidrIp", "CidrIpv6"):
-            if rule.get(field) is not None and _is_world(rule[field]):
+            if rule.get(field) is not None and is_world(rule[field]):
                 yield f"SecurityGroupIngress.{field}", f"{rule[field]!r} is open to the world; name the callers"
 
 
-def _is_world(cidr: Any) -> bool:
+def is_world(cidr: Any) -> bool:
     """Whether a network is so large that it names nobody."""
     try:
         network = ip_network(str(cidr), strict=False)
@@ -116,7 +116,7 @@ def _cluster(item: Object, _: Stack) -> Faults:
     network = mapping(at(item, "Properties", "ResourcesVpcConfig"))
     callers = texts(network.get("PublicAccessCidrs"))
     public = network.get("EndpointPublicAccess") is not False
-    if public and (not callers or any(map(_is_world, callers))):
+    if public and (not callers or any(map(is_world, callers))):
         yield "PublicAccessCidrs", f"{', '.join(callers) or 'missing'}: open to the world; name the callers"
     if network.get("EndpointPrivateAccess") is not True:
         yield "EndpointPrivateAccess", "missing; write true, so that nodes need no way through the internet"
@@ -137,7 +137,7 @@ def _cluster(item: Object, _: Stack) -> Faults:
 
 def _nodes(item: Object, _: Stack) -> Faults:
     properties = item["Properties"]
-    arm = [each for each in texts(properties.get("InstanceTypes")) if ARM.match(each)]
+    arm = [each for each in texts(properties.get("InstanceTypes")) if is_arm(each)]
     kind = str(properties.get("AmiType"))
     if arm and "x86_64" in kind:
         yield "InstanceTypes", f"{', '.join(arm)}: of Arm, and {kind} is for x86-64; name another type"

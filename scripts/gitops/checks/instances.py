@@ -1,4 +1,7 @@
-"""What must hold of the services on instances in infra/: several of them, behind HTTPS, replaced one after another."""
+"""What must hold of instances and load balancers in infra/, and of the alarms that take an update back.
+
+What depends on the parameters of an app, such as zones and sizes, the rule `stack` judges.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,20 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from gitops.manifests.cloudformation import Stack, texts
+from gitops.manifests.cloudformation import Stack
 from gitops.manifests.objects import Object, at, listed, mapping, mappings
 
 Faults = Iterator[tuple[str, str]]
 """(field, what is wrong and what to do about it)"""
 # Of AWS's names of instance types, those of Arm have a g behind the number of their generation.
-ARM = re.compile(r"[a-z]+[0-9]+g[a-z]*\.")
+_ARM = re.compile(r"[a-z]+[0-9]+g[a-z]*\.")
 # While an update rolls, it can be taken back.
 _LONGEST_WATCH = 600
+
+
+def is_arm(instance_type: str) -> bool:
+    """Whether instances of a type are of Arm, and not of x86-64."""
+    return _ARM.match(instance_type) is not None
 
 
 def _listener(item: Object, _: Stack) -> Faults:
@@ -29,13 +37,7 @@ def _listener(item: Object, _: Stack) -> Faults:
             yield "SslPolicy", f"{properties.get('SslPolicy')!r}: lets TLS 1.0 do; write one with TLS13 in its name"
 
 
-def _balancer(item: Object, _: Stack) -> Faults:
-    if len(set(texts(at(item, "Properties", "Subnets")))) < 2:
-        yield "Subnets", "one zone, with which the service goes; name subnets of two zones"
-
-
-def launch(item: Object, _: Stack) -> Faults:
-    """The same of a launch template, whoever starts instances by it."""
+def _launch(item: Object, _: Stack) -> Faults:
     data = mapping(at(item, "Properties", "LaunchTemplateData"))
     metadata = mapping(data.get("MetadataOptions"))
     if metadata.get("HttpTokens") != "required" or metadata.get("HttpPutResponseHopLimit") != 1:
@@ -45,19 +47,10 @@ def launch(item: Object, _: Stack) -> Faults:
         yield "BlockDeviceMappings", "a disk is not encrypted; write Encrypted: true"
     if "InstanceMarketOptions" in data:
         yield "InstanceMarketOptions", "all instances may go at once; remove it"
-    kind, image = str(data.get("InstanceType")), str(data.get("ImageId"))
-    if ARM.match(kind) and "x86_64" in image:
-        yield "InstanceType", f"{kind}: of Arm, and {image} is for x86-64; name another type"
-    if "arm64" in image and data.get("InstanceType") and not ARM.match(kind):
-        yield "InstanceType", f"{kind}: of x86-64, and {image} is for Arm; name another type"
 
 
 def _group(item: Object, _: Stack) -> Faults:
     properties, update = item["Properties"], mapping(at(item, "UpdatePolicy", "AutoScalingRollingUpdate"))
-    if _number(properties.get("MinSize")) < 2:
-        yield "MinSize", f"{properties.get('MinSize')}: nothing answers while one is replaced; write 2 or more"
-    if len(set(texts(properties.get("VPCZoneIdentifier")))) < 2:
-        yield "VPCZoneIdentifier", "one zone, with which the service goes; name subnets of two zones"
     if properties.get("HealthCheckType") != "ELB":
         yield "HealthCheckType", "an instance whose service does not answer would stay; write ELB"
     if not update:
@@ -112,8 +105,7 @@ def _profile(item: Object, stack: Stack) -> Faults:
 RULES: Mapping[str, tuple[Callable[[Object, Stack], Faults], ...]] = {
     "AWS::AutoScaling::AutoScalingGroup": (_group,),
     "AWS::CloudWatch::Alarm": (_alarm,),
-    "AWS::EC2::LaunchTemplate": (launch,),
+    "AWS::EC2::LaunchTemplate": (_launch,),
     "AWS::ElasticLoadBalancingV2::Listener": (_listener,),
-    "AWS::ElasticLoadBalancingV2::LoadBalancer": (_balancer,),
     "AWS::IAM::InstanceProfile": (_profile,),
 }

@@ -17,6 +17,8 @@ CONTROLLERS = re.compile(r"([a-z0-9.-]+\.)?(argoproj\.io|kserve\.io|knative\.dev
 _HARMLESS = {
     # Only the order of a sync.
     "argocd.argoproj.io/sync-wave": _WAVE,
+    # What serves stays, whatever a render lacks.
+    "argocd.argoproj.io/sync-options": re.compile("Prune=false"),
     # A rule of its own compares it with what a render reads.
     "argocd.argoproj.io/manifest-generate-paths": re.compile(".*"),
     # A rule of its own; a service that is there keeps its mode.

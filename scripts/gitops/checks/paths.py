@@ -172,8 +172,9 @@ _PROJECT = ("spec", "template", "spec", "project")
 def check_generate_paths(repository: Repository) -> Iterator[Finding]:
     """Argo CD renders again whenever a file changes that a render reads."""
     rule = "generate-paths"
-    for folder, environment, _, _ in repository.overlays():
-        holder, item = _set_of(repository, environment)
+    for folder, environment, _, items in repository.overlays():
+        which = applications.set_of(items)
+        holder, item = _set_of(repository, environment, which)
         if item is None:
             continue  # a matter of the rule of Applications
         written = applications.generate_paths(item, folder)
@@ -181,9 +182,8 @@ def check_generate_paths(repository: Repository) -> Iterator[Finding]:
             top = parent.split("/")[0]
             remedy = "read it from there"
             if top not in layout.DEPLOYED:
-                remedy = (
-                    f"add `;/{top}` to the end of manifest-generate-paths in {holder}/applicationset-{environment}.yaml"
-                )
+                file = applications.set_file(repository.policy, environment, which)
+                remedy = f"add `;/{top}` to the end of manifest-generate-paths in {file}"
             message = f"reads {parent}, and Argo CD looks below {written} alone; {remedy}"
             yield Finding(rule, folder, message, (folder, holder))
     for instance in repository.instances:
@@ -199,11 +199,13 @@ def check_generate_paths(repository: Repository) -> Iterator[Finding]:
                 yield framework.finding(rule, instance.folder, item, message, path)
 
 
-def _set_of(repository: Repository, environment: str) -> tuple[str, Object | None]:
-    """The folder of the Argo CD that applies an environment, and its ApplicationSet, if any."""
+def _set_of(repository: Repository, environment: str, which: str) -> tuple[str, Object | None]:
+    """The folder of the Argo CD that applies an environment, and one of its ApplicationSets, if it is there."""
     folder = applications.of_environment(repository.policy, environment).folder
     found = (item for item in repository.renders.get(folder, []) if item.get("kind") == "ApplicationSet")
-    return folder, next((item for item in found if at(item, *_PROJECT) == environment), None)
+    mine = (item for item in found if at(item, *_PROJECT) == environment)
+    name = applications.set_name(environment, which)
+    return folder, next((item for item in mine if at(item, "metadata", "name") == name), None)
 
 
 def _uncovered(files: Iterable[str], folder: str, paths: str) -> list[str]:

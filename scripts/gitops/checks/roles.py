@@ -28,27 +28,18 @@ def check_roles(repository: Repository) -> Iterator[Finding]:
 
 
 def _beside_clusters(repository: Repository) -> Iterator[Finding]:
-    """What SageMaker and instances run as: each environment has one role for either. That of another environment the
-    rules `environment` and `stack` name."""
-    for each in beside.models(repository.renders):
-        arn = str(at(each.item, "spec", "executionRoleARN"))
-        match, own = stacks.ROLE_ARN.fullmatch(arn), f"{repository.policy.namespace(each.environment)}-sagemaker"
-        if not match or (match["name"] != own and match["name"] not in _others(repository, each.environment)):
-            fault = f"spec.executionRoleARN: {arn!r}: not what {FOLDER}/sagemaker.yaml makes for {each.environment}"
-            remedy = f"write arn:aws:iam::ACCOUNT:role/{own}"
-            yield framework.finding("roles", each.folder, each.item, f"{fault}; {remedy}")
-    for each in beside.instances(repository.renders):
-        namespace = repository.policy.namespace(each.environment)
-        profile = str(at(each.item, "spec", "parameters", "InstanceProfile"))
-        if profile.startswith(f"{namespace}-") and profile != f"{namespace}-vm":
-            fault = f"spec.parameters.InstanceProfile: {profile!r}: not what {FOLDER}/vm-roles.yaml makes"
-            yield framework.finding("roles", each.folder, each.item, f"{fault}; write {namespace}-vm")
-
-
-def _others(repository: Repository, environment: str) -> set[str]:
-    """The roles of SageMaker of all other environments."""
-    policy = repository.policy
-    return {f"{policy.namespace(name)}-sagemaker" for name in policy.environments if name != environment}
+    """What SageMaker and instances run as: each environment has one role for either. One that is not the environment's
+    at all the rules `sagemaker` and `stack` name."""
+    for found, template, end, *path in (
+        (beside.models(repository.renders), "sagemaker", "sagemaker", "spec", "executionRoleARN"),
+        (beside.instances(repository.renders), "vm-roles", "vm", "spec", "parameters", "InstanceProfile"),
+    ):
+        for each in found:
+            namespace, given = repository.policy.namespace(each.environment), str(at(each.item, *path))
+            name = given.rpartition("/")[2]
+            if name.startswith(f"{namespace}-") and name != f"{namespace}-{end}":
+                fault = f"not what {FOLDER}/{template}.yaml makes for {each.environment}; take {namespace}-{end}"
+                yield framework.finding("roles", each.folder, each.item, f"{'.'.join(path)}: {given!r}: {fault}")
 
 
 def _of_workflows(repository: Repository) -> Iterator[Finding]:

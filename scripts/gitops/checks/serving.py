@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gitops.manifests import workloads
+from gitops.manifests import ack, stack, workloads
 from gitops.manifests.objects import (
     Identity,
     Labelled,
@@ -102,6 +102,11 @@ def states(items: Sequence[Object]) -> list[State]:
     for item in items:
         if workloads.runs(item):
             found += _workload_states(item, environment, id(item) in served, id(item) in exposed)
+        elif workloads.kind_of(item) == ack.ENDPOINT:
+            found += [State(identity(item), "rendered"), State(identity(item), "running", _unmade(item, environment))]
+        elif stack.is_stack(item):
+            # What leads callers to it is a part of its own template.
+            found += [State(identity(item), "rendered"), State(identity(item), "running", _stopped(item))]
     found += [State(identity(item), "answering", fault) for item, fault in zip(services, faults, strict=True)]
     found += [State(identity(item), "answering", _leads_nowhere(item, answering)) for item in ingresses]
     return found
@@ -153,6 +158,29 @@ def _unreleased(item: Object) -> Iterator[str]:
     for path, value in workloads.named(item).items():
         if _is_none(value):
             yield f"{path}: {value!r}: nothing is released"
+
+
+def _unmade(endpoint: Object, environment: _Environment) -> str:
+    """Why an endpoint of SageMaker has nothing that answers, or nothing of its release; "" where it has."""
+    configs = {at(each, "spec", "endpointConfigName"): each for each in environment.of(ack.CONFIG)}
+    models = {at(each, "spec", "modelName"): each for each in environment.of(ack.MODEL)}
+    wanted = at(endpoint, "spec", "endpointConfigName")
+    if wanted not in configs:
+        return f"spec.endpointConfigName: {wanted!r}: no EndpointConfig of that name is rendered"
+    for variant in mappings(at(configs[wanted], "spec", "productionVariants")):
+        name = variant.get("modelName")
+        if name not in models:
+            return f"{identity(configs[wanted])}: {name!r}: no Model of that name is rendered"
+        for fault in _unreleased(models[name]):
+            return fault
+    return ""
+
+
+def _stopped(item: Object) -> str:
+    """Why a Stack has no instance, or none of its release; "" where nothing keeps it from that."""
+    sizes = {name: stack.parameters(item).get(name) for name in ("MinSize", "MaxSize")}
+    none = [f"{stack.path(name)}: '0': no instance is started" for name, size in sizes.items() if size == "0"]
+    return next(iter((*_unreleased(item), *none)), "")
 
 
 def _without_pods(item: Object) -> Iterator[str]:
@@ -371,6 +399,9 @@ _IMMUTABLE: dict[tuple[str, str], tuple[str, ...]] = {
         "spec.successPolicy", "spec.backoffLimitPerIndex", "spec.managedBy",
     ),
     ("rbac.authorization.k8s.io", "RoleBinding"): ("roleRef",),
+    ack.ENDPOINT: ("spec.endpointName",),
+    ack.SCALING_POLICY: ("spec.policyName", "spec.resourceID"),
+    ack.TARGET: ("spec.resourceID", "spec.scalableDimension"),
     ("serving.kserve.io", "InferenceService"): (f"metadata.annotations.{MODE}",),
 }  # fmt: skip
 
@@ -388,12 +419,15 @@ def frozen(before: Renders, after: Renders) -> list[tuple[str, Object, str]]:
         if not any(True for item in items for _ in _unreleased(item))
         for item in items
         if identity(item) in now
-        for path in _frozen_paths(item)
+        for path in _frozen_paths(item, now[identity(item)])
         if _below(item, path) != _below(now[identity(item)], path)
     ]
 
 
-def _frozen_paths(item: Object) -> tuple[str, ...]:
+def _frozen_paths(item: Object, later: Object) -> tuple[str, ...]:
+    if workloads.kind_of(item) in ack.REPLACED:
+        # Under another name it is another one.
+        return ("spec",) if _name(item) == _name(later) else ()
     if item.get("immutable") is True and workloads.kind_of(item) in workloads.TEXT:
         return "immutable", "data", "binaryData", "stringData"
     return _IMMUTABLE.get(workloads.kind_of(item), ())

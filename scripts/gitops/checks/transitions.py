@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 
 from gitops.checks import serving
 from gitops.checks.framework import Finding, Repository
+from gitops.manifests import ack, workloads
 from gitops.manifests.objects import Object, identity
-from gitops.releases import effect, history, judgement, release_file, retired, state
+from gitops.releases import effect, history, judgement, release, release_file, retired, state
 from gitops.releases.judgement import Place, Proposal
 from gitops.releases.release import Release
 from gitops.repo import layout, snapshot
@@ -171,4 +172,10 @@ def _immutable(before: serving.Renders, after: serving.Renders) -> Iterator[Find
             f"{path}: changed, which the API server refuses once the object is there; give the object another name, or"
             " retire the app and add it anew"
         )
+        if workloads.kind_of(item) in ack.REPLACED:
+            message = (
+                f"{path}: changed, which ACK refuses once the object is there; put a number behind"
+                f" {release.ANNOTATION}name in {folder}/{layout.RELEASE_FILE}, as in `{item['metadata']['name']}-2`, or"
+                " make the change together with a release"
+            )
         yield Finding("immutable", f"{folder}: {identity(item)}", message)

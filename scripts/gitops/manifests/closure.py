@@ -190,11 +190,11 @@ def foreign(root: Path | Files, folder: str) -> list[str]:
     for name, text in _sources(files, folder).items():
         for field, word in _named(text):
             path = files.realpath(os.path.normpath(os.path.join(files.root, os.path.dirname(name), word)))
-            wanted = "file" if field in _PLUGINS else f"file, or folder with a {KUSTOMIZATION},"
             if path.startswith(f"{files.root}/") and (
-                files.isfile(path) or (field not in _PLUGINS and files.isfile(os.path.join(path, KUSTOMIZATION)))
+                files.isfile(path) or files.isfile(os.path.join(path, KUSTOMIZATION))
             ):
                 continue
+            wanted = f"file, or folder with a {KUSTOMIZATION},"
             faults.append(f"{name}: {field}: {word!r}: no {wanted} of this repository; nothing else would be checked")
     return faults
 

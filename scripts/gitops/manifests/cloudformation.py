@@ -231,12 +231,17 @@ def _parameters(template: Object, stack: Stack) -> dict[str, Any]:
                 f"{where} {name}: no value for the stack {stack.name}; {about.get('Description', 'give one')}"
             )
             continue
-        many = [each for each in str(given).split(",") if each] if about["Type"] == "CommaDelimitedList" else [given]
+        many = [each for each in str(given).split(",") if each] if is_list(about["Type"]) else [given]
         faults += [f"{where} {name}: {fault}" for each in many for fault in _value_faults(about, each)]
-        found[name] = many if about["Type"] == "CommaDelimitedList" else given
+        found[name] = many if is_list(about["Type"]) else given
     if faults:
         raise Refused(*sorted(faults))
     return found
+
+
+def is_list(kind: str) -> bool:
+    """Whether a parameter of this type is a list, which has commas on a command line."""
+    return kind == "CommaDelimitedList" or kind.startswith("List<")
 
 
 def _value_faults(about: Object, given: Any) -> Iterator[str]:

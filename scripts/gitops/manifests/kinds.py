@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from gitops.manifests import definitions, schemas, yamledit
+from gitops.manifests import ack, definitions, schemas, stack, yamledit
 from gitops.manifests.definitions import Steps
 from gitops.manifests.documents import schema_faults
 from gitops.manifests.objects import Object
@@ -26,9 +26,12 @@ HEAD = """\
 _BESIDE = (f"{FOLDER}/.gitattributes", f"{FOLDER}/README.md")
 _SCHEMA = Path(__file__).with_name("kinds.schema.json")
 # Rules look into objects of these groups, or Argo CD acts on them: their schemas are the engine's.
-ENGINES = ("argoproj.io", "operator.knative.dev", "serving.kserve.io")
-ENGINES_KINDS = ("Application", "ApplicationSet", "AppProject")
-"""The kinds of argoproj.io that are Argo CD's: others share the group."""
+ENGINES = (stack.GROUP, "operator.knative.dev", "serving.kserve.io")
+ENGINES_KINDS = (
+    *(("argoproj.io", kind) for kind in ("Application", "ApplicationSet", "AppProject")),
+    *ack.KINDS,
+)
+"""By group and kind, those of groups that have others too: Argo Rollouts shares that of Argo CD, and ACK has many."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def remedy(name: str, closed: Path) -> str:
 
 def is_engines(group: str, kind: str) -> bool:
     """Whether a custom kind's schema is the engine's, and no fork's."""
-    return group in ENGINES and (group != "argoproj.io" or kind in ENGINES_KINDS)
+    return group in ENGINES or (group, kind) in ENGINES_KINDS
 
 
 def text(definition: Object) -> bytes:

@@ -3,6 +3,7 @@ a selector selects."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -10,6 +11,9 @@ from typing import Any, Generic, TypeVar
 Object = dict[str, Any]
 T = TypeVar("T")
 KUSTOMIZATION = "kustomization.yaml"
+# What no update can change is replaced by a release: its name has the release behind that of the app.
+_REPLACED = (("sagemaker.services.k8s.aws", "Model"), ("sagemaker.services.k8s.aws", "EndpointConfig"))
+_RELEASE = re.compile(r"-(unreleased|[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9a-f]{12}-[0-9a-f]{8})(-[0-9]+)?\Z")
 
 
 @dataclass(frozen=True, order=True)
@@ -27,10 +31,14 @@ class Identity:
 
 
 def identity(item: Object) -> Identity:
-    """An object moves between API versions without becoming another one, so only the group counts."""
-    group = str(item.get("apiVersion")).rpartition("/")[0]
+    """An object moves between API versions without becoming another one, so only the group counts. One that releases
+    replace is one whatever release its name has."""
+    group, kind = str(item.get("apiVersion")).rpartition("/")[0], str(item.get("kind"))
     named = mapping(item.get("metadata"))
-    return Identity(group, str(item.get("kind")), str(named.get("namespace") or ""), str(named.get("name")))
+    name = str(named.get("name"))
+    if (group, kind) in _REPLACED:
+        name = _RELEASE.sub("", name)
+    return Identity(group, kind, str(named.get("namespace") or ""), name)
 
 
 @dataclass(frozen=True)

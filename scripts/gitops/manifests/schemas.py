@@ -1,4 +1,4 @@
-"""Closed JSON Schemas for kubeconform, made from the OpenAPI and the CRDs of the pinned modules.
+"""Closed JSON Schemas for kubeconform, made from the OpenAPI and the CRDs of the pinned modules and those of `ack`.
 
 The published schemas of Kubernetes and of custom resources accept fields they do not know. Here every object that
 lists its properties refuses all others, and the metadata of custom resources, which their CRDs leave open, is
@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 
 from gitops.cli import say
+from gitops.manifests import ack, cloudformation, stack
 from gitops.manifests.objects import Object
 from gitops.programs import tools
 
@@ -55,14 +56,15 @@ def folder(definitions: Sequence[Object] = ()) -> Path:
     sources = tools.SCHEMAS.path
     if not sources.is_dir():
         raise Refused("the schemas are not unpacked yet: run `make setup`")
-    engine = _folder(sources.name, lambda made: _all(made, sources))
+    own = stack.FILE.read_text() + Path(stack.__file__).read_text() + ack.SOURCE + Path(ack.__file__).read_text()
+    engine = _folder(sources.name + own, lambda made: _all(made, sources))
     if not definitions:
         return engine
-    own = groups(engine)
+    built_in = groups(engine)
     if faults := [
         f"{called(group, each['spec']['names']['kind'])}: of a group of Kubernetes itself; take it out of schemas/"
         for each in definitions
-        if (group := each["spec"]["group"]) in own
+        if (group := each["spec"]["group"]) in built_in
     ]:
         raise Refused(*faults)
     return _folder(engine.name + json.dumps(definitions, sort_keys=True), lambda made: _add(made, engine, definitions))
@@ -105,7 +107,14 @@ def _all(folder: Path, sources: Path) -> None:
     """All schemas of the pinned modules."""
     metadata = _metadata(sources)
     (folder / _OWN_METADATA).write_text(json.dumps(metadata))
-    _write(folder, [*_kubernetes(sources), *_custom(sources, metadata)], {})
+    _write(folder, [*_kubernetes(sources), *_custom(sources, metadata), _stack(metadata)], {})
+
+
+def _stack(metadata: Schema) -> tuple[str, Schema]:
+    """The engine's own kind, by the template that it gives its parameters to."""
+    schema = stack.schema(cloudformation.parse(stack.FILE.read_bytes(), stack.NAME), metadata)
+    place = name(stack.GROUP, stack.VERSION, stack.KIND)
+    return place, _object(schema, stack.GROUP, stack.VERSION, stack.KIND)
 
 
 def _write(folder: Path, made: Sequence[tuple[str, Schema]], index: dict[str, Any]) -> None:
@@ -184,6 +193,8 @@ def _custom(sources: Path, metadata: Schema) -> Made:
     others = [file for owner in owners for file in sources.glob(f"{owner}/**/*.yaml")]
     for file in sorted([*kserve, *others]):
         yield from of_definitions(file, metadata)
+    for each in ack.definitions():
+        yield from of_definition(each, metadata)
 
 
 def _metadata(sources: Path) -> Schema:

@@ -14,12 +14,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gitops.manifests import ack, stack
 from gitops.manifests.definitions import ANY, RUNNING
 from gitops.manifests.objects import Object, at, children, listed, mapping, mappings, walk
+from gitops.manifests.stack import is_stack
 
 MODEL_URI, MODEL_DIGEST, MODEL_MANIFEST = "MODEL_URI", "MODEL_DIGEST", "MODEL_MANIFEST"
 """The variables by which our own image is told its model."""
-_TOLD = (MODEL_URI, MODEL_DIGEST, MODEL_MANIFEST)
+# And the parameters of a Stack in the place of them.
+_TOLD = {MODEL_URI: stack.URI, MODEL_DIGEST: stack.DIGEST, MODEL_MANIFEST: stack.MANIFEST}
 KSERVE_URI = "STORAGE_URI"
 """The variable by which KServe is told a model for a container that is not its own."""
 STORAGE_CONTAINER = "verified"
@@ -40,8 +43,10 @@ PODS: dict[tuple[str, str], tuple[str, ...]] = {
 # A fork's kinds, and where they have theirs: some have several, and most have none.
 _own: dict[tuple[str, str], tuple[Sequence[str], ...]] = {}
 _KSERVE = "serving.kserve.io"
-RELEASED = (("apps", "Deployment"), ("apps", "StatefulSet"), ("batch", "CronJob"), (_KSERVE, "InferenceService"))
-"""The kinds for which there are releases, by group and kind."""
+RELEASED = (
+    ("apps", "Deployment"), ("apps", "StatefulSet"), ("batch", "CronJob"), (_KSERVE, "InferenceService"), ack.MODEL,
+)  # fmt: skip
+"""The kinds for which there are releases, by group and kind, that a cluster has; a Stack has them too."""
 KSERVE_PORTS = (8080,)
 """Where KServe's stock servers listen."""
 _COMPONENTS = ("predictor", "transformer", "explainer")
@@ -65,7 +70,7 @@ TEXT = (("", "ConfigMap"), ("", "Secret"), ("apiextensions.k8s.io", "CustomResou
 
 @dataclass(frozen=True)
 class Container:
-    """A container, or what KServe makes one of."""
+    """A container, or what KServe or SageMaker makes one of."""
 
     path: str
     fields: Mapping[str, Any]
@@ -83,8 +88,19 @@ class Container:
     def variables(self) -> list[tuple[str, Any]]:
         """(name, value) of the environment variables; None for a value that comes from elsewhere. A name that is no
         text is for the schema to refuse."""
+        if self._mapped:
+            return list(mapping(self.fields["environment"]).items())
         entries = [(each.get("name"), each.get("value")) for each in mappings(self.fields.get("env"))]
         return [(name, value) for name, value in entries if isinstance(name, str)]
+
+    @property
+    def _mapped(self) -> bool:
+        """SageMaker has a map in the place of a list."""
+        return "environment" in self.fields
+
+    def place(self, name: str) -> str:
+        """The path of the value of a variable."""
+        return f"{self.path}.environment.{name}" if self._mapped else f"{self.path}.env[{name}].value"
 
     def variable(self, name: str) -> Any:
         """The value of an environment variable, the last one where it stands twice; None where there is none, or it
@@ -249,7 +265,11 @@ def canaries(item: Object) -> list[tuple[str, Any]]:
 
 
 def containers(item: Object) -> list[Container]:
-    return [container for pod in pods(item) for container in pod.containers]
+    found = [container for pod in pods(item) for container in pod.containers]
+    if kind_of(item) == ack.MODEL:
+        # SageMaker runs it, outside of the cluster and of all that is asked of pods.
+        found.append(Container("spec.primaryContainer", mapping(at(item, "spec", "primaryContainer"))))
+    return found
 
 
 def variables(item: Object, name: str) -> dict[str, str]:
@@ -258,16 +278,43 @@ def variables(item: Object, name: str) -> dict[str, str]:
     return {path: str(value) for path, value in found.items() if value is not None}
 
 
+def is_told(path: str, variable: str) -> bool:
+    """Whether a path, as `leaves` writes it, is that of a value by which our own service is told its model."""
+    ends = (f"env[{variable}].value", f".environment.{variable}")
+    return path.endswith(ends) or path == stack.path(_TOLD[variable])
+
+
+def beside(path: str, variable: str) -> str:
+    """The path of another of these values, where the URI of the model has this one; its own for any other path."""
+    if path == stack.path(stack.URI):
+        return stack.path(_TOLD[variable])
+    return path.replace(MODEL_URI, variable) if is_told(path, MODEL_URI) else path
+
+
+def servers(item: Object) -> Iterator[tuple[str, Any, Any]]:
+    """(path, image, URI of the model) of what an object runs; the URI is None for what serves no model. The image of a
+    Stack is the archive of its service."""
+    for container in containers(item):
+        uri = container.variable(MODEL_URI) or container.fields.get("storageUri")
+        yield f"{container.path}.image", container.image, uri
+    if is_stack(item):
+        given = stack.parameters(item)
+        yield stack.path(stack.SERVICE), given.get(stack.SERVICE), given.get(stack.URI)
+
+
 def named(item: Object) -> dict[str, Any]:
     """Every model, digest of a model and image that an object names, by path."""
     found: dict[str, Any] = {}
+    if is_stack(item):
+        given = stack.parameters(item)
+        found |= {stack.path(name): given[name] for name in (stack.SERVICE, *_TOLD.values()) if name in given}
     for container in containers(item):
         for field in ("image", "storageUri"):
             if field in container.fields:
                 found[f"{container.path}.{field}"] = container.fields[field]
         for name in (MODEL_URI, MODEL_DIGEST, MODEL_MANIFEST):
             if (value := container.variable(name)) is not None:
-                found[f"{container.path}.env[{name}].value"] = value
+                found[container.place(name)] = value
     for path, spec, _ in _parts(item):
         for name in FRAMEWORKS:
             if (uri := at(spec, name, "storageUri")) is not None:
@@ -277,12 +324,15 @@ def named(item: Object) -> dict[str, Any]:
 
 def models(item: Object) -> dict[str, Any]:
     """Every URI of a model that an object names, by path."""
-    ends = (".storageUri", f"env[{MODEL_URI}].value")
-    return {path: value for path, value in named(item).items() if path.endswith(ends)}
+    return {
+        path: value for path, value in named(item).items() if path.endswith(".storageUri") or is_told(path, MODEL_URI)
+    }
 
 
 def released(item: Object) -> bool:
     """Whether an object runs only by a release. A StatefulSet may be something else than a model's server."""
+    if is_stack(item):
+        return True
     told = any(name in _TOLD for container in containers(item) for name, _ in container.variables)
     return kind_of(item) in RELEASED and (told or kind_of(item) != ("apps", "StatefulSet"))
 
@@ -324,7 +374,7 @@ def tellings(item: Object) -> Iterator[tuple[str, Any]]:
     for path, value in walk(item):
         if isinstance(value, dict) and value.get("name") == MODEL_URI:
             yield f"{path}.value", value.get("value")
-        elif path.rpartition(".")[2] in (MODEL_URI, "storageUri"):
+        elif path.rpartition(".")[2] in (MODEL_URI, "storageUri") or path == stack.path(stack.URI):
             yield path, value
         elif isinstance(value, str):
             yield from ((path, found) for found in VERSION_PATH.findall(value))

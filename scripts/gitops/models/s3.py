@@ -190,24 +190,43 @@ def replica(policy: Policy, bucket: str) -> Store:
 
 # The answer to HEAD has no body, so its code is the status.
 _ABSENT = re.compile(r"404|NoSuch[A-Za-z]+|[A-Za-z]+NotFound(Exception|Error)?")
+# SageMaker and CloudFormation have one code for all that is wrong with a request.
+_ABSENT_TOLD = re.compile(r"Could not find |Stack (with id \S+|\[\S+\]) does not exist")
 
 
-def ask(service: str, region: str, operation: str, **given: Any) -> dict[str, Any] | None:
-    """What a service of AWS answers; None where what it is asked for is not there. Raises Refused as Store does."""
-    where = f"AWS {service} in {region}"
+def client(service: str, region: str) -> Any:
+    """A client of another service of AWS. Raises Refused when the AWS variables and files are of no use."""
     longest = waiting.patience()
     config = Config(connect_timeout=min(5, longest), read_timeout=longest, retries={"mode": "standard"})
     try:
+        return boto3.client(service, region, config=config)
+    except faults.BotoCoreError as error:
+        raise Refused(f"AWS {service} in {region}: {_words(error)}; check the AWS variables") from None
+
+
+def call(client: Any, operation: str, **given: Any) -> dict[str, Any] | None:
+    """What a service of AWS answers; None where what it is asked for is not there. Raises Refused as Store does."""
+    where = f"AWS {client.meta.service_model.service_name} in {client.meta.region_name}"
+    try:
         with waiting.Limit(where, "check the network, then run the command again"):
-            found: dict[str, Any] = getattr(boto3.client(service, region, config=config), operation)(**given)
+            found: dict[str, Any] = getattr(client, operation)(**given)
             return found
     except faults.ClientError as error:
-        code = error.response["Error"]["Code"]
-        if _ABSENT.fullmatch(code):
+        code, message = error.response["Error"]["Code"], _words(error.response["Error"].get("Message", ""))
+        if _ABSENT.fullmatch(code) or _ABSENT_TOLD.match(message):
             return None
-        raise Refused(f"{where}: {operation}: {code}; it needs credentials that may read there") from None
+        raise Refused(f"{where}: {operation}: {code}: {message}; check the credentials and their rights") from None
     except faults.BotoCoreError as error:
-        raise Refused(f"{where}: {operation}: {' '.join(str(error).split())}; check the AWS variables") from None
+        raise Refused(f"{where}: {operation}: {_words(error)}; check the AWS variables") from None
+
+
+def ask(service: str, region: str, operation: str, **given: Any) -> dict[str, Any] | None:
+    """`call` with a client of its own."""
+    return call(client(service, region), operation, **given)
+
+
+def _words(text: object) -> str:
+    return " ".join(str(text).split())
 
 
 def model_bucket(option: str | None, root: Path) -> Store:

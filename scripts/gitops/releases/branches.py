@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from gitops.releases import image as images
 from gitops.releases.release import UNRELEASED, Release
 
 
@@ -26,6 +27,8 @@ def _short(image: str | None) -> str | None:
     if image is None or image == UNRELEASED:
         return None
     _, found, digest = image.partition("@sha256:")
+    if archive := images.archive(image):
+        return archive[1][:12]
     return digest[:12] if found else _hash(image)
 
 

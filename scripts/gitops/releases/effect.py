@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from gitops.manifests import workloads, yamledit
+from gitops.manifests import ack, workloads, yamledit
 from gitops.manifests.objects import Difference, Identity, Object, identity, leaves
 from gitops.releases import form, image, release
 from gitops.releases.release import ANNOTATION, FLAVOUR_ANNOTATION, MODEL_LABEL, Release
@@ -52,10 +52,18 @@ _COPIES = re.compile(r"(\A|\.)(annotations|labels)\.|\.env\[[^]]+\]\.value\Z|\.i
 _SELECTING = re.compile(r"selector|matchLabels|volumeClaimTemplates", re.IGNORECASE)
 # Source: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+# Where the name of a release stands, by the kinds of what it replaces and of what refers to that.
+_NAMES = {
+    ack.MODEL: re.compile(r"metadata\.name|spec\.modelName"),
+    ack.CONFIG: re.compile(r"metadata\.name|spec\.endpointConfigName|spec\.productionVariants\[[^]]*\]\.modelName"),
+    ack.ENDPOINT: re.compile(r"spec\.endpointConfigName"),
+}
 
 
 def _is_copy(found: Difference, changes: Sequence[tuple[str, str]]) -> bool:
     before, after, path = found.before, found.after, found.path
+    if (names := _NAMES.get((found.identity.group, found.identity.kind))) and names.fullmatch(path):
+        return any(str(before).replace(old, new) == after for old, new in changes)
     if not (isinstance(before, str) and isinstance(after, str) and _COPIES.search(path)) or _SELECTING.search(path):
         return False
     if re.search(r"(\A|\.)labels\.", path) and not _LABEL.fullmatch(after):
@@ -92,16 +100,18 @@ def of(item: Release, text: bytes, objects: Sequence[Object], now: Release | Non
         data = workload(item.app, objects)
     where = form.of(data, item.file, item.canary)
     values = where.values(item, item.file)
-    if where.manifest and where.manifest in values:
+    if where.manifest and where.manifest in values and where.manifest[-1] == "value":
         # A file of the old form gets the variable as a whole.
         values[(*where.manifest[:-1], "name")] = workloads.MODEL_MANIFEST
     own = replace(identity(data), namespace="")
     spaces = [each.namespace for each in map(identity, objects) if replace(each, namespace="") == own]
+    changes = list(zip(now.values(), item.values(), strict=True)) if now else []
+    changes += [(now.name, item.name)] if now and where.name else []
     return Effect(
         replace(own, namespace=next(iter(spaces), "")),
         {yamledit.show(path): value for path, value in values.items()},
         everywhere,
-        tuple((old, new) for old, new in zip(now.values(), item.values(), strict=True) if old and new) if now else (),
+        tuple((old, new) for old, new in changes if old and new),
     )
 
 
@@ -131,18 +141,17 @@ _UNNAMED = (
 
 
 def _foreign_servers(item: Object, releases: Sequence[Release]) -> Iterator[tuple[str, str]]:
-    """(path, image) of the containers that run a model with another image than the release has for it."""
+    """(path, image) of what runs a model with another image than the release has for it."""
     names = {one.uri: image.identity(one.image) for one in releases if one.image}
-    for container in workloads.containers(item):
-        uri = container.variable(workloads.MODEL_URI) or container.fields.get("storageUri")
-        wanted, found = names.get(str(uri)), image.identity(container.image)
+    for path, named, uri in workloads.servers(item):
+        wanted, found = names.get(str(uri)), image.identity(named)
         if wanted and found != wanted and not (release.unreleased(wanted) and release.unreleased(found)):
-            yield f"{container.path}.image", str(container.image)
+            yield path, str(named)
 
 
 def images(items: Sequence[Object]) -> frozenset[str]:
     """What every image that the objects of a render run is, by its digest where it has one; `unreleased` is none."""
-    found = {str(container.image) for item in items for container in workloads.containers(item) if container.image}
+    found = {str(named) for item in items for _, named, _ in workloads.servers(item) if named}
     return frozenset(image.identity(text) for text in found if not release.unreleased(text))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -15,6 +16,7 @@ from contract.manifest import Manifest
 UNRELEASED = "unreleased"
 UNRELEASED_URI = f"s3://{UNRELEASED}/"
 ANNOTATION = "model.mlops/"
+_NAME_DIGITS = 8
 MODEL_LABEL, FLAVOUR_ANNOTATION = f"{ANNOTATION}model", f"{ANNOTATION}flavour"
 
 
@@ -48,6 +50,8 @@ class Release:
     """The SHA-256 of the version's manifest as `sha256:<hex>`; None for a release of the old form, which has none."""
     file: str = field(default="", compare=False)
     """Its path in the repository."""
+    revision: str = field(default="", compare=False)
+    """What a person has put behind its name, as in `-2`."""
 
     def __eq__(self, other: object) -> bool:
         """An image is its digest where it has one, whatever the tag beside that is."""
@@ -63,6 +67,16 @@ class Release:
 
     def _key(self) -> tuple[str | None, ...]:
         return (self.app, self.environment, self.canary, *self.values()[:-1], images.identity(self.image))
+
+    @property
+    def name(self) -> str:
+        """What is replaced by this release is called so, as no update could change it: another one for each model
+        version with its image."""
+        if not self.released:
+            return f"{self.app}-{UNRELEASED}"
+        parts = (self.version, self.digest, self.manifest, images.identity(self.image))
+        digest = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+        return f"{self.app}-{self.version}-{digest[:_NAME_DIGITS]}{self.revision}"
 
     @property
     def target(self) -> Target:
@@ -116,6 +130,16 @@ def make(now: Release, uri: str, manifest: Manifest, image: str | None) -> Relea
     )  # fmt: skip
 
 
+def require_archive(image: str, policy: Policy) -> None:
+    """Raises Refused unless the image of a Stack is the archive of a service, by its SHA-256, in the model bucket."""
+    found = images.archive(image)
+    if not found or found[0] != policy.model_bucket:
+        raise Refused(
+            f"--image {image}: name the archive of the service as s3://{policy.model_bucket}/services/SHA256.tar.gz, as"
+            " pack_service.py prints it"
+        )
+
+
 def require_image(image: str, policy: Policy) -> None:
     """Raises Refused unless an image is named by a digest or a fixed tag, in one of the owner's registries."""
     found = images.parse(image)
@@ -134,6 +158,8 @@ def short_image(image: str | None) -> str:
     """An image without its registry, its digest cut: enough to recognise it in a table."""
     if image in (None, UNRELEASED):
         return "-"
+    if archive := images.archive(image):
+        return f"services/{archive[1][:12]}"
     name, at, digest = str(image).rpartition("/")[2].partition("@sha256:")
     return f"{name}@{digest[:12]}" if at else name
 

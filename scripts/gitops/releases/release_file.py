@@ -54,10 +54,22 @@ def read(text: bytes, target: Target, file: str) -> Release:
         raise Refused(
             f"{file}: {yamledit.show(where.digest)}: {value(where.digest)} differs from the annotation {digest}"
         )
-    return Release(
+    found = Release(
         target.app, target.environment, version, digest, code, data, run, value(where.uri), image, target.canary,
         _manifest(text, where, file), file,
     )  # fmt: skip
+    return replace(found, revision=_revision(value(where.name), where.name, found)) if where.name else found
+
+
+def _revision(name: str, path: Path, release: Release) -> str:
+    """What a person has put behind the name that a release gives."""
+    match = re.fullmatch(rf"{re.escape(release.name)}(-[1-9][0-9]?)?", name)
+    if not match:
+        raise Refused(
+            f"{release.file}: {yamledit.show(path)}: {name!r}: not {release.name}, which the app, the version and the"
+            " image give; only commands write it, and people no more than a number behind it, as in -2"
+        )
+    return match[1] or ""
 
 
 def _image(text: bytes, where: Form, file: str) -> str:

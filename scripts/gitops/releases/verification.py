@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from gitops.models import s3, signing, store
 from gitops.models.s3 import Store
 from gitops.models.signing import Signer
-from gitops.releases import history, withdrawn
+from gitops.releases import history, image, withdrawn
 from gitops.releases.release import Release
 from gitops.repo.git import Git
 from gitops.repo.policy import Policy
@@ -21,6 +21,7 @@ def verify_release(item: Release, signer: Signer | None) -> tuple[VersionURI, Ma
     """The version that a release names, once every stored byte is known to be what was released, and signed if that is
     asked for; Refused otherwise."""
     file = item.file
+    require_archive(item.image)
     try:
         uri = parse_flavour(item.uri)[0]
     except Refused:
@@ -40,6 +41,20 @@ def verify_release(item: Release, signer: Signer | None) -> tuple[VersionURI, Ma
             " the manifest in the bucket is not the one that was released, do not release it again"
         )
     return uri, manifest
+
+
+def require_archive(service: str | None) -> None:
+    """Raises Refused unless the archive of a service, where an image is one, is stored as it is named: by its own
+    SHA-256."""
+    if not (found := image.archive(service)):
+        return
+    bucket, digest = found
+    there, key = Store(bucket), f"{image.SERVICES}{digest}{image.ENDING}"
+    sizes = [each.size for each in there.objects(key) if each.key == key]
+    if not sizes:
+        raise Refused(f"{service}: no such object; upload it with `python scripts/pack_service.py`")
+    if (stored := there.sha256(key, sizes[0])) is None or stored[0] != digest:
+        raise Refused(f"{service}: its bytes have another SHA-256; find out who wrote that object, do not release it")
 
 
 def require_replica(

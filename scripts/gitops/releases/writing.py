@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from gitops.manifests import closure, kustomize
+from gitops.manifests import closure, kustomize, yamledit
 from gitops.manifests.objects import Difference, Object, differences, identity
 from gitops.models import signing
 from gitops.models.signing import Signer
-from gitops.releases import effect, history, hold, judgement, release, release_file, state, withdrawn
+from gitops.releases import effect, form, history, hold, judgement, release, release_file, state, withdrawn
 from gitops.releases.effect import Effect
+from gitops.releases.form import Form
 from gitops.releases.judgement import Place, Proposal
 from gitops.releases.release import Release, Target
 from gitops.repo import freeze, layout, snapshot
@@ -64,6 +65,12 @@ class Tree:
                 f"{own}: missing, and {kustomization} has no images; CONTRIBUTING.md tells where a release can be"
             )
         return release_file.read(found[1], target, found[0])
+
+    def form(self, target: Target) -> Form:
+        """Where the release file of a target, which it has, keeps its fields."""
+        found = release_file.find(self.read, target.app, target.environment)
+        assert found is not None, target  # the release that was there was read from it
+        return form.of(yamledit.load(found[1], found[0]), found[0], target.canary)
 
     @cached_property
     def withdrawn(self) -> dict[str, str]:

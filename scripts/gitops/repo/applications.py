@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from gitops.manifests import ack
 from gitops.manifests.objects import Object, at
 from gitops.repo import layout
 from gitops.repo.policy import IN_CLUSTER, Policy
@@ -21,14 +22,20 @@ PROJECTS = ("addons", "default", "platform")
 # The cluster in which an Argo CD runs, and the namespace in which it reads its own objects.
 SERVER = "https://kubernetes.default.svc"
 NAMESPACE = "argocd"
-TEMPLATE, _PROJECT, _APPLICATION = (
-    Path(__file__).with_name(f"{kind}.yaml") for kind in ("application-set", "project", "application")
-)
+_PROJECT, _APPLICATION = (Path(__file__).with_name(f"{kind}.yaml") for kind in ("project", "application"))
+APPS, OF_SAGEMAKER = "apps", "sagemaker"
+TEMPLATES = {
+    APPS: Path(__file__).with_name("application-set.yaml"),
+    OF_SAGEMAKER: Path(__file__).with_name("application-set-sagemaker.yaml"),
+}
+"""The ApplicationSets of an environment: that of what stays until a person prunes it, and that of apps on SageMaker,
+where each release replaces what no update can change."""
 # What every shape of the template consists of.
 KINDS = (
-    ("", "LimitRange"), ("", "ResourceQuota"), ("", "Service"), ("", "ServiceAccount"), ("apps", "Deployment"),
+    ("", "LimitRange"), ("", "ResourceQuota"), ("", "Service"), ("", "ServiceAccount"),
+    ack.TARGET, ack.SCALING_POLICY, ("apps", "Deployment"),
     ("autoscaling", "HorizontalPodAutoscaler"), ("batch", "CronJob"), ("networking.k8s.io", "Ingress"),
-    ("networking.k8s.io", "NetworkPolicy"), ("policy", "PodDisruptionBudget"),
+    ("networking.k8s.io", "NetworkPolicy"), ("policy", "PodDisruptionBudget"), ack.ENDPOINT, ack.CONFIG, ack.MODEL,
     ("serving.kserve.io", "InferenceService"),
 )  # fmt: skip
 # Where an Application, and the template of an ApplicationSet, lists what Argo CD looks at for it.
@@ -87,9 +94,26 @@ def of_environment(policy: Policy, environment: str) -> Instance:
     return next(each for each in instances(policy) if cluster in each.clusters)
 
 
-def set_file(policy: Policy, environment: str) -> str:
-    """Where the ApplicationSet of an environment is written."""
-    return f"{of_environment(policy, environment).folder}/applicationset-{environment}.yaml"
+def set_name(environment: str, which: str = APPS) -> str:
+    """What one of the ApplicationSets of an environment is called."""
+    return f"{which}-{environment}"
+
+
+def set_of(items: Iterable[Object]) -> str:
+    """Which of the ApplicationSets makes the Application of a render."""
+    kinds = {(str(item.get("apiVersion")).rpartition("/")[0], str(item.get("kind"))) for item in items}
+    return OF_SAGEMAKER if ack.MODEL in kinds else APPS
+
+
+def set_file(policy: Policy, environment: str, which: str = APPS) -> str:
+    """Where one of the ApplicationSets of an environment is written."""
+    name = f"applicationset-{environment}" if which == APPS else set_name(environment, which)
+    return f"{of_environment(policy, environment).folder}/{name}.yaml"
+
+
+def set_files(policy: Policy, environment: str) -> dict[str, str]:
+    """Where all of them are, by what they are called before the environment."""
+    return {which: set_file(policy, environment, which) for which in TEMPLATES}
 
 
 def project_file(policy: Policy, environment: str) -> str:
@@ -97,14 +121,19 @@ def project_file(policy: Policy, environment: str) -> str:
     return f"{of_environment(policy, environment).folder}/project-{environment}.yaml"
 
 
-def text(policy: Policy, environment: str, repository: str) -> str:
-    """The ApplicationSet of an environment, of a repository with this address, as `set_file` has it."""
-    return _filled(TEMPLATE, _values(policy, environment, repository))
+def text(policy: Policy, environment: str, repository: str, which: str = APPS) -> str:
+    """An ApplicationSet of an environment, of a repository with this address, as `set_file` has it."""
+    return _filled(TEMPLATES[which], _values(policy, environment, repository))
 
 
-def application_set(policy: Policy, environment: str, repository: str) -> Object:
-    found: Object = yaml.safe_load(text(policy, environment, repository))
+def application_set(policy: Policy, environment: str, repository: str, which: str = APPS) -> Object:
+    found: Object = yaml.safe_load(text(policy, environment, repository, which))
     return found
+
+
+def application_sets(policy: Policy, environment: str, repository: str) -> list[Object]:
+    """All of an environment."""
+    return [application_set(policy, environment, repository, which) for which in TEMPLATES]
 
 
 def project_text(policy: Policy, environment: str, repository: str, kinds: Iterable[tuple[str, str]] = KINDS) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from gitops.manifests import workloads
+from gitops.manifests import ack, stack, workloads
 from gitops.manifests.cloudformation import Stack
 from gitops.manifests.objects import Object, at, listed, mapping
 from gitops.repo import values
@@ -15,9 +15,6 @@ from gitops.repo.snapshot import Snapshot
 from contract.errors import Refused
 
 Renders = Mapping[str, Sequence[Object]]
-SAGEMAKER = "sagemaker.services.k8s.aws"
-MODEL, CONFIG, ENDPOINT = ((SAGEMAKER, kind) for kind in ("Model", "EndpointConfig", "Endpoint"))
-INSTANCES = ("deploy.mlops", "Stack")
 REGISTRY = re.compile(r"(?P<account>[0-9]{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com")
 
 
@@ -36,12 +33,12 @@ class Apart:
 
 def models(renders: Renders) -> list[Apart]:
     """The models of SageMaker."""
-    return list(_of(renders, MODEL))
+    return list(_of(renders, ack.MODEL))
 
 
 def instances(renders: Renders) -> list[Apart]:
     """The services on instances."""
-    return list(_of(renders, INSTANCES))
+    return list(_of(renders, (stack.GROUP, stack.KIND)))
 
 
 def _of(renders: Renders, kind: tuple[str, str]) -> Iterator[Apart]:
@@ -118,7 +115,7 @@ def _variant(items: Sequence[Object]) -> dict[str, str]:
     """That of an endpoint's configuration, where it has one."""
     for item in items:
         variants = listed(at(item, "spec", "productionVariants"))
-        if workloads.kind_of(item) == CONFIG and (name := at(mapping(next(iter(variants), {})), "variantName")):
+        if workloads.kind_of(item) == ack.CONFIG and (name := at(mapping(next(iter(variants), {})), "variantName")):
             return {"Variant": str(name)}
     return {}
 
@@ -131,7 +128,7 @@ def _instances(tree: Snapshot, renders: Renders) -> Iterator[Stack]:
         common = _common(tree, name)
         told = {"Stacks": ",".join(sorted(f"{common['Namespace']}-{each.app}" for each in group))}
         for parameter, given in (("Images", "ImageId"), ("Zones", "HostedZone")):
-            asked = {str(at(each.item, "spec", "parameters", given) or "") for each in group}
+            asked = {str(stack.parameters(each.item).get(given) or "") for each in group}
             told |= {parameter: ",".join(sorted(filter(None, asked)))} if any(asked) else {}
         yield Stack(f"vm-{name}", "vm-roles", *place(tree, name), common | told)
 

@@ -27,12 +27,12 @@ _HEAD = "# Written by init_fork.py and update_template.py: the template's commit
 # environment also its files in argocd/.
 _UNIT = re.compile(
     r"(?:(?:apps|base|model-src/models|argocd/platform)/[^/]+|argocd/clusters/[^/]+|overlays/[^/]+/[^/]+)(?=/)"
-    r"|argocd/(?:applicationset|project)-[^/]+\.yaml"
+    r"|argocd/(?:applicationset|project|sagemaker)-[^/]+\.yaml"
 )
 # Where a new one of these is the fork's to make.
 _MADE_BY_FORK = (
     "apps/", "overlays/", "model-src/models/", "argocd/applicationset-", "argocd/clusters/",
-    "argocd/project-",
+    "argocd/project-", "argocd/sagemaker-",
 )  # fmt: skip
 _OWN_FILES = (POLICY_FILE, layout.CODEOWNERS, layout.WITHDRAWN)
 _OWN_NAMES = (layout.RELEASE_FILE, "hold.yaml", "retired.yaml")
