@@ -64,12 +64,15 @@ def model(app: str, environment: str, account: str = "111122223333", image: str 
     }
 
 
-def configuration(app: str, environment: str, variant: str) -> Object:
+def configuration(app: str, environment: str, variant: str, captured: str) -> Object:
     return {
         "apiVersion": "sagemaker.services.k8s.aws/v1alpha1",
         "kind": "EndpointConfig",
         "metadata": {"name": f"{app}-1", "namespace": f"ml-{environment}"},
-        "spec": {"productionVariants": [{"variantName": variant}]},
+        "spec": {
+            "productionVariants": [{"variantName": variant}],
+            "dataCaptureConfig": {"destinationS3URI": captured},
+        },
     }
 
 

@@ -28,9 +28,12 @@ REGISTRY = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
 APART = {
     "overlays/dev/lily-sagemaker": [
         model("lily-sagemaker", "dev", image=f"{REGISTRY}/lily-api@sha256:{64 * 'a'}"),
-        configuration("lily-sagemaker", "dev", "serving"),
+        configuration("lily-sagemaker", "dev", "serving", "s3://mlops-prod/requests/dev/captured"),
     ],
-    "overlays/prod/lily-sagemaker": [model("lily-sagemaker", "prod")],
+    "overlays/prod/lily-sagemaker": [
+        model("lily-sagemaker", "prod"),
+        configuration("lily-sagemaker", "prod", "blue", "s3://captured/prod/"),
+    ],
     "overlays/dev/lily-vm": [instances("lily-vm", "dev", HostedZone="Z1", ImageId="/ml/image")],
     "overlays/dev/rose-vm": [instances("rose-vm", "dev", HostedZone="Z1")],
 }
@@ -103,8 +106,10 @@ def test_what_runs_without_a_cluster_gets_the_stacks_of_its_environment(
     about = {"Repository": "example-org/model-gitops", "Bucket": "mlops-prod"}
     images = f"arn:aws:ecr:eu-west-1:{ACCOUNT_OF_SAMPLE}:repository/lily-api"
     assert found["sagemaker-training"].parameters == about | {"Images": images}
-    prod = {"Namespace": "ml-prod", "Environment": "prod", "Requests": "mlops-prod/requests/prod/", "Images": images}
-    assert found["sagemaker-prod"].parameters == about | prod
+    prod = {"Namespace": "ml-prod", "Environment": "prod", "Images": images}
+    logs = {"Requests": "mlops-prod/requests/prod/,captured/prod/"}
+    assert found["sagemaker-prod"].parameters == about | prod | logs
+    assert found["sagemaker-dev"].parameters["Requests"] == "mlops-prod/requests/dev/"
     assert found["ml-dev-lily-sagemaker-alarms"].parameters == {
         "Endpoint": "ml-dev-lily-sagemaker", "Variant": "serving",
     }  # fmt: skip

@@ -103,12 +103,22 @@ def _endpoints(tree: Snapshot, renders: Renders, repositories: Sequence[Stack]) 
         yield Stack("sagemaker-training", "training", values.find(tree, "account"), values.find(tree, "region"), about)
     for name in dict.fromkeys(each.environment for each in found):
         common = _common(tree, name)
-        told = {"Requests": f"{common['Bucket']}/requests/{name}/", "Images": arns}
+        usual = f"{tree.policy.model_bucket}/requests/{name}/"
+        others = {folder for folder in _captured(renders, name) if not folder.startswith(usual)}
+        told = {"Requests": ",".join([usual, *sorted(others)]), "Images": arns}
         yield Stack(f"sagemaker-{name}", "sagemaker", *place(tree, name), common | told)
     for each in found:
         own = f"{tree.policy.namespace(each.environment)}-{each.app}"
         parameters = {"Endpoint": own} | _variant(renders[each.folder])
         yield Stack(f"{own}-alarms", "alarms", *place(tree, each.environment), parameters)
+
+
+def _captured(renders: Renders, environment: str) -> Iterator[str]:
+    """Where endpoints of an environment write what they were asked, as BUCKET/FOLDER/."""
+    for each in _of(renders, ack.CONFIG):
+        uri = at(each.item, "spec", "dataCaptureConfig", "destinationS3URI")
+        if each.environment == environment and uri:
+            yield f"{str(uri).removeprefix('s3://').rstrip('/')}/"
 
 
 def _variant(items: Sequence[Object]) -> dict[str, str]:

@@ -107,7 +107,8 @@ def _buckets(tree: Snapshot, region: str, roles: Sequence[Stack]) -> Iterator[St
 
 def _buckets_of(role: Stack) -> set[str]:
     """Where a service reads its models, and where it logs requests."""
-    return {role.parameters["Bucket"], role.parameters.get("Requests", "").partition("/")[0]}
+    logs = role.parameters.get("Requests", "").split(",")
+    return {role.parameters["Bucket"], *(each.partition("/")[0] for each in logs)}
 
 
 def _images(policy: Policy, renders: Renders, accounts: set[str]) -> Iterator[Stack]:
