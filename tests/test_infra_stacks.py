@@ -56,7 +56,7 @@ def test_stacks_are_made_and_leave_no_role_when_they_are_deleted(cloudformation:
         "ml-dev-model-reader", "ml-dev-batch", "external-dns", "external-secrets", "aws-load-balancer-controller",
         "sagemaker-controller", "applicationautoscaling-controller", "ml-sagemaker-training", "ml-sagemaker-trainer",
         "ml-staging-sagemaker", "ml-staging-sagemaker-deployer", "ml-staging-vm", "ml-staging-stack",
-        "ml-staging-stack-deployer",
+        "ml-staging-stack-deployer", "ml-staging-stack-preview",
     }  # fmt: skip
     condition = roles["ml-dev-model-reader"]["AssumeRolePolicyDocument"]["Statement"][0]["Condition"]
     assert condition == {

@@ -12,6 +12,8 @@ from gitops.manifests.objects import Object, at, mapping
 Faults = Iterator[tuple[str, str]]
 """(field, what is wrong and what to do about it)"""
 PRUNE = "ml-model-prune"
+PREVIEW = "-preview"
+"""Of the environments on GitHub in which pull requests show what they would change, by code that they changed."""
 _READS = re.compile(r"[a-z0-9-]+:(BatchCheck|BatchGet|Describe|Get|Head|List)[A-Za-z]*")
 _GITHUB, _SUBJECT = "token.actions.githubusercontent.com", r"system:serviceaccount:[a-z0-9-]+:[a-z0-9.-]+"
 _ENVIRONMENT = r"repo:[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+:environment:[a-z0-9-]+"
@@ -29,6 +31,7 @@ _ONE_ROLE = re.compile(r"arn:aws[a-z-]*:iam::([0-9]{12}|\*):role/[\w+=,.@-]+")
 _ALL_OF_A_KIND = re.compile(r"arn:[^:]+:(?!s3:)[^:]+:[^:]*:[^:]*:([A-Za-z-]+[:/](\*:[A-Za-z]+/)?)?\*")
 # What is only made there has no name of ours yet.
 _NAMELESS = re.compile(r"(ec2|elasticloadbalancing):Create[A-Za-z]+")
+_OF_PREVIEWS = re.compile(r"cloudformation:((Create|Delete)ChangeSet|TagResource)|iam:PassRole", re.IGNORECASE)
 # CloudFormation makes with the rights of who asks what it is told by no role.
 _BY_A_ROLE = re.compile(r"cloudformation:(CreateChangeSet|(Create|Delete|Update)Stack)", re.IGNORECASE)
 
@@ -47,6 +50,14 @@ def judge(item: Object, stack: Stack) -> Faults:
         for each in statements(document):
             if each.get("Effect") == "Allow":
                 yield from (("Policies", fault) for fault in _allowed(each, name))
+                for action in texts(each.get("Action")) if _is_for_previews(item) else ():
+                    if not _READS.fullmatch(action) and not _OF_PREVIEWS.fullmatch(action):
+                        yield "Policies", f"{action}: a pull request would change what runs; remove it"
+
+
+def _is_for_previews(item: Object) -> bool:
+    keys = [at(each, "Condition", "StringEquals", f"{_GITHUB}:sub") for each in statements(cloudformation.trust(item))]
+    return any(subject.endswith(PREVIEW) for key in keys for subject in texts(key))
 
 
 # Who takes it on
@@ -88,7 +99,7 @@ def _federated(statement: Object, stack: Stack) -> Faults:
         yield "Condition", f"sub: {', '.join(subjects) or 'missing'}; write {form}, without a wildcard"
     own = stack.parameters.get("Environment")
     for each in subjects:
-        if own and each.rpartition(":")[2] != own:
+        if own and each.rpartition(":")[2].removesuffix(PREVIEW) != own:
             yield "Condition", f"sub: {each}: another environment than {own}; write repo:OWNER/NAME:environment:{own}"
 
 
