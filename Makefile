@@ -2,7 +2,7 @@
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup init demo serve validate cluster bootstrap cluster-ui cluster-down test coverage test-models test-features test-cluster bench bench-scale bench-cluster scan lock
+.PHONY: help setup init demo serve validate cluster bootstrap cluster-ui cluster-down test coverage test-models test-features test-cluster test-vm bench bench-scale bench-cluster scan lock
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -49,6 +49,9 @@ test-features: ## the example of a feature store, with Feast in an environment o
 
 test-cluster: ## the same repository on a real API server, KServe and Argo CD
 	@$(PYTHON) scripts/setup.py test && $(PYTHON) scripts/setup.py test-cluster && .venv/bin/python -m pytest -m cluster tests/cluster
+
+test-vm: ## the user data of an instance on a clean root with a systemd of its own; needs root on Linux
+	@$(PYTHON) scripts/setup.py test && $(PYTHON) scripts/setup.py test-vm && .venv/bin/python tests/vm $(ARGS)
 
 bench: ## figures: what finds which fault, one edit, one commit, all checks, many writers; each beside another way
 	@$(PYTHON) scripts/setup.py bench && for bench in corpus_table commands writers; do .venv/bin/python tests/bench/$$bench.py || exit 1; done

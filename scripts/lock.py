@@ -35,6 +35,8 @@ LOCKS = (
     ("model-src", "requirements-serve.txt", ["--group", "serve"], "requirements-train.txt"),
     ("model-src/extras/feature_store", "requirements.txt", ["requirements.in"], None),
     ("tools", "requirements.txt", ["requirements.in"], None),
+    # The program that a machine image of Amazon Linux has.
+    ("tools", "awscli/requirements.txt", ["awscli/requirements.in"], None),
     # The version that makes the locks.
     ("tools", "uv/requirements.txt", ["uv/requirements.in", "--no-deps"], "../requirements-test.txt"),
     ("tools", "redis/requirements.txt", ["redis/requirements.in", "--no-deps"], None),

@@ -15,6 +15,7 @@ what is there already is left alone, and an interrupted set-up is completed by t
   python scripts/setup.py test       everything that `make test` needs
   python scripts/setup.py test-features  what `make test-features` needs beside that
   python scripts/setup.py test-cluster   what `make test-cluster` needs beside that
+  python scripts/setup.py test-vm        what `make test-vm` needs beside that
 """
 
 from __future__ import annotations
@@ -109,6 +110,8 @@ MONITOR = Environment(ROOT / "model-src/.venv-monitor", ROOT / "model-src/requir
 FEATURES = Environment(
     ROOT / "model-src/extras/feature_store/.venv", ROOT / "model-src/extras/feature_store/requirements.txt", 200, 0.4
 )
+# The program that an instance finds on its machine image.
+AWS = Environment(ROOT / ".venv-aws", ROOT / "tools/awscli/requirements.txt", 16, 0.1)
 MODEL_TEST = Environment(ROOT / "model-src/.venv", MODEL_TEST_LOCK, 365, 0.8)
 
 
@@ -143,6 +146,7 @@ PROFILES = {
         (COMMANDS_TEST,), (tools.HELM, tools.KSERVE_STORAGE, *tools.CLUSTER), sources=(tools.CHARTS,)
     ),
     "test-features": Profile((FEATURES,)),
+    "test-vm": Profile((AWS,)),
     "bench": Profile(
         (COMMANDS_TEST, MODEL),
         (*CHECKING, tools.KUBECONFORM, tools.VERSITYGW, tools.YQ),

@@ -4,7 +4,8 @@ MODEL_URI names the folder of its ONNX model and MODEL_DIGEST the digest that th
 not exactly that is not served. With MODEL_PUBLIC_KEY, a public key or the path of one, only a version that was signed
 with it is. With MODEL_MANIFEST, the SHA-256 of its manifest, MODEL_REPLICA may name the bucket to read in the place of
 the URI's. Others: HOST (127.0.0.1), PORT (5001), DRAIN_SECONDS (5), REQUEST_LOG_URI (where to log predictions, nowhere
-if empty), REQUEST_LOG_SAMPLE (the share of rows to log, 1) and the standard AWS ones.
+if empty), REQUEST_LOG_SAMPLE (the share of rows to log, 1), SHARED_PORT (0; with 1 several services listen on one port,
+each once it has its model) and the standard AWS ones. systemd is told when it answers (sd_notify).
 
   MODEL_URI=artifacts/wine/onnx MODEL_DIGEST=sha256:... python -m serving
   MODEL_URI=s3://mlops-prod/models/wine/2026-02-01-3f2a9c1b7d10/onnx/ MODEL_DIGEST=sha256:... python -m serving
@@ -54,6 +55,8 @@ class Server(uvicorn.Server):
         for listening in sockets or []:
             host, port, *_ = listening.getsockname()
             say(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+        if self._state.model:
+            tell_systemd()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._take_waiting(sockets or [])
@@ -104,14 +107,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def serve(given: settings.Settings) -> int:
     """Serves until it is told to stop. Raises Refused when the address is taken or the model can never be served."""
+    state = State()
+
+    def load() -> None:
+        state.load(lambda: model.load(given.model), say)
+        if state.model:
+            described = state.model.manifest
+            say(f"serving {described.model} {described.version}")
+
+    if given.shared_port:
+        # What comes to the port goes to any of those that listen: all of them have to answer.
+        load()
+        if state.failure:
+            raise state.failure
     try:
         family = socket.AF_INET6 if ":" in given.host else socket.AF_INET
-        listening = socket.create_server((given.host, given.port), family=family, backlog=2048)
+        address = (given.host, given.port)
+        listening = socket.create_server(address, family=family, backlog=2048, reuse_port=given.shared_port)
     except OSError as error:
         raise Refused(
             f"HOST {given.host}, PORT {given.port}: {error.strerror}; set PORT to another if it is in use"
         ) from None
-    state = State()
     log = None
     if given.request_log_uri:
         log = request_log.RequestLog(request_log.open_sink(given.request_log_uri), given.request_log_sample, say)
@@ -125,16 +141,14 @@ def serve(given: settings.Settings) -> int:
     )
     server = Server(config, state, given.drain_seconds)
 
-    def load() -> None:
-        state.load(lambda: model.load(given.model), say)
-        if state.model:
-            described = state.model.manifest
-            say(f"serving {described.model} {described.version}")
-        elif state.failure:
+    def load_beside() -> None:
+        load()
+        if state.failure:
             server.finish()
 
     # Beside the server and not before it: while S3 is away the pod is alive, and shows why it is not ready.
-    threading.Thread(target=load, daemon=True).start()
+    if not state.model:
+        threading.Thread(target=load_beside, daemon=True).start()
     try:
         server.run([listening])
     finally:
@@ -144,6 +158,13 @@ def serve(given: settings.Settings) -> int:
     if state.failure:
         raise state.failure
     return 0
+
+
+def tell_systemd() -> None:
+    """That the service is ready, in the protocol of sd_notify(3), where systemd asks for it."""
+    if name := os.environ.get("NOTIFY_SOCKET"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+            notified.sendto(b"READY=1", f"\0{name[1:]}" if name.startswith("@") else name)
 
 
 def say(line: str) -> None:

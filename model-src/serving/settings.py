@@ -29,6 +29,8 @@ class Settings:
     model: Wanted
     host: str
     port: int
+    shared_port: bool
+    """Whether other services listen on the port too: this one does once it has its model, and not before."""
     drain_seconds: float
     """How long the service goes on answering after SIGTERM while /readyz already shows that it is going away: load
     balancers learn of a stopping pod later than the pod does."""
@@ -73,6 +75,7 @@ def read(environment: Mapping[str, str]) -> Settings:
     host = given.text("HOST", "127.0.0.1", ".+", "an address to listen on")
     # 0 lets the system choose; the line printed on start has it.
     port = given.text("PORT", "5001", r"[0-9]{1,5}", "a port, 0 to 65535")
+    shared = given.text("SHARED_PORT", "0", "[01]", "0, or 1 when several services listen on the port")
     drain = given.text("DRAIN_SECONDS", "5", r"[0-9]{1,3}(\.[0-9]+)?", "a number of seconds below 1000")
     log_uri = given.text(
         "REQUEST_LOG_URI", "", r"(s3://[^/]+/[^/]+.*|file:///.+|(?!\w+://).+)?",
@@ -82,7 +85,7 @@ def read(environment: Mapping[str, str]) -> Settings:
     if port.isdecimal() and int(port) > 65535:
         given.faults.append(f"PORT: {port!r} is not a port, 0 to 65535")
     given.refuse()
-    return Settings(model, host, int(port), float(drain), log_uri, float(sample))
+    return Settings(model, host, int(port), shared == "1", float(drain), log_uri, float(sample))
 
 
 def read_model(environment: Mapping[str, str]) -> Wanted:

@@ -5,6 +5,7 @@ The functions are those of the CloudFormation User Guide, "Intrinsic function re
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -129,6 +130,7 @@ class _Resolver:
         self._functions: dict[str, Callable[[Any], Any]] = {
             "Ref": self._ref,
             "Condition": self.condition,
+            "Fn::Base64": lambda given: base64.b64encode(str(self.value(given)).encode()).decode(),
             "Fn::Sub": self._sub,
             "Fn::GetAtt": self._attribute,
             "Fn::If": lambda given: self.value(given[1] if self.condition(given[0]) else given[2]),
@@ -174,7 +176,7 @@ class _Resolver:
         item = self._template["Resources"].get(name)
         if item is None:
             raise Refused(f"{self._file}: Ref {name}: no parameter or resource of that name; correct it")
-        names = {ROLE: "RoleName", "AWS::S3::Bucket": "BucketName"}
+        names = {ROLE: "RoleName", "AWS::S3::Bucket": "BucketName", "AWS::Logs::LogGroup": "LogGroupName"}
         if item["Type"] == "AWS::IAM::OIDCProvider":
             return self._arn("iam", f"oidc-provider/{str(self.value(item['Properties']['Url'])).partition('//')[2]}")
         return self.value(mapping(item.get("Properties")).get(names.get(item["Type"], ""), f"<{name}>"))
