@@ -109,7 +109,9 @@ def _store(bucket: Store, key: str, archive: Path, sha256: str) -> bool:
         added = bucket.add(key, file, sha256)
     stored = bucket.sha256(key, archive.stat().st_size)
     if stored is None or stored[0] != sha256:
-        raise Refused(f"{bucket.url(key)}: the stored bytes are not those of the archive; find out who wrote the object")
+        raise Refused(
+            f"{bucket.url(key)}: the stored bytes are not those of the archive; find out who wrote the object"
+        )
     return added
 
 

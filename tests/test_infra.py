@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -301,7 +302,7 @@ def table(name: str) -> list[dict[str, str]]:
     return found
 
 
-TYPOS, FAULTS = table("typos.yaml"), table("faults.yaml")
+TYPOS, FAULTS = table("typos.yaml"), table("faults.yaml") + table("faults-vm.yaml")
 
 
 @pytest.mark.parametrize("template", sorted({each["template"] for each in TYPOS}))
@@ -367,6 +368,40 @@ def test_a_host_without_a_certificate_is_found() -> None:
         "overlays/promotion.yaml: environments: prod: hosts: ml.example.com: no certificate is for *.ml.example.com;"
         " add it to the Names of a stack of infra/domain.yaml"
     ]
+
+
+def _domains(*places: tuple[str, str, str]) -> list[Stack]:
+    return [
+        Stack(f"{name}-domain", "domain", account, region, {"Domain": "ml.acme.com", "Names": "*.ml.acme.com"})
+        for name, account, region in places
+    ]
+
+
+def test_clusters_of_one_account_share_the_zone_of_their_domain() -> None:
+    made = _domains(("one", ACCOUNT, REGION), ("two", ACCOUNT, REGION), ("far", ACCOUNT, "us-east-1"),
+                    ("other", "777788889999", REGION))  # fmt: skip
+
+    addons = Stack("two-addons", "addons", ACCOUNT, REGION, {"Cluster": "two", "Domain": "two-domain"})
+
+    *found, importing = stacks._one_zone([*made, addons])
+
+    assert importing.parameters["Domain"] == "one-domain"
+    assert [each.parameters.get("ZoneStack") for each in found] == [None, "one-domain", None, None]
+    template = cloudformation.read(FOLDER, "domain")
+    zones = [
+        at(cloudformation.resources(template, each)["Certificate"], "Properties", "DomainValidationOptions")[0]
+        for each in found
+    ]
+    assert [each["HostedZoneId"] for each in zones] == [
+        "<HostedZone>", "<one-domain-zone>", "<HostedZone>", "<HostedZone>",
+    ]  # fmt: skip
+    assert "HostedZone" not in cloudformation.resources(template, found[1])
+    assert list(infra.second_zones(found)) == [
+        "stack far-domain in us-east-1: a second zone of ml.acme.com, beside that of one-domain in eu-central-1; make"
+        " that one first, then give the identifier of its zone by --set Zone=ID"
+    ]
+    known = [replace(each, parameters=dict(each.parameters) | {"Zone": "Z1"}) for each in found]
+    assert list(infra.second_zones(known)) == []
 
 
 # The command

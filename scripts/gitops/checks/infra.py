@@ -57,6 +57,19 @@ def uncertified(policy: Policy, stacks: Sequence[Stack]) -> Iterator[str]:
                 )
 
 
+def second_zones(stacks: Sequence[Stack]) -> Iterator[str]:
+    """Stacks that would make another zone of a domain which has one in their account."""
+    makers: dict[tuple[str, str], Stack] = {}
+    for each in stacks:
+        if each.template == "domain" and not (each.parameters.get("Zone") or each.parameters.get("ZoneStack")):
+            domain = each.parameters["Domain"]
+            if (maker := makers.setdefault((each.account, domain), each)) is not each:
+                yield (
+                    f"stack {each.name} in {each.region}: a second zone of {domain}, beside that of {maker.name} in"
+                    f" {maker.region}; make that one first, then give the identifier of its zone by --set Zone=ID"
+                )
+
+
 def _own_values(template: Object) -> Iterator[str]:
     """Every account and region is a parameter: what stands in a template would be somebody else's."""
     for path, value in walk(template):

@@ -141,8 +141,6 @@ class _Resolver:
             "Fn::Join": lambda given: str(given[0]).join(map(str, self.value(given[1]))),
             "Fn::Split": lambda given: str(self.value(given[1])).split(given[0]),
             "Fn::Select": lambda given: self.value(given[1])[int(given[0])],
-            # As a text that a person reads.
-            "Fn::Base64": self.value,
             "Fn::ImportValue": lambda given: f"<{self.value(given)}>",
             "Fn::GetAZs": lambda _: [f"<zone {number}>" for number in range(6)],
             "Fn::Cidr": lambda given: [f"<network {number}>" for number in range(int(given[1]))],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,7 +81,7 @@ def needed(tree: Snapshot, renders: Renders) -> list[Stack]:
         *_buckets(tree, region, [*roles, *beside.reading(apart)]),
         *images,
         _github(tree, region),
-        *(stack for each in clusters for stack in _of_cluster(tree, renders, each, asked)),
+        *_one_zone(stack for each in clusters for stack in _of_cluster(tree, renders, each, asked)),
         *roles,
         *apart,
     ]
@@ -173,6 +173,22 @@ def _of_cluster(tree: Snapshot, renders: Renders, cluster: Stack, asked: Sequenc
             }
     told = {"Cluster": own, "Domain": f"{own}-domain", "Namespaces": ",".join(map(tree.policy.namespace, on))}
     yield Stack(f"{own}-addons", "addons", *place, told | roles)
+
+
+def _one_zone(stacks: Iterable[Stack]) -> Iterator[Stack]:
+    """The first stack of a domain makes its zone, and those beside it take that one: two zones of one domain would each
+    have a part of its names. One of another region cannot import it; `infra.second_zones` tells."""
+    makers: dict[tuple[str, str], Stack] = {}
+    taken: dict[str, str] = {}
+    for each in stacks:
+        if each.template == "domain":
+            maker = makers.setdefault((each.account, each.parameters["Domain"]), each)
+            if maker is not each and maker.region == each.region:
+                taken[each.name] = maker.name
+                each = replace(each, parameters=dict(each.parameters) | {"ZoneStack": maker.name})
+        elif zone := taken.get(each.parameters.get("Domain", "")):
+            each = replace(each, parameters=dict(each.parameters) | {"Domain": zone})
+        yield each
 
 
 def _destination(application: Object) -> str:
