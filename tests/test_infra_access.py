@@ -173,7 +173,7 @@ def test_an_environment_of_another_account_reads_models_and_logs_and_does_no_mor
         assert iam.verdict(call, [], [policy]) is expected, (account, action, resource)
 
 
-def test_the_replicator_of_another_account_copies_and_does_no_more() -> None:
+def test_the_roles_of_another_account_copy_and_prune_and_do_no_more() -> None:
     (policy,) = cloudformation.documents(_made("models")["Policy"])
     for role, action, resource, context, expected in (
         ("ml-model-replicator", "s3:GetObject", MODEL, {}, ALLOWED),
@@ -183,6 +183,12 @@ def test_the_replicator_of_another_account_copies_and_does_no_more() -> None:
         ("ml-model-replicator", "s3:ListBucket", BUCKET, REQUESTS, NOT_ALLOWED),
         ("ml-model-replicator", "s3:DeleteObject", MODEL, {}, DENIED),
         ("ml-model-writer", "s3:PutObject", MODEL, NEW, NOT_ALLOWED),
+        ("ml-model-prune", "s3:DeleteObject", MODEL, {}, ALLOWED),
+        ("ml-model-prune", "s3:ListBucket", BUCKET, MODELS, ALLOWED),
+        ("ml-model-prune", "s3:GetObject", MODEL, {}, ALLOWED),
+        ("ml-model-prune", "s3:PutObject", MODEL, OVER, DENIED),
+        ("ml-model-prune", "s3:DeleteObjectVersion", MODEL, {}, DENIED),
+        ("ml-model-prune", "s3:DeleteObject", DATA, {}, NOT_ALLOWED),
     ):
         caller = f"arn:aws:iam::888899990000:role/{role}"
         known = {"aws:securetransport": "true", "aws:principalarn": caller} | context
