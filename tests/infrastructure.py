@@ -32,7 +32,9 @@ PARAMETERS: dict[str, dict[str, str]] = {
     "reader": SERVICE,
     "provider": {},
     "sagemaker": STAGING | {"Requests": "acme-models/requests/staging/", "Images": IMAGES},
-    "training": {"Repository": "acme/models", "Bucket": "acme-models", "Images": IMAGES},
+    "training": {
+        "Repository": "acme/models", "Bucket": "acme-models", "Data": "acme-models/dvc/", "Images": IMAGES,
+    },
     "vm": {
         "ModelUri": "s3://acme-models/models/wine/2026-01-01-0123456789ab/onnx/", "ModelDigest": f"sha256:{64 * 'a'}",
         "ModelManifest": f"sha256:{64 * 'b'}", "Service": f"s3://acme-models/services/{64 * 'c'}.tar.gz",

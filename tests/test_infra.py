@@ -106,7 +106,8 @@ def test_what_runs_without_a_cluster_gets_the_stacks_of_its_environment(
 
     about = {"Repository": "example-org/model-gitops", "Bucket": "mlops-prod"}
     images = f"arn:aws:ecr:eu-west-1:{ACCOUNT_OF_SAMPLE}:repository/lily-api"
-    assert found["sagemaker-training"].parameters == about | {"Images": images}
+    training = {"Data": "mlops-prod/dvc/", "Images": images.replace("lily-api", "train")}
+    assert found["sagemaker-training"].parameters == about | training
     prod = {"Namespace": "ml-prod", "Environment": "prod", "Images": images}
     logs = {"Requests": "mlops-prod/requests/prod/,captured/prod/"}
     assert found["sagemaker-prod"].parameters == about | prod | logs
@@ -117,7 +118,7 @@ def test_what_runs_without_a_cluster_gets_the_stacks_of_its_environment(
     dev = {"Namespace": "ml-dev", "Environment": "dev", "Stacks": "ml-dev-lily-vm,ml-dev-rose-vm"}
     assert found["vm-dev"].parameters == about | dev | {"Images": "/ml/image", "Zones": "Z1"}
     assert [name for name in found if name.startswith(("images-", "sagemaker-", "vm-"))] == [
-        "images-lily-api", "sagemaker-training", "sagemaker-dev", "sagemaker-prod", "vm-dev",
+        "images-lily-api", "images-train", "sagemaker-training", "sagemaker-dev", "sagemaker-prod", "vm-dev",
     ]  # fmt: skip
 
 
@@ -163,7 +164,7 @@ def test_the_first_endpoint_of_a_repository_gets_a_repository_for_its_image(chec
 
     found = [each for each in stacks.needed(Snapshot(checkout), alone) if each.template == "registry"]
 
-    assert [each.parameters["Repository"] for each in found] == ["lily-sagemaker"]
+    assert [each.parameters["Repository"] for each in found] == ["lily-sagemaker", "train"]
 
 
 def with_role(name: str) -> Object:

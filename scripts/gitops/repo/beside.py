@@ -15,6 +15,8 @@ from gitops.repo.snapshot import Snapshot
 from contract.errors import Refused
 
 Renders = Mapping[str, Sequence[Object]]
+TRAINING = "train"
+"""The repository of the image that training jobs run: `train_sagemaker.py --image REGISTRY/train@sha256:...`."""
 REGISTRY = re.compile(r"(?P<account>[0-9]{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com")
 
 
@@ -58,9 +60,9 @@ def images(renders: Renders, registries: Sequence[str]) -> set[str]:
     }
 
 
-def needed(tree: Snapshot, renders: Renders, repositories: Sequence[Stack]) -> list[Stack]:
-    """Each after those that it needs; `repositories` are the stacks of the images. Raises Refused where there are
-    endpoints, and no registry from which SageMaker takes an image."""
+def needed(tree: Snapshot, renders: Renders, repositories: Sequence[Stack], training: Sequence[Stack]) -> list[Stack]:
+    """Each after those that it needs; `repositories` and `training` are the stacks of their images. Raises Refused
+    where there are endpoints, and no registry from which SageMaker takes an image."""
     apart = [*models(renders), *instances(renders)]
     found = {each.environment: place(tree, each.environment) for each in apart}
     owner = values.find(tree, "account")
@@ -68,7 +70,7 @@ def needed(tree: Snapshot, renders: Renders, repositories: Sequence[Stack]) -> l
     others = {account: region for account, region in found.values() if account != owner}
     return [
         *(Stack("github-provider", "provider", *where) for where in others.items()),
-        *_endpoints(tree, renders, repositories),
+        *_endpoints(tree, renders, _arns(repositories), _arns(training)),
         *_instances(tree, renders),
     ]
 
@@ -88,22 +90,25 @@ def _common(tree: Snapshot, environment: str) -> dict[str, str]:
     }
 
 
-def _endpoints(tree: Snapshot, renders: Renders, repositories: Sequence[Stack]) -> Iterator[Stack]:
-    found = models(renders)
-    if found and not repositories:
+def _arns(repositories: Sequence[Stack]) -> str:
+    return ",".join(
+        f"arn:aws:ecr:{each.region}:{each.account}:repository/{each.parameters['Repository']}" for each in repositories
+    )
+
+
+def _endpoints(tree: Snapshot, renders: Renders, arns: str, training: str) -> Iterator[Stack]:
+    found, bucket = models(renders), tree.policy.model_bucket
+    if found and not arns:
         raise Refused(
             "overlays/promotion.yaml: image_registries: none is of ECR, and SageMaker takes images from nowhere else;"
             " add ACCOUNT.dkr.ecr.REGION.amazonaws.com"
         )
-    arns = ",".join(
-        f"arn:aws:ecr:{each.region}:{each.account}:repository/{each.parameters['Repository']}" for each in repositories
-    )
     if found:
-        about = {"Repository": values.repository(tree), "Bucket": tree.policy.model_bucket, "Images": arns}
+        about = {"Repository": values.repository(tree), "Bucket": bucket, "Data": f"{bucket}/dvc/", "Images": training}
         yield Stack("sagemaker-training", "training", values.find(tree, "account"), values.find(tree, "region"), about)
     for name in dict.fromkeys(each.environment for each in found):
         common = _common(tree, name)
-        usual = f"{tree.policy.model_bucket}/requests/{name}/"
+        usual = f"{bucket}/requests/{name}/"
         others = {folder for folder in _captured(renders, name) if not folder.startswith(usual)}
         told = {"Requests": ",".join([usual, *sorted(others)]), "Images": arns}
         yield Stack(f"sagemaker-{name}", "sagemaker", *place(tree, name), common | told)

@@ -76,10 +76,12 @@ def needed(tree: Snapshot, renders: Renders) -> list[Stack]:
     roles = list(_roles(policy, renders, asked, names, region))
     pulling = {beside.place(tree, each.environment)[0] for each in beside.models(renders)}
     images = list(_images(policy, renders, pulling | {each.account for each in roles}))
-    apart = beside.needed(tree, renders, images)
+    training = list(_repositories(policy, [beside.TRAINING] if beside.models(renders) else [], set()))
+    apart = beside.needed(tree, renders, images, training)
     return [
         *_buckets(tree, region, [*roles, *beside.reading(apart)]),
         *images,
+        *training,
         _github(tree, region),
         *_one_zone(stack for each in clusters for stack in _of_cluster(tree, renders, each, asked)),
         *roles,
@@ -123,17 +125,16 @@ def _images(policy: Policy, renders: Renders, accounts: set[str]) -> Iterator[St
     } | beside.images(renders, policy.image_registries)
     # An endpoint runs the image of a service, where there is one.
     apps = apps or {each.app for each in beside.models(renders)}
+    yield from _repositories(policy, apps, accounts)
+
+
+def _repositories(policy: Policy, names: Iterable[str], accounts: set[str]) -> Iterator[Stack]:
     for registry in policy.image_registries:
         if match := beside.REGISTRY.fullmatch(registry):
             pullers = ",".join(sorted(accounts - {match["account"]}))
-            for app in sorted(apps):
-                yield Stack(
-                    f"images-{app}",
-                    "registry",
-                    match["account"],
-                    match["region"],
-                    {"Repository": app, "Pullers": pullers},
-                )
+            for name in sorted(names):
+                parameters = {"Repository": name, "Pullers": pullers}
+                yield Stack(f"images-{name}", "registry", match["account"], match["region"], parameters)
 
 
 def _github(tree: Snapshot, region: str) -> Stack:
