@@ -146,6 +146,18 @@ def test_an_environment_of_another_account_has_its_own_provider_reads_the_bucket
     assert found["images-lily-api"].parameters["Pullers"] == "777788889999"
 
 
+def test_instances_where_no_cluster_is_get_a_network_and_a_certificate(checkout: Path) -> None:
+    alone = {"overlays/prod/lily-vm": [instances("lily-vm", "prod")], "overlays/dev/lily-vm": [instances("x", "dev")]}
+
+    needed = stacks.needed(Snapshot(checkout), alone)
+
+    found = {each.name: each.parameters for each in needed if each.template in ("network", "domain")}
+    assert found == {
+        "vm-network": {"Cluster": "vm", "Network": "10.0.0.0/16"},
+        "vm-domain": {"Domain": "ml.example.com", "Names": "*.dev.ml.example.com,*.ml.example.com"},
+    }
+
+
 def test_an_endpoint_whose_registry_is_none_of_ecr_is_refused(
     tmp_path: Path, own: Mapping[str, Sequence[Object]]
 ) -> None:

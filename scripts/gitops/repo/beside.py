@@ -75,6 +75,21 @@ def needed(tree: Snapshot, renders: Renders, repositories: Sequence[Stack], trai
     ]
 
 
+def below(tree: Snapshot, renders: Renders, clusters: Sequence[Stack]) -> Iterator[Stack]:
+    """The network and the certificate of instances where no cluster has brought them."""
+    there = {(each.account, each.region) for each in clusters}
+    found: dict[tuple[str, str], set[str]] = {}
+    for each in instances(renders):
+        if (where := place(tree, each.environment)) not in there:
+            exposure = tree.policy.exposure.get(each.environment)
+            found.setdefault(where, set()).update(exposure.hosts if exposure else ())
+    for where, hosts in found.items():
+        yield Stack("vm-network", "network", *where, {"Cluster": "vm", "Network": "10.0.0.0/16"})
+        if domain := min(hosts, key=len, default=None):
+            names = ",".join(f"*.{host}" for host in sorted(hosts))
+            yield Stack("vm-domain", "domain", *where, {"Domain": domain, "Names": names})
+
+
 def place(tree: Snapshot, environment: str) -> tuple[str, str]:
     """The account and the region of an environment."""
     return values.of_environment(tree, environment, "account"), values.of_environment(tree, environment, "region")

@@ -83,7 +83,12 @@ def needed(tree: Snapshot, renders: Renders) -> list[Stack]:
         *images,
         *training,
         _github(tree, region),
-        *_one_zone(stack for each in clusters for stack in _of_cluster(tree, renders, each, asked)),
+        *_one_zone(
+            [
+                *(stack for each in clusters for stack in _of_cluster(tree, renders, each, asked)),
+                *beside.below(tree, renders, clusters),
+            ]
+        ),
         *roles,
         *apart,
     ]
