@@ -1,9 +1,9 @@
 """Judge what the apps of an environment were asked lately against the data of their running versions.
 
-Finds in Git which version an app runs and where its service logs its predictions, and has model-src/monitoring compare
-the two, with the Python of model-src/.venv-monitor or model-src/.venv. The reports go to --out/APP/: report.html for
-people, verdict.json for check_retrain.py, drift.prom for Prometheus. The exit code is 1 when something has drifted or
-could not be judged; stderr has what.
+Finds in Git which version an app runs and where its service logs its predictions, or its endpoint of SageMaker captures
+them, and has model-src/monitoring compare the two, with the Python of model-src/.venv-monitor or model-src/.venv. The
+reports go to --out/APP/: report.html for people, verdict.json for check_retrain.py, drift.prom for Prometheus. The exit
+code is 1 when something has drifted or could not be judged; stderr has what.
 
   python scripts/check_drift.py --app wine-api --env prod
   python scripts/check_drift.py --app wine-api --env prod --rows 500 --out drift
@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from gitops import cli
-from gitops.manifests import kustomize, workloads
-from gitops.manifests.objects import Object
+from gitops.manifests import ack, kustomize, workloads
+from gitops.manifests.objects import Object, at, mapping, mappings
 from gitops.programs import model_python
 from gitops.programs.model_python import ModelPython
 from gitops.releases import history
@@ -35,6 +35,9 @@ from contract.errors import Refused
 from contract.uri import parse_flavour
 
 VARIABLE = "REQUEST_LOG_URI"
+Log = tuple[str, str]
+"""Where predictions are logged, and in that place the folder of the endpoint that captures them; empty where it is the
+service itself that writes."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,11 +85,11 @@ def check(args: argparse.Namespace) -> int:
     environments = policy.environments
     args.env = args.env or policy.production[-1]
     items = _chosen(git, tip, environments, args)
-    logs = {item.app: _address(args.log) for item in items} if args.log else _logs(git, tip, items)
+    logs = {item.app: (_address(args.log), "") for item in items} if args.log else _logs(git, tip, items)
     if args.app and not logs[args.app]:
         raise Refused(
-            f"{layout.overlay(args.app, args.env)}: no container with the variable {VARIABLE}; only our own service"
-            " writes a request log, --log names one that is elsewhere"
+            f"{layout.overlay(args.app, args.env)}: no container with the variable {VARIABLE}, and no endpoint"
+            " that captures requests and answers; --log names a log that is elsewhere"
         )
     for item in items:
         if not logs[item.app]:
@@ -125,16 +128,33 @@ def _chosen(git: Git, tip: str, environments: Sequence[str], args: argparse.Name
     return released[number - 1 :: count]
 
 
-def _logs(git: Git, tip: str, items: Sequence[Release]) -> dict[str, str | None]:
+def _logs(git: Git, tip: str, items: Sequence[Release]) -> dict[str, Log | None]:
     """Where each app's service logs, by the app, according to what is rendered."""
     folders = {layout.overlay(item.app, item.environment): item.app for item in items}
     with snapshot.at(git, tip).copied(folders) as tree:
         renders = kustomize.rendered_all(tree, folders)
-        return {folders[folder]: _variable(items) for folder, items in renders.items()}
+        return {folders[folder]: _written(items) or _captured(items) for folder, items in renders.items()}
 
 
-def _variable(items: Sequence[Object]) -> str | None:
-    return next((value for item in items for value in workloads.variables(item, VARIABLE).values() if value), None)
+def _written(items: Sequence[Object]) -> Log | None:
+    found = (value for item in items for value in workloads.variables(item, VARIABLE).values() if value)
+    return next(((value, "") for value in found), None)
+
+
+def _captured(items: Sequence[Object]) -> Log | None:
+    """Where an endpoint captures what it is asked and what it answers. The place itself lies in that of the labels."""
+    kinds = {workloads.kind_of(item): mapping(item.get("spec")) for item in items}
+    given = at(kinds.get(ack.CONFIG), "dataCaptureConfig")
+    uri, name = at(given, "destinationS3URI"), at(kinds.get(ack.ENDPOINT), "endpointName")
+    modes = {str(each.get("captureMode")) for each in mappings(at(given, "captureOptions"))}
+    if (
+        not uri
+        or at(given, "enableCapture") is False
+        or not ({"Input", "Output"} <= modes or "InputAndOutput" in modes)
+    ):
+        return None
+    place, _, folder = str(uri).rstrip("/").rpartition("/")
+    return f"{place}/", f"{folder}/{name}"
 
 
 def _address(uri: str) -> str:
@@ -143,13 +163,14 @@ def _address(uri: str) -> str:
 
 
 def _judge(
-    python: ModelPython, args: argparse.Namespace, item: Release, log: str, out: Path
+    python: ModelPython, args: argparse.Namespace, item: Release, log: Log, out: Path
 ) -> tuple[int, Mapping[str, Any] | None]:
     """The exit code of the monitoring, and its verdict if there is one."""
     version = parse_flavour(item.uri)[0]
-    options = {"window": args.window, "rows": args.rows, "min-rows": args.min_rows}
+    uri, endpoint = log
+    options = {"endpoint": endpoint or None, "window": args.window, "rows": args.rows, "min-rows": args.min_rows}
     with python.running(
-        "monitoring", "--version", str(version), "--digest", item.digest, "--log", log, "--out", out,
+        "monitoring", "--version", str(version), "--digest", item.digest, "--log", uri, "--out", out,
         "--environment", item.environment, "--app", item.app,
         *(word for name, value in options.items() if value is not None for word in (f"--{name}", value)),
     ) as process:  # fmt: skip

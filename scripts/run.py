@@ -24,10 +24,11 @@ SCRIPTS = Path(__file__).resolve().parent
 GROUPS = {
     "Models": (
         "new_model", "upload_model", "replicate_models", "list_versions", "signing_key", "sign_model", "sync_registry",
-        "check_drift", "check_retrain", "prune_versions",
+        "check_drift", "check_retrain", "prune_versions", "train_sagemaker",
     ),
     "Releases": (
-        "bump_model", "promote_model", "rollback_model", "withdraw_version", "retire_app", "releases", "status",
+        "bump_model", "promote_model", "rollback_model", "withdraw_version", "retire_app",
+        "deploy_sagemaker", "releases", "status",
     ),
     "The repository": (
         "validate", "render", "add_kind", "cluster", "codeowners", "environment", "import_model_code", "init_fork",

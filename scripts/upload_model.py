@@ -30,10 +30,9 @@ from gitops.models.signing import Signer, Signing
 from gitops.repo.policy import POLICY_FILE
 from gitops.repo.snapshot import Snapshot
 
-from contract.digest import MANIFEST, hash_folder
+from contract.digest import MANIFEST
 from contract.errors import Refused
 from contract.manifest import Manifest
-from contract.manifest import parse as parse_manifest
 from contract.uri import VersionURI
 from packing import lineage
 
@@ -50,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def upload(args: argparse.Namespace) -> None:
     bucket = s3.model_bucket(args.bucket, args.root)
     signer = signing.asked(Snapshot(args.root))
-    manifest = read_artifacts(args.artifacts, args.model)
+    manifest = store.read_artifacts(args.artifacts, args.model)
     if args.expect:
         require_provenance(manifest, args)
     planned = signing.planned(signer, args.sign_key, args.sign_keyless) or beside(args.artifacts, manifest, signer)
@@ -67,28 +66,6 @@ def upload(args: argparse.Namespace) -> None:
         cli.print_json({"uri": str(uri), "digest": manifest.digest, "added": added, "dry_run": args.dry_run})
     else:
         print(uri)
-
-
-def read_artifacts(folder: Path, model: str) -> Manifest:
-    """The manifest of a packaged model. Raises Refused unless the folder holds exactly what the manifest lists."""
-    source = folder / MANIFEST
-    if not source.is_file():
-        raise Refused(f"{source}: missing; --artifacts names the folder that training wrote")
-    manifest = parse_manifest(source.read_bytes(), str(source))
-    if manifest.model != model:
-        raise Refused(f"{source}: model: {manifest.model!r}, but --model is {model!r}")
-    if manifest.draft:
-        raise Refused(f"{source}: draft: true; commit the model code and train again without --draft")
-    listed, found = ({file.path: file for file in files} for files in (manifest.files, hash_folder(folder)))
-    faults = [f"{folder / path}: not in {MANIFEST}; remove it" for path in sorted(found.keys() - listed.keys())]
-    for path, file in sorted(listed.items()):
-        if path not in found:
-            faults.append(f"{folder / path}: missing, {MANIFEST} lists it; train again")
-        elif (found[path].sha256, found[path].size) != (file.sha256, file.size):
-            faults.append(f"{folder / path}: sha256 {found[path].sha256}, {MANIFEST} has {file.sha256}; train again")
-    if faults:
-        raise Refused(*faults)
-    return manifest
 
 
 def require_provenance(manifest: Manifest, args: argparse.Namespace) -> None:

@@ -35,6 +35,7 @@ from gitops.checks import (
     owners,
     review,
     roles,
+    sagemaker,
     sources,
     stacks,
     storage,
@@ -65,6 +66,7 @@ REVIEW = (
     | kserve.RULES
     | kubernetes.RULES
     | roles.RULES
+    | sagemaker.RULES
     | stacks.RULES
 )
 RULES = consistency.RULES | owners.RULES | known.RULES | stacks.PLACE_RULES | REVIEW

@@ -54,7 +54,7 @@ class Fixture:
         """The repository with the edit, while the block runs."""
         with contextlib.ExitStack() as stack:
             for path, text in (self.beside | {self.file: self._edited(root / self.file)}).items():
-                stack.enter_context(_written(root / path, text))
+                stack.enter_context(written(root / path, text))
             yield
 
     def _edited(self, file: Path) -> str:
@@ -66,7 +66,7 @@ class Fixture:
 
 
 @contextlib.contextmanager
-def _written(file: Path, text: str) -> Iterator[None]:
+def written(file: Path, text: str) -> Iterator[None]:
     """A file with another text, or one that was not there, while the block runs."""
     before = file.read_bytes() if file.is_file() else None
     made = [parent for parent in file.parents if not parent.is_dir()]

@@ -5,6 +5,8 @@ import io
 import json
 import shutil
 import subprocess
+import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 from conftest import BUCKET, IMAGE, ROOT, S3, Checkout, Version, make_checkout, package, write_release
 
-from gitops.releases.release import Target
+from gitops.releases.release import Release, Target
 
 from contract.manifest import signature_of
 
@@ -47,14 +49,16 @@ def kept(whole_template: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 
 @pytest.fixture
-def monitored(kept: tuple[Checkout, Version], s3: S3) -> tuple[Checkout, Version]:
-    """For each test as if it were new: no test here commits anything."""
+def monitored(kept: tuple[Checkout, Version], s3: S3) -> Iterator[tuple[Checkout, Version]]:
+    """For each test as if it were new, whatever it commits."""
     checkout, made = kept
+    start = checkout.git("rev-parse", "HEAD")
     checkout.git("clean", "-fdqx")
     # The packages are those of this checkout; a clone of a user has its own.
     (checkout.root / "model-src/.venv").symlink_to(ROOT / "model-src/.venv")
     assert s3.upload(made) == made.uri
-    return checkout, made
+    yield checkout, made
+    checkout.git("reset", "-q", "--hard", start)
 
 
 def log(s3: S3, version: Version, wider: float = 0.0, rows: int = 200) -> None:
@@ -71,6 +75,66 @@ def log(s3: S3, version: Version, wider: float = 0.0, rows: int = 200) -> None:
         )  # fmt: skip
     key = f"requests/dev/lily/{version.version}/{time:%Y-%m-%d/%H%M%S}-host-0.jsonl"
     s3.client.put_object(Bucket=BUCKET, Key=key, Body="".join(f"{json.dumps(line)}\n" for line in lines).encode())
+
+
+def test_what_an_endpoint_captures_is_judged_as_well(monitored: tuple[Checkout, Version], s3: S3) -> None:
+    checkout, version = monitored
+    time, uri = datetime.now(UTC) - timedelta(minutes=5), f"s3://{BUCKET}/requests/dev/captured"
+    endpoint_of(checkout, version, uri)
+    lines = [captured(flower(row), version, time) for row in range(200)]
+    key = f"requests/dev/captured/ml-dev-lily-endpoint/serving/{time:%Y/%m/%d/%H/%M}-00-000-one.jsonl"
+    s3.client.put_object(Bucket=BUCKET, Key=key, Body="".join(f"{json.dumps(line)}\n" for line in lines).encode())
+
+    done = checkout.run("check_drift", "--app", "lily-endpoint", "--env", "dev", "--json")
+
+    assert done.code == 0, done.err
+    [row] = json.loads(done.out)["apps"]
+    assert (row["verdict"]["rows"], row["verdict"]["drifted"]) == (200, False)
+
+    endpoint_of(checkout, version, uri, "Output")
+    done = checkout.run("check_drift", "--app", "lily-endpoint", "--env", "dev")
+    assert "no endpoint that captures requests and answers" in done.errors[0]
+
+
+def captured(row: tuple[list[float], str], version: Version, time: datetime) -> dict[str, Any]:
+    values, label = row
+    given = json.dumps({"features": values}), json.dumps({"prediction": label, "model_version": version.version})
+    names = ("endpointInput", "endpointOutput")
+    parts = {
+        name: {"observedContentType": "application/json", "mode": name[8:].upper(), "data": data, "encoding": "JSON"}
+        for name, data in zip(names, given, strict=True)
+    }
+    event = {"eventId": str(uuid.uuid4()), "inferenceTime": f"{time:%Y-%m-%dT%H:%M:%SZ}"}
+    return {"captureData": parts, "eventMetadata": event, "eventVersion": "0"}
+
+
+def endpoint_of(checkout: Checkout, version: Version, uri: str, mode: str = "InputAndOutput") -> None:
+    """Commits, on a branch of this clone alone, an app in dev with an endpoint that captures there."""
+    folder, api = "overlays/dev/lily-endpoint", "sagemaker.services.k8s.aws/v1alpha1"
+    config, endpoint = (
+        {"apiVersion": api, "kind": kind, "metadata": {"name": "lily-endpoint"}, "spec": spec}
+        for kind, spec in [
+            ("EndpointConfig", {"dataCaptureConfig": {
+                "destinationS3URI": uri, "captureOptions": [{"captureMode": mode}]}}),
+            ("Endpoint", {"endpointName": "ml-dev-lily-endpoint"}),
+        ]
+    )  # fmt: skip
+    checkout.write("apps/lily-endpoint/kustomization.yaml", "resources: [objects.yaml]\n")
+    checkout.write("apps/lily-endpoint/objects.yaml", f"{json.dumps(config)}\n---\n{json.dumps(endpoint)}\n")
+    checkout.write(f"{folder}/kustomization.yaml", "resources: [../../../apps/lily-endpoint, release.yaml]\n")
+    item = Release(
+        "lily-endpoint", "dev", version.version, version.digest, "c0de" * 10, f"sha256:{'4' * 64}", "5" * 32,
+        f"{version.uri}onnx/", IMAGE,
+    )  # fmt: skip
+    lineage = {
+        "name": item.name, "version": item.version, "digest": item.digest, "code-commit": item.code_commit,
+        "data-digest": item.data_digest, "mlflow-run": item.mlflow_run,
+    }  # fmt: skip
+    annotations = {f"model.mlops/{name}": value for name, value in lineage.items()}
+    container = {"image": IMAGE, "environment": {"MODEL_URI": item.uri, "MODEL_DIGEST": item.digest}}
+    model = {"apiVersion": api, "kind": "Model", "metadata": {"name": "lily-endpoint", "annotations": annotations}}
+    checkout.write(f"{folder}/release.yaml", json.dumps(model | {"spec": {"primaryContainer": container}}))
+    checkout.commit("An endpoint")
 
 
 def test_what_an_app_is_asked_is_judged_by_its_running_version(monitored: tuple[Checkout, Version], s3: S3) -> None:

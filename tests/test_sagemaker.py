@@ -13,6 +13,21 @@ from on_sagemaker import APP, ASKED, ENVIRONMENTS, FILE, one, rendered
 from gitops.manifests import ack
 
 OTHER = IMAGE.replace("1" * 64, "2" * 64)
+WITHOUT = """\
+  - |-
+    apiVersion: builtin
+    kind: PatchTransformer
+    metadata:
+      name: without
+    target:
+      kind: EndpointConfig
+    patch: |-
+      $patch: delete
+      apiVersion: sagemaker.services.k8s.aws/v1alpha1
+      kind: EndpointConfig
+      metadata:
+        name: any
+"""
 
 
 @pytest.fixture
@@ -147,16 +162,24 @@ def test_taking_the_app_away_by_hand_is_a_removal(app: Checkout, version: Versio
     ]
 
 
-@pytest.mark.parametrize("gone", ["Endpoint", "EndpointConfig", "Model"])
-def test_an_endpoint_that_loses_a_part_is_a_removal(app: Checkout, version: Version, gone: str) -> None:
+def test_an_endpoint_that_loses_its_configuration_is_a_removal(app: Checkout, version: Version) -> None:
+    """Argo CD would prune it, and ACK delete it under the endpoint."""
     bump(app, version)
-    patch = f"patches:\n  - patch: |-\n      $patch: delete\n      apiVersion: {ack.SAGEMAKER}/v1alpha1\n      kind: {gone}\n"
-    name = "*" if gone == "Endpoint" else one(rendered(app, "dev"))["metadata"]["name"]
-    app.write(
-        f"overlays/dev/{APP}/without/kustomization.yaml",
-        f"apiVersion: builtin\nkind: PatchTransformer\nmetadata:\n  name: without\n{patch}",
-    )
-    assert name
+    name = one(rendered(app, "dev"))["metadata"]["name"]
+    path = f"overlays/dev/{APP}/kustomization.yaml"
+    app.write(path, app.read(path).decode() + WITHOUT)
+    app.commit("Lose a part")
+
+    errors = app.run("validate", "--changed-since", "HEAD^").errors
+
+    assert errors == [
+        f"overlays/dev/{APP}: EndpointConfig.sagemaker.services.k8s.aws: rendered 0 times; an app has one Model, one"
+        " EndpointConfig and one Endpoint [sagemaker]",
+        f"overlays/dev/{APP}: Endpoint.sagemaker.services.k8s.aws ml-dev/{APP} is no longer running"
+        f" (spec.endpointConfigName: 'ml-dev-{name}': no EndpointConfig of that name is rendered); to remove it on"
+        f" purpose, run `python scripts/retire_app.py --app {APP} --env dev`, or where the app stays, add an entry for"
+        " it to overlays/dev/retired.yaml [removal]",
+    ]
 
 
 def test_a_change_of_what_cannot_change_needs_a_name_of_its_own(app: Checkout, version: Version) -> None:
@@ -171,10 +194,9 @@ def test_a_change_of_what_cannot_change_needs_a_name_of_its_own(app: Checkout, v
     app.commit("Under another name")
 
     assert refused == [
-        f"overlays/staging/{APP}: EndpointConfig.sagemaker.services.k8s.aws ml-staging/{APP}:"
-        " spec: changed, which ACK refuses once the object is there; write"
-        f" `model.mlops/name: {name}-2` into {FILE.format('staging')}, or make the change together with a release"
-        " [immutable]"
+        f"overlays/staging/{APP}: EndpointConfig.sagemaker.services.k8s.aws ml-staging/{APP}: spec: changed, which ACK"
+        f" refuses once the object is there; put a number behind model.mlops/name in {FILE.format('staging')}, as in"
+        f" `{name}-2`, or make the change together with a release [immutable]"
     ]
     assert app.run("validate").errors == []
     assert app.run("validate", "--changed-since", before).errors == []

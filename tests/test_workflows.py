@@ -15,6 +15,7 @@ import pytest
 import yaml
 from conftest import BUCKET, ROOT, S3, Checkout, Version, git, name_replica, package, write_release
 
+from gitops.models import sagemaker
 from gitops.releases.release import Target
 
 from packing import lineage
@@ -122,6 +123,7 @@ def test_only_the_jobs_that_release_or_start_training_may_write() -> None:
         "retrain.check": ["id-token"],
         "retrain.drift": ["id-token"],
         "retrain.start": ["actions"],
+        "sagemaker.deploy": ["id-token"],
     }
     assert roles == [
         ("mlops-pipeline.compare", "${{ vars.AWS_MODEL_READER_ROLE }}"),
@@ -130,6 +132,7 @@ def test_only_the_jobs_that_release_or_start_training_may_write() -> None:
         ("prune.prune", "${{ vars.AWS_MODEL_PRUNE_ROLE }}"),
         ("retrain.drift", "${{ vars.AWS_MONITOR_ROLE }}"),
         ("retrain.check", "${{ vars.AWS_MONITOR_ROLE }}"),
+        ("sagemaker.deploy", "${{ vars.AWS_SAGEMAKER_ROLE }}"),
     ]
 
 
@@ -159,6 +162,44 @@ def test_the_pipeline_does_not_start_itself() -> None:
 
     assert pipeline["on"]["push"] == {"branches": ["cicd"], "paths": ["model-src/**"]}
     assert pipeline["concurrency"]["cancel-in-progress"] == "false"
+
+
+def test_endpoints_are_deployed_from_cicd_alone_by_those_who_ask_for_it() -> None:
+    work = WORKFLOWS["sagemaker"]
+    chosen, deploy = work["jobs"]["list"], work["jobs"]["deploy"]
+
+    assert chosen["if"] == "vars.SAGEMAKER_DEPLOY != '' && github.ref == 'refs/heads/cicd'"
+    assert deploy["needs"] == "list"
+    assert deploy["environment"] == "${{ matrix.environment }}"
+    assert deploy["steps"][0]["with"]["ref"] == "cicd"
+    assert work["concurrency"]["cancel-in-progress"] == "false"
+    [role] = [step["with"] for step in deploy["steps"] if "configure-aws" in step.get("uses", "")]
+    # An endpoint is waited for for an hour at most.
+    assert int(role["role-duration-seconds"]) >= 60 * int(deploy["timeout-minutes"]) > sagemaker.LONGEST
+    assert "--wait" in script("sagemaker", "deploy", "deploy_sagemaker")
+
+
+@pytest.mark.parametrize(("event", "asked"), [("push", "--changed-since 1234"), ("workflow_dispatch", "")])
+def test_the_endpoints_that_a_run_is_about_are_told_to_the_next_job(tmp_path: Path, event: str, asked: str) -> None:
+    places = [{"app": "wine-sagemaker", "environment": "dev"}]
+    for name, text in (("gh", "echo 1234"), (".venv/bin/python", f"echo $* > asked; echo '{json.dumps(places)}'")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    given = {"GITHUB_EVENT_NAME": event, "GITHUB_REPOSITORY": "a/b", "RUNNER_TEMP": str(tmp_path)}
+
+    done = subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", script("sagemaker", "list", "deploy_sagemaker")],
+        cwd=tmp_path,
+        env=os.environ | given | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "GITHUB_OUTPUT": str(tmp_path / "out")},
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    wanted = ["scripts/deploy_sagemaker.py", "--list", "--json", *asked.split()]
+    assert (tmp_path / "asked").read_text().split() == wanted
+    assert (tmp_path / "out").read_text() == f"places={json.dumps(places, separators=(',', ':'))}\n"
 
 
 def test_training_starts_when_it_is_due_even_if_the_check_of_drift_has_failed() -> None:

@@ -35,7 +35,14 @@ def make(
     pack.refuse_foreign(paths.version)
     code = lineage.find(source, model.name, draft=draft)
     refuse_outdated(paths)
+    return write(model, problem, params, code, say, draft=draft)
 
+
+def write(
+    model: Model, problem: Problem, params: Params, code: lineage.Code, say: Callable[[str], None], *, draft: bool
+) -> str:
+    """The same of what the stages have just made, by code that is known to be of this commit."""
+    paths = Files(model.name)
     pipeline = training.load(paths.fitted)
     predictions = tables.read(paths.predictions)
     evaluated, tuned = tables.read_json(paths.evaluated), tables.read_json(paths.tuned)

@@ -8,6 +8,8 @@ With MODEL_PUBLIC_KEY, the version has to be signed with it, as for the service.
 
   python -m monitoring --version s3://mlops-prod/models/wine/2026-02-01-3f2a9c1b7d10/ --digest sha256:... \\
       --log s3://mlops-prod/requests/prod/ --window 24h --out reports/drift/prod/wine-api
+  python -m monitoring --version s3://mlops-prod/models/wine/2026-02-01-3f2a9c1b7d10/ --digest sha256:... \\
+      --log s3://mlops-prod/requests/prod/ --endpoint captured/ml-prod-wine-sagemaker --out reports/drift/prod/endpoint
   python -m monitoring --version artifacts/wine --digest sha256:... --log log --rows 500 --out drift
 """
 
@@ -44,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--version", required=True, metavar="URI", help="the version's folder, in S3 or local")
     add("--digest", required=True, help="the digest that the version has to have")
     add("--log", required=True, metavar="URI", help="REQUEST_LOG_URI of the service")
+    add("--endpoint", default="", metavar="FOLDER", help="in --log, the folder of a SageMaker endpoint that captures")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--window", type=duration, default="24h", help="so long until now, as 90m, 24h or 7d (24h)")
     chosen.add_argument("--rows", type=positive, help="the last so many rows instead")
@@ -87,7 +90,7 @@ def judge(args: argparse.Namespace) -> int:
     described, before = reference.read(_place(args.version, "--version"), expected(args.digest, os.environ))
     now = datetime.now(UTC)
     window = log.Window(now, rows=args.rows) if args.rows else log.Window(now, since=now - args.window)
-    found = log.read(_place(args.log, "--log"), described, window)
+    found = log.read(_place(args.log, "--log"), described, window, args.endpoint)
     for line in found.malformed[:SHOWN]:
         print(f"left out: {line}", file=sys.stderr)
     if len(found.malformed) > SHOWN:

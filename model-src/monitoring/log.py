@@ -1,8 +1,9 @@
-"""Reads a window of the request log, whose format `serving.request_log` defines, and the labels of its rows."""
+"""Reads a window of the request log, whose format `serving.request_log` defines, or of what SageMaker has captured, and
+the labels of its rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from contract.errors import Refused
 from contract.manifest import Manifest
 from contract.strict import faults
+from monitoring import capture
 from monitoring.drift import PREDICTION, TARGET
 from serving.request_log import LABELS, SPAN, SUFFIX, Label, Line, object_time
 from storage.places import Place
@@ -42,27 +44,34 @@ class Found:
     """A line for each line of the log or the labels that could not be read, with its object and number."""
 
 
-def read(place: Place, described: Manifest, window: Window) -> Found:
-    """The rows of a window with the labels that are known.
+def read(place: Place, described: Manifest, window: Window, endpoint: str = "") -> Found:
+    """The rows of a window with the labels that are known. With the folder of an endpoint of SageMaker in that
+    place, the rows are those that it has captured; labels lie where they ever do.
 
     Raises Refused when the place cannot be read, and when what lies in the version's folder is of another version:
     then nothing there can be believed. A line that breaks the format is left out and named.
     """
     malformed: list[str] = []
     lines: dict[Key, Line] = {}
-    for name in _objects(place, f"{described.model}/{described.version}/", window, lines):
-        for source, line in _parsed(Line, place, name, malformed):
-            if (line.model, line.version) != (described.model, described.version):
-                raise Refused(
-                    f"{source}: of {line.model} {line.version}, but it lies in the log of {described.model}"
-                    f" {described.version}; find out who wrote it, nothing is judged by it"
-                )
-            if fault := _misfit(line, described):
-                malformed.append(f"{source}: {fault}")
-            elif (line.id, line.row) in lines:
-                malformed.append(f"{source}: row {line.row} of request {line.id} stands twice")
-            else:
-                lines[line.id, line.row] = line
+
+    def oldest() -> datetime | None:
+        """What is older is in no window with the rows that were read meanwhile."""
+        if window.rows is None:
+            return window.since
+        times = sorted((line.time for line in lines.values() if line.time <= window.until), reverse=True)
+        return times[window.rows - 1] if len(times) >= window.rows else None
+
+    if endpoint:
+        found = capture.lines(place, endpoint, described, window.until, oldest, malformed)
+    else:
+        found = _logged(place, described, window.until, oldest, malformed)
+    for source, line in found:
+        if fault := _misfit(line, described):
+            malformed.append(f"{source}: {fault}")
+        elif (line.id, line.row) in lines:
+            malformed.append(f"{source}: row {line.row} of request {line.id} stands twice")
+        else:
+            lines[line.id, line.row] = line
     chosen = sorted(lines.values(), key=lambda line: line.time)
     chosen = [line for line in chosen if (window.since or line.time) <= line.time <= window.until]
     if window.rows is not None:
@@ -71,20 +80,34 @@ def read(place: Place, described: Manifest, window: Window) -> Found:
     return Found(_frame(chosen, known, described), malformed)
 
 
-def _objects(place: Place, base: str, window: Window, lines: dict[Key, Line]) -> Iterator[str]:
-    """The objects that can hold rows of the window, the newest first; `lines` are the rows read meanwhile."""
+def _logged(
+    place: Place,
+    described: Manifest,
+    until: datetime,
+    oldest: Callable[[], datetime | None],
+    malformed: list[str],
+) -> Iterator[tuple[str, Line]]:
+    """The rows in the version's own folder, with where each stands."""
+    for name in _objects(place, f"{described.model}/{described.version}/", until, oldest):
+        for source, line in _parsed(Line, place, name, malformed):
+            if (line.model, line.version) != (described.model, described.version):
+                raise Refused(
+                    f"{source}: of {line.model} {line.version}, but it lies in the log of {described.model}"
+                    f" {described.version}; find out who wrote it, nothing is judged by it"
+                )
+            yield source, line
+
+
+def _objects(place: Place, base: str, until: datetime, oldest: Callable[[], datetime | None]) -> Iterator[str]:
+    """The objects that can hold rows of the window, the newest first."""
     # A name has the first row's time, to the second.
     slack = SPAN + timedelta(seconds=1)
     for day in sorted(place.folders(base), reverse=True):
         dated = [(object_time(found.name.removeprefix(base)), found.name) for found in place.objects(f"{base}{day}/")]
         for time, name in sorted([(time, name) for time, name in dated if time], reverse=True):
-            if time > window.until:
+            if time > until:
                 continue
-            oldest = window.since
-            if window.rows is not None:
-                times = sorted((line.time for line in lines.values() if line.time <= window.until), reverse=True)
-                oldest = times[window.rows - 1] if len(times) >= window.rows else None
-            if oldest and time < oldest - slack:
+            if (bound := oldest()) and time < bound - slack:
                 return
             yield name
 

@@ -9,12 +9,13 @@ place.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from contract import waiting
+from contract import digest, waiting
 from contract.errors import Refused
 
 TRAILER = "Main-Commit"
@@ -36,7 +37,7 @@ def find(source: Path, model: str, *, draft: bool = False) -> Code:
     code, when an imported commit of main is missing from the clone and, unless `draft`, when something under the
     model's paths is changed or untracked.
     """
-    paths = [f"models/{model}", "contract", "lifecycle", "packing", "requirements-train.txt"]
+    paths = made_from(model)
     try:
         git(source, "rev-parse", "--show-toplevel")
     except Refused as refused:
@@ -64,6 +65,29 @@ def find(source: Path, model: str, *, draft: bool = False) -> Code:
         if not last:
             raise Refused(f"{source}: commit {main} of main, named by a {TRAILER} trailer, has no {', '.join(paths)}")
     return Code(last, git(source, "show", "-s", "--format=%cd", "--date=format-local:%Y-%m-%d", last))
+
+
+def made_from(model: str) -> list[str]:
+    """What a model is made from, below model-src/."""
+    return [f"models/{model}", "contract", "lifecycle", "packing", "requirements-train.txt"]
+
+
+def is_code(path: str) -> bool:
+    """Whether a file there is code, and not what the stages make, which no image has."""
+    parts = path.split("/")
+    return "__pycache__" not in parts and not (parts[0] == "models" and parts[2] in ("build", "data", "plots"))
+
+
+def code_digest(files: Iterable[tuple[str, bytes]]) -> str:
+    """One SHA-256 over code, given as (path below model-src/, bytes), whatever else is among the files."""
+    return digest.version_digest((path, hashlib.sha256(text).hexdigest()) for path, text in files if is_code(path))
+
+
+def code_digest_of(source: Path, model: str) -> str:
+    """The same of the files in a folder, which need be in no repository."""
+    places = [source / path for path in made_from(model)]
+    files = [file for place in places for file in (place, *place.rglob("*")) if file.is_file()]
+    return code_digest((file.relative_to(source).as_posix(), file.read_bytes()) for file in files)
 
 
 def _same_on_main(source: Path, commit: str, paths: list[str]) -> str | None:

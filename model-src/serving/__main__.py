@@ -7,6 +7,9 @@ the URI's. Others: HOST (127.0.0.1), PORT (5001), DRAIN_SECONDS (5), REQUEST_LOG
 if empty), REQUEST_LOG_SAMPLE (the share of rows to log, 1), SHARED_PORT (0; with 1 several services listen on one port,
 each once it has its model) and the standard AWS ones. systemd is told when it answers (sd_notify).
 
+With `serve`, as SageMaker starts a container, it also answers GET /ping and POST /invocations, and PORT is 8080 unless
+it is set.
+
   MODEL_URI=artifacts/wine/onnx MODEL_DIGEST=sha256:... python -m serving
   MODEL_URI=s3://mlops-prod/models/wine/2026-02-01-3f2a9c1b7d10/onnx/ MODEL_DIGEST=sha256:... python -m serving
 """
@@ -34,6 +37,8 @@ from serving.app import create_app
 from serving.connection import Connection
 from serving.state import State
 
+# Where SageMaker asks a container, and says so nowhere else.
+SAGEMAKER = {"PORT": "8080"}
 # Requests under way get this long; with the drain it stays below the 30 seconds that Kubernetes gives a pod.
 FINISH_SECONDS = 20
 # Without a new connection for so long, there is none on its way.
@@ -99,13 +104,16 @@ class Server(uvicorn.Server):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m serving", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args(argv)
-    return command.run(lambda: serve(settings.read(os.environ)), "")
+    )
+    parser.add_argument("serve", nargs="?", choices=["serve"], help="what SageMaker gives to every container")
+    sagemaker = parser.parse_args(argv).serve is not None
+    environment = SAGEMAKER | os.environ if sagemaker else os.environ
+    return command.run(lambda: serve(settings.read(environment), sagemaker=sagemaker), "")
 
 
-def serve(given: settings.Settings) -> int:
+def serve(given: settings.Settings, *, sagemaker: bool = False) -> int:
     """Serves until it is told to stop. Raises Refused when the address is taken or the model can never be served."""
     state = State()
 
@@ -132,7 +140,7 @@ def serve(given: settings.Settings) -> int:
     if given.request_log_uri:
         log = request_log.RequestLog(request_log.open_sink(given.request_log_uri), given.request_log_sample, say)
     config = uvicorn.Config(
-        create_app(state, log),
+        create_app(state, log, sagemaker=sagemaker),
         http=Connection,
         ws="none",
         access_log=False,

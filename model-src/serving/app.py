@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
@@ -21,45 +21,23 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving import requests
 from serving.model import NO_ANSWER, Model, Prediction
 from serving.request_log import RequestLog
 from serving.state import State
 
-BATCH_LIMIT = 1000
-"""Rows in a request: a few milliseconds of work, during which no other request is answered."""
 BODY_LIMIT = 1 << 20
 """Bytes of a request's body."""
 FAULTS_SHOWN = 10
 GONE = 499
 """The status by which requests are counted whose caller left before the answer; nginx's, which has one for it."""
 
-# The model computes in single precision; a larger number would become infinite.
-_LARGEST = float(np.finfo(np.float32).max)
-Number = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST, allow_inf_nan=False)]
-
-
-def _one_or_many(value: Any) -> str:
-    return "rows" if isinstance(value, list) and value and isinstance(value[0], list) else "row"
-
-
-class PredictRequest(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        json_schema_extra={
-            "examples": [{"features": [5.3, 3.5, 1.4, 0.2]}, {"features": [[5.3, 3.5, 1.4, 0.2], [6.0, 2.9, 4.5, 1.5]]}]
-        },
-    )
-
-    features: Annotated[
-        Annotated[list[Number | None], Tag("row")]
-        | Annotated[list[list[Number | None]], Field(max_length=BATCH_LIMIT), Tag("rows")],
-        Discriminator(_one_or_many),
-    ]
+SAGEMAKER = frozenset({"/ping", "/invocations"})
+"""What SageMaker asks a container for."""
 
 
 class PredictionOut(BaseModel):
@@ -138,11 +116,14 @@ class _Measure:
             self.metrics.seconds.labels(route, status).observe(time.perf_counter() - began)
 
 
-def create_app(state: State, log: RequestLog | None = None) -> FastAPI:
-    """The application that answers with the model in `state` as soon as there is one, and logs what it answers."""
+def create_app(state: State, log: RequestLog | None = None, *, sagemaker: bool = False) -> FastAPI:
+    """The application that answers with the model in `state` as soon as there is one, and logs what it answers.
+
+    With `sagemaker`, it also answers what SageMaker asks of a container: GET /ping and POST /invocations.
+    """
     app = FastAPI(title="Model service", description="Predictions from one verified model version.", version="1")
     metrics = Metrics(state, log)
-    routes = frozenset({"/predict", "/healthz", "/readyz", "/metrics"})
+    routes = frozenset({"/predict", "/healthz", "/readyz", "/metrics"}) | (SAGEMAKER if sagemaker else set())
     app.add_middleware(_Measure, state=state, metrics=metrics, routes=routes)
 
     @app.post(
@@ -156,7 +137,7 @@ def create_app(state: State, log: RequestLog | None = None) -> FastAPI:
                 "required": True,
                 "content": {
                     "application/json": {
-                        "schema": PredictRequest.model_json_schema(),
+                        "schema": requests.PredictRequest.model_json_schema(),
                         "example": {"features": [5.3, 3.5, 1.4, 0.2]},
                     }
                 },
@@ -165,6 +146,9 @@ def create_app(state: State, log: RequestLog | None = None) -> FastAPI:
     )  # fmt: skip
     # The body is read by hand: FastAPI would read one of any size, and only then check it.
     async def predict(request: Request) -> Response:
+        return await respond(request, requests.features)
+
+    async def respond(request: Request, parse: Callable[[bytes], list[Any]]) -> Response:
         # Not state.ready: a service that stops still answers what reaches it.
         model = state.model
         if model is None:
@@ -176,9 +160,11 @@ def create_app(state: State, log: RequestLog | None = None) -> FastAPI:
         if body is None:
             return JSONResponse({"detail": f"the body has more than {BODY_LIMIT} bytes; send smaller batches"}, 413)
         try:
-            asked = PredictRequest.model_validate_json(body).features
+            asked = parse(body)
         except ValidationError as error:
             return _wrong(*[(fault["loc"], fault["msg"]) for fault in error.errors(include_url=False)])
+        except ValueError as error:
+            return _wrong(((), str(error)))
         single = not (asked and isinstance(asked[0], list))
         rows: list[Any] = [asked] if single else asked
         if faults := list(_misfits(model, rows, single)):
@@ -203,6 +189,20 @@ def create_app(state: State, log: RequestLog | None = None) -> FastAPI:
             answers[0] | version if single else {"predictions": answers} | version,
             headers={"X-Request-Id": request_id},
         )
+
+    if sagemaker:
+
+        @app.get("/ping", summary="Whether SageMaker may send requests")
+        async def ping() -> Response:
+            return Response(status_code=200 if state.ready else 503)
+
+        @app.post("/invocations", summary="Predict as /predict does, or each line of CSV")
+        async def invocations(request: Request) -> Response:
+            content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+            if content_type not in requests.PARSERS:
+                known = ", ".join(requests.PARSERS)
+                return JSONResponse({"detail": f"Content-Type {content_type!r:.80}: not one of {known}"}, 415)
+            return await respond(request, requests.PARSERS[content_type])
 
     @app.get("/healthz", summary="Whether the process runs")
     async def healthz() -> dict[str, str]:

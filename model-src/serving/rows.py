@@ -21,7 +21,7 @@ LINE_LIMIT = 1 << 20
 """Bytes of a line: one line is held in memory as a whole."""
 # The model computes in single precision; a larger number would become infinite.
 _LARGEST = float(np.finfo(np.float32).max)
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class _Csv:
             else:
                 for position, column in self._positions:
                     text = cells[position].strip()
-                    number = float(text) if _NUMBER.fullmatch(text) else text
+                    number = float(text) if NUMBER.fullmatch(text) else text
                     values.append(_value(column, number if text else None, text, faults))
             text = "".join(self._lines.taken)
             yield BadRow(line, text, faults) if faults else Row(line, values, cells, text)

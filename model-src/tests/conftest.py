@@ -238,17 +238,19 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30) ->
 class Service:
     """A real `python -m serving` process."""
 
-    def __init__(self, folder: Path, variables: Mapping[str, str], options: tuple[str, ...], log: Path) -> None:
+    def __init__(
+        self, folder: Path, variables: Mapping[str, str], options: tuple[str, ...], args: tuple[str, ...], log: Path
+    ) -> None:
         self._log = log
         log.touch()
         self.process: warm.Process | subprocess.Popen[bytes]
         if options or folder != SOURCE:
             with log.open("w") as stream:
                 self.process = subprocess.Popen(
-                    [sys.executable, *options, "-m", "serving"], cwd=folder, env=variables, stderr=stream
+                    [sys.executable, *options, "-m", "serving", *args], cwd=folder, env=variables, stderr=stream
                 )
         else:
-            self.process = warm.Process(["-m", "serving"], folder, variables, Path(os.devnull), log)
+            self.process = warm.Process(["-m", "serving", *args], folder, variables, Path(os.devnull), log)
 
     @property
     def said(self) -> str:
@@ -279,11 +281,18 @@ def serve(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[...,
     started: list[Service] = []
 
     def start(
-        uri: str | Path, digest: str, folder: Path = SOURCE, options: tuple[str, ...] = (), **variables: str
+        uri: str | Path,
+        digest: str,
+        folder: Path = SOURCE,
+        options: tuple[str, ...] = (),
+        args: tuple[str, ...] = (),
+        unset: tuple[str, ...] = (),
+        **variables: str,
     ) -> Service:
         given = {"MODEL_URI": str(uri), "MODEL_DIGEST": digest, "PORT": "0", "DRAIN_SECONDS": "0"}
+        given = {name: value for name, value in given.items() if name not in unset}
         log = tmp_path / f"service-{len(started)}.log"
-        started.append(Service(folder, {**environment, **given, **variables}, options, log))
+        started.append(Service(folder, {**environment, **given, **variables}, options, args, log))
         return started[-1]
 
     yield start

@@ -40,7 +40,9 @@ def test_what_is_copied_is_enough_to_serve(
     tmp_path: Path, serve: Callable[..., Service], artifacts: Path, trained: Repository
 ) -> None:
     """Started as the image starts it, and without writing a file, as on a read-only file system."""
-    assert values("CMD") == ['["python", "-m", "serving"]']
+    assert values("ENTRYPOINT") == ['["python", "-m", "serving"]']
+    # What SageMaker adds to the entry point would take its place.
+    assert not values("CMD")
     app = tmp_path / "app"
     app.mkdir()
     build(app)
@@ -115,7 +117,7 @@ def test_the_ignore_file_lets_through_what_is_copied_and_no_more() -> None:
 
 @pytest.mark.parametrize(
     ("instruction", "value"),
-    [("FROM", "python:3.12-slim"), ("USER", "10001:10001"), ("EXPOSE", "5001"), ("WORKDIR", "/app")],
+    [("FROM", "python:3.12-slim"), ("USER", "10001:10001"), ("EXPOSE", "5001 8080"), ("WORKDIR", "/app")],
 )
 def test_the_final_stage_is_as_promised(instruction: str, value: str) -> None:
     assert values(instruction) == [value]

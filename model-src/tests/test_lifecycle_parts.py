@@ -9,6 +9,7 @@ import sys
 import tarfile
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pandas as pd
 import pytest
 import warm
 from conftest import Repository, succeeds, wanted
+from packaging.specifiers import SpecifierSet
 from project import PROJECT
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline
@@ -789,6 +791,20 @@ def test_sagemakers_container_answers_as_the_service_does(
         assert [json.loads(mine[0]), mine[1]] == [expected, "application/json"]
     assert [served.status_code for served in answers[2:]] == [422] * len(wrong)
     assert all(said[0].startswith("ValueError: ") for said in refused), refused
+
+
+def test_what_the_container_installs_is_made_for_its_python(artifacts: Path) -> None:
+    """That of the image in docs/sagemaker.md; older ones fail on the requirements."""
+    with tarfile.open(artifacts / "sagemaker/model.tar.gz") as archive:
+        needed = archive.extractfile("code/requirements.txt")
+        assert needed
+        pins = dict(line.decode().split("==") for line in needed.read().splitlines())
+
+    for name, pin in pins.items():
+        described = metadata.metadata(name)
+        assert described["Version"] == pin
+        assert SpecifierSet(described["Requires-Python"]).contains("3.12")
+        assert not SpecifierSet(described["Requires-Python"]).contains("3.9")
 
 
 def test_another_content_type_is_refused() -> None:

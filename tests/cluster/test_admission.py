@@ -6,6 +6,7 @@ policies refuse. What controllers make on the whole control plane: test_made.py.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from corpus import FIXTURES, Fixture
 
 from gitops.cluster.control_plane import ControlPlane
 from gitops.cluster.kube import Cluster, apply_all
-from gitops.manifests import closure, kustomize, workloads
+from gitops.manifests import ack, closure, kustomize, workloads
 from gitops.manifests.objects import Identity, Object, at, identity
 from gitops.programs import tools
 from gitops.releases.release import UNRELEASED
@@ -32,7 +33,11 @@ from contract.errors import Refused
 from .conftest import FLAVOURS, create, targets
 
 # What a cluster cannot know, because it does not see the files, and where it fills in an empty name by itself.
-OTHERWISE = ("release-", "place-", "inference-service-required", "namespace-of-another-environment")
+OTHERWISE = (
+    "release-", "place-", "inference-service-required", "namespace-of-another-environment",
+    # No expression of a policy has a digest of a text.
+    "sagemaker-name",
+)  # fmt: skip
 # What their findings are about, the cluster judges as well.
 ASKED = {"schema", "release", "image", "model-form", "storage", "workloads"}
 # By the policies, or because there is no such kind, or no such place in a list that the kind keeps by name.
@@ -78,9 +83,9 @@ def as_user(plane: ControlPlane, name: str) -> Cluster:
 
 
 def install(cluster: Cluster, root: Path) -> None:
-    """KServe's kinds, the namespaces and what is in them by default, and the policies, in force."""
+    """KServe's kinds and ACK's, the namespaces and what is in them by default, and the policies, in force."""
     files = sorted((tools.KSERVE.files / "config/crd/full").rglob("serving.kserve.io_*.yaml"))
-    kinds = [open_schema(yaml.load(file.read_text(), yaml.CSafeLoader)) for file in files]
+    kinds = [open_schema(yaml.load(file.read_text(), yaml.CSafeLoader)) for file in files] + ack.definitions()
     spaces = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in ("argocd", *SPACES)]
     apply_all(cluster, [*kinds, *spaces])
     for space in SPACES:
@@ -89,7 +94,7 @@ def install(cluster: Cluster, root: Path) -> None:
             cluster.apply(account)
     served = [(f"{kind['spec']['group']}/{version['name']}", kind["spec"]["names"]["kind"])
               for kind in kinds for version in kind["spec"]["versions"]]  # fmt: skip
-    wait_until(lambda: all(cluster.has(*kind) for kind in served), "KServe's kinds are served")
+    wait_until(lambda: all(cluster.has(*kind) for kind in served), "the kinds are served")
     policies = [item for item in rendered(root, layout.PLATFORM) if item["kind"] != "Application"]
     apply_all(cluster, policies)
     for name in BREAKS:
@@ -318,6 +323,93 @@ def test_what_is_not_released_is_refused(server: Cluster, manifests: Path, app: 
     [said] = words(server, item)
 
     assert "model-releases" in said
+
+
+# SageMaker
+
+
+@pytest.fixture(scope="module")
+def endpoint(released_root: Path) -> dict[str, Object]:
+    """The objects of a released app on SageMaker in production, by kind."""
+    [fixture] = [fixture for fixture in FIXTURES if fixture.name == "sagemaker-alarms"]
+    with contextlib.ExitStack() as stack:
+        for path, text in fixture.beside.items():
+            stack.enter_context(corpus.written(released_root / path, text))
+        items = [
+            item for item in rendered(released_root, "overlays/prod/lily-batch") if workloads.kind_of(item) in ack.KINDS
+        ]
+    return {item["kind"]: item for item in items}
+
+
+def test_a_released_endpoint_is_admitted(server: Cluster, endpoint: dict[str, Object]) -> None:
+    assert endpoint.keys() == {kind for _, kind in ack.KINDS}
+    for kind, item in endpoint.items():
+        assert words(server, item) == (), kind
+
+
+NAMED = "otherwise than by this namespace and its own name"
+ELSEWHERE = "ml-dev-lily-batch-2026-02-01-111111111111-60d0d4b8"
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value", "said"),
+    [
+        ("Model", ("spec", "modelName"), ELSEWHERE, "not one of this namespace"),
+        ("Model", ("spec", "executionRoleARN"), "arn:aws:iam::111122223333:role/ml-dev-sagemaker", "not one of this"),
+        ("Model", ("spec", "primaryContainer", "image"), FOREIGN, "from no registry"),
+        ("Model", ("spec", "primaryContainer", "image"), f"{REGISTRY}/lily-api:1", "named by its digest"),
+        ("Model", ("spec", "primaryContainer", "modelDataURL"), "s3://mlops-prod/a.tar.gz", "another field"),
+        ("Model", ("spec", "containers"), [{"image": IMAGE}], "another field"),
+        ("Model", ("spec", "primaryContainer", "environment", "MODEL_URI"), "s3://mlops-prod/a/", "MODEL_URI is"),
+        ("Model", ("spec", "primaryContainer", "environment", "MODEL_DIGEST"), "sha256:0", "MODEL_DIGEST beside"),
+        ("Model", ("spec", "primaryContainer", "environment", "MODEL_MANIFEST"), "sha256:0", "MODEL_MANIFEST beside"),
+        ("Model", ("spec", "primaryContainer", "environment"), {"A": "b"}, "names no model"),
+        ("Model", ("metadata", "name"), "lily-batch", "not the annotation model.mlops/name"),
+        ("Model", ("metadata", "annotations", "model.mlops/version"), "unreleased", "no released version"),
+        ("EndpointConfig", ("spec", "endpointConfigName"), ELSEWHERE, NAMED),
+        ("EndpointConfig", ("spec", "productionVariants", 0, "modelName"), ELSEWHERE, NAMED),
+        ("Endpoint", ("spec", "endpointName"), "ml-dev-lily-batch", NAMED),
+        ("Endpoint", ("spec", "endpointConfigName"), ELSEWHERE, NAMED),
+        ("ScalableTarget", ("spec", "resourceID"), "endpoint/ml-dev-lily-batch/variant/serving", "what is scaled"),
+        ("ScalableTarget", ("spec", "serviceNamespace"), "ecs", "what is scaled"),
+        ("ScalingPolicy", ("spec", "policyName"), "ml-dev-lily-batch-requests", "what is scaled"),
+    ],
+)  # fmt: skip
+def test_an_endpoint_is_of_its_release_and_of_its_namespace_alone(
+    server: Cluster, endpoint: dict[str, Object], kind: str, path: tuple[Any, ...], value: Any, said: str
+) -> None:
+    item = copy.deepcopy(endpoint[kind])
+    place: Any = item
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+
+    assert any(said in line for line in words(server, item)), words(server, item)
+
+
+def test_a_withdrawn_version_comes_to_no_new_model(server: Cluster, endpoint: dict[str, Object]) -> None:
+    record = ("v1", "ConfigMap", "model-withdrawn", "argocd")
+    key = "lily.2026-02-01-111111111111"
+    server.patch(*record, {"data": {key: "wrong labels"}})
+    try:
+        wait_until(lambda: words(server, endpoint["Model"]) != (), "the record is in force")
+        assert "withdrawn: 2026-02-01-111111111111, wrong labels" in words(server, endpoint["Model"])[0]
+    finally:
+        server.patch(*record, {"data": {key: None}})
+        wait_until(lambda: words(server, endpoint["Model"]) == (), "the record is out of force")
+
+
+def test_another_kind_of_sagemaker_is_refused(server: Cluster, endpoint: dict[str, Object]) -> None:
+    """Its definition is there once ACK is."""
+    kind = copy.deepcopy(next(each for each in ack.definitions() if each["spec"]["names"]["kind"] == "Model"))
+    kind["metadata"]["name"] = f"trainingjobs.{ack.SAGEMAKER}"
+    kind["spec"]["names"] = {"kind": "TrainingJob", "listKind": "TrainingJobList", "plural": "trainingjobs"}
+    server.apply(kind)
+    wait_until(lambda: server.has(f"{ack.SAGEMAKER}/{ack.VERSION}", "TrainingJob"), "the kind is served")
+
+    said = words(server, endpoint["Model"] | {"kind": "TrainingJob"})
+
+    assert "a kind that no policy looks into" in said[0]
 
 
 # What changes, and what else there is

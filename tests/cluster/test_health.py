@@ -1,4 +1,4 @@
-"""The health check of InferenceServices, run by Argo CD's own code."""
+"""The health checks of InferenceServices and of what ACK makes, run by Argo CD's own code."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import yaml
 from conftest import SAMPLE
 
+from gitops.manifests import ack
 from gitops.programs import tools
 
 
@@ -128,3 +129,71 @@ def test_the_health_of_an_application_is_what_waves_wait_for(
     item = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": {"name": "kserve"}}
 
     assert health(item | ({"status": status} if status else {}), tmp_path) == expected
+
+
+SYNCED = condition("ACK.ResourceSynced", "True")
+UNSYNCED = condition("ACK.ResourceSynced", "False", message="Endpoint is in Updating state")
+TERMINAL = condition("ACK.Terminal", "True", message="unable to update endpoint")
+ASKED = "sagemaker.services.k8s.aws/last-endpoint-config-for-update"
+ENDPOINTS: dict[str, tuple[dict[str, Any], dict[str, str], str, str]] = {
+    "no status yet": ({}, {}, "Progressing", "has not said yet"),
+    "being made": ({"endpointStatus": "Creating", "conditions": [UNSYNCED]}, {}, "Progressing", "Creating"),
+    "made": ({"endpointStatus": "InService", "conditions": [SYNCED]}, {}, "Healthy", "in service"),
+    "made, by a newer ACK": (
+        {"endpointStatus": "InService", "conditions": [condition("Ready", "True")]}, {}, "Healthy", "in service",
+    ),
+    "being updated": ({"endpointStatus": "Updating", "conditions": [UNSYNCED]}, {}, "Progressing", "Updating"),
+    "in service, and not looked at": ({"endpointStatus": "InService"}, {}, "Progressing", "has yet to look"),
+    "in service, with the release before": (
+        {"endpointStatus": "InService", "conditions": [SYNCED]}, {ASKED: "ml-dev-a-1"}, "Progressing", "yet to begin",
+    ),
+    "updated": (
+        {"endpointStatus": "InService", "conditions": [SYNCED]}, {ASKED: "ml-dev-a-2"}, "Healthy", "in service",
+    ),
+    "taken back by an alarm": (
+        {"endpointStatus": "InService", "conditions": [SYNCED, TERMINAL], "failureReason": "alarm errors"},
+        {ASKED: "ml-dev-a-2"}, "Degraded", "alarm errors",
+    ),
+    "failed": ({"endpointStatus": "Failed", "failureReason": "no ping"}, {}, "Degraded", "Failed: no ping"),
+    "neither the one nor the other": (
+        {"endpointStatus": "UpdateRollbackFailed"}, {}, "Degraded", "SageMaker gives no reason",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ENDPOINTS)
+def test_the_health_of_an_endpoint(case: str, tmp_path: Path) -> None:
+    status, annotations, expected, words = ENDPOINTS[case]
+    item = {
+        "apiVersion": f"{ack.SAGEMAKER}/{ack.VERSION}",
+        "kind": "Endpoint",
+        "metadata": {"name": "a", "namespace": "ml-dev", "annotations": annotations},
+        "spec": {"endpointName": "ml-dev-a", "endpointConfigName": "ml-dev-a-2"},
+        "status": status,
+    }
+
+    found, message = health(item, tmp_path)
+
+    assert found == expected
+    assert words in message
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ack.KINDS if kind != ack.ENDPOINT], ids=lambda kind: kind[1])
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        ([], "Progressing"),
+        ([UNSYNCED], "Progressing"),
+        ([condition("ACK.Recoverable", "True", message="Could not find model"), UNSYNCED], "Progressing"),
+        ([SYNCED], "Healthy"),
+        ([condition("Ready", "True")], "Healthy"),
+        ([SYNCED, TERMINAL], "Degraded"),
+    ],
+)
+def test_the_health_of_what_ack_makes(
+    kind: tuple[str, str], conditions: list[dict[str, Any]], expected: str, tmp_path: Path
+) -> None:
+    group, name = kind
+    item = {"apiVersion": f"{group}/{ack.VERSION}", "kind": name, "metadata": {"name": "a", "namespace": "ml-dev"}}
+
+    assert health(item | {"status": {"conditions": conditions}}, tmp_path)[0] == expected

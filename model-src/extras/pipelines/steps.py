@@ -33,7 +33,7 @@ def run(stage: str, model: str, reads: Mapping[str, str], writes: Mapping[str, s
     then writes nothing."""
     stages.same_arithmetic()
     _track(mlflow)
-    with _folder(stage, model, reads, writes):
+    with folder(stage, model, reads, writes):
         if command.run(lambda: stages.STAGES[stage](model), f"interrupted; {stage} has handed on nothing"):
             _stop(stage, model)
 
@@ -44,7 +44,7 @@ def search(model: str, family: str, train: str, candidates: str) -> None:
     from lifecycle import model as models
     from lifecycle import settings, tables, tuning
 
-    with _folder("search", model, {"train": train}, {}) as files, _refusals("search", model):
+    with folder("search", model, {"train": train}, {}) as files, _refusals("search", model):
         params = share(settings.read(files.params, settings.Params), family, f"{files.params}")
         metric = settings.read(files.problem, settings.Problem).metric
         found = list(
@@ -62,7 +62,7 @@ def choose(model: str, candidates: Sequence[str], tuned: str, trials: str, mlflo
     from lifecycle import tuning
 
     found = [tuning.Candidate(**one) for file in candidates for one in json.loads(Path(file).read_text())]
-    with _folder("choose", model, {}, {"tuned": tuned, "trials": trials}), _refusals("choose", model):
+    with folder("choose", model, {}, {"tuned": tuned, "trials": trials}), _refusals("choose", model):
         stages.end_search(model, found)
 
 
@@ -113,7 +113,7 @@ def report(model: str, reads: Mapping[str, str], version_digest: str, html: str,
     from lifecycle import model as models
     from lifecycle import reporting, settings, tables, validation
 
-    with _folder("report", model, reads, {}) as files, _refusals("report", model):
+    with folder("report", model, reads, {}) as files, _refusals("report", model):
         found, problem = models.load(model), settings.read(files.problem, settings.Problem)
         evaluated = tables.read_json(files.evaluated)
         facts: dict[str, Any] = {
@@ -132,7 +132,7 @@ def report(model: str, reads: Mapping[str, str], version_digest: str, html: str,
 
 
 @contextlib.contextmanager
-def _folder(step: str, model: str, reads: Mapping[str, str], writes: Mapping[str, str]) -> Iterator[Files]:
+def folder(step: str, model: str, reads: Mapping[str, str], writes: Mapping[str, str]) -> Iterator[Files]:
     """A folder as the stages expect model-src/ to be, and the current one within the block."""
     files = Files(model)
     if not (SOURCE / files.problem).exists():
@@ -142,7 +142,7 @@ def _folder(step: str, model: str, reads: Mapping[str, str], writes: Mapping[str
     # Absolute, because the current folder changes.
     given |= {getattr(files, name): Path(source).absolute() for name, source in reads.items()}
     taken = {getattr(files, name): Path(target).absolute() for name, target in writes.items()}
-    with temporary.folder("model-step-") as folder, contextlib.chdir(folder):
+    with temporary.folder("model-step-") as here, contextlib.chdir(here):
         for place, source in given.items():
             place.parent.mkdir(parents=True, exist_ok=True)
             # Stages replace files and never change one, so what a link leads to stays as it is.

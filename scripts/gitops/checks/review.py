@@ -38,7 +38,8 @@ def check_images(repository: Repository) -> Iterator[Finding]:
     """Images come from the owner's registries, by digest or by a tag that is not `latest`; in production by digest."""
     registries, production = repository.policy.image_registries, repository.policy.production
     for folder, environment, _, items in repository.overlays():
-        for item, container in _containers(items):
+        # Those that SageMaker runs are of no pod.
+        for item, container in [(each, found) for each in items for found in workloads.containers(each)]:
             path, image = container.path, container.image
             if (version := container.fields.get("runtimeVersion")) and container.optional_image:
                 yield finding("image", folder, item, f"{path}.runtimeVersion: {version!r}: takes another image than the"

@@ -67,6 +67,7 @@ _LEFT_OUT = {
     "RegisterScalableTargetRequest": ("Tags",),
     "S3ModelDataSource": ("ETag", "HubAccessConfig", "ManifestEtag", "ManifestS3Uri"),
 }  # fmt: skip
+_INSTANCE_TYPE = "ProductionVariantInstanceType"
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z][a-z]*|[a-z]+|[0-9]+")
 _INITIALS = {"Arn": "ARN", "Id": "ID", "Ids": "IDs", "Kms": "KMS", "Uri": "URI", "Url": "URL", "Vpc": "VPC"}
 # Words of Go.
@@ -133,7 +134,10 @@ def _schema(shape: Shape) -> dict[str, Any]:
     for limit, word in zip(("min", "max"), _LIMITS.get(shape.type_name, ("", "")), strict=True):
         if word and shape.metadata.get(limit):
             found[word] = shape.metadata[limit]
-    if "enum" in shape.metadata:
+    if shape.name == _INSTANCE_TYPE:
+        # Nobody reads a message with all of them: a rule compares with `instance_types`.
+        found["pattern"] = r"^ml\.[a-z0-9-]+\.[a-z0-9]+$"
+    elif "enum" in shape.metadata:
         found["enum"] = list(shape.metadata["enum"])
     elif (pattern := shape.metadata.get("pattern")) and _is_portable(pattern):
         found["pattern"] = f"^(?:{pattern})$"
@@ -165,6 +169,12 @@ def _members(shape: Shape) -> Iterator[tuple[str, str, Shape]]:
     for name, member in shape.members.items():
         if name not in _LEFT_OUT.get(shape.name, ()):
             yield spelled(name), name, member
+
+
+@lru_cache
+def instance_types() -> tuple[str, ...]:
+    """The types of instances that an endpoint may have."""
+    return tuple(_service("sagemaker").shape_for(_INSTANCE_TYPE).enum)
 
 
 def fields(group: str, kind: str) -> list[str]:

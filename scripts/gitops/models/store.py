@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import BinaryIO
 
 from gitops import cli
@@ -15,7 +16,7 @@ from gitops.models.signing import Signer, Signing
 from gitops.repo.policy import POLICY_FILE
 
 from contract import signature
-from contract.digest import MANIFEST, counts
+from contract.digest import MANIFEST, counts, hash_folder
 from contract.errors import Refused
 from contract.manifest import File, Manifest
 from contract.manifest import parse as parse_manifest
@@ -47,6 +48,28 @@ def read_manifest(store: Store, uri: VersionURI) -> Manifest:
         raise Refused(f"{source}: names {manifest.model}/{manifest.version}, not {uri.model}/{uri.version}")
     if manifest.draft:
         raise Refused(f"{source}: draft: true; a draft is never released, train from a commit and upload that")
+    return manifest
+
+
+def read_artifacts(folder: Path, model: str) -> Manifest:
+    """The manifest of a packaged model. Raises Refused unless the folder holds exactly what the manifest lists."""
+    source = folder / MANIFEST
+    if not source.is_file():
+        raise Refused(f"{source}: missing; --artifacts names the folder that training wrote")
+    manifest = parse_manifest(source.read_bytes(), str(source))
+    if manifest.model != model:
+        raise Refused(f"{source}: model: {manifest.model!r}, but --model is {model!r}")
+    if manifest.draft:
+        raise Refused(f"{source}: draft: true; commit the model code and train again without --draft")
+    listed, found = ({file.path: file for file in files} for files in (manifest.files, hash_folder(folder)))
+    faults = [f"{folder / path}: not in {MANIFEST}; remove it" for path in sorted(found.keys() - listed.keys())]
+    for path, file in sorted(listed.items()):
+        if path not in found:
+            faults.append(f"{folder / path}: missing, {MANIFEST} lists it; train again")
+        elif (found[path].sha256, found[path].size) != (file.sha256, file.size):
+            faults.append(f"{folder / path}: sha256 {found[path].sha256}, {MANIFEST} has {file.sha256}; train again")
+    if faults:
+        raise Refused(*faults)
     return manifest
 
 
