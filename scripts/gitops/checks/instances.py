@@ -1,6 +1,7 @@
 """What must hold of instances and load balancers in infra/, and of the alarms that take an update back.
 
-What depends on the parameters of an app, such as zones and sizes, the rule `stack` judges.
+What depends on the environment or the parameters of an app, such as HTTPS, spot instances, zones and sizes, the rule
+`stack` judges.
 """
 
 from __future__ import annotations
@@ -27,14 +28,8 @@ def is_arm(instance_type: str) -> bool:
 
 def _listener(item: Object, _: Stack) -> Faults:
     properties = item["Properties"]
-    redirects = [each.get("Type") for each in mappings(properties.get("DefaultActions"))] == ["redirect"]
-    if properties.get("Protocol") == "HTTP" and not redirects:
-        yield "Protocol", "'HTTP': what is asked and answered could be read on the way; write HTTPS with a certificate"
-    if properties.get("Protocol") == "HTTPS":
-        if not any(at(each, "CertificateArn") for each in mappings(properties.get("Certificates"))):
-            yield "Certificates", "missing; name the certificate of the host"
-        if "TLS13" not in str(properties.get("SslPolicy")):
-            yield "SslPolicy", f"{properties.get('SslPolicy')!r}: lets TLS 1.0 do; write one with TLS13 in its name"
+    if properties.get("Protocol") == "HTTPS" and "TLS13" not in str(properties.get("SslPolicy")):
+        yield "SslPolicy", f"{properties.get('SslPolicy')!r}: lets TLS 1.0 do; write one with TLS13 in its name"
 
 
 def _launch(item: Object, _: Stack) -> Faults:
@@ -45,8 +40,6 @@ def _launch(item: Object, _: Stack) -> Faults:
     disks = mappings(data.get("BlockDeviceMappings"))
     if not disks or any(at(each, "Ebs", "Encrypted") is not True for each in disks):
         yield "BlockDeviceMappings", "a disk is not encrypted; write Encrypted: true"
-    if "InstanceMarketOptions" in data:
-        yield "InstanceMarketOptions", "all instances may go at once; remove it"
 
 
 def _group(item: Object, _: Stack) -> Faults:
@@ -61,10 +54,6 @@ def _group(item: Object, _: Stack) -> Faults:
             "a version that does not serve would replace all; write WaitOnResourceSignals: true and"
             " MinInstancesInService",
         )
-    spread = mapping(at(properties, "MixedInstancesPolicy", "InstancesDistribution"))
-    on_demand = spread.get("OnDemandPercentageAboveBaseCapacity", 100)
-    if _number(on_demand) == 0 and _number(spread.get("OnDemandBaseCapacity")) == 0:
-        yield "MixedInstancesPolicy", "spot alone: all instances may go at once; write OnDemandBaseCapacity: 2 or more"
 
 
 def _number(value: Any) -> int:
