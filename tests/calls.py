@@ -53,6 +53,8 @@ SCALED, PRODS_SCALED = (
     f"arn:aws:autoscaling:{PLACE}:autoScalingGroup:1:autoScalingGroupName/ml-{name}-wine-vm-Group-1"
     for name in ("staging", "prod")
 )
+NODES = f"arn:aws:autoscaling:{PLACE}:autoScalingGroup:1:autoScalingGroupName/eks-nodes-1"
+OF_ACME, OF_OTHER = ({"aws:resourcetag/eks:cluster-name": name} for name in ("acme", "other"))
 BY_TEMPLATE = {"ec2:launchtemplate": f"arn:aws:ec2:{PLACE}:launch-template/lt-1"}
 HOST_ZONE = "arn:aws:route53:::hostedzone/Z0123456789ABCDEFGHIJ"
 IMAGE = "arn:aws:ssm:eu-central-1::parameter/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
@@ -355,6 +357,21 @@ CALLS = [
     ("github.ModelPrune", "s3:DeleteObject", SERVICE, {}, NOT_ALLOWED),
     ("anybody", "s3:PutObject", SERVICE, OVER, DENIED),
     ("anybody", "s3:DeleteObject", SERVICE, {}, DENIED),
+    ("addons.Autoscaler", "autoscaling:DescribeAutoScalingGroups", "*", {}, ALLOWED),
+    ("addons.Autoscaler", "autoscaling:DescribeAutoScalingInstances", "*", {}, ALLOWED),
+    ("addons.Autoscaler", "autoscaling:DescribeLaunchConfigurations", "*", {}, ALLOWED),
+    ("addons.Autoscaler", "autoscaling:DescribeScalingActivities", "*", {}, ALLOWED),
+    ("addons.Autoscaler", "autoscaling:DescribeTags", "*", {}, ALLOWED),
+    ("addons.Autoscaler", "ec2:DescribeImages", "*", {}, ALLOWED),
+    ("addons.Autoscaler", "ec2:DescribeInstanceTypes", "*", {}, ALLOWED),
+    ("addons.Autoscaler", "ec2:DescribeLaunchTemplateVersions", "*", {}, ALLOWED),
+    ("addons.Autoscaler", "ec2:GetInstanceTypesFromInstanceRequirements", "*", {}, ALLOWED),
+    ("addons.Autoscaler", "eks:DescribeNodegroup", f"arn:aws:eks:{PLACE}:nodegroup/acme/a/1", {}, ALLOWED),
+    ("addons.Autoscaler", "autoscaling:SetDesiredCapacity", NODES, OF_ACME, ALLOWED),
+    ("addons.Autoscaler", "autoscaling:TerminateInstanceInAutoScalingGroup", NODES, OF_ACME, ALLOWED),
+    ("addons.Autoscaler", "autoscaling:SetDesiredCapacity", NODES, OF_OTHER, NOT_ALLOWED),
+    ("addons.Autoscaler", "autoscaling:SetDesiredCapacity", SCALED, {}, NOT_ALLOWED),
+    ("addons.Autoscaler", "autoscaling:DeleteAutoScalingGroup", NODES, OF_ACME, NOT_ALLOWED),
     # Whom the templates make no role for, such as an administrator: what the bucket itself refuses.
     ("anybody", "s3:PutObject", MODEL, NEW, ALLOWED),
     ("anybody", "s3:PutObject", MODEL, OVER, DENIED),

@@ -56,7 +56,7 @@ def test_no_role_may_do_what_nothing_needs() -> None:
                 unused[role] = allowed - {action for other, action in used if other == role}
 
     assert not any(unused.values()), unused
-    assert len(unused) == 18
+    assert len(unused) == 19
 
 
 # What CloudFormation makes of infra/vm.yaml, by its own schemas of the resources
@@ -138,6 +138,7 @@ def _service(name: str, *, tells: bool = True) -> Object:
         ("vm-roles.Maker", "ml-staging-stack", _service("cloudformation")),
         ("vm-roles.Deployer", "ml-staging-stack-deployer", _github("staging")),
         ("vm-roles.Previewer", "ml-staging-stack-preview", _github("staging-preview")),
+        ("addons.Autoscaler", "cluster-autoscaler", _pod("kube-system:cluster-autoscaler")),
         ("addons.Sagemaker", "sagemaker-controller", _pod("ack-system:ack-sagemaker-controller")),
         (
             "addons.Scaling",

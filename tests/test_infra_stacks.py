@@ -54,6 +54,7 @@ def test_stacks_are_made_and_leave_no_role_when_they_are_deleted(cloudformation:
     assert set(roles) == {
         "ml-model-writer", "ml-model-replicator", "ml-model-reader", "ml-monitor", "ml-model-prune",
         "ml-dev-model-reader", "ml-dev-batch", "external-dns", "external-secrets", "aws-load-balancer-controller",
+        "cluster-autoscaler",
         "sagemaker-controller", "applicationautoscaling-controller", "ml-sagemaker-training", "ml-sagemaker-trainer",
         "ml-staging-sagemaker", "ml-staging-sagemaker-deployer", "ml-staging-vm", "ml-staging-stack",
         "ml-staging-stack-deployer", "ml-staging-stack-preview",
@@ -77,6 +78,7 @@ def test_stacks_are_made_and_leave_no_role_when_they_are_deleted(cloudformation:
     assert boto3.client("iam").list_instance_profiles()["InstanceProfiles"] == []
 
 
+@pytest.mark.filterwarnings("ignore:Tried to parse")
 def test_cloudwatch_takes_the_alarms_of_an_endpoint(cloudformation: Any) -> None:
     made = templates.resources(templates.read(FOLDER, "alarms"), stack("alarms")).values()
     client = boto3.client("cloudwatch", REGION)

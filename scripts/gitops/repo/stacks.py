@@ -22,6 +22,7 @@ ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::(?P<account>[0-9]{12}):role/(?P<name
 ADDONS = {
     "applicationautoscaling-chart": "ScalingRole",
     "aws-load-balancer-controller": "LoadBalancersRole",
+    "cluster-autoscaler": "AutoscalerRole",
     "external-dns": "ExternalDnsRole",
     "external-secrets": "ExternalSecretsRole",
     "sagemaker-chart": "SagemakerRole",
