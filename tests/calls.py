@@ -55,6 +55,7 @@ SCALED, PRODS_SCALED = (
 )
 NODES = f"arn:aws:autoscaling:{PLACE}:autoScalingGroup:1:autoScalingGroupName/eks-nodes-1"
 OF_ACME, OF_OTHER = ({"aws:resourcetag/eks:cluster-name": name} for name in ("acme", "other"))
+WEB_ACL = f"arn:aws:wafv2:{PLACE}:regional/webacl"
 BY_TEMPLATE = {"ec2:launchtemplate": f"arn:aws:ec2:{PLACE}:launch-template/lt-1"}
 HOST_ZONE = "arn:aws:route53:::hostedzone/Z0123456789ABCDEFGHIJ"
 IMAGE = "arn:aws:ssm:eu-central-1::parameter/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
@@ -154,6 +155,9 @@ CALLS = [
     ("addons.LoadBalancers", "ec2:DeleteSecurityGroup", GROUP, {}, NOT_ALLOWED),
     ("addons.LoadBalancers", "ec2:TerminateInstances", INSTANCE, OWN, NOT_ALLOWED),
     ("addons.LoadBalancers", "iam:CreateServiceLinkedRole", "*", {}, NOT_ALLOWED),
+    ("addons.LoadBalancers", "wafv2:AssociateWebACL", f"{WEB_ACL}/acme-web/1", {}, ALLOWED),
+    ("addons.LoadBalancers", "wafv2:AssociateWebACL", f"{WEB_ACL}/other-web/1", {}, NOT_ALLOWED),
+    ("addons.LoadBalancers", "wafv2:UpdateWebACL", f"{WEB_ACL}/acme-web/1", {}, NOT_ALLOWED),
     # Endpoints of SageMaker: what they run as.
     ("sagemaker.Execution", "s3:GetObject", MODEL, {}, ALLOWED),
     ("sagemaker.Execution", "s3:PutObject", f"{BUCKET}/requests/staging/captured/x", NEW, ALLOWED),

@@ -18,7 +18,7 @@ STAGING = {
 }  # fmt: skip
 IMAGES = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/wine-api"
 PARAMETERS: dict[str, dict[str, str]] = {
-    "addons": {"Cluster": "acme", "Domain": "domain", "Namespaces": "ml-dev,ml-staging"},
+    "addons": {"Cluster": "acme", "Domain": "domain", "Namespaces": "ml-dev,ml-staging", "Waf": "yes"},
     "alarms": {"Endpoint": "ml-staging-wine-sagemaker"},
     "batch": SERVICE | {
         "Role": "ml-dev-batch", "InputBucket": "acme-models", "InputFolder": "batch/dev/in/",
@@ -43,6 +43,7 @@ PARAMETERS: dict[str, dict[str, str]] = {
         "Certificate": f"arn:aws:acm:eu-central-1:{ACCOUNT}:certificate/01234567-89ab-cdef-0123-456789abcdef",
         "Host": "wine.ml.acme.com", "HostedZone": "Z0123456789ABCDEFGHIJ", "InstanceProfile": "ml-staging-vm",
     },
+    "waf": {"Cluster": "acme"},
     "vm-roles": STAGING | {"Stacks": "ml-staging-wine-vm", "Zones": "Z0123456789ABCDEFGHIJ"},
     "registry": {"Repository": "wine-api", "Pullers": "777788889999"},
 }  # fmt: skip

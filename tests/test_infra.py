@@ -80,8 +80,8 @@ def test_every_template_has_a_stack_and_every_role_somebody_who_asks_for_it(
 ) -> None:
     needed = stacks.needed(Snapshot(checkout), renders)
 
-    # `provider` is for another account, and is looked for below.
-    assert {each.template for each in needed} == set(TEMPLATES) - OF_APPS - {"provider"}
+    # `provider` is for another account, `waf` for the internet, and both are looked for below.
+    assert {each.template for each in needed} == set(TEMPLATES) - OF_APPS - {"provider", "waf"}
     made = {
         (each.account, str(at(item, "Properties", "RoleName")))
         for each in needed
@@ -125,7 +125,7 @@ def test_what_runs_without_a_cluster_gets_the_stacks_of_its_environment(
 def test_without_any_of_it_nothing_of_it_is_made(checkout: Path, own: Mapping[str, Sequence[Object]]) -> None:
     found = {each.template for each in stacks.needed(Snapshot(checkout), own)}
 
-    assert not found & {"alarms", "provider", "sagemaker", "training", "vm-roles"}
+    assert not found & {"alarms", "provider", "sagemaker", "training", "vm-roles", "waf"}
 
 
 def test_an_environment_of_another_account_has_its_own_provider_reads_the_bucket_and_pulls(
@@ -156,6 +156,21 @@ def test_instances_where_no_cluster_is_get_a_network_and_a_certificate(checkout:
         "vm-network": {"Cluster": "vm", "Network": "10.0.0.0/16"},
         "vm-domain": {"Domain": "ml.example.com", "Names": "*.dev.ml.example.com,*.ml.example.com"},
     }
+
+
+def test_load_balancers_that_the_internet_reaches_may_have_a_web_acl(
+    tmp_path: Path, own: Mapping[str, Sequence[Object]]
+) -> None:
+    copy_checkout(tmp_path)
+    policy = tmp_path / "overlays/promotion.yaml"
+    host = "hosts: [ml.example.com]\n"
+    policy.write_text(policy.read_text().replace(host, f"{host}    internet_facing: true\n"))
+
+    found = {each.name: each.parameters for each in stacks.needed(Snapshot(tmp_path), own)}
+
+    assert found["mlops-waf"] == {"Cluster": "mlops"}
+    assert found["mlops-addons"]["Waf"] == "yes"
+    assert list(found).index("mlops-waf") < list(found).index("mlops-addons")
 
 
 def test_an_endpoint_whose_registry_is_none_of_ecr_is_refused(

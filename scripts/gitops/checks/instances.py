@@ -91,10 +91,28 @@ def _profile(item: Object, stack: Stack) -> Faults:
         yield "InstanceProfileName", f"{name}: not of {namespace}, as all in this stack; begin it with {namespace}-"
 
 
+def _acl(item: Object, _: Stack) -> Faults:
+    properties = item["Properties"]
+    if properties.get("Scope") != "REGIONAL":
+        yield "Scope", f"{properties.get('Scope')!r}: no load balancer takes it; write REGIONAL"
+    rules = mappings(properties.get("Rules"))
+    if not any(
+        at(each, "Statement", "RateBasedStatement") and "Block" in mapping(each.get("Action")) for each in rules
+    ):
+        yield "Rules", "none that limits how often one address asks; add a RateBasedStatement that blocks"
+    for each in rules:
+        if "Count" in mapping(each.get("OverrideAction")) or "Count" in mapping(each.get("Action")):
+            yield (
+                "Rules",
+                f"{each.get('Name')}: counts, and stops nothing; write OverrideAction: {{None: {{}}}}, or Block",
+            )
+
+
 RULES: Mapping[str, tuple[Callable[[Object, Stack], Faults], ...]] = {
     "AWS::AutoScaling::AutoScalingGroup": (_group,),
     "AWS::CloudWatch::Alarm": (_alarm,),
     "AWS::EC2::LaunchTemplate": (_launch,),
     "AWS::ElasticLoadBalancingV2::Listener": (_listener,),
     "AWS::IAM::InstanceProfile": (_profile,),
+    "AWS::WAFv2::WebACL": (_acl,),
 }

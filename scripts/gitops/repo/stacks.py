@@ -179,6 +179,9 @@ def _of_cluster(tree: Snapshot, renders: Renders, cluster: Stack, asked: Sequenc
                 ADDONS[chart]: each.role for chart in [at(each.item, "spec", "source", "chart")] if chart in ADDONS
             }
     told = {"Cluster": own, "Domain": f"{own}-domain", "Namespaces": ",".join(map(tree.policy.namespace, on))}
+    if any(tree.policy.exposure[name].internet_facing for name in on if name in tree.policy.exposure):
+        told |= {"Waf": "yes"}
+        yield Stack(f"{own}-waf", "waf", *place, {"Cluster": own})
     yield Stack(f"{own}-addons", "addons", *place, told | roles)
 
 
