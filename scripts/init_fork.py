@@ -213,7 +213,8 @@ What is left to do by hand:
     that bucket, one that only gets.
     One for the environment monitoring: lists that bucket, gets below models/ and requests/.
 {roles}    Certificates in ACM and a zone in Route 53 for *.{domain}.
-    IAM roles aws-load-balancer-controller, external-dns, external-secrets for the add-ons of argocd/platform/aws/.
+    IAM roles aws-load-balancer-controller, cluster-autoscaler, external-dns, external-secrets, and those of ACK, for
+    the add-ons of argocd/platform/aws/.
   The cluster
     python scripts/bootstrap.py
   python scripts/init_fork.py --check lists the template's values that are left, of what was not given here

@@ -1,6 +1,7 @@
 """List the model versions that nothing needs any more, and take them away with --delete.
 
-A version stays while it is younger than --days, while a release named it at some time in those days, in whatever
+The replicas of the policy are pruned like the model bucket, and after it, so that nothing is copied to them again. A
+version stays while it is younger than --days, while a release named it at some time in those days, in whatever
 environment, app or canary, while a rollback of what runs would go back to it, and while a branch names it that is not
 merged. What runs on `cicd` is looked up again right before a version goes. Its manifest goes first, so that from then
 on nothing can release it; if it is named all the same, the manifest comes back.
@@ -29,6 +30,7 @@ from gitops.models.s3 import Store, Stored, model_bucket
 from gitops.releases import history, stack, withdrawn
 from gitops.repo import layout, publish, snapshot
 from gitops.repo.git import Git
+from gitops.repo.policy import read_policy
 
 from contract.digest import MANIFEST
 from contract.errors import Refused
@@ -52,7 +54,9 @@ class Unneeded:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, as_json=True)
-    parser.add_argument("--bucket", metavar="s3://BUCKET", help="where the versions are (default: the policy's)")
+    parser.add_argument(
+        "--bucket", metavar="s3://BUCKET", help="one of the policy's buckets (default: all, the replicas last)"
+    )
     parser.add_argument(
         "--days", type=int, default=365, help=f"for how long what nothing names stays ({LEAST_DAYS} or more)"
     )
@@ -65,13 +69,15 @@ def prune(args: argparse.Namespace) -> None:
         raise Refused(f"--days {args.days}: a version stays for {LEAST_DAYS} days at least; write that or more")
     git = Git(args.root)
     git.require_full_history()
-    store = model_bucket(args.bucket, args.root)
     start = datetime.now(UTC) - timedelta(days=args.days)
     _renew(git)
-    found = unneeded(git, store, start)
-    gone = [each for each in found if _take_away(git, store, each, start)] if args.delete else []
-    rows = [{"model": each.uri.model, "version": each.uri.version, "objects": len(each.keys), "bytes": each.size,
-             "stored": each.newest} for each in found]  # fmt: skip
+    found, gone = list[Unneeded](), list[Unneeded]()
+    for store in _stores(args):
+        here = unneeded(git, store, start)
+        found += here
+        gone += [each for each in here if _take_away(git, store, each, start)] if args.delete else []
+    rows = [{"bucket": each.uri.bucket, "model": each.uri.model, "version": each.uri.version, "objects": len(each.keys),
+             "bytes": each.size, "stored": each.newest} for each in found]  # fmt: skip
     if args.json:
         cli.print_json({"unneeded": rows, "deleted": [str(each.uri) for each in gone]})
         return
@@ -80,6 +86,14 @@ def prune(args: argparse.Namespace) -> None:
     megabytes = sum(each.size for each in (gone if args.delete else found)) / 1e6
     what = f"took away {len(gone)} of" if args.delete else "--delete would take away"
     cli.say(f"{what} {len(found)} versions, {megabytes:.1f} MB, that nothing named for {args.days} days")
+
+
+def _stores(args: argparse.Namespace) -> list[Store]:
+    replicas = read_policy(args.root).replicas
+    first = model_bucket(args.bucket, args.root)
+    if args.bucket:
+        return [Store(first.bucket, replicas.get(first.bucket))]
+    return [first, *(Store(bucket, region) for bucket, region in replicas.items())]
 
 
 def unneeded(git: Git, store: Store, start: datetime) -> list[Unneeded]:

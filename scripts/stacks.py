@@ -44,7 +44,7 @@ def show(args: argparse.Namespace) -> None:
     templates = {name: cloudformation.read(args.root / FOLDER, name) for name in {each.template for each in chosen}}
     chosen = [_with(each, templates[each.template], _given(args)) for each in chosen]
     faults = [fault for each in chosen for fault in infra.judge(templates[each.template], each)]
-    if faults := [*dict.fromkeys(faults), *infra.uncertified(tree.policy, found)]:
+    if faults := [*dict.fromkeys(faults), *infra.uncertified(tree.policy, found), *infra.second_zones(chosen)]:
         raise Refused(*faults)
     if args.json:
         cli.print_json([vars(each) | {"command": command(each, templates[each.template])} for each in chosen])

@@ -53,6 +53,6 @@ def test_what_a_page_names_of_the_repository_is_there() -> None:
 
 
 def test_the_table_of_aws_has_every_template() -> None:
-    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/aws.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `([\w-]+)` \|", (ROOT / "docs/aws.md").read_text(), re.MULTILINE)
 
     assert sorted(rows) == sorted(file.stem for file in Path(ROOT / FOLDER).glob("*.yaml"))

@@ -10,6 +10,7 @@ from typing import Any
 import boto3
 import pytest
 from conftest import BUCKET, S3, copy_checkout, run
+from infrastructure import ACCOUNT, stack
 from moto import mock_aws
 
 from gitops.manifests import cloudformation, kustomize
@@ -22,6 +23,7 @@ from gitops.repo.snapshot import Snapshot
 
 REGION = "eu-west-1"
 ROLE_NAME = "ml-prod-model-reader"
+MISSING = "missing; run what `python scripts/stacks.py --only alarms` prints"
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +147,52 @@ def test_what_is_otherwise_than_it_was_made_is_named(aws: Path) -> None:
         "images lily-api: a tag never changes",
     }
     assert found["role external-dns"] == "missing; run what `python scripts/stacks.py --only addons` prints"
+
+
+def test_what_a_stack_was_given_by_hand_is_what_is_compared(aws: Path) -> None:
+    lock = {"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 45}}}
+    client("s3").put_object_lock_configuration(Bucket="mlops-prod", ObjectLockConfiguration=lock)
+    what = "s3://mlops-prod: the lock"
+    assert "'Days': 45" in str(looked_at(aws)[what])
+
+    # Moto makes the bucket of no stack that is there already; what counts is what the stack tells of itself.
+    text = "Parameters: {LockDays: {Type: Number}, Gone: {Type: String}}\nResources: {X: {Type: AWS::SNS::Topic}}"
+    given = [
+        {"ParameterKey": name, "ParameterValue": value} for name, value in (("LockDays", "45"), ("Gone", "of before"))
+    ]
+    client("cloudformation").create_stack(StackName="models-mlops-prod", TemplateBody=text, Parameters=given)
+
+    assert not looked_at(aws)[what]
+
+
+def test_alarms_and_instance_profiles_are_compared(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOTO_ACCOUNT_ID", ACCOUNT)
+    made = [stack("alarms"), stack("vm-roles")]
+    with mock_aws():
+        found = {
+            what: fault for what, fault, _ in account.examine(root, made) if what.split()[1] in ("alarm", "instance")
+        }
+        assert found == {
+            "AWS: alarm ml-staging-wine-sagemaker-errors": MISSING,
+            "AWS: alarm ml-staging-wine-sagemaker-latency": MISSING,
+            "AWS: instance profile ml-staging-vm": "its roles are missing; run what `python scripts/stacks.py --only"
+            " vm-roles` prints",
+        }
+        boto3.client("iam").create_role(RoleName="ml-staging-vm", AssumeRolePolicyDocument="{}")
+        boto3.client("iam").create_instance_profile(InstanceProfileName="ml-staging-vm")
+        boto3.client("iam").add_role_to_instance_profile(InstanceProfileName="ml-staging-vm", RoleName="ml-staging-vm")
+        for item in cloudformation.resources(cloudformation.read(root / FOLDER, "alarms"), made[0]).values():
+            threshold = {"Threshold": 0.5 if item["Properties"]["AlarmName"].endswith("errors") else 500000.0}
+            boto3.client("cloudwatch", "eu-central-1").put_metric_alarm(**item["Properties"] | threshold)
+
+        found = {
+            what: fault for what, fault, _ in account.examine(root, made) if what.split()[1] in ("alarm", "instance")
+        }
+
+    assert {what: fault for what, fault in found.items() if fault} == {
+        "AWS: alarm ml-staging-wine-sagemaker-errors": "Threshold is 0.5 in place of 0.01; run what `python"
+        " scripts/stacks.py --only alarms` prints"
+    }
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from cfnlint.api import lint, lint_file
 from conftest import ROOT, SAMPLE, copy_checkout, run
-from infrastructure import ACCOUNT, FOLDER, REGION, stack
+from infrastructure import ACCOUNT, FOLDER, REGION, configuration, instances, model, stack
 
-from gitops.checks import infra
+from gitops.checks import infra, roles
+from gitops.checks.framework import Repository
 from gitops.manifests import cloudformation, kustomize
 from gitops.manifests.cloudformation import ROLE, Stack
 from gitops.manifests.objects import Object, at
@@ -22,6 +24,20 @@ from gitops.repo.snapshot import Snapshot
 
 from contract.errors import Refused
 
+ACCOUNT_OF_SAMPLE = "111122223333"
+REGISTRY = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
+APART = {
+    "overlays/dev/lily-sagemaker": [
+        model("lily-sagemaker", "dev", image=f"{REGISTRY}/lily-api@sha256:{64 * 'a'}"),
+        configuration("lily-sagemaker", "dev", "serving", "s3://mlops-prod/requests/dev/captured"),
+    ],
+    "overlays/prod/lily-sagemaker": [
+        model("lily-sagemaker", "prod"),
+        configuration("lily-sagemaker", "prod", "blue", "s3://captured/prod/"),
+    ],
+    "overlays/dev/lily-vm": [instances("lily-vm", "dev", HostedZone="Z1", ImageId="/ml/image")],
+    "overlays/dev/rose-vm": [instances("rose-vm", "dev", HostedZone="Z1")],
+}
 # Of the apps themselves: deploy_stack.py makes it of what a release says.
 OF_APPS = {"vm"}
 TEMPLATES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
@@ -35,8 +51,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def renders(checkout: Path) -> Mapping[str, Sequence[Object]]:
+def own(checkout: Path) -> Mapping[str, Sequence[Object]]:
     return kustomize.rendered_all(checkout, layout.folders(checkout, read_policy(checkout)))
+
+
+@pytest.fixture(scope="module")
+def renders(own: Mapping[str, Sequence[Object]]) -> Mapping[str, Sequence[Object]]:
+    """Those of the sample, and beside them what runs without its cluster."""
+    return {**own, **APART}
 
 
 # What is there
@@ -58,7 +80,8 @@ def test_every_template_has_a_stack_and_every_role_somebody_who_asks_for_it(
 ) -> None:
     needed = stacks.needed(Snapshot(checkout), renders)
 
-    assert {each.template for each in needed} == set(TEMPLATES) - OF_APPS
+    # `provider` is for another account, `waf` for the internet, and both are looked for below.
+    assert {each.template for each in needed} == set(TEMPLATES) - OF_APPS - {"provider", "waf"}
     made = {
         (each.account, str(at(item, "Properties", "RoleName")))
         for each in needed
@@ -67,8 +90,156 @@ def test_every_template_has_a_stack_and_every_role_somebody_who_asks_for_it(
         if item["Type"] == ROLE
     }
     asked = {(each.account, each.role) for each in stacks.named(renders)}
-    workflows = {(account, name) for account, name in made if name in _of_workflows().values()}
-    assert made == asked | workflows
+    passed = {(ACCOUNT_OF_SAMPLE, name) for name in ("ml-dev-sagemaker", "ml-prod-sagemaker", "ml-dev-vm")}
+    # CloudFormation's own, and that of training jobs: a workflow names each to AWS.
+    passed |= {(ACCOUNT_OF_SAMPLE, name) for name in ("ml-dev-stack", "ml-sagemaker-training")}
+    workflows = {
+        (each.account, role) for each in needed if each.template != "cluster" for role in _of_workflows(each).values()
+    }
+    assert made == asked | passed | workflows
+
+
+def test_what_runs_without_a_cluster_gets_the_stacks_of_its_environment(
+    checkout: Path, renders: Mapping[str, Sequence[Object]]
+) -> None:
+    found = {each.name: each for each in stacks.needed(Snapshot(checkout), renders)}
+
+    about = {"Repository": "example-org/model-gitops", "Bucket": "mlops-prod"}
+    images = f"arn:aws:ecr:eu-west-1:{ACCOUNT_OF_SAMPLE}:repository/lily-api"
+    training = {"Data": "mlops-prod/dvc/", "Images": images.replace("lily-api", "train")}
+    assert found["sagemaker-training"].parameters == about | training
+    prod = {"Namespace": "ml-prod", "Environment": "prod", "Images": images}
+    logs = {"Requests": "mlops-prod/requests/prod/,captured/prod/"}
+    assert found["sagemaker-prod"].parameters == about | prod | logs
+    assert found["sagemaker-dev"].parameters["Requests"] == "mlops-prod/requests/dev/"
+    assert found["ml-dev-lily-sagemaker-alarms"].parameters == {
+        "Endpoint": "ml-dev-lily-sagemaker", "Variant": "serving",
+    }  # fmt: skip
+    dev = {"Namespace": "ml-dev", "Environment": "dev", "Stacks": "ml-dev-lily-vm,ml-dev-rose-vm"}
+    assert found["vm-dev"].parameters == about | dev | {"Images": "/ml/image", "Zones": "Z1"}
+    assert [name for name in found if name.startswith(("images-", "sagemaker-", "vm-"))] == [
+        "images-lily-api", "images-train", "sagemaker-training", "sagemaker-dev", "sagemaker-prod", "vm-dev",
+    ]  # fmt: skip
+
+
+def test_without_any_of_it_nothing_of_it_is_made(checkout: Path, own: Mapping[str, Sequence[Object]]) -> None:
+    found = {each.template for each in stacks.needed(Snapshot(checkout), own)}
+
+    assert not found & {"alarms", "provider", "sagemaker", "training", "vm-roles", "waf"}
+
+
+def test_an_environment_of_another_account_has_its_own_provider_reads_the_bucket_and_pulls(
+    tmp_path: Path, own: Mapping[str, Sequence[Object]]
+) -> None:
+    copy_checkout(tmp_path)
+    policy = tmp_path / "overlays/promotion.yaml"
+    policy.write_text(policy.read_text().replace("- name: dev\n", '- name: dev\n    account: "777788889999"\n'))
+
+    found = {each.name: each for each in stacks.needed(Snapshot(tmp_path), {**own, **APART})}
+
+    assert [each.account for each in found.values() if each.template == "provider"] == ["777788889999"]
+    assert list(found).index("github-provider") < list(found).index("sagemaker-dev")
+    assert {found[name].account for name in ("sagemaker-dev", "vm-dev", "ml-dev-lily-sagemaker-alarms")} == {
+        "777788889999"
+    }
+    assert found["models-mlops-prod"].parameters["Accounts"] == "777788889999"
+    assert found["images-lily-api"].parameters["Pullers"] == "777788889999"
+
+
+def test_instances_where_no_cluster_is_get_a_network_and_a_certificate(checkout: Path) -> None:
+    alone = {"overlays/prod/lily-vm": [instances("lily-vm", "prod")], "overlays/dev/lily-vm": [instances("x", "dev")]}
+
+    needed = stacks.needed(Snapshot(checkout), alone)
+
+    found = {each.name: each.parameters for each in needed if each.template in ("network", "domain")}
+    assert found == {
+        "vm-network": {"Cluster": "vm", "Network": "10.0.0.0/16"},
+        "vm-domain": {"Domain": "ml.example.com", "Names": "*.dev.ml.example.com,*.ml.example.com"},
+    }
+
+
+def test_load_balancers_that_the_internet_reaches_may_have_a_web_acl(
+    tmp_path: Path, own: Mapping[str, Sequence[Object]]
+) -> None:
+    copy_checkout(tmp_path)
+    policy = tmp_path / "overlays/promotion.yaml"
+    host = "hosts: [ml.example.com]\n"
+    policy.write_text(policy.read_text().replace(host, f"{host}    internet_facing: true\n"))
+
+    found = {each.name: each.parameters for each in stacks.needed(Snapshot(tmp_path), own)}
+
+    assert found["mlops-waf"] == {"Cluster": "mlops"}
+    assert found["mlops-addons"]["Waf"] == "yes"
+    assert list(found).index("mlops-waf") < list(found).index("mlops-addons")
+
+
+def test_an_endpoint_whose_registry_is_none_of_ecr_is_refused(
+    tmp_path: Path, own: Mapping[str, Sequence[Object]]
+) -> None:
+    copy_checkout(tmp_path)
+    policy = tmp_path / "overlays/promotion.yaml"
+    policy.write_text(policy.read_text().replace(REGISTRY, "ghcr.io/acme"))
+
+    with pytest.raises(Refused) as refused:
+        stacks.needed(Snapshot(tmp_path), {**own, **APART})
+
+    assert refused.value.lines[0].startswith("overlays/promotion.yaml: image_registries: none is of ECR")
+
+
+def test_the_first_endpoint_of_a_repository_gets_a_repository_for_its_image(checkout: Path) -> None:
+    alone = {"overlays/prod/lily-sagemaker": APART["overlays/prod/lily-sagemaker"]}
+
+    found = [each for each in stacks.needed(Snapshot(checkout), alone) if each.template == "registry"]
+
+    assert [each.parameters["Repository"] for each in found] == ["lily-sagemaker", "train"]
+
+
+def with_role(name: str) -> Object:
+    found = model("x", "prod")
+    return found | {"spec": found["spec"] | {"executionRoleARN": f"arn:aws:iam::{ACCOUNT_OF_SAMPLE}:role/{name}"}}
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (model("x", "prod"), None),
+        (instances("x", "prod"), None),
+        # Those of another environment, or of none, are named by the rules `sagemaker` and `stack`.
+        (model("x", "dev"), None),
+        (instances("x", "dev"), None),
+        (
+            with_role("ml-prod-model-reader"),
+            f"spec.executionRoleARN: 'arn:aws:iam::{ACCOUNT_OF_SAMPLE}:role/ml-prod-model-reader': not what"
+            " infra/sagemaker.yaml makes for prod; take ml-prod-sagemaker",
+        ),
+        (
+            instances("x", "prod", InstanceProfile="ml-prod-stack"),
+            "spec.parameters.InstanceProfile: 'ml-prod-stack': not what infra/vm-roles.yaml makes for prod; take"
+            " ml-prod-vm",
+        ),
+    ],
+)
+def test_what_runs_without_a_cluster_has_the_role_of_its_environment(
+    checkout: Path, item: Object, message: str | None
+) -> None:
+    found = list(roles.check_roles(Repository(checkout, read_policy(checkout), {"overlays/prod/x": [item]})))
+
+    assert [each.rule for each in found] == ["roles"] * bool(message)
+    assert message is None or message in found[0].message
+
+
+def test_a_workflow_that_names_a_role_which_nothing_makes_is_found(tmp_path: Path) -> None:
+    copy_checkout(tmp_path)
+    repository = Repository(tmp_path, read_policy(tmp_path), {})
+    assert list(roles.check_roles(repository)) == []
+    (tmp_path / ".github/workflows/more.yml").write_text("role-to-assume: ${{ vars.AWS_MODEL_OWNER_ROLE }}\n")
+
+    (found,) = roles.check_roles(repository)
+
+    assert str(found) == (
+        ".github/workflows/more.yml: vars.AWS_MODEL_OWNER_ROLE: no template of infra/ has the output for it; add one"
+        " [roles]"
+    )
 
 
 def test_a_role_trusts_the_service_accounts_that_ask_for_it_and_nobody_else(
@@ -105,34 +276,50 @@ def test_a_bucket_lets_in_the_other_accounts_that_read_log_or_copy_there(tmp_pat
     ]
 
 
-def _outputs() -> dict[str, str]:
-    """The role of each variable that a workflow takes, as the outputs of the template are called."""
-    template = cloudformation.read(FOLDER, "github")
+def _of_workflows(of: Stack) -> dict[str, str]:
+    """The names of a stack's roles by the variables of the workflows that take them on."""
+    template = cloudformation.read(FOLDER, of.template)
+    made = cloudformation.resources(template, of)
     return {
-        f"AWS_{re.sub('(?<!^)(?=[A-Z])', '_', name).upper()}": at(output, "Value", "Fn::GetAtt")[0]
-        for name, output in template["Outputs"].items()
+        roles.variable(output): made[name]["Properties"]["RoleName"]
+        for output, about in template.get("Outputs", {}).items()
+        if (name := next(iter(at(about, "Value", "Fn::GetAtt") or []), "")) in made and made[name]["Type"] == ROLE
     }
 
 
-def _of_workflows() -> dict[str, str]:
-    """The names of the roles by the variables of workflows."""
-    made = cloudformation.resources(cloudformation.read(FOLDER, "github"), stack("github"))
-    return {variable: made[name]["Properties"]["RoleName"] for variable, name in _outputs().items()}
+# Each environment has its own: the variable is that of the environment on GitHub in which the job runs.
+OF_ENVIRONMENTS = {"AWS_SAGEMAKER_ROLE", "AWS_STACK_ROLE"}
 
 
 def test_workflows_take_on_the_roles_that_are_made_for_them_each_in_its_environment() -> None:
-    made = cloudformation.resources(cloudformation.read(FOLDER, "github"), stack("github"))
     taken: dict[str, set[str]] = {}
     for file in (ROOT / ".github/workflows").glob("*.yml"):
         for job in yaml.safe_load(file.read_text())["jobs"].values():
             for variable in re.findall(r"vars\.(AWS_[A-Z_]+_ROLE)\b", yaml.safe_dump(job)):
                 taken.setdefault(variable, set()).add(f"repo:acme/models:environment:{job['environment']}")
 
-    trusted = {}
-    for variable, name in _outputs().items():
-        (statement,) = cloudformation.statements(cloudformation.trust(made[name]))
-        trusted[variable] = {statement["Condition"]["StringEquals"]["token.actions.githubusercontent.com:sub"]}
-    assert taken == trusted
+    trusted = {variable: {subject} for template in ("github", "training") for variable, subject in _subjects(template)}
+    assert {name: trusted.get(name) for name in taken.keys() - OF_ENVIRONMENTS} == {
+        name: found for name, found in taken.items() if name not in OF_ENVIRONMENTS
+    }
+    assert {variable for variable, _ in _subjects("github")} <= taken.keys()
+
+
+def _subjects(template: str) -> Iterator[tuple[str, str]]:
+    """(variable, who takes the role on) of what a template makes for workflows."""
+    of = stack(template)
+    made = cloudformation.resources(cloudformation.read(FOLDER, template), of).values()
+    for variable, name in _of_workflows(of).items():
+        (item,) = (each for each in made if at(each, "Properties", "RoleName") == name)
+        (statement,) = cloudformation.statements(cloudformation.trust(item))
+        yield variable, statement["Condition"]["StringEquals"]["token.actions.githubusercontent.com:sub"]
+
+
+def test_a_role_of_an_environment_is_for_its_own_environment_on_github() -> None:
+    own = "repo:acme/models:environment:staging"
+
+    assert dict(_subjects("sagemaker")) == {"AWS_SAGEMAKER_ROLE": own}
+    assert dict(_subjects("vm-roles")) == {"AWS_STACK_ROLE": own, "AWS_STACK_PREVIEW_ROLE": f"{own}-preview"}
 
 
 # Faults
@@ -143,7 +330,7 @@ def table(name: str) -> list[dict[str, str]]:
     return found
 
 
-TYPOS, FAULTS = table("typos.yaml"), table("faults.yaml")
+TYPOS, FAULTS = table("typos.yaml"), table("faults.yaml") + table("faults-vm.yaml")
 
 
 @pytest.mark.parametrize("template", sorted({each["template"] for each in TYPOS}))
@@ -209,6 +396,40 @@ def test_a_host_without_a_certificate_is_found() -> None:
         "overlays/promotion.yaml: environments: prod: hosts: ml.example.com: no certificate is for *.ml.example.com;"
         " add it to the Names of a stack of infra/domain.yaml"
     ]
+
+
+def _domains(*places: tuple[str, str, str]) -> list[Stack]:
+    return [
+        Stack(f"{name}-domain", "domain", account, region, {"Domain": "ml.acme.com", "Names": "*.ml.acme.com"})
+        for name, account, region in places
+    ]
+
+
+def test_clusters_of_one_account_share_the_zone_of_their_domain() -> None:
+    made = _domains(("one", ACCOUNT, REGION), ("two", ACCOUNT, REGION), ("far", ACCOUNT, "us-east-1"),
+                    ("other", "777788889999", REGION))  # fmt: skip
+
+    addons = Stack("two-addons", "addons", ACCOUNT, REGION, {"Cluster": "two", "Domain": "two-domain"})
+
+    *found, importing = stacks._one_zone([*made, addons])
+
+    assert importing.parameters["Domain"] == "one-domain"
+    assert [each.parameters.get("ZoneStack") for each in found] == [None, "one-domain", None, None]
+    template = cloudformation.read(FOLDER, "domain")
+    zones = [
+        at(cloudformation.resources(template, each)["Certificate"], "Properties", "DomainValidationOptions")[0]
+        for each in found
+    ]
+    assert [each["HostedZoneId"] for each in zones] == [
+        "<HostedZone>", "<one-domain-zone>", "<HostedZone>", "<HostedZone>",
+    ]  # fmt: skip
+    assert "HostedZone" not in cloudformation.resources(template, found[1])
+    assert list(infra.second_zones(found)) == [
+        "stack far-domain in us-east-1: a second zone of ml.acme.com, beside that of one-domain in eu-central-1; make"
+        " that one first, then give the identifier of its zone by --set Zone=ID"
+    ]
+    known = [replace(each, parameters=dict(each.parameters) | {"Zone": "Z1"}) for each in found]
+    assert list(infra.second_zones(known)) == []
 
 
 # The command

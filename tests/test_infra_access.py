@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import pytest
-from infrastructure import ACCOUNT, FOLDER, stack
+from calls import ALLOWED, BUCKET, CALLS, DATA, DENIED, MODEL, MODELS, NEW, NOT_ALLOWED, OVER, REQUESTS
+from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
+from infrastructure import ACCOUNT, FOLDER, REGION, stack
 
 from gitops.manifests import cloudformation, iam
 from gitops.manifests.cloudformation import ROLE
@@ -14,129 +17,10 @@ from gitops.manifests.objects import Object, at
 
 from contract.errors import Refused
 
-ALLOWED, DENIED, NOT_ALLOWED = Verdict.ALLOWED, Verdict.DENIED, Verdict.NOT_ALLOWED
-BUCKET = "arn:aws:s3:::acme-models"
-MODEL = f"{BUCKET}/models/wine/2026-01-01-0123456789ab/onnx/model.onnx"
-DATA = f"{BUCKET}/dvc/files/md5/00/11"
-# What S3 tells of a request: put_object with If-None-Match, without it, and a part of an upload.
-NEW = {"s3:objectcreationoperation": "true", "s3:if-none-match": "*"}
-OVER = {"s3:objectcreationoperation": "true"}
-PART = {"s3:objectcreationoperation": "false"}
-MODELS, REQUESTS = {"s3:prefix": "models/wine/"}, {"s3:prefix": "requests/prod/wine-api/"}
-ZONE = "arn:aws:route53:::hostedzone/<domain-zone>"
-BALANCER = f"arn:aws:elasticloadbalancing:eu-central-1:{ACCOUNT}:loadbalancer/app/a/1"
-GROUP = f"arn:aws:ec2:eu-central-1:{ACCOUNT}:security-group/sg-1"
-INSTANCE = f"arn:aws:ec2:eu-central-1:{ACCOUNT}:instance/i-1"
-MARKS = ("aws:resourcetag/elbv2.k8s.aws/cluster", "aws:resourcetag/aws:eks:cluster-name")
-OWN, FOREIGN = (dict.fromkeys(MARKS, name) for name in ("acme", "other"))
-SECRET = f"arn:aws:secretsmanager:eu-central-1:{ACCOUNT}:secret"
-
-CALLS = [
-    # (role of a template, action, resource, what is known of the request, verdict)
-    # Uploads: what upload_model.py and sign_model.py do, and what they never do.
-    ("github.ModelWriter", "s3:PutObject", MODEL, NEW, ALLOWED),
-    ("github.ModelWriter", "s3:PutObject", MODEL, OVER, DENIED),
-    ("github.ModelWriter", "s3:PutObject", MODEL, NEW | {"aws:securetransport": "false"}, DENIED),
-    ("github.ModelWriter", "s3:GetObject", MODEL, {}, ALLOWED),
-    ("github.ModelWriter", "s3:ListBucket", BUCKET, MODELS, ALLOWED),
-    ("github.ModelWriter", "s3:ListBucket", BUCKET, {}, NOT_ALLOWED),
-    ("github.ModelWriter", "s3:PutObject", f"{BUCKET}/requests/prod/x", NEW, NOT_ALLOWED),
-    ("github.ModelWriter", "s3:PutObject", DATA, OVER, NOT_ALLOWED),
-    ("github.ModelWriter", "s3:PutObject", "arn:aws:s3:::other/models/x", NEW, NOT_ALLOWED),
-    ("github.ModelWriter", "s3:DeleteObject", MODEL, {}, DENIED),
-    ("github.ModelWriter", "s3:DeleteObjectVersion", MODEL, {}, DENIED),
-    ("github.ModelWriter", "s3:PutBucketPolicy", BUCKET, {}, NOT_ALLOWED),
-    ("github.ModelWriter", "iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/any", {}, NOT_ALLOWED),
-    # Copying: replicate_models.py; what is there already, the replica's own policy keeps.
-    ("github.ModelReplicator", "s3:GetObject", MODEL, {}, ALLOWED),
-    ("github.ModelReplicator", "s3:ListBucket", BUCKET, MODELS, ALLOWED),
-    ("github.ModelReplicator", "s3:ListBucket", f"{BUCKET}-ap", MODELS, ALLOWED),
-    ("github.ModelReplicator", "s3:GetObject", MODEL.replace(BUCKET, f"{BUCKET}-us"), {}, ALLOWED),
-    ("github.ModelReplicator", "s3:PutObject", MODEL.replace(BUCKET, f"{BUCKET}-us"), NEW, ALLOWED),
-    ("github.ModelReplicator", "s3:PutObject", MODEL.replace(BUCKET, f"{BUCKET}-ap"), NEW, ALLOWED),
-    ("github.ModelReplicator", "s3:PutObject", MODEL, NEW, NOT_ALLOWED),
-    ("github.ModelReplicator", "s3:PutObject", f"{BUCKET}-us/requests/prod/x", NEW, NOT_ALLOWED),
-    ("github.ModelReplicator", "s3:DeleteObject", MODEL.replace(BUCKET, f"{BUCKET}-us"), {}, NOT_ALLOWED),
-    # Comparing: lifecycle compare.
-    ("github.ModelReader", "s3:GetObject", MODEL, {}, ALLOWED),
-    ("github.ModelReader", "s3:ListBucket", BUCKET, MODELS, ALLOWED),
-    ("github.ModelReader", "s3:PutObject", MODEL, NEW, NOT_ALLOWED),
-    ("github.ModelReader", "s3:GetObject", f"{BUCKET}/requests/prod/x", {}, NOT_ALLOWED),
-    ("github.ModelReader", "s3:ListBucket", BUCKET, REQUESTS, NOT_ALLOWED),
-    ("github.ModelReader", "s3:GetObject", MODEL, {"aws:securetransport": "false"}, DENIED),
-    # Monitoring: check_drift.py, check_retrain.py.
-    ("github.Monitor", "s3:GetObject", f"{BUCKET}/requests/prod/wine-api/x.jsonl", {}, ALLOWED),
-    ("github.Monitor", "s3:GetObject", MODEL, {}, ALLOWED),
-    ("github.Monitor", "s3:ListBucket", BUCKET, REQUESTS, ALLOWED),
-    ("github.Monitor", "s3:ListBucket", BUCKET, MODELS, ALLOWED),
-    ("github.Monitor", "s3:ListBucket", BUCKET, {"s3:prefix": "batch/prod/"}, NOT_ALLOWED),
-    ("github.Monitor", "s3:GetObject", DATA, {}, NOT_ALLOWED),
-    ("github.Monitor", "s3:PutObject", f"{BUCKET}/requests/prod/x", NEW, NOT_ALLOWED),
-    # Pruning: prune_versions.py; the bytes stay, and come back.
-    ("github.ModelPrune", "s3:DeleteObject", MODEL, {}, ALLOWED),
-    ("github.ModelPrune", "s3:GetObject", MODEL, {}, ALLOWED),
-    ("github.ModelPrune", "s3:PutObject", MODEL, NEW, ALLOWED),
-    ("github.ModelPrune", "s3:PutObject", MODEL, OVER, DENIED),
-    ("github.ModelPrune", "s3:ListBucket", BUCKET, MODELS, ALLOWED),
-    ("github.ModelPrune", "s3:DeleteObjectVersion", MODEL, {}, DENIED),
-    ("github.ModelPrune", "s3:BypassGovernanceRetention", MODEL, {}, DENIED),
-    ("github.ModelPrune", "s3:DeleteObject", f"{BUCKET}/requests/prod/x", {}, NOT_ALLOWED),
-    ("github.ModelPrune", "s3:DeleteObject", DATA, {}, NOT_ALLOWED),
-    # Services of an environment.
-    ("reader.Reader", "s3:GetObject", MODEL, {}, ALLOWED),
-    ("reader.Reader", "s3:PutObject", f"{BUCKET}/requests/dev/x", NEW, ALLOWED),
-    ("reader.Reader", "s3:PutObject", f"{BUCKET}/requests/prod/x", NEW, NOT_ALLOWED),
-    ("reader.Reader", "s3:GetObject", f"{BUCKET}/requests/dev/x", {}, NOT_ALLOWED),
-    ("reader.Reader", "s3:PutObject", MODEL, NEW, NOT_ALLOWED),
-    ("reader.Reader", "s3:ListBucket", BUCKET, MODELS, NOT_ALLOWED),
-    ("reader.Reader", "s3:DeleteObject", MODEL, {}, DENIED),
-    # Batches.
-    ("batch.Batch", "s3:GetObject", MODEL, {}, ALLOWED),
-    ("batch.Batch", "s3:GetObject", f"{BUCKET}/batch/dev/in/a.csv", {}, ALLOWED),
-    ("batch.Batch", "s3:ListBucket", BUCKET, {"s3:prefix": "batch/dev/in/"}, ALLOWED),
-    ("batch.Batch", "s3:ListBucket", BUCKET, {"s3:prefix": "batch/dev/out/v/"}, ALLOWED),
-    ("batch.Batch", "s3:PutObject", f"{BUCKET}/batch/dev/out/v/a.csv", NEW, ALLOWED),
-    ("batch.Batch", "s3:PutObject", f"{BUCKET}/batch/dev/out/v/a.csv", PART, ALLOWED),
-    ("batch.Batch", "s3:AbortMultipartUpload", f"{BUCKET}/batch/dev/out/v/a.csv", {}, ALLOWED),
-    ("batch.Batch", "s3:GetObject", f"{BUCKET}/batch/dev/out/v/a.csv", {}, ALLOWED),
-    ("batch.Batch", "s3:PutObject", f"{BUCKET}/requests/dev/x", NEW, ALLOWED),
-    ("batch.Batch", "s3:PutObject", f"{BUCKET}/batch/dev/in/a.csv", NEW, NOT_ALLOWED),
-    ("batch.Batch", "s3:GetObject", f"{BUCKET}/batch/prod/in/a.csv", {}, NOT_ALLOWED),
-    ("batch.Batch", "s3:ListBucket", BUCKET, {"s3:prefix": "batch/prod/in/"}, NOT_ALLOWED),
-    ("batch.Batch", "s3:DeleteObject", f"{BUCKET}/batch/dev/out/v/a.csv", {}, NOT_ALLOWED),
-    # Add-ons.
-    ("addons.ExternalDns", "route53:ChangeResourceRecordSets", ZONE, {}, ALLOWED),
-    ("addons.ExternalDns", "route53:ListResourceRecordSets", ZONE, {}, ALLOWED),
-    ("addons.ExternalDns", "route53:ListTagsForResources", ZONE, {}, ALLOWED),
-    ("addons.ExternalDns", "route53:ListHostedZones", "*", {}, ALLOWED),
-    ("addons.ExternalDns", "route53:ChangeResourceRecordSets", "arn:aws:route53:::hostedzone/Z1", {}, NOT_ALLOWED),
-    ("addons.ExternalDns", "route53:DeleteHostedZone", ZONE, {}, NOT_ALLOWED),
-    ("addons.ExternalSecrets", "secretsmanager:GetSecretValue", f"{SECRET}:ml-dev-x", {}, ALLOWED),
-    ("addons.ExternalSecrets", "secretsmanager:DescribeSecret", f"{SECRET}:ml-dev-x", {}, ALLOWED),
-    ("addons.ExternalSecrets", "secretsmanager:GetSecretValue", f"{SECRET}:billing", {}, NOT_ALLOWED),
-    ("addons.ExternalSecrets", "secretsmanager:PutSecretValue", f"{SECRET}:ml-dev-x", {}, NOT_ALLOWED),
-    ("addons.LoadBalancers", "elasticloadbalancing:DeleteLoadBalancer", BALANCER, OWN, ALLOWED),
-    ("addons.LoadBalancers", "elasticloadbalancing:DeleteLoadBalancer", BALANCER, FOREIGN, NOT_ALLOWED),
-    ("addons.LoadBalancers", "elasticloadbalancing:DeleteLoadBalancer", BALANCER, {}, NOT_ALLOWED),
-    ("addons.LoadBalancers", "ec2:AuthorizeSecurityGroupIngress", GROUP, OWN, ALLOWED),
-    ("addons.LoadBalancers", "ec2:AuthorizeSecurityGroupIngress", GROUP, FOREIGN, NOT_ALLOWED),
-    ("addons.LoadBalancers", "ec2:DeleteSecurityGroup", GROUP, {}, NOT_ALLOWED),
-    ("addons.LoadBalancers", "ec2:TerminateInstances", INSTANCE, OWN, NOT_ALLOWED),
-    ("addons.LoadBalancers", "iam:CreateServiceLinkedRole", "*", {}, NOT_ALLOWED),
-    # Whom the templates make no role for, such as an administrator: what the bucket itself refuses.
-    ("anybody", "s3:PutObject", MODEL, NEW, ALLOWED),
-    ("anybody", "s3:PutObject", MODEL, OVER, DENIED),
-    ("anybody", "s3:PutObject", MODEL, PART, ALLOWED),
-    ("anybody", "s3:PutObject", DATA, OVER, ALLOWED),
-    ("anybody", "s3:PutObject", DATA, PART, ALLOWED),
-    ("anybody", "s3:DeleteObject", MODEL, {}, DENIED),
-    ("anybody", "s3:DeleteObject", DATA, {}, ALLOWED),
-    ("anybody", "s3:DeleteObjectVersion", MODEL, {}, DENIED),
-    ("anybody", "s3:PutObjectRetention", MODEL, {}, DENIED),
-]  # fmt: skip
 EVERYTHING: Object = {"Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}
-# Its own code makes these calls, with no case of ours: they only look, or are made with the cluster's mark alone.
-OF_A_VENDOR = "addons.LoadBalancers"
+# Code of others makes these calls, with no case of ours: they only look, or are made with the mark of the cluster or
+# the stack alone.
+OF_VENDORS = ("addons.LoadBalancers", "vm-roles.Maker")
 
 
 @cache
@@ -167,12 +51,109 @@ def test_no_role_may_do_what_nothing_needs() -> None:
     for file in FOLDER.glob("*.yaml"):
         for name, item in _made(file.stem).items():
             role = f"{file.stem}.{name}"
-            if item["Type"] == ROLE and role != OF_A_VENDOR and file.stem != "cluster":
+            if item["Type"] == ROLE and role not in OF_VENDORS and file.stem != "cluster":
                 allowed = set(iam.actions(cloudformation.documents(item)))
                 unused[role] = allowed - {action for other, action in used if other == role}
 
     assert not any(unused.values()), unused
-    assert len(unused) == 9
+    assert len(unused) == 19
+
+
+# What CloudFormation makes of infra/vm.yaml, by its own schemas of the resources
+
+
+def _asked_by(kinds: set[str]) -> set[str]:
+    """The permissions that CloudFormation's handlers of these resources may need."""
+    found = set()
+    for kind in kinds:
+        schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema(REGION, kind).schema
+        for name, handler in schema["handlers"].items():
+            found |= set(handler["permissions"]) if name != "list" else set()
+    return found
+
+
+# Of handlers: what belongs to properties that the template does not set.
+OF_OTHER_PROPERTIES = re.compile(
+    r"(cognito-idp|firehose|managed-fleets|s3|vpc-lattice):.*|iam:CreateServiceLinkedRole|cloudwatch:GetMetricData"
+    r"|autoscaling:(Put|Delete)(NotificationConfiguration|LifecycleHook)|autoscaling:.*(Refresh|TrafficSources|Balancers)"
+    r"|ec2:DescribeIpamPools|elasticloadbalancing:(.*CapacityReservation|ModifyIpPools)"
+    r"|elasticloadbalancing:(SetIpAddressType|RegisterTargets|DeregisterTargets)"
+    r"|logs:.*(DataProtection|DeletionProtection|IndexPolic|ResourcePolic|KmsKey|BearerToken|LogDelivery).*"
+)
+# Of none of them: it replaces instances one after another.
+OF_THE_UPDATE_POLICY = {"autoscaling:TerminateInstanceInAutoScalingGroup"}
+
+
+def test_cloudformation_may_make_change_and_delete_what_the_template_has_and_no_more() -> None:
+    kinds = {item["Type"] for item in cloudformation.read(FOLDER, "vm")["Resources"].values()}
+    asked = _asked_by(kinds)
+    allowed = set(iam.actions(cloudformation.documents(_made("vm-roles")["Maker"])))
+
+    plain = {action for action in asked if not action.endswith("*") and not OF_OTHER_PROPERTIES.fullmatch(action)}
+    assert plain - allowed == set()
+    assert {each for each in allowed if not any(iam.like(action, each) for action in asked)} == OF_THE_UPDATE_POLICY
+
+
+# Who takes each of them on, to the letter
+
+
+def _github(environment: str) -> Object:
+    return {
+        "Effect": "Allow",
+        "Principal": {"Federated": f"arn:aws:iam::{ACCOUNT}:oidc-provider/token.actions.githubusercontent.com"},
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Condition": {
+            "StringEquals": {
+                "token.actions.githubusercontent.com:aud": "sts.amazonaws.com",
+                "token.actions.githubusercontent.com:sub": f"repo:acme/models:environment:{environment}",
+            }
+        },
+    }
+
+
+def _pod(service_account: str) -> Object:
+    keys = {"<acme-issuer>:aud": "sts.amazonaws.com", "<acme-issuer>:sub": f"system:serviceaccount:{service_account}"}
+    return {
+        "Effect": "Allow",
+        "Principal": {"Federated": "<acme-issuer-arn>"},
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Condition": {"StringEquals": keys},
+    }
+
+
+def _service(name: str, *, tells: bool = True) -> Object:
+    told = {"Condition": {"StringEquals": {"aws:SourceAccount": ACCOUNT}}} if tells else {}
+    principal = {"Service": f"{name}.amazonaws.com"}
+    return {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"} | told
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "trusted"),
+    [
+        ("sagemaker.Execution", "ml-staging-sagemaker", _service("sagemaker")),
+        ("sagemaker.Deployer", "ml-staging-sagemaker-deployer", _github("staging")),
+        ("training.Training", "ml-sagemaker-training", _service("sagemaker")),
+        ("training.Trainer", "ml-sagemaker-trainer", _github("dev")),
+        ("vm-roles.Instance", "ml-staging-vm", _service("ec2", tells=False)),
+        ("vm-roles.Maker", "ml-staging-stack", _service("cloudformation")),
+        ("vm-roles.Deployer", "ml-staging-stack-deployer", _github("staging")),
+        ("vm-roles.Previewer", "ml-staging-stack-preview", _github("staging-preview")),
+        ("addons.Autoscaler", "cluster-autoscaler", _pod("kube-system:cluster-autoscaler")),
+        ("addons.Sagemaker", "sagemaker-controller", _pod("ack-system:ack-sagemaker-controller")),
+        (
+            "addons.Scaling",
+            "applicationautoscaling-controller",
+            _pod("ack-system:ack-applicationautoscaling-controller"),
+        ),
+    ],
+)
+def test_nobody_else_takes_a_role_on(role: str, name: str, trusted: Object) -> None:
+    template, _, item = role.partition(".")
+
+    found = _made(template)[item]
+
+    assert found["Properties"]["RoleName"] == name
+    assert cloudformation.trust(found) == {"Version": "2012-10-17", "Statement": [trusted]}
 
 
 # Another account than that of the bucket
@@ -193,7 +174,7 @@ def test_an_environment_of_another_account_reads_models_and_logs_and_does_no_mor
         assert iam.verdict(call, [], [policy]) is expected, (account, action, resource)
 
 
-def test_the_replicator_of_another_account_copies_and_does_no_more() -> None:
+def test_the_roles_of_another_account_copy_and_prune_and_do_no_more() -> None:
     (policy,) = cloudformation.documents(_made("models")["Policy"])
     for role, action, resource, context, expected in (
         ("ml-model-replicator", "s3:GetObject", MODEL, {}, ALLOWED),
@@ -203,6 +184,12 @@ def test_the_replicator_of_another_account_copies_and_does_no_more() -> None:
         ("ml-model-replicator", "s3:ListBucket", BUCKET, REQUESTS, NOT_ALLOWED),
         ("ml-model-replicator", "s3:DeleteObject", MODEL, {}, DENIED),
         ("ml-model-writer", "s3:PutObject", MODEL, NEW, NOT_ALLOWED),
+        ("ml-model-prune", "s3:DeleteObject", MODEL, {}, ALLOWED),
+        ("ml-model-prune", "s3:ListBucket", BUCKET, MODELS, ALLOWED),
+        ("ml-model-prune", "s3:GetObject", MODEL, {}, ALLOWED),
+        ("ml-model-prune", "s3:PutObject", MODEL, OVER, DENIED),
+        ("ml-model-prune", "s3:DeleteObjectVersion", MODEL, {}, DENIED),
+        ("ml-model-prune", "s3:DeleteObject", DATA, {}, NOT_ALLOWED),
     ):
         caller = f"arn:aws:iam::888899990000:role/{role}"
         known = {"aws:securetransport": "true", "aws:principalarn": caller} | context

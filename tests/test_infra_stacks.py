@@ -1,7 +1,7 @@
 """The stacks of infra/, made and deleted on moto.
 
-Of their resources moto skips policies of buckets, providers of identities and certificates, and it has no EKS that a
-stack could make.
+Of their resources moto skips policies of buckets, providers of identities, certificates and alarms, and it has no EKS
+that a stack could make.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ import pytest
 from infrastructure import FOLDER, REGION, stack
 from moto import mock_aws
 
-MADE = ("models", "registry", "github", "domain", "addons", "reader", "batch")
+from gitops.manifests import cloudformation as templates
+
+MADE = (
+    "models", "registry", "github", "domain", "addons", "reader", "batch", "training", "sagemaker", "vm-roles",
+)  # fmt: skip
 # In the place of the cluster: what other stacks import from it.
 CLUSTER = """
 Resources: {Nothing: {Type: AWS::CloudFormation::WaitConditionHandle}}
@@ -50,6 +54,10 @@ def test_stacks_are_made_and_leave_no_role_when_they_are_deleted(cloudformation:
     assert set(roles) == {
         "ml-model-writer", "ml-model-replicator", "ml-model-reader", "ml-monitor", "ml-model-prune",
         "ml-dev-model-reader", "ml-dev-batch", "external-dns", "external-secrets", "aws-load-balancer-controller",
+        "cluster-autoscaler",
+        "sagemaker-controller", "applicationautoscaling-controller", "ml-sagemaker-training", "ml-sagemaker-trainer",
+        "ml-staging-sagemaker", "ml-staging-sagemaker-deployer", "ml-staging-vm", "ml-staging-stack",
+        "ml-staging-stack-deployer", "ml-staging-stack-preview",
     }  # fmt: skip
     condition = roles["ml-dev-model-reader"]["AssumeRolePolicyDocument"]["Statement"][0]["Condition"]
     assert condition == {
@@ -58,7 +66,28 @@ def test_stacks_are_made_and_leave_no_role_when_they_are_deleted(cloudformation:
             "oidc.example.org/id/1:sub": ["system:serviceaccount:ml-dev:one", "system:serviceaccount:ml-dev:two"],
         }
     }
+    (profile,) = boto3.client("iam").list_instance_profiles()["InstanceProfiles"]
+    assert (profile["InstanceProfileName"], [role["RoleName"] for role in profile["Roles"]]) == (
+        "ml-staging-vm",
+        ["ml-staging-vm"],
+    )
 
     for name in reversed(MADE):
         cloudformation.delete_stack(StackName=name)
     assert boto3.client("iam").list_roles()["Roles"] == []
+    assert boto3.client("iam").list_instance_profiles()["InstanceProfiles"] == []
+
+
+@pytest.mark.filterwarnings("ignore:Tried to parse")
+def test_cloudwatch_takes_the_alarms_of_an_endpoint(cloudformation: Any) -> None:
+    made = templates.resources(templates.read(FOLDER, "alarms"), stack("alarms")).values()
+    client = boto3.client("cloudwatch", REGION)
+    for item in made:
+        # CloudFormation reads numbers from texts.
+        client.put_metric_alarm(**item["Properties"] | {"Threshold": float(item["Properties"]["Threshold"])})
+
+    alarms = {alarm["AlarmName"]: alarm for alarm in client.describe_alarms()["MetricAlarms"]}
+    assert {name: (alarm["Threshold"], alarm["TreatMissingData"]) for name, alarm in alarms.items()} == {
+        "ml-staging-wine-sagemaker-errors": (0.01, "notBreaching"),
+        "ml-staging-wine-sagemaker-latency": (500000.0, "notBreaching"),
+    }

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import BUCKET, IMAGE, S3, Checkout, Result, Version, git, package
+from conftest import BUCKET, IMAGE, REPLICA, S3, Checkout, Result, Version, git, name_replica, package
 
 from gitops.models.s3 import Store
 
@@ -131,6 +131,33 @@ def test_deleting_takes_the_version_and_nothing_else_and_the_rest_of_an_interrup
     assert pruned(old) == set()
     age(s3)
     assert pruned(old) == {gone.version}
+
+
+def test_replicas_are_pruned_after_the_model_bucket_by_the_same_rule(
+    old: Checkout, stored: Callable[[str], Version], s3: S3, replica: S3
+) -> None:
+    gone, stays = stored("gone"), stored("stays")
+    release(old, stays, years=2)
+    name_replica(old)
+    old.commit("Name a replica", push=True)
+    for key in list(s3.keys()):
+        body = s3.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        replica.client.put_object(Bucket=REPLICA, Key=key, Body=body)
+    age(replica)
+
+    found = json.loads(old.run("prune_versions", "--json").out)["unneeded"]
+
+    assert [(row["bucket"], row["version"]) for row in found] == [(BUCKET, gone.version), (REPLICA, gone.version)]
+
+    done = old.run("prune_versions", "--delete", "--bucket", f"s3://{REPLICA}")
+
+    assert (done.code, "took away 1 of 1 versions" in done.err) == (0, True), done.err
+    assert {key.split("/")[2] for key in list(replica.keys())} == {stays.version}
+    assert {key.split("/")[2] for key in list(s3.keys())} == {gone.version, stays.version}
+
+    assert old.run("prune_versions", "--delete").code == 0
+
+    assert {key.split("/")[2] for key in (*s3.keys(), *replica.keys())} == {stays.version}
 
 
 def other(checkout: Checkout, tmp_path: Path) -> Checkout:

@@ -12,6 +12,9 @@ from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any
 
+from gitops.checks import duties, instances
+from gitops.checks.duties import PRUNE
+from gitops.checks.instances import is_arm as is_arm
 from gitops.manifests import cloudformation, iam
 from gitops.manifests.cloudformation import ROLE, Stack, statements, texts
 from gitops.manifests.objects import Object, at, mapping, mappings, walk
@@ -22,14 +25,11 @@ Resources = Mapping[str, Object]
 Faults = Iterator[tuple[str, str]]
 """(field, what is wrong and what to do about it)"""
 Judge = Callable[[Object, Stack], Faults]
-PRUNE = "ml-model-prune"
+WRITTEN_ONCE = ("models/", "services/")
+"""The folders of a bucket whose objects nobody overwrites: versions, and the archives that instances run."""
 LEAST_DAYS = 90
 """For so long prune_versions.py keeps a version that nothing names."""
-_READS = re.compile(r"[a-z0-9-]+:(BatchCheck|BatchGet|Describe|Get|Head|List)[A-Za-z]*")
-_GITHUB, _SUBJECT = "token.actions.githubusercontent.com", r"system:serviceaccount:[a-z0-9-]+:[a-z0-9.-]+"
-_ENVIRONMENT = r"repo:[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+:environment:[a-z0-9-]+"
-# Of their names of instance types, the generation of Arm has a g behind its number.
-_ARM = re.compile(r"[a-z]+[0-9]+g[a-z]*\.")
+_GITHUB = "https://token.actions.githubusercontent.com"
 _LONGEST_PAUSE = timedelta(hours=1)
 
 
@@ -54,6 +54,19 @@ def uncertified(policy: Policy, stacks: Sequence[Stack]) -> Iterator[str]:
                 yield (
                     f"overlays/promotion.yaml: environments: {environment}: hosts: {host}: no certificate is for"
                     f" *.{host}; add it to the Names of a stack of infra/domain.yaml"
+                )
+
+
+def second_zones(stacks: Sequence[Stack]) -> Iterator[str]:
+    """Stacks that would make another zone of a domain which has one in their account."""
+    makers: dict[tuple[str, str], Stack] = {}
+    for each in stacks:
+        if each.template == "domain" and not (each.parameters.get("Zone") or each.parameters.get("ZoneStack")):
+            domain = each.parameters["Domain"]
+            if (maker := makers.setdefault((each.account, domain), each)) is not each:
+                yield (
+                    f"stack {each.name} in {each.region}: a second zone of {domain}, beside that of {maker.name} in"
+                    f" {maker.region}; make that one first, then give the identifier of its zone by --set Zone=ID"
                 )
 
 
@@ -147,27 +160,16 @@ def _nodes(item: Object, _: Stack) -> Faults:
         yield "LaunchTemplate", "missing, so that pods reach the role of their node; name the launch template"
 
 
-def is_arm(instance_type: str) -> bool:
-    """Whether instances of a type are of Arm, and not of x86-64."""
-    return _ARM.match(instance_type) is not None
-
-
-def _launch(item: Object, _: Stack) -> Faults:
-    data = mapping(at(item, "Properties", "LaunchTemplateData"))
-    metadata = mapping(data.get("MetadataOptions"))
-    if metadata.get("HttpTokens") != "required" or metadata.get("HttpPutResponseHopLimit") != 1:
-        yield "MetadataOptions", "write HttpTokens: required and HttpPutResponseHopLimit: 1"
-    disks = mappings(data.get("BlockDeviceMappings"))
-    if not disks or any(at(each, "Ebs", "Encrypted") is not True for each in disks):
-        yield "BlockDeviceMappings", "a disk is not encrypted; write Encrypted: true"
-
-
 def _key(item: Object, _: Stack) -> Faults:
     if at(item, "Properties", "EnableKeyRotation") is not True:
         yield "EnableKeyRotation", "missing; write true"
 
 
 def _issuer(item: Object, _: Stack) -> Faults:
+    # Else that of the cluster, which is known once it is there.
+    url = str(at(item, "Properties", "Url"))
+    if url != _GITHUB and not url.startswith("<"):
+        yield "Url", f"{url!r}: whoever runs it says who may take on roles; write {_GITHUB}"
     clients = texts(at(item, "Properties", "ClientIdList"))
     if clients != ["sts.amazonaws.com"]:
         yield "ClientIdList", f"{', '.join(clients) or 'missing'}; write [sts.amazonaws.com], the audience of all roles"
@@ -225,15 +227,17 @@ def _bucket_policy(item: Object, stack: Stack) -> Faults:
     secure = {"aws:securetransport": "true", "aws:principalarn": anybody}
     plain = secure | {"aws:securetransport": "false"}
     once = secure | {"s3:objectcreationoperation": "true"}
-    for promise, action, context in (
-        ("refuses no connection without TLS; deny where aws:SecureTransport is false", "s3:GetObject", plain),
-        ("lets an object of models/ be overwritten; deny s3:PutObject without s3:if-none-match", "s3:PutObject", once),
-        (f"lets others than {PRUNE} delete below models/; deny s3:DeleteObject", "s3:DeleteObject", secure),
-        ("lets the bytes of a version be deleted; deny s3:DeleteObjectVersion", "s3:DeleteObjectVersion", secure),
-        ("lets the lock be passed; deny s3:BypassGovernanceRetention", "s3:BypassGovernanceRetention", secure),
-    ):  # fmt: skip
-        if _verdict(policy, action, f"{bucket}/models/x/y", anybody, context) is not iam.Verdict.DENIED:
-            yield "PolicyDocument", promise
+    for folder in WRITTEN_ONCE:
+        for promise, action, context in (
+            ("refuses no connection without TLS; deny where aws:SecureTransport is false", "s3:GetObject", plain),
+            (f"lets an object of {folder} be overwritten; deny s3:PutObject without s3:if-none-match", "s3:PutObject",
+             once),
+            (f"lets others than {PRUNE} delete below {folder}; deny s3:DeleteObject", "s3:DeleteObject", secure),
+            (f"lets the bytes of {folder} be deleted; deny s3:DeleteObjectVersion", "s3:DeleteObjectVersion", secure),
+            ("lets the lock be passed; deny s3:BypassGovernanceRetention", "s3:BypassGovernanceRetention", secure),
+        ):  # fmt: skip
+            if _verdict(policy, action, f"{bucket}/{folder}x/y", anybody, context) is not iam.Verdict.DENIED:
+                yield "PolicyDocument", promise
     for what, action, key, context in (
         ("a part of an upload", "s3:PutObject", "models/x/y", secure | {"s3:objectcreationoperation": "false"}),
         ("what DVC stores", "s3:PutObject", "dvc/files/md5/0", once),
@@ -267,68 +271,10 @@ def _certificate(item: Object, _: Stack) -> Faults:
         yield "ValidationMethod", "nobody would answer the mail in time; write DNS"
 
 
-# Roles
-
-
-def _role(item: Object, stack: Stack) -> Faults:
-    policy = cloudformation.trust(item)
-    for each in statements(policy):
-        yield from ((f"AssumeRolePolicyDocument: {field}", fault) for field, fault in _trust(each))
-    for name in texts(at(item, "Properties", "ManagedPolicyArns")):
-        if re.search(r"(FullAccess|AdministratorAccess|PowerUserAccess)\b", name):
-            yield "ManagedPolicyArns", f"{name}: allows more than any duty needs; write the actions"
-    for document in cloudformation.documents(item):
-        for each in statements(document):
-            yield from _allowed(each, stack, str(at(item, "Properties", "RoleName")))
-
-
-def _trust(statement: Object) -> Faults:
-    principal = mapping(statement.get("Principal"))
-    if not principal or "*" in [name for names in principal.values() for name in texts(names)]:
-        yield "Principal", "everybody in the world may take it on; name one provider or service"
-    if "AWS" in principal:
-        yield "Principal", f"{', '.join(texts(principal['AWS']))}: roles are for GitHub, service accounts and AWS alone"
-    if "Federated" not in principal:
-        return
-    conditions = mapping(statement.get("Condition"))
-    if set(conditions) - {"StringEquals"}:
-        yield "Condition", f"{', '.join(sorted(conditions))}: compare exactly, by StringEquals alone"
-    keys = mapping(conditions.get("StringEquals"))
-    audience = [value for key, values in keys.items() if key.endswith(":aud") for value in texts(values)]
-    if audience != ["sts.amazonaws.com"]:
-        yield "Condition", f"aud: {', '.join(audience) or 'missing'}; write sts.amazonaws.com"
-    subjects = [value for key, values in keys.items() if key.endswith(":sub") for value in texts(values)]
-    wanted = _ENVIRONMENT if f"{_GITHUB}:sub" in keys else _SUBJECT
-    if not subjects or not all(re.fullmatch(wanted, each) for each in subjects):
-        form = "repo:OWNER/NAME:environment:NAME" if wanted == _ENVIRONMENT else "system:serviceaccount:NAMESPACE:NAME"
-        yield "Condition", f"sub: {', '.join(subjects) or 'missing'}; write {form}, without a wildcard"
-
-
-def _allowed(statement: Object, stack: Stack, role: str) -> Faults:
-    if statement.get("Effect") != "Allow":
-        return
-    if unknown := sorted(statement.keys() & {"NotAction", "NotResource", "NotPrincipal"}):
-        yield "Policies", f"{', '.join(unknown)}: allows all that it does not name; write what is allowed"
-    resources = texts(statement.get("Resource"))
-    for action in texts(statement.get("Action")):
-        if "*" in action or "?" in action:
-            yield "Policies", f"{action}: a wildcard; write the actions"
-        elif not _READS.fullmatch(action) and "*" in resources:
-            yield "Policies", f"{action}: changes any resource; name those that it is for"
-        plain = action.lower()  # as IAM compares them
-        if iam.like(plain, "s3:deleteobjectversion") or (iam.like(plain, "s3:deleteobject") and role != PRUNE):
-            yield "Policies", f"{action}: nobody deletes a model but {PRUNE}, and nobody its bytes; remove it"
-        if plain == "iam:passrole" or plain.startswith("sts:assumerole"):
-            yield "Policies", f"{action}: leads to the rights of other roles; remove it"
-    for each in resources:
-        if each.startswith("arn:aws:s3:::*") or re.fullmatch(r"arn:aws:s3:::[^/]+/\*", each):
-            yield "Policies", f"{each}: all of a bucket; name the folder"
-
-
 _RULES: Mapping[str, Sequence[Judge]] = {
-    ROLE: (_role,),
+    **instances.RULES,
+    ROLE: (duties.judge,),
     "AWS::CertificateManager::Certificate": (_certificate,),
-    "AWS::EC2::LaunchTemplate": (_launch,),
     "AWS::EC2::SecurityGroup": (_ingress,),
     "AWS::EC2::SecurityGroupIngress": (_ingress,),
     "AWS::ECR::Repository": (_registry,),

@@ -1,7 +1,8 @@
 """Whether an account on AWS has what the stacks of infra/ make, asked without changing anything.
 
-What is compared is what was promised: the settings and the policy of buckets, who takes on a role and what it may do,
-the repositories of images and the certificate.
+The parameters are those that each stack has there, where the manifests tell no other. What is compared is what was
+promised: the settings and the policy of buckets, who takes on a role and what it may do, the repositories of images,
+the certificate, and the alarms of endpoints.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from gitops.manifests import cloudformation
 from gitops.manifests.cloudformation import FOLDER, ROLE, Stack
-from gitops.manifests.objects import Object, at, mapping
+from gitops.manifests.objects import Object, at, mapping, mappings
 from gitops.models.s3 import ask
 
 # Whether the network and the cluster are right, the cluster itself shows.
@@ -30,6 +32,7 @@ def examine(folder: Path, stacks: Sequence[Stack]) -> Iterator[tuple[str, str, b
     Refused when AWS does not answer at all."""
     region = stacks[0].region
     own = str((ask("sts", region, "get_caller_identity") or {}).get("Account"))
+    stacks = [_as_made(folder, each) if each.account == own else each for each in stacks]
     facts = dict(_facts([each for each in stacks if each.account == own]))
     for stack in stacks:
         if stack.account != own:
@@ -42,6 +45,17 @@ def examine(folder: Path, stacks: Sequence[Stack]) -> Iterator[tuple[str, str, b
             for what, fault in _EXAMINERS.get(item["Type"], _nothing)(item["Properties"], stack):
                 remedy = f"{fault}; run what `python scripts/stacks.py --only {stack.template}` prints" if fault else ""
                 yield f"AWS: {what}", remedy, False
+
+
+def _as_made(folder: Path, stack: Stack) -> Stack:
+    """A stack with the values that it was given where the manifests tell none, such as by --set."""
+    known = mapping(cloudformation.read(folder / FOLDER, stack.template).get("Parameters"))
+    found = at(
+        ask("cloudformation", stack.region, "describe_stacks", StackName=stack.name), "Stacks", "0", "Parameters"
+    )
+    given = {each["ParameterKey"]: each.get("ParameterValue", "") for each in mappings(found)}
+    own = {name: value for name, value in given.items() if name in known}
+    return replace(stack, parameters=own | dict(stack.parameters))
 
 
 def _facts(stacks: Sequence[Stack]) -> Iterator[tuple[str, str]]:
@@ -168,10 +182,33 @@ def _certificate(wanted: Object, stack: Stack) -> Found:
     yield "certificate of all hosts", f"none is issued for {', '.join(sorted(names))}" if names else ""
 
 
+def _alarm(wanted: Object, stack: Stack) -> Found:
+    name = wanted["AlarmName"]
+    (found,) = at(ask("cloudwatch", stack.region, "describe_alarms", AlarmNames=[name]), "MetricAlarms") or [{}]
+    asked = {"MetricName": wanted["MetricName"], "Threshold": float(wanted["Threshold"])}
+    asked |= {key: wanted[key] for key in ("EvaluationPeriods", "Period", "TreatMissingData")}
+    other = [
+        f"{key} is {found.get(key)!r} in place of {value!r}" for key, value in asked.items() if found.get(key) != value
+    ]
+    yield f"alarm {name}", "missing" if not found else "; ".join(other)
+
+
+def _profile(wanted: Object, stack: Stack) -> Found:
+    name = wanted["InstanceProfileName"]
+    found = at(ask("iam", stack.region, "get_instance_profile", InstanceProfileName=name), "InstanceProfile", "Roles")
+    roles = [each["RoleName"] for each in mappings(found)]
+    yield (
+        f"instance profile {name}",
+        "" if roles == wanted["Roles"] else f"its roles are {', '.join(roles) or 'missing'}",
+    )
+
+
 _EXAMINERS: Mapping[str, Callable[[Object, Stack], Found]] = {
     ROLE: _role,
     "AWS::CertificateManager::Certificate": _certificate,
+    "AWS::CloudWatch::Alarm": _alarm,
     "AWS::ECR::Repository": _registry,
+    "AWS::IAM::InstanceProfile": _profile,
     "AWS::S3::Bucket": _bucket,
     "AWS::S3::BucketPolicy": _bucket_policy,
 }

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from gitops.manifests import workloads
 from gitops.manifests.cloudformation import Stack
 from gitops.manifests.objects import Object, at, listed, walk
-from gitops.repo import values
+from gitops.repo import beside, values
 from gitops.repo.layout import ARGOCD
 from gitops.repo.policy import IN_CLUSTER, Policy
 from gitops.repo.snapshot import Snapshot
@@ -18,11 +18,11 @@ from gitops.repo.snapshot import Snapshot
 Renders = Mapping[str, Sequence[Object]]
 ROLE_ANNOTATION = "eks.amazonaws.com/role-arn"
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::(?P<account>[0-9]{12}):role/(?P<name>[A-Za-z0-9_+=,.@-]+)")
-REGISTRY = re.compile(r"(?P<account>[0-9]{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com")
 # Which parameter of addons.yaml has the name of the role of which chart.
 ADDONS = {
     "applicationautoscaling-chart": "ScalingRole",
     "aws-load-balancer-controller": "LoadBalancersRole",
+    "cluster-autoscaler": "AutoscalerRole",
     "external-dns": "ExternalDnsRole",
     "external-secrets": "ExternalSecretsRole",
     "sagemaker-chart": "SagemakerRole",
@@ -75,12 +75,23 @@ def needed(tree: Snapshot, renders: Renders) -> list[Stack]:
     clusters = [replace(each, account=_account(tree, each, asked)) for each in _clusters(policy, renders, region)]
     names = {each.name: each.parameters["Cluster"] for each in clusters}
     roles = list(_roles(policy, renders, asked, names, region))
+    pulling = {beside.place(tree, each.environment)[0] for each in beside.models(renders)}
+    images = list(_images(policy, renders, pulling | {each.account for each in roles}))
+    training = list(_repositories(policy, [beside.TRAINING] if beside.models(renders) else [], set()))
+    apart = beside.needed(tree, renders, images, training)
     return [
-        *_buckets(tree, region, roles),
-        *_images(policy, renders, {each.account for each in roles}),
+        *_buckets(tree, region, [*roles, *beside.reading(apart)]),
+        *images,
+        *training,
         _github(tree, region),
-        *(stack for each in clusters for stack in _of_cluster(tree, renders, each, asked)),
+        *_one_zone(
+            [
+                *(stack for each in clusters for stack in _of_cluster(tree, renders, each, asked)),
+                *beside.below(tree, renders, clusters),
+            ]
+        ),
         *roles,
+        *apart,
     ]
 
 
@@ -104,11 +115,12 @@ def _buckets(tree: Snapshot, region: str, roles: Sequence[Stack]) -> Iterator[St
 
 def _buckets_of(role: Stack) -> set[str]:
     """Where a service reads its models, and where it logs requests."""
-    return {role.parameters["Bucket"], role.parameters["Requests"].partition("/")[0]}
+    logs = role.parameters.get("Requests", "").split(",")
+    return {role.parameters["Bucket"], *(each.partition("/")[0] for each in logs)}
 
 
 def _images(policy: Policy, renders: Renders, accounts: set[str]) -> Iterator[Stack]:
-    """A repository in each registry of ECR for each app that has a server of its own."""
+    """A repository in each registry of ECR for each app with a server of its own, and for all that endpoints run."""
     apps = {
         folder.split("/")[2]
         for folder, items in renders.items()
@@ -116,23 +128,23 @@ def _images(policy: Policy, renders: Renders, accounts: set[str]) -> Iterator[St
         if folder.startswith("overlays/")
         and workloads.kind_of(item) in (("apps", "Deployment"), ("apps", "StatefulSet"))
         and workloads.released(item)
-    }
+    } | beside.images(renders, policy.image_registries)
+    # An endpoint runs the image of a service, where there is one.
+    apps = apps or {each.app for each in beside.models(renders)}
+    yield from _repositories(policy, apps, accounts)
+
+
+def _repositories(policy: Policy, names: Iterable[str], accounts: set[str]) -> Iterator[Stack]:
     for registry in policy.image_registries:
-        if match := REGISTRY.fullmatch(registry):
+        if match := beside.REGISTRY.fullmatch(registry):
             pullers = ",".join(sorted(accounts - {match["account"]}))
-            for app in sorted(apps):
-                yield Stack(
-                    f"images-{app}",
-                    "registry",
-                    match["account"],
-                    match["region"],
-                    {"Repository": app, "Pullers": pullers},
-                )
+            for name in sorted(names):
+                parameters = {"Repository": name, "Pullers": pullers}
+                yield Stack(f"images-{name}", "registry", match["account"], match["region"], parameters)
 
 
 def _github(tree: Snapshot, region: str) -> Stack:
-    repository = re.sub(r"^.*?github\.com[/:]|\.git$", "", values.find(tree, "repo"))
-    parameters = {"Repository": repository, "Bucket": tree.policy.model_bucket}
+    parameters = {"Repository": values.repository(tree), "Bucket": tree.policy.model_bucket}
     parameters |= {"Replicas": ",".join(tree.policy.replicas)} if tree.policy.replicas else {}
     return Stack("github", "github", values.find(tree, "account"), region, parameters)
 
@@ -166,7 +178,27 @@ def _of_cluster(tree: Snapshot, renders: Renders, cluster: Stack, asked: Sequenc
             roles |= {
                 ADDONS[chart]: each.role for chart in [at(each.item, "spec", "source", "chart")] if chart in ADDONS
             }
-    yield Stack(f"{own}-addons", "addons", *place, {"Cluster": own, "Domain": f"{own}-domain", **roles})
+    told = {"Cluster": own, "Domain": f"{own}-domain", "Namespaces": ",".join(map(tree.policy.namespace, on))}
+    if any(tree.policy.exposure[name].internet_facing for name in on if name in tree.policy.exposure):
+        told |= {"Waf": "yes"}
+        yield Stack(f"{own}-waf", "waf", *place, {"Cluster": own})
+    yield Stack(f"{own}-addons", "addons", *place, told | roles)
+
+
+def _one_zone(stacks: Iterable[Stack]) -> Iterator[Stack]:
+    """The first stack of a domain makes its zone, and those beside it take that one: two zones of one domain would each
+    have a part of its names. One of another region cannot import it; `infra.second_zones` tells."""
+    makers: dict[tuple[str, str], Stack] = {}
+    taken: dict[str, str] = {}
+    for each in stacks:
+        if each.template == "domain":
+            maker = makers.setdefault((each.account, each.parameters["Domain"]), each)
+            if maker is not each and maker.region == each.region:
+                taken[each.name] = maker.name
+                each = replace(each, parameters=dict(each.parameters) | {"ZoneStack": maker.name})
+        elif zone := taken.get(each.parameters.get("Domain", "")):
+            each = replace(each, parameters=dict(each.parameters) | {"Domain": zone})
+        yield each
 
 
 def _destination(application: Object) -> str:

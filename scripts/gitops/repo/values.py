@@ -55,6 +55,11 @@ def find(tree: Snapshot, name: str, environment: str = "") -> str:
     return match[1]
 
 
+def repository(tree: Snapshot) -> str:
+    """The repository on GitHub, as OWNER/NAME. Raises Refused as `find` does."""
+    return re.sub(r"^.*?github\.com[/:]|\.git$", "", find(tree, "repo"))
+
+
 REQUIRED = (*PLACES, "registry")
 
 
