@@ -26,6 +26,7 @@ from gitops.checks import (
     environments,
     exposure,
     isolation,
+    keys,
     known,
     kserve,
     kubeconform,
@@ -64,6 +65,7 @@ REVIEW = (
     | kserve.RULES
     | kubernetes.RULES
     | roles.RULES
+    | keys.RULES
 )
 RULES = consistency.RULES | owners.RULES | known.RULES | REVIEW
 
