@@ -59,6 +59,18 @@ def test_what_a_page_names_of_the_repository_is_there() -> None:
     for page in PAGES:
         named = re.findall(r"`((?:tests|infra|scripts|docs|model-src|\.github)/[\w./-]+)`", page.read_text())
         assert [path for path in named if not (ROOT / path).exists()] == [], page
+        # What a fork owns is there in the sample.
+        owned = re.findall(r"`((?:base|argocd)/[\w./-]+)`", page.read_text())
+        assert [path for path in owned if not (SAMPLE / path).exists()] == [], page
+
+
+def test_a_page_refers_to_headings_and_pages_that_there_are() -> None:
+    for page in PAGES:
+        text = page.read_text()
+        for file, heading in re.findall(r"`?((?:model-src/)?(?:README|CONTRIBUTING)\.md)`?, \"([^\"]+)\"", text):
+            assert re.search(rf"^#+ {re.escape(heading)}$", (ROOT / file).read_text(), re.MULTILINE), (page, heading)
+        for linked in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+            assert (page.parent / linked).is_file(), (page, linked)
 
 
 def test_the_table_of_aws_has_every_template() -> None:
