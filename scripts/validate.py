@@ -62,10 +62,10 @@ REVIEW = (
     | metadata.RULES
     | exposure.RULES
     | isolation.RULES
+    | keys.RULES
     | kserve.RULES
     | kubernetes.RULES
     | roles.RULES
-    | keys.RULES
 )
 RULES = consistency.RULES | owners.RULES | known.RULES | REVIEW
 
