@@ -5,7 +5,11 @@ will change in the rendered manifests is printed, and the next command. Merging 
 
   python scripts/promote_model.py --app wine-sklearn --to staging
   python scripts/promote_model.py --app wine-sklearn --app wine-api --to prod --push
+  python scripts/promote_model.py --model wine --to staging --push
   python scripts/promote_model.py --app wine-sklearn --to prod --canary next --push
+
+--model promotes every app of the model that is released in the environments before, in one commit; they have to run one
+version there.
 
 Where an environment comes after several and they run different releases, --from names the one whose release is meant;
 it must have come through all of them, and have run in each for as long as that one's `soak`.
@@ -19,7 +23,7 @@ import argparse
 from collections.abc import Sequence
 
 from gitops import cli
-from gitops.releases import branches, hold, release, verification, writing
+from gitops.releases import branches, hold, release, release_file, verification, writing
 from gitops.releases.history import Ran
 from gitops.releases.release import Release, Target
 from gitops.releases.writing import Tree
@@ -33,7 +37,9 @@ from contract.errors import Refused
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, dry_run=True, as_json=True)
-    parser.add_argument("--app", action="append", required=True, help="the app; may be given several times")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--app", action="append", default=[], help="the app; may be given several times")
+    which.add_argument("--model", metavar="NAME", help="all apps of this model, where they run one version")
     parser.add_argument("--to", required=True, metavar="ENV", help="the environment to promote to")
     parser.add_argument("--from", dest="source", metavar="ENV", help="whose release, where those before run several")
     parser.add_argument("--canary", metavar="NAME", help="to the canary of that name there")
@@ -53,7 +59,8 @@ def promote(args: argparse.Namespace) -> None:
     frozen: list[str] = []
 
     def wanted(tree: Tree, _: Ran) -> list[Release]:
-        carried = [_carried(tree, Target(app, args.to, args.canary), args.source) for app in apps]
+        targets = [Target(app, args.to, args.canary) for app in apps or _of_model(tree, args)]
+        carried = [_carried(tree, target, args.source) for target in targets]
         old_form[:] = [source for source, _ in carried if source.manifest is None]
         return [new for _, new in carried]
 
@@ -81,6 +88,15 @@ def promote(args: argparse.Namespace) -> None:
         cli.say(line)
 
 
+def _of_model(tree: Tree, args: argparse.Namespace) -> list[str]:
+    """The apps of a model that are released before the target's environment and have a place in it."""
+    apps = [app for app in tree.apps if release_file.find(tree.read, app, args.to)]
+    sources = _sources(tree, args.to, args.source)
+    found = [item for name in sources for item in release_file.of_model(tree.read, apps, name, args.model)]
+    release.require_one_version(found, args.model)
+    return list(dict.fromkeys(item.app for item in found))
+
+
 def _carried(tree: Tree, target: Target, source: str | None) -> tuple[Release, Release]:
     """The release that those before the target's environment run, verified, and as a release of the target. A canary
     gets what all callers get there: what ran as a canary only is not promoted."""
@@ -95,12 +111,7 @@ def _carried(tree: Tree, target: Target, source: str | None) -> tuple[Release, R
 def _chosen(tree: Tree, target: Target, source: str | None) -> Release:
     """The one release of the environments before the target's, or that of `source`, one of them."""
     app, to = target.app, target.environment
-    after = tree.policy.after(to)
-    if not after:
-        raise Refused(f"--to {to}: the first environment; releases come to it by `python scripts/bump_model.py`")
-    if source not in (None, *after):
-        raise Refused(f"--from {source}: {to} does not come after it; releases come to {to} through {', '.join(after)}")
-    found = [tree.release(Target(app, name)) for name in ([source] if source else after)]
+    found = [tree.release(Target(app, name)) for name in _sources(tree, to, source)]
     if unreleased := [item for item in found if not item.released]:
         raise Refused(
             *[
@@ -113,10 +124,21 @@ def _chosen(tree: Tree, target: Target, source: str | None) -> Release:
         running = "; ".join(f"{item.environment} runs {_named(item)}" for item in found)
         raise Refused(
             f"--to {to}: {app} reaches it through environments that run different releases: {running}; name the one"
-            f" that is meant with --from, which must have come through {' and '.join(after)}"
+            f" that is meant with --from, which must have come through {' and '.join(tree.policy.after(to))}"
         )
     # All are the same, and one of the old form lacks something.
     return next((item for item in found if item.manifest), found[0])
+
+
+def _sources(tree: Tree, to: str, source: str | None) -> Sequence[str]:
+    """The environments whose releases are promoted. Raises Refused where none can be."""
+    layout.require_environment(tree.policy, to)
+    after = tree.policy.after(to)
+    if not after:
+        raise Refused(f"--to {to}: the first environment; releases come to it by `python scripts/bump_model.py`")
+    if source not in (None, *after):
+        raise Refused(f"--from {source}: {to} does not come after it; releases come to {to} through {', '.join(after)}")
+    return [source] if source else after
 
 
 def _named(item: Release) -> str:

@@ -77,7 +77,7 @@ def retire(args: argparse.Namespace) -> None:
         return Draft(git.tree_with(base, files), message)
 
     asked = ways.chosen(args, git, Way.BRANCH, push=Way.PULL_REQUEST)
-    same = publish.Record(record, lambda text: retired.last_reason(text, record, args.app) == reason)
+    same = publish.Record([record], lambda text: retired.last_reason(text, record, args.app) == reason)
     published = publish.publish(git, build, asked, lambda: f"retire/{args.env}/{args.app}", same)
     if args.json:
         cli.print_json(ways.as_json(git, published) | {"deletes": gone})

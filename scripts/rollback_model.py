@@ -7,7 +7,10 @@ reason it goes one further back. What was taken back comes again only when --to,
 
   python scripts/rollback_model.py --app wine-api --env prod --reason "wrong answers for red wines" --push
   python scripts/rollback_model.py --app wine-api --env prod --to 2026-02-01-3f2a9c1b7d10 --reason "..." --push
+  python scripts/rollback_model.py --model wine --env prod --reason "wrong answers for red wines" --push
   python scripts/rollback_model.py --app wine-api --env prod --release-hold --pull-request
+
+Several apps, or with --model all of a model that run one version there, are rolled back in one commit.
 
 Without an option, and without `publish` in the policy, the commit is made on cicd here and pushed nowhere.
 """
@@ -29,13 +32,16 @@ from gitops.releases.writing import Tree
 from gitops.repo import layout, publish, snapshot, ways
 from gitops.repo.git import Git
 from gitops.repo.publish import Draft, Way
+from gitops.repo.snapshot import Snapshot
 
 from contract.errors import Refused
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__, dry_run=True, as_json=True)
-    parser.add_argument("--app", required=True, help="the app, a folder of apps/")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--app", action="append", default=[], help="the app; may be given several times")
+    which.add_argument("--model", metavar="NAME", help="all apps of this model, where they run one version")
     parser.add_argument("--env", required=True, help="the environment")
     parser.add_argument("--canary", metavar="NAME", help="its canary of that name; the hold is on the app all the same")
     parser.add_argument("--to", metavar="VERSION", help="the version to restore (default: the release below this one)")
@@ -44,25 +50,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--release-hold", action="store_true", help="remove the hold, and change nothing else")
     ways.add_options(parser)
     args = parser.parse_args(argv)
+    args.app = list(dict.fromkeys(args.app))
     if args.release_hold == bool(args.reason) or (args.release_hold and (args.to or args.image or args.canary)):
         parser.error("give either --reason (and --canary, --to, --image), or --release-hold")
+    if args.image and len(args.app) != 1:
+        parser.error("--image is that of one app; give one --app")
     return cli.run(release_hold if args.release_hold else roll_back, args)
 
 
 def roll_back(args: argparse.Namespace) -> None:
     git = Git(args.root)
     git.require_full_history()
-    first_seen: list[Release] = []
+    apps: list[str] = []
+    first_seen: dict[str, Release] = {}
     restored: list[Release] = []
     old_form: list[Release] = []
     frozen: list[str] = []
+    holds: list[str] = []
 
     def wanted(tree: Tree, ran: Ran) -> list[Release]:
         publish.require_clean(git)  # while the history is read
-        now = tree.release(_target(args))
-        if not first_seen:
-            first_seen.append(now)
-        if first_seen[0] != now:
+        old_form.clear()
+        return [of_app(tree, ran, app) for app in apps]
+
+    def of_app(tree: Tree, ran: Ran, app: str) -> Release:
+        now = tree.release(Target(app, args.env, args.canary))
+        if first_seen.setdefault(app, now) != now:
             raise Refused(
                 f"{now.file}: changed meanwhile, to {now.version}; look at that release, then run the command again"
             )
@@ -71,34 +84,37 @@ def roll_back(args: argparse.Namespace) -> None:
         verification.require_replica(tree.policy, args.env, uri, manifest, tree.signer)
         if now.manifest is None and now.file != layout.release_paths(now.app, now.environment)[0]:
             # No command can add the replacement that images of the old form lack, and what ran there may run again.
-            return [chosen]
-        old_form[:] = [chosen] if chosen.manifest is None else []
-        return [replace(chosen, manifest=manifest.sha256)]
+            return chosen
+        old_form.extend([chosen] if chosen.manifest is None else [])
+        return replace(chosen, manifest=manifest.sha256)
 
     def build(base: str) -> Draft | None:
-        if done_already(git, base, args):
+        apps[:] = not_done(git, base, args)
+        if not apps:
             publish.require_clean(git)
             return None
-        held = hold.write(args.app, args.env, Hold(_reason(args), *git.author()))
-        change = writing.prepare(git, base, wanted, [args.app], {(args.app, args.env): held})
+        own = Hold(_reason(args), *git.author())
+        held = {(app, args.env): hold.write(app, args.env, own) for app in apps}
+        change = writing.prepare(git, base, wanted, apps, held)
         restored[:], frozen[:] = change.releases, change.frozen
-        files = change.files | {hold.path(args.app, args.env): held}
-        text = change.message("Roll back")
-        text += f"Rolled-Back-From: {first_seen[0].version}\nReason: {_reason(args)}\n"
-        return Draft(git.tree_with(base, files), text)
+        holds[:] = [hold.path(*place) for place in held]
+        files = change.files | dict(zip(holds, held.values(), strict=True))
+        bad = dict.fromkeys(first_seen[app].version for app in apps)
+        text = change.message("Roll back") + "".join(f"Rolled-Back-From: {version}\n" for version in bad)
+        return Draft(git.tree_with(base, files), f"{text}Reason: {_reason(args)}\n")
 
     def held_for_this(text: bytes | None) -> bool:
-        return text is not None and hold.parse(text, record.path).reason == _reason(args)
+        return text is not None and hold.parse(text, hold.FILE).reason == _reason(args)
 
     asked = ways.chosen(args, git, Way.COMMIT)
-    record = publish.Record(hold.path(args.app, args.env), held_for_this)
+    record = publish.Record(holds, held_for_this)
     published = publish.publish(git, build, asked, lambda: branches.of_releases("rollback", restored), record)
+    before = [vars(first_seen[item.app]) for item in restored]
     if args.json:
-        before = vars(first_seen[0]) if published.subject else None
         rows = [vars(r) for r in restored]
         cli.print_json(ways.as_json(git, published) | {"from": before, "releases": rows})
         return
-    what = [f"roll back and hold {item.target}, {release.step(first_seen[0], item)}" for item in restored]
+    what = [f"roll back and hold {item.target}, {release.step(first_seen[item.app], item)}" for item in restored]
     ways.tell(git, published, what, "rolled back and held for this reason already; to go further back, say why anew")
     for line in (*(item.old_form_told() for item in old_form), *frozen):
         cli.say(line)
@@ -106,17 +122,33 @@ def roll_back(args: argparse.Namespace) -> None:
         print(published.commit)
 
 
-def done_already(git: Git, base: str, args: argparse.Namespace) -> bool:
-    """Whether this very rollback is in `base`, so that a command that was interrupted and is run again does not roll
-    back its own rollback."""
-    path = hold.path(args.app, args.env)
-    text = git.show(base, path)
+def not_done(git: Git, base: str, args: argparse.Namespace) -> list[str]:
+    """The apps that are to be rolled back, without those of which `base` has this very rollback, so that a command that
+    was interrupted and is run again does not roll back its own rollback."""
+    there = snapshot.at(git, base)
+    if not args.model:
+        return [app for app in args.app if not _is_done(there, app, args)]
+    running = _of_model(there, args)
+    left = [item for item in running if not _is_done(there, item.app, args)]
+    release.require_one_version(left or running[:1], args.model)
+    return [item.app for item in left]
+
+
+def _of_model(there: Snapshot, args: argparse.Namespace) -> list[Release]:
+    layout.require_environment(there.policy, args.env)
+    read = there.commit.get if there.commit else there.read
+    return list(release_file.of_model(read, layout.apps_of(there.deployed()), args.env, args.model))
+
+
+def _is_done(there: Snapshot, app: str, args: argparse.Namespace) -> bool:
+    path = hold.path(app, args.env)
+    text = there.read(path)
     if text is None or hold.parse(text, path).reason != _reason(args):
         return False
     if args.to is None and args.image is None:
         return True
-    found = release_file.find(snapshot.at(git, base).read, args.app, args.env)
-    now = found and release_file.read(found[1], _target(args), found[0])
+    found = release_file.find(there.read, app, args.env)
+    now = found and release_file.read(found[1], Target(app, args.env, args.canary), found[0])
     return now is not None and _is_asked(now, args)
 
 
@@ -169,32 +201,42 @@ def _listed(releases: Sequence[Release]) -> str:
     )
 
 
-def _target(args: argparse.Namespace) -> Target:
-    return Target(args.app, args.env, args.canary)
-
-
 def release_hold(args: argparse.Namespace) -> None:
     git = Git(args.root)
     publish.require_clean(git)
-    path = hold.path(args.app, args.env)
+    apps: list[str] = []
 
     def build(base: str) -> Draft:
-        there = snapshot.at(git, base)
-        files = there.deployed()
-        layout.require_app(files, layout.apps_of(files), there.policy, args.app, args.env)
-        if git.show(base, path) is None:
-            raise Refused(f"{path}: no such hold; {args.app} in {args.env} can be released")
-        text = f"Release the hold on {args.app} in {args.env}\n\nHold-Released: {args.app} {args.env}\n"
-        return Draft(git.tree_with(base, {path: None}), text)
+        apps[:] = _held(git, base, args)
+        which = f"{', '.join(apps)} in {args.env}"
+        lines = "".join(f"Hold-Released: {app} {args.env}\n" for app in apps)
+        files = dict.fromkeys(hold.path(app, args.env) for app in apps)
+        return Draft(git.tree_with(base, files), f"Release the hold on {which}\n\n{lines}")
 
     asked = ways.chosen(args, git, Way.COMMIT)
-    published = publish.publish(git, build, asked, lambda: f"release-hold/{args.env}/{args.app}")
+    published = publish.publish(git, build, asked, lambda: branches.of_holds(args.env, apps))
     if args.json:
         cli.print_json(ways.as_json(git, published))
         return
-    ways.tell(git, published, [f"release the hold on {args.app} in {args.env}"], "")
+    ways.tell(git, published, [f"release the hold on {app} in {args.env}" for app in apps], "")
     if published.commit:
         print(published.commit)
+
+
+def _held(git: Git, base: str, args: argparse.Namespace) -> list[str]:
+    """The apps whose holds are released. Raises Refused where one that is named has none."""
+    there = snapshot.at(git, base)
+    files = there.deployed()
+    if args.model:
+        running = [item.app for item in _of_model(there, args)]
+        if held := [app for app in running if hold.path(app, args.env) in files]:
+            return held
+        raise Refused(f"--model {args.model}: no app of it is held in {args.env}")
+    for app in args.app:
+        layout.require_app(files, layout.apps_of(files), there.policy, app, args.env)
+        if (path := hold.path(app, args.env)) not in files:
+            raise Refused(f"{path}: no such hold; {app} in {args.env} can be released")
+    return list(args.app)
 
 
 def _reason(args: argparse.Namespace) -> str:

@@ -26,6 +26,7 @@ from gitops.checks import (
     environments,
     exposure,
     isolation,
+    keys,
     known,
     kserve,
     kubeconform,
@@ -63,6 +64,7 @@ REVIEW = (
     | metadata.RULES
     | exposure.RULES
     | isolation.RULES
+    | keys.RULES
     | kserve.RULES
     | kubernetes.RULES
     | roles.RULES

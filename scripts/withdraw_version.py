@@ -61,7 +61,7 @@ def withdraw(args: argparse.Namespace) -> None:
         return Published(asked, "", subject if text else "", files=(layout.WITHDRAWN,))
 
     def publish_it() -> Published:
-        record = publish.Record(layout.WITHDRAWN, lambda text: name in withdrawn.read(text))
+        record = publish.Record([layout.WITHDRAWN], lambda text: name in withdrawn.read(text))
         return publish.publish(git, build, asked, lambda: f"withdraw/{args.model}-{args.version}", record)
 
     published = edit() if asked.way is Way.EDIT else publish_it()

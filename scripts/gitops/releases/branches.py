@@ -22,6 +22,12 @@ def of_releases(action: str, releases: Sequence[Release]) -> str:
     return "/".join([action, *(environments if len(environments) == 1 else ["several"]), name])
 
 
+def of_holds(environment: str, apps: Sequence[str]) -> str:
+    """`release-hold/ENVIRONMENT/APP` for one app, and a name of the same length for any number of them."""
+    name = apps[0] if len(apps) == 1 else f"{len(apps)}-apps-{_hash(' '.join(apps))}"
+    return f"release-hold/{environment}/{name}"
+
+
 def _short(image: str | None) -> str | None:
     """An image as 12 characters that may stand in the name of a branch, as not every tag may."""
     if image is None or image == UNRELEASED:

@@ -154,6 +154,17 @@ def require_image(image: str, policy: Policy) -> None:
         )
 
 
+def require_one_version(releases: Sequence[Release], model: str) -> None:
+    """Raises Refused where these releases of a model are not all of one version, or are none."""
+    if not releases:
+        raise Refused(f"--model {model}: no app of it is released there; name apps with --app")
+    if len({item.version for item in releases}) > 1:
+        running = "; ".join(f"{item.target} runs {item.version}" for item in releases)
+        raise Refused(
+            f"--model {model}: its apps run different versions: {running}; name those that are meant with --app"
+        )
+
+
 def short_image(image: str | None) -> str:
     """An image without its registry, its digest cut: enough to recognise it in a table."""
     if image in (None, UNRELEASED):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from gitops.manifests import yamledit
@@ -17,6 +17,7 @@ from gitops.releases.release import UNRELEASED, UNRELEASED_URI, Release, Target
 from gitops.repo import layout
 
 from contract.errors import Refused
+from contract.uri import parse_flavour
 
 SHA256 = re.compile("sha256:[0-9a-f]{64}")
 
@@ -107,6 +108,20 @@ def read_all(show: Callable[[str], bytes | None], app: str, environment: str) ->
     file, text = found
     spec = mapping(mapping(yamledit.load(text, file)).get("spec"))
     return [read(text, Target(app, environment, name), file) for name in (None, *form.canaries(spec))]
+
+
+def of_model(
+    show: Callable[[str], bytes | None], apps: Iterable[str], environment: str, model: str
+) -> Iterator[Release]:
+    """What these apps run of a model in an environment, canaries left out."""
+    name = f"/{model}/".encode()
+    for app in apps:
+        found = find(show, app, environment)
+        # Reading takes long, and only what has an escape can have a name that is not in its bytes.
+        if found and (name in found[1] or b"\\" in found[1]):
+            item = read(found[1], Target(app, environment), found[0])
+            if item.released and parse_flavour(item.uri)[0].model == model:
+                yield item
 
 
 def readable(show: Callable[[str], bytes | None], app: str, environment: str) -> list[Release]:

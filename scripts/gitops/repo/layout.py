@@ -181,12 +181,17 @@ def deployed(files: Iterable[str], policy: Policy) -> list[str]:
     return [overlay(name, environment) for environment, names in found.items() for name in sorted(names)]
 
 
-def require_app(files: Container[str], apps: Sequence[str], policy: Policy, app: str, environment: str) -> None:
-    """Raises Refused, with the known names, for those that are not in the repository: `files` has its paths, `apps` is
-    what it has of those."""
+def require_environment(policy: Policy, environment: str) -> None:
+    """Raises Refused, with the known names, for one that the policy does not have."""
     if environment not in policy.environments:
         known = ", ".join(policy.environments)
         raise Refused(f"{POLICY_FILE}: environments: no {environment!r}; the environments are {known}")
+
+
+def require_app(files: Container[str], apps: Sequence[str], policy: Policy, app: str, environment: str) -> None:
+    """Raises Refused, with the known names, for those that are not in the repository: `files` has its paths, `apps` is
+    what it has of those."""
+    require_environment(policy, environment)
     if app not in apps:
         raise Refused(f"apps/{app}: no such app; the apps are {', '.join(apps)}")
     paths = release_paths(app, environment)

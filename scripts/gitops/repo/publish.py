@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -65,12 +65,12 @@ class Draft:
 
 @dataclass(frozen=True)
 class Record:
-    """A file of a change that also records who made it and when, so that the same asked for again is not the same
+    """The files of a change that also record who made it and when, so that the same asked for again is not the same
     bytes."""
 
-    path: str
+    paths: Collection[str]
     same: Callable[[bytes | None], bool]
-    """Whether the file is of this very change."""
+    """Whether such a file is of this very change."""
 
 
 @dataclass(frozen=True)
@@ -382,11 +382,8 @@ def _is_same(git: Git, commit: str, base: str, draft: Draft, record: Record | No
     merged = git.merged_tree(base, commit)
     if merged is None or merged == draft.tree:
         return merged is not None
-    return (
-        record is not None
-        and git.changed(merged, draft.tree) == [record.path]
-        and record.same(git.show(merged, record.path))
-    )
+    changed = git.changed(merged, draft.tree)
+    return record is not None and all(path in record.paths and record.same(git.show(merged, path)) for path in changed)
 
 
 def _require_over(git: Git, branch: str, place: _Place, base: str, draft: Draft) -> None:
