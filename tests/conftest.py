@@ -26,7 +26,7 @@ from types import ModuleType
 from typing import Any
 
 import boto3
-import botocore.loaders
+import botocore.session
 import guard
 import pytest
 
@@ -48,7 +48,7 @@ MODELS = {"classification": "lily", "regression": "diabetes"}
 GUARD = guard.variables(ROOT, layout.FORK_OWNED, layout.ENGINE_IN_FORK)
 guard.install(GUARD)
 # Each test makes clients of its own; what boto3 knows of S3 is read once.
-botocore.loaders.create_loader = functools.cache(botocore.loaders.create_loader)
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 BUCKET, REPLICA = "mlops-prod", "mlops-us"
 REGISTRY = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
 IMAGE = f"{REGISTRY}/lily-api@sha256:{'1' * 64}"
