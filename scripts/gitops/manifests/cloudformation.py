@@ -23,7 +23,7 @@ ROLE = "AWS::IAM::Role"
 _NOTHING = object()
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Reads the short forms of the functions, `!Ref Name`, as the long ones."""
 
 
@@ -34,7 +34,7 @@ def _long_form(loader: _Loader, name: str, node: yaml.Node) -> Object:
     elif isinstance(node, yaml.SequenceNode):
         value = loader.construct_sequence(node, deep=True)
     else:
-        value = loader.construct_mapping(node, deep=True)  # type: ignore[arg-type]
+        value = loader.construct_mapping(node, deep=True)
     if name == "GetAtt" and isinstance(value, str):
         value = value.split(".", 1)
     return {name if name in ("Ref", "Condition") else f"Fn::{name}": value}

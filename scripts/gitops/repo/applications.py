@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from gitops.manifests import kustomize
 from gitops.manifests.objects import Object, at
 from gitops.repo import layout
 from gitops.repo.policy import IN_CLUSTER, Policy
@@ -103,7 +104,7 @@ def text(policy: Policy, environment: str, repository: str) -> str:
 
 
 def application_set(policy: Policy, environment: str, repository: str) -> Object:
-    found: Object = yaml.safe_load(text(policy, environment, repository))
+    [found] = kustomize.objects(text(policy, environment, repository))
     return found
 
 
