@@ -156,7 +156,7 @@ class World:
     def applied(self, name: str, since: int) -> set[str]:
         """The kinds of what all syncs of an Application have applied since a place in the controller's log. Its status
         has the results of the last one alone: of none, if that came for what another one had done already."""
-        result = rf'msg="Adding resource result, .* application=(?:argocd/)?{name} .*?\bkind=(\w+)'
+        result = rf'msg="Adding resource result, .* application={name} .*?\bkind=(\w+)'
         return set(re.findall(result, self.log(CONTROLLER)[since:]))
 
     def served(self, app: str, environment: str) -> str | None:
