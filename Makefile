@@ -36,7 +36,7 @@ cluster-down: ## stop it; `make cluster` goes on where it was
 	@.venv/bin/python scripts/local_cluster.py down
 
 test: ## everything that CI checks
-	@$(PYTHON) scripts/setup.py test && .venv/bin/python -m pytest -n auto --dist loadfile && cd model-src && .venv/bin/python -m pytest -n auto --dist loadfile
+	@$(PYTHON) scripts/setup.py test && .venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder && cd model-src && .venv/bin/python -m pytest -n auto --dist loadfile
 
 test-models: ## the part of it in model-src/, which is all that a change of models alone needs
 	@$(PYTHON) scripts/setup.py test && cd model-src && .venv/bin/python -m pytest -n auto --dist loadfile

@@ -86,7 +86,7 @@ def written(file: Path, text: str) -> Iterator[None]:
 def read(file: Path) -> Fixture:
     text = file.read_text()
     catchers, _, title = text.splitlines()[0].removeprefix("# ").partition(": ")
-    data: dict[str, Any] = yaml.safe_load(text)
+    data: dict[str, Any] = yaml.load(text, yaml.CSafeLoader)
     edit = {"content": None, "old": "", "new": "", "also": [], "beside": {}} | {
         key: data[key] for key in data if key != "errors"
     }

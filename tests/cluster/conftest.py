@@ -29,6 +29,7 @@ DEPLOYMENT = ("apps/v1", "Deployment")
 # What makes Applications, without what syncs them, and what takes the owners off what a deleted object has made.
 MAKERS = ("redis", "argocd-repo-server", "argocd-server", "argocd-applicationset-controller")
 CRON_JOB = ("batch/v1", "CronJob")
+CONTROLLER = "argocd-application-controller"
 FLAVOURS = {"lily-api": "onnx", "lily-batch": "onnx", "lily-sklearn": "sklearn"}
 
 
@@ -139,9 +140,24 @@ class World:
 
         wait_until(compared, f"Argo CD compares {name} with {commit}", 60)
 
+    def until_told(self, app: str, environment: str, told: Callable[[list[str]], bool], what: str) -> None:
+        """Waits until status.py tells an app's faults. What Argo CD does again and again, it forgets in between."""
+
+        def found() -> bool:
+            done = self.status("--app", app, "--env", environment, "--refresh")
+            return done.code == 1 and told(done.errors)
+
+        wait_until(found, f"status tells {what} of {app} in {environment}", 60)
+
     def log(self, name: str) -> str:
         """All that a program has written."""
         return (self.plane.processes.folder / f"{name}.log").read_text(errors="replace")
+
+    def applied(self, name: str, since: int) -> set[str]:
+        """The kinds of what all syncs of an Application have applied since a place in the controller's log. Its status
+        has the results of the last one alone: of none, if that came for what another one had done already."""
+        result = rf'msg="Adding resource result, .* application={name} .*?\bkind=(\w+)'
+        return set(re.findall(result, self.log(CONTROLLER)[since:]))
 
     def served(self, app: str, environment: str) -> str | None:
         """The model that the live object names."""

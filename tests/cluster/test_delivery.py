@@ -22,7 +22,7 @@ from gitops.releases.release import Target
 from gitops.repo import layout
 from gitops.repo.policy import read_policy
 
-from .conftest import APPLICATION, FLAVOURS, SERVICE, SET, World, targets, uri
+from .conftest import APPLICATION, CONTROLLER, FLAVOURS, SERVICE, SET, World, targets, uri
 
 
 def state(item: dict[str, object]) -> tuple[object, object]:
@@ -95,7 +95,7 @@ def test_a_rollback_is_live_too(world: World, released: Version, versions: Calla
 def test_of_a_push_only_what_it_changes_is_compared_and_applied(
     world: World, released: Version, versions: Callable[[str], Version]
 ) -> None:
-    second, before = versions("two"), push_event.tip(world.plane)
+    second, before, logged = versions("two"), push_event.tip(world.plane), len(world.log(CONTROLLER))
     world.release("lily-sklearn", "dev", second)
     asked = len(world.log("argocd-server"))
 
@@ -104,19 +104,17 @@ def test_of_a_push_only_what_it_changes_is_compared_and_applied(
     wait_until(lambda: world.served("lily-sklearn", "dev") == uri(second, "lily-sklearn"), "it is live", 60)
     assert set(re.findall(r"Requested app '(.+)' refresh", world.log("argocd-server")[asked:])) == {"lily-sklearn-dev"}
 
-    seen: list[list[str]] = []
-
-    def synced() -> bool:
-        # Asked again, Argo CD may find that nothing is left to be synced.
-        operation = at(world.application("lily-sklearn-dev"), "status", "operationState") or {}
-        result = operation.get("syncResult") or {}
-        seen.append([item["kind"] for item in result.get("resources") or []])
-        return (operation.get("phase"), result.get("revision")) == ("Succeeded", push_event.tip(world.plane))
-
-    wait_until(lambda: synced() and bool(seen[-1]), "the sync", 60)
-    assert seen[-1] == ["InferenceService"]
+    wait_until(lambda: has_synced(world, "lily-sklearn-dev", push_event.tip(world.plane)), "the sync", 60)
+    wait_until(lambda: bool(world.applied("lily-sklearn-dev", logged)), "the controller's log has its result")
+    assert world.applied("lily-sklearn-dev", logged) == {"InferenceService"}
     world.release("lily-sklearn", "dev", released)
     world.live("lily-sklearn", "dev")
+
+
+def has_synced(world: World, name: str, commit: str) -> bool:
+    """Whether the last sync of an Application was of a commit, and has succeeded."""
+    operation = at(world.application(name), "status", "operationState")
+    return (at(operation, "phase"), at(operation, "syncResult", "revision")) == ("Succeeded", commit)
 
 
 def test_a_request_to_look_again_is_no_difference_to_what_git_says(world: World, released: Version) -> None:
@@ -125,9 +123,14 @@ def test_a_request_to_look_again_is_no_difference_to_what_git_says(world: World,
     wait_until(lambda: asked not in application_set(world)["metadata"].get("annotations", {}), "it was looked at")
     assert "template" in application_set(world)["spec"]["generators"][0]["git"]
 
-    world.looked("root", world.checkout.tip())
+    before = at(world.application("root"), "status", "reconciledAt")
 
-    assert state(world.application("root")) == ("Synced", "Healthy")
+    def compared() -> bool:
+        world.refresh("root")
+        return at(world.application("root"), "status", "reconciledAt") != before
+
+    wait_until(compared, "Argo CD compares the root again", 60)
+    wait_until(lambda: state(world.application("root")) == ("Synced", "Healthy"), "the root is as in Git")
 
 
 def application_set(world: World) -> dict[str, Any]:
@@ -188,10 +191,8 @@ def test_a_faulty_manifest_leaves_the_old_version_running_and_status_says_what_i
     )
     world.force("A value that there is not")
 
-    said = world.status("--app", "lily-api", "--env", "staging", "--refresh", "--wait", "8")
+    world.until_told("lily-api", "staging", lambda errors: "imagePullPolicy" in str(errors), "the field")
 
-    assert said.code == 1
-    assert any("imagePullPolicy" in line for line in said.errors), said.err
     assert world.served("lily-api", "staging") == uri(released, "lily-api")
 
 
@@ -268,16 +269,12 @@ def test_an_overlay_that_renders_almost_nothing_takes_no_service_away(world: Wor
 
     world.looked("lily-api-prod", commit)
 
-    def applied() -> bool:
-        operation = at(world.application("lily-api-prod"), "status", "operationState")
-        return (at(operation, "phase"), at(operation, "syncResult", "revision")) == ("Succeeded", commit)
-
-    wait_until(applied, "Argo CD has applied what is left", 60)
+    wait_until(lambda: has_synced(world, "lily-api-prod", commit), "Argo CD has applied what is left", 60)
 
     assert alive(world, released)
     world.restore(world.baseline)
-    said = world.status("--app", "lily-api", "--env", "prod", "--refresh", "--wait", "5")
-    assert said.errors == ["lily-api in prod: Argo CD: OutOfSync: no longer in Git and not pruned: ServiceAccount left"]
+    left = "lily-api in prod: Argo CD: OutOfSync: no longer in Git and not pruned: ServiceAccount left"
+    world.until_told("lily-api", "prod", lambda errors: errors == [left], "what is left")
     for environment in ("dev", "staging", "prod"):
         world.cluster.delete("v1", "ServiceAccount", "left", f"ml-{environment}")
 
@@ -400,11 +397,9 @@ def test_a_closed_window_keeps_production_as_it_is_and_lets_a_person_roll_back(
     commit = world.force("A release on a weekend")
 
     prevented = "Sync prevented by sync window"
-    before = world.log("argocd-application-controller").count(prevented)
+    before = world.log(CONTROLLER).count(prevented)
     world.looked("lily-sklearn-prod", commit)
-    wait_until(
-        lambda: world.log("argocd-application-controller").count(prevented) > before, "Argo CD keeps to the window", 60
-    )
+    wait_until(lambda: world.log(CONTROLLER).count(prevented) > before, "Argo CD keeps to the window", 60)
     assert world.served("lily-sklearn", "prod") == uri(released, "lily-sklearn")
 
     operation = {"operation": {"initiatedBy": {"username": "on-call"}, "sync": {"revision": commit}}}
@@ -424,10 +419,11 @@ def test_a_missing_service_account_is_named_by_status(world: World, released: Ve
         (base / path).write_text(text.replace(old, new))
     world.force("An account that there is not")
 
-    said = world.status("--app", "lily-api", "--env", "dev", "--refresh", "--wait", "10")
+    def told(errors: list[str]) -> bool:
+        return any("serviceaccount" in line and "nobody" in line for line in errors)
 
-    assert said.code == 1
-    assert any("serviceaccount" in line and "nobody" in line for line in said.errors), said.err
+    world.until_told("lily-api", "dev", told, "the account")
+
     assert world.served("lily-api", "dev") == uri(released, "lily-api")
 
 

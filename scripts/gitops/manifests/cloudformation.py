@@ -5,10 +5,12 @@ The functions are those of the CloudFormation User Guide, "Intrinsic function re
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ ROLE = "AWS::IAM::Role"
 _NOTHING = object()
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Reads the short forms of the functions, `!Ref Name`, as the long ones."""
 
 
@@ -34,7 +36,7 @@ def _long_form(loader: _Loader, name: str, node: yaml.Node) -> Object:
     elif isinstance(node, yaml.SequenceNode):
         value = loader.construct_sequence(node, deep=True)
     else:
-        value = loader.construct_mapping(node, deep=True)  # type: ignore[arg-type]
+        value = loader.construct_mapping(node, deep=True)
     if name == "GetAtt" and isinstance(value, str):
         value = value.split(".", 1)
     return {name if name in ("Ref", "Condition") else f"Fn::{name}": value}
@@ -67,12 +69,18 @@ def parse(text: bytes | str | None, name: str) -> Object:
     if text is None:
         raise Refused(f"{file}: no such template; the ones there are stand in {FOLDER}/")
     try:
-        template = yaml.load(text, _Loader)
+        template = copy.deepcopy(_loaded(text))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Refused(f"{file}: no YAML: {' '.join(str(error).split())}; correct it") from None
     if not isinstance(at(template, "Resources"), dict):
         raise Refused(f"{file}: Resources: missing; a template has at least one")
     return dict(template)
+
+
+@lru_cache(maxsize=64)
+def _loaded(text: bytes | str) -> Any:
+    """For one reader of a text all others: rules and tests read the same ones again and again."""
+    return yaml.load(text, _Loader)
 
 
 def resources(template: Object, stack: Stack) -> dict[str, Object]:

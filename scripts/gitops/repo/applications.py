@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from gitops.manifests import ack
+from gitops.manifests import ack, kustomize
 from gitops.manifests.objects import Object, at
 from gitops.repo import layout
 from gitops.repo.policy import IN_CLUSTER, Policy
@@ -127,7 +127,7 @@ def text(policy: Policy, environment: str, repository: str, which: str = APPS) -
 
 
 def application_set(policy: Policy, environment: str, repository: str, which: str = APPS) -> Object:
-    found: Object = yaml.safe_load(text(policy, environment, repository, which))
+    [found] = kustomize.objects(text(policy, environment, repository, which))
     return found
 
 
