@@ -38,6 +38,7 @@ LOCKS = [
     "model-src/requirements-monitor.txt",
     "model-src/requirements-kubeflow.txt",
     "model-src/extras/feature_store/requirements.txt",
+    "tools/awscli/requirements.txt",
 ]
 
 

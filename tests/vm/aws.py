@@ -35,6 +35,9 @@ class Aws:
     signed: set[str] = field(default_factory=set)
     """The services that were asked with the credentials that only the metadata has, by the scope of the signature."""
 
+    def has_line(self, start: str) -> bool:
+        return any(line.startswith(start) for line in self.lines)
+
 
 @contextmanager
 def running(aws: Aws) -> Iterator[Aws]:

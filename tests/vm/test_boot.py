@@ -7,6 +7,7 @@ import os
 import time
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,9 @@ def test_an_instance_serves_what_the_stack_names(launch: Launch, made: Made, aws
         f"From the start of systemd to the first answer: {first:.1f} s; to the signal:"
         f" {time.monotonic() - began:.1f} s; {kilobytes / 4 / 1024:.0f} MiB a worker"
     )
-    wait(machine, lambda: any(f"serving lily {made.version}" in line for line in aws.lines), "the log arrives")
+    for said in (f"model-service@1: serving lily {made.version}", f"model-boot: serving {made.version} after "):
+        wait(machine, partial(aws.has_line, said), f"the log has {said!r}")
     assert aws.streams == {("/ml/vm/vm", INSTANCE)}
-    assert any(line.startswith("model-boot: serving ") for line in aws.lines)
     assert aws.signed == {"cloudformation", "elasticloadbalancing", "logs"}
 
 
