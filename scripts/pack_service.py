@@ -1,8 +1,9 @@
 """Make the archive of the service that instances of EC2 boot from, store it in the model bucket and print its URI.
 
-It has an interpreter, the wheels of model-src/requirements-serve.txt by their hashes, and the code that the image of the
-service has, as the last commit has it. Its name is its SHA-256, it is stored only if it is new, and it is hashed again
-as it is stored. Run it on Linux with the processor of the instances; what Amazon Linux 2023 could not load is refused.
+It has an interpreter, the wheels of model-src/requirements-serve.txt by their hashes, and the code that the image of
+the service has, as the last commit has it. Its name is its SHA-256, it is stored only if it is new, and it is hashed
+again as it is stored. Run it on Linux with the processor of the instances; what Amazon Linux 2023 could not load is
+refused.
 
 The interpreter is the one that runs this, or the one of --python. It has to be made for glibc 2.34 or older:
   uv python install 3.12 && python scripts/pack_service.py --python "$(uv python find --managed-python 3.12)"
@@ -109,7 +110,9 @@ def _store(bucket: Store, key: str, archive: Path, sha256: str) -> bool:
         added = bucket.add(key, file, sha256)
     stored = bucket.sha256(key, archive.stat().st_size)
     if stored is None or stored[0] != sha256:
-        raise Refused(f"{bucket.url(key)}: the stored bytes are not those of the archive; find out who wrote the object")
+        raise Refused(
+            f"{bucket.url(key)}: the stored bytes are not those of the archive; find out who wrote the object"
+        )
     return added
 
 

@@ -24,7 +24,7 @@ SCRIPTS = Path(__file__).resolve().parent
 GROUPS = {
     "Models": (
         "new_model", "upload_model", "replicate_models", "list_versions", "signing_key", "sign_model", "sync_registry",
-        "check_drift", "check_retrain", "prune_versions",
+        "check_drift", "check_retrain", "prune_versions", "pack_service",
     ),
     "Releases": (
         "bump_model", "promote_model", "rollback_model", "withdraw_version", "retire_app", "releases", "status",

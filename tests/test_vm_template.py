@@ -57,11 +57,11 @@ def test_shellcheck_finds_nothing_in_the_user_data(script: Path) -> None:
 
 def test_shellcheck_finds_what_is_wrong(script: Path) -> None:
     """It looks at the script, and not at an empty file."""
-    script.write_text(script.read_text().replace('"$service" "$archive"', "$service $archive"))
+    script.write_text(script.read_text().replace("$sha256", "$sha265"))
 
     done = subprocess.run([Path(sys.executable).with_name("shellcheck"), script], stdout=subprocess.PIPE, text=True)
 
-    assert "SC2086" in done.stdout
+    assert "sha265 is referenced but not assigned" in done.stdout
 
 
 def test_cloudformation_replaces_values_at_the_head_and_nothing_in_the_script() -> None:

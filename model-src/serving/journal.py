@@ -30,7 +30,7 @@ from storage.files import write_atomically
 SECONDS = 5
 """Between two looks, and before another try."""
 # PutLogEvents takes 1 MiB at most, in which each line counts 26 bytes more than it has.
-LINES = 250
+LINES = 240
 LONGEST = 1000
 """Characters of a line; UTF-8 has at most four bytes for one."""
 
@@ -54,8 +54,8 @@ def main(environment: Mapping[str, str] = os.environ) -> None:
 
 def wanted(units: Sequence[str], programs: Sequence[str]) -> Sequence[str]:
     """The entries to send, as journalctl(1) takes them: `+` stands between alternatives."""
-    fields = [(f"{field}={unit}" for unit in units) for field in ("_SYSTEMD_UNIT", "UNIT")]
-    return [*fields[0], "+", *fields[1], "+", *(f"SYSLOG_IDENTIFIER={name}" for name in programs)]
+    said, said_of = ([f"{field}={unit}" for unit in units] for field in ("_SYSTEMD_UNIT", "UNIT"))
+    return [*said, "+", *said_of, "+", *(f"SYSLOG_IDENTIFIER={name}" for name in programs)]
 
 
 def send(logs: Any, group: str, stream: str, cursor: Path, matches: Sequence[str]) -> bool:

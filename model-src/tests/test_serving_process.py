@@ -182,3 +182,27 @@ def test_many_requests_at_once_are_answered(serve: Serve, artifacts: Path, diges
         answers = list(pool.map(lambda _: client.post("/predict", json={"features": SAMPLE}), range(200)))
 
     assert {answer.status_code for answer in answers} == {200}
+
+
+def test_services_that_share_a_port_listen_once_they_have_their_model_and_tell_systemd(
+    serve: Serve, artifacts: Path, digest: str, tmp_path: Path
+) -> None:
+    port = str(free_port())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(30)
+        shared = {"PORT": port, "SHARED_PORT": "1", "NOTIFY_SOCKET": str(tmp_path / "notify")}
+        first = serve(artifacts / "onnx", digest, **shared)
+        assert systemd.recv(100) == b"READY=1"
+        wrong = serve(artifacts / "onnx", f"sha256:{'0' * 64}", **shared)
+        assert wrong.process.wait(30) == 1
+        second = serve(artifacts / "onnx", digest, **shared)
+        assert systemd.recv(100) == b"READY=1"
+
+    assert "listening on" not in wrong.said
+    assert second.said.index("serving lily") < second.said.index("listening on")
+    client = second.listening()
+    # Whichever is gone, all that comes is answered.
+    assert first.stop() == 0
+    assert [client.post("/predict", json={"features": SAMPLE}).status_code for _ in range(20)] == [200] * 20
+    assert second.stop() == 0

@@ -32,8 +32,8 @@ class Aws:
     lines: list[str] = field(default_factory=list)
     """Of the log."""
     streams: set[tuple[str, str]] = field(default_factory=set)
-    roles: set[str] = field(default_factory=set)
-    """The services that were asked with the role's temporary credentials, by the scope of the signature."""
+    signed: set[str] = field(default_factory=set)
+    """The services that were asked with the credentials that only the metadata has, by the scope of the signature."""
 
 
 @contextmanager
@@ -77,7 +77,8 @@ class _Metadata(_Handler):
     def do_GET(self) -> None:
         credentials = {
             "Code": "Success", "Type": "AWS-HMAC", "LastUpdated": "2026-01-01T00:00:00Z",
-            "AccessKeyId": self.aws.access, "SecretAccessKey": self.aws.secret, "Token": "session",
+            # versitygw knows no session tokens.
+            "AccessKeyId": self.aws.access, "SecretAccessKey": self.aws.secret, "Token": "",
             "Expiration": "2099-01-01T00:00:00Z",
         }  # fmt: skip
         told = {
@@ -96,8 +97,9 @@ class _Metadata(_Handler):
 class _Api(_Handler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.headers.get("X-Amz-Security-Token") == "session":
-            self.aws.roles.add(self.headers["Authorization"].split("/")[3])
+        credential, _, _, service, _ = self.headers["Authorization"].split(",")[0].split("/")
+        if credential.endswith(f"Credential={self.aws.access}"):
+            self.aws.signed.add(service)
         if target := self.headers.get("X-Amz-Target"):
             self._log(target.partition(".")[2], json.loads(body))
             return
@@ -111,7 +113,10 @@ class _Api(_Handler):
                 state = "healthy" if _answers() else "unhealthy"
                 self.say(200, _HEALTH.format(instance=asked["Targets.member.1.Id"], state=state), "text/xml")
             case other:
-                self.say(400, f"<ErrorResponse><Error><Code>InvalidAction</Code><Message>{other}</Message></Error></ErrorResponse>")
+                self.say(
+                    400,
+                    f"<ErrorResponse><Error><Code>InvalidAction</Code><Message>{other}</Message></Error></ErrorResponse>",
+                )
 
     def _log(self, action: str, asked: dict[str, Any]) -> None:
         stream = (asked["logGroupName"], asked["logStreamName"])

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -63,7 +63,10 @@ def made(folder: Path, environment: dict[str, str]) -> Made:
     (folder / "made").mkdir()
     copy_checkout(folder / "made/work")
     commit_template(folder / "made", environment)
-    clone, env = folder / "made/work", environment | {"PATH": f"{MODEL_PYTHON.parent}:{environment['PATH']}"}
+    # The wheels that this machine has fetched before are not fetched again.
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path("~root/.cache").expanduser())) / "pip"
+    path = f"{MODEL_PYTHON.parent}:{environment['PATH']}"
+    clone, env = folder / "made/work", environment | {"PATH": path, "PIP_CACHE_DIR": str(cache)}
 
     def done(*command: str | Path, where: Path = clone) -> str:
         return subprocess.run(command, cwd=where, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -77,11 +80,13 @@ def made(folder: Path, environment: dict[str, str]) -> Made:
     manifest = parse_manifest(text, MANIFEST)
     with s3_running(folder / "s3", environment) as s3:
         env |= s3.variables
-        upload = ["--model", MODEL, "--artifacts", source / "artifacts" / MODEL, "--bucket", f"s3://{BUCKET}"]
+        upload = ["--model", MODEL, "--artifacts", f"model-src/artifacts/{MODEL}", "--bucket", f"s3://{BUCKET}"]
         uri = done(sys.executable, "scripts/upload_model.py", *upload).strip()
         # What is packed here runs here, which may have a newer glibc than an instance has.
         glibc = platform.libc_ver()[1]
-        packed = done(sys.executable, "scripts/pack_service.py", "--bucket", f"s3://{BUCKET}", "--glibc", glibc, "--json")
+        packed = done(
+            sys.executable, "scripts/pack_service.py", "--bucket", f"s3://{BUCKET}", "--glibc", glibc, "--json"
+        )
     parameters = {
         "ModelUri": f"{uri}onnx/", "ModelDigest": manifest.digest, "ModelManifest": manifest.sha256,
         "Service": json.loads(packed)["uri"],
@@ -111,9 +116,10 @@ def aws(s3: S3) -> Iterator[Aws]:
         yield stand_in
 
 
-def user_data(parameters: Mapping[str, str]) -> str:
+def user_data(parameters: Mapping[str, str], region: str) -> str:
     """The script that a launch template has with these parameters."""
-    made = cloudformation.resources(cloudformation.read(FOLDER, "vm"), stack("vm", **parameters))
+    told = replace(stack("vm", **parameters), region=region)
+    made = cloudformation.resources(cloudformation.read(FOLDER, "vm"), told)
     return str(made["Launch"]["Properties"]["LaunchTemplateData"]["UserData"])
 
 
@@ -128,7 +134,9 @@ def launch(folder: Path, s3: S3, aws: Aws) -> Iterator[Callable[..., Machine]]:
                 "AWS_ENDPOINT_URL_S3": s3.variables["AWS_ENDPOINT_URL_S3"],
             }
             programs = {"aws": ROOT / ".venv-aws/bin/aws"}
-            machine = Machine(folder / "machine", user_data(parameters), environment, programs)
+            machine = Machine(
+                folder / "machine", user_data(parameters, s3.variables["AWS_REGION"]), environment, programs
+            )
             stopping.callback(machine.end)
             machine.boot()
             return machine

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
-import time
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,7 +19,10 @@ set -e
 cd "$1"
 mount --make-rprivate /
 mount -t proc proc proc
-mount -t sysfs sysfs sys
+# What the kernel has for all is not to be changed from here.
+mount --bind proc/sys proc/sys
+mount -o remount,bind,ro proc/sys
+mount -t sysfs -o ro sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 for each in dev run tmp; do mount -t tmpfs -o mode=755 tmpfs "$each"; done
 chmod 1777 tmp
@@ -38,7 +41,8 @@ mknod -m 666 dev/tty c 5 0
 mkdir -p old
 pivot_root . old
 umount -l old
-exec env -i container=test PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin /lib/systemd/systemd --log-target=journal
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
+exec env -i container=test PATH="$PATH" /lib/systemd/systemd --log-target=journal
 """
 # As cloud-init does: once, when all else is started, and as a program of its own.
 _CLOUD_INIT = """
@@ -52,16 +56,15 @@ Type=oneshot
 ExecStartPre=/usr/bin/touch /var/lib/cloud/ran
 ExecStart=/var/lib/cloud/user-data
 """
-# Of this machine and not of an instance.
-_MASKED = (
-    "console-getty", "getty-static", "ifupdown-wait-online", "networking", "systemd-logind", "systemd-networkd",
-    "systemd-resolved", "systemd-timesyncd", "systemd-udevd", "systemd-udev-trigger", "cron", "ssh", "docker",
-)  # fmt: skip
+# What begins the name of a control group of these tests.
+_GROUP = "model-gitops-vm-"
 _START = "[Unit]\nRequires=basic.target multi-user.target\nAfter=multi-user.target\nWants=user-data.service\n"
 
 
 class Machine:
-    def __init__(self, folder: Path, user_data: str, environment: Mapping[str, str], programs: Mapping[str, Path]) -> None:
+    def __init__(
+        self, folder: Path, user_data: str, environment: Mapping[str, str], programs: Mapping[str, Path]
+    ) -> None:
         """`folder` is new; `environment` is that of all units; `programs` are found in the root by these names."""
         self.root, upper = folder / "root", folder / "upper"
         for each in (self.root, upper, folder / "work"):
@@ -69,7 +72,11 @@ class Machine:
         layers = f"lowerdir=/,upperdir={upper},workdir={folder / 'work'}"
         subprocess.run(["mount", "-t", "overlay", "-o", layers, "overlay", self.root], check=True)
         self._folder = folder
+        # What this machine runs is not of an instance.
+        for wanted in (self.root / "etc/systemd/system").glob("*.wants"):
+            shutil.rmtree(wanted)
         self._process: subprocess.Popen[bytes] | None = None
+        self._group = _new_group()
         variables = " ".join(f'"{name}={value}"' for name, value in environment.items())
         for path, text in {
             "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
@@ -86,8 +93,6 @@ class Machine:
             file.write_text(text)
         (self.root / "var/lib/cloud/user-data").chmod(0o700)
         self._link("etc/systemd/system/default.target", "test.target")
-        for name in _MASKED:
-            self._link(f"etc/systemd/system/{name}.service", "/dev/null")
         for name, program in programs.items():
             self._link(f"usr/local/bin/{name}", str(program))
 
@@ -97,8 +102,10 @@ class Machine:
 
     def boot(self) -> None:
         namespaces = ["unshare", "--mount", "--ipc", "--uts", "--cgroup", "--pid", "--fork", "--kill-child"]
+        # Process 1 takes the control group that it finds itself in for the root of all.
+        enter = ["/bin/sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(self._group)]
         self._process = subprocess.Popen(
-            [*namespaces, "/bin/sh", "-c", _BOOT, "boot", str(self.root)], stdin=subprocess.DEVNULL
+            [*enter, *namespaces, "/bin/sh", "-c", _BOOT, "boot", str(self.root)], stdin=subprocess.DEVNULL
         )
 
     def reboot(self) -> None:
@@ -133,7 +140,24 @@ class Machine:
         if self._process:
             self._process.kill()
             self._process.wait()
-        deadline = time.monotonic() + 20
-        while subprocess.run(["umount", self.root], stderr=subprocess.PIPE).returncode and time.monotonic() < deadline:
-            time.sleep(0.1)  # until the last of its processes is gone
+        subprocess.run(["umount", "--lazy", self.root], check=True)
         shutil.rmtree(self._folder)
+        _remove(self._group)
+
+
+def _new_group() -> Path:
+    """A control group of these tests. Those that killed tests have left are empty, and go."""
+    [parent] = [
+        Path(line.split()[1]) for line in Path("/proc/mounts").read_text().splitlines() if line.split()[2] == "cgroup2"
+    ][:1]
+    for left in parent.glob(f"{_GROUP}*"):
+        _remove(left)
+    made = Path(tempfile.mkdtemp(prefix=_GROUP, dir=parent))
+    return made
+
+
+def _remove(group: Path) -> None:
+    """Removes a control group, and those below it, unless processes are in it."""
+    for folder in [*sorted(group.rglob("*/"), reverse=True), group]:
+        with contextlib.suppress(OSError):
+            folder.rmdir()

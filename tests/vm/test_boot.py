@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
 import urllib.request
 from collections.abc import Callable
@@ -74,18 +73,21 @@ def test_an_instance_serves_what_the_stack_names(launch: Launch, made: Made, aws
     for unit in WORKERS:
         assert shown(machine, unit, "ActiveState") == "active"
         kilobytes += confined(machine, int(shown(machine, unit, "MainPID")))
-    FIGURES.append(f"From the start of systemd to the first answer: {first:.1f} s; to the signal:"
-                   f" {time.monotonic() - began:.1f} s; {kilobytes / 4 / 1024:.0f} MiB a worker")
+    FIGURES.append(
+        f"From the start of systemd to the first answer: {first:.1f} s; to the signal:"
+        f" {time.monotonic() - began:.1f} s; {kilobytes / 4 / 1024:.0f} MiB a worker"
+    )
     wait(machine, lambda: any(f"serving lily {made.version}" in line for line in aws.lines), "the log arrives")
     assert aws.streams == {("/ml/vm/vm", INSTANCE)}
     assert any(line.startswith("model-boot: serving ") for line in aws.lines)
-    # All of them by the role's credentials, which only the metadata service gives.
-    assert aws.roles == {"cloudformation", "elasticloadbalancing", "logs"}
+    assert aws.signed == {"cloudformation", "elasticloadbalancing", "logs"}
 
 
 def confined(machine: Machine, worker: int) -> int:
     """Checks that a worker has no right, and no code but that of the archive and of the system. Its memory, in KiB."""
-    status = dict(line.split(":\t", 1) for line in machine.run("cat", f"/proc/{worker}/status").splitlines() if ":\t" in line)
+    status = dict(
+        line.split(":\t", 1) for line in machine.run("cat", f"/proc/{worker}/status").splitlines() if ":\t" in line
+    )
     assert status["NoNewPrivs"] == "1"
     assert int(status["CapEff"], 16) == 0
     assert status["Uid"].split()[0] != "0"

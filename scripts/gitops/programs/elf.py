@@ -62,7 +62,8 @@ def needs(path: Path) -> Needs | None:
         try:
             sections = [*(elf := ELFFile(file)).iter_sections()]
             libraries = [
-                Path(tag.needed).name  # some ask for a place beside them, as $ORIGIN/../lib/NAME
+                # Some ask for a place beside them, as $ORIGIN/../lib/NAME.
+                Path(tag.needed).name  # type: ignore[attr-defined]
                 for section in sections
                 if isinstance(section, DynamicSection)
                 for tag in section.iter_tags("DT_NEEDED")
@@ -85,7 +86,7 @@ def needs(path: Path) -> Needs | None:
 
 
 def faults(folder: Path, system: System, machine: str) -> Iterator[str]:
-    """What in a folder could not be loaded on this system, a line each; what the folder has itself need not be there."""
+    """What in a folder could not be loaded on this system, a line each. It may need what is in the folder itself."""
     found = {path: need for path in sorted(folder.rglob("*")) if path.is_file() and (need := needs(path))}
     own = {path.name for path in found}
     for path, need in found.items():

@@ -130,8 +130,8 @@ def fill(folder: Path, found: Interpreter, code: Path, about: About, system: elf
 
 def _install(found: Interpreter, lock: Path, packages: Path) -> None:
     command = [
-        str(found.program), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", "--no-deps",
-        "--only-binary", ":all:", "--require-hashes", "--target", str(packages), "--requirement", str(lock),
+        str(found.program), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile",
+        "--no-deps", "--only-binary", ":all:", "--require-hashes", "--target", str(packages), "-r", str(lock),
     ]  # fmt: skip
     done = _run(command, "installing the packages of the service", times=waiting.WORK)
     if done.returncode:
