@@ -28,6 +28,7 @@ Faults = Iterator[tuple[str, str]]
 """(the path of a field, what is wrong and what to do about it)."""
 # What stands in a skeleton for an identifier that nobody has filled in.
 _TO_FILL_IN = re.compile(r"-0{8}")
+_GROUP = "AWS::AutoScaling::AutoScalingGroup"
 # In the place of a release, for a template that asks for one.
 _NO_DIGEST = "0" * 64
 
@@ -135,7 +136,8 @@ def check_stacks(repository: Repository) -> Iterator[Finding]:
 def judge(item: Object, template: Object, there: Place) -> Faults:
     """Everything that speaks against what a Stack would make."""
     given = stack.parameters(item)
-    yield from _own_faults(given, there)
+    own = list(_own_faults(given, there))
+    yield from own
     if release.unreleased(given.get(stack.SERVICE)):
         given |= _sample(there.policy)
     elif to_fill_in := [name for name, value in given.items() if _TO_FILL_IN.search(value)]:
@@ -151,6 +153,9 @@ def judge(item: Object, template: Object, there: Place) -> Faults:
     narrow = replace(wanted, parameters=given | {"Callers": "10.0.0.0/16"} if "Callers" in given else given)
     yield from (("spec.template", line) for line in dict.fromkeys(infra.judge(template, narrow)))
     yield from _resource_faults(resources, there)
+    # Unless the parameter has told it.
+    if there.is_production and path("Subnets") not in [field for field, _ in own]:
+        yield from _zone_faults(resources)
 
 
 def _of_a_parameter(line: str) -> tuple[str, str]:
@@ -238,11 +243,15 @@ def _resource_faults(resources: Mapping[str, Object], there: Place) -> Faults:
             yield field, "callers would be answered without HTTPS; give it a certificate, or redirect them to HTTPS"
         if there.is_production and _is_spot_only(properties):
             yield field, "spot instances alone: all may go at once; production has a base of on-demand ones"
-        if there.is_production and item["Type"] == "AWS::AutoScaling::AutoScalingGroup":
-            if int(properties.get("MinSize", 0)) < 2:
-                yield field, f"MinSize: {properties.get('MinSize')}: production has two instances or more"
-            if len(set(texts(properties.get("VPCZoneIdentifier")))) < 2:
-                yield field, "VPCZoneIdentifier: one zone; production has instances in two or more"
+        if there.is_production and item["Type"] == _GROUP and int(properties.get("MinSize", 0)) < 2:
+            yield field, f"MinSize: {properties.get('MinSize')}: production has two instances or more"
+
+
+def _zone_faults(resources: Mapping[str, Object]) -> Faults:
+    for name, item in resources.items():
+        if item["Type"] == _GROUP and len(set(texts(at(item, "Properties", "VPCZoneIdentifier")))) < 2:
+            field = f"spec.template: {stack.TEMPLATE}: {name}"
+            yield field, "VPCZoneIdentifier: one zone; production has instances in two or more"
 
 
 def _is_secure(listener: Object) -> bool:

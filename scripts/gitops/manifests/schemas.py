@@ -56,7 +56,7 @@ def folder(definitions: Sequence[Object] = ()) -> Path:
     sources = tools.SCHEMAS.path
     if not sources.is_dir():
         raise Refused("the schemas are not unpacked yet: run `make setup`")
-    own = stack.FILE.read_text() + Path(stack.__file__).read_text() + ack.SOURCE + Path(ack.__file__).read_text()
+    own = stack.text() + Path(stack.__file__).read_text() + ack.SOURCE + Path(ack.__file__).read_text()
     engine = _folder(sources.name + own, lambda made: _all(made, sources))
     if not definitions:
         return engine
@@ -112,7 +112,7 @@ def _all(folder: Path, sources: Path) -> None:
 
 def _stack(metadata: Schema) -> tuple[str, Schema]:
     """The engine's own kind, by the template that it gives its parameters to."""
-    schema = stack.schema(cloudformation.parse(stack.FILE.read_bytes(), stack.NAME), metadata)
+    schema = stack.schema(cloudformation.parse(stack.text(), stack.NAME), metadata)
     place = name(stack.GROUP, stack.VERSION, stack.KIND)
     return place, _object(schema, stack.GROUP, stack.VERSION, stack.KIND)
 

@@ -13,6 +13,8 @@ from typing import Any
 from gitops.manifests import cloudformation
 from gitops.manifests.objects import Object, at, mapping
 
+from contract.errors import Refused
+
 GROUP, VERSION, KIND = "deploy.mlops", "v1", "Stack"
 NAME = "vm"
 TEMPLATE = f"{cloudformation.FOLDER}/{NAME}.yaml"
@@ -31,6 +33,13 @@ _TYPES = {
     "AWS::Route53::HostedZone::Id": "Z[A-Z0-9]{1,31}",
     "Number": "-?[0-9]+",
 }
+
+
+def text() -> str:
+    """The engine's own template. Raises Refused where it is not there."""
+    if not FILE.is_file():
+        raise Refused(f"{TEMPLATE}: missing, and the kind {KIND} has its parameters; `git checkout -- {TEMPLATE}`")
+    return FILE.read_text()
 
 
 def is_stack(item: Object) -> bool:
