@@ -134,7 +134,8 @@ def refresh(there: Clusters, found: Sequence[Row]) -> None:
         asked = [(*APPLICATION, f"{row.app}-{row.environment}", "argocd.argoproj.io/refresh", "normal")]
         if not cluster.get(*asked[0][:3], ARGOCD):
             sets = [applications.set_name(row.environment, which) for which in applications.TEMPLATES]
-            asked = [(*SET, name, "argocd.argoproj.io/application-set-refresh", "true") for name in sets]
+            there_are = [name for name in sets if cluster.get(*SET, name, ARGOCD)]
+            asked = [(*SET, name, "argocd.argoproj.io/application-set-refresh", "true") for name in there_are]
         for api, kind, name, annotation, value in asked:
             cluster.patch(api, kind, name, ARGOCD, {"metadata": {"annotations": {annotation: value}}})
 

@@ -300,7 +300,7 @@ class Asked:
         return self
 
     def get(self, api: str, kind: str, name: str, namespace: str) -> dict[str, Any] | None:
-        return APPLICATION if name == "lily-api-dev" else None
+        return APPLICATION if name in ("lily-api-dev", "apps-prod", "sagemaker-prod") else None
 
     def patch(self, api: str, kind: str, name: str, namespace: str, change: Any) -> None:
         self.changes.append((kind, name, change["metadata"]["annotations"]))
@@ -322,6 +322,7 @@ def test_argo_cd_is_asked_for_what_is_not_fine_and_for_nothing_else() -> None:
     assert cluster.changes == [
         ("Application", "lily-api-dev", {"argocd.argoproj.io/refresh": "normal"}),
         ("ApplicationSet", "apps-prod", {"argocd.argoproj.io/application-set-refresh": "true"}),
+        ("ApplicationSet", "sagemaker-prod", {"argocd.argoproj.io/application-set-refresh": "true"}),
     ]
 
 
