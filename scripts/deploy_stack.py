@@ -83,7 +83,7 @@ def deploy(args: argparse.Namespace) -> None:
     wanted = _wanted(there, args.app, args.env)
     for line in _remarks(there, args):
         cli.say(line)
-    place, aws = wanted.place, _stacks(wanted.place)
+    place, aws = wanted.place, _on_aws(wanted.place)
     live = aws.find(wanted.name)
     if live:
         _require_own(live, args)
@@ -169,14 +169,9 @@ def _remarks(there: Snapshot, args: argparse.Namespace) -> list[str]:
     return told
 
 
-def _stacks(place: stacks.Place) -> Stacks:
-    """Raises Refused where the credentials are those of another account."""
-    if (own := change_sets.account(place.region)) != place.account:
-        raise Refused(
-            f"AWS: the credentials are of the account {own}, and {place.environment} is in {place.account}; take on a"
-            " role there"
-        )
-    return Stacks(place.region)
+def _on_aws(place: stacks.Place) -> Stacks:
+    change_sets.require_account(place.account, place.region, place.environment)
+    return Stacks(place.region, place.maker)
 
 
 def _require_own(live: Live, args: argparse.Namespace) -> None:
@@ -258,7 +253,7 @@ def delete(args: argparse.Namespace) -> None:
     if not retired.read(there.read(record), record)[args.app]:
         raise Refused(f"{record}: no retirement of {args.app}; only what was retired is deleted")
     place = stacks.place(there, args.env)
-    name, aws = f"{there.policy.namespace(args.env)}-{args.app}", _stacks(place)
+    name, aws = f"{there.policy.namespace(args.env)}-{args.app}", _on_aws(place)
     live = aws.find(name)
     if live:
         _require_own(live, args)

@@ -27,8 +27,8 @@ GROUPS = {
         "check_drift", "check_retrain", "prune_versions", "train_sagemaker",
     ),
     "Releases": (
-        "bump_model", "promote_model", "rollback_model", "withdraw_version", "retire_app",
-        "deploy_sagemaker", "releases", "status",
+        "bump_model", "promote_model", "rollback_model", "withdraw_version", "retire_app", "releases", "status",
+        "deploy_stack", "deploy_sagemaker",
     ),
     "The repository": (
         "validate", "render", "add_kind", "cluster", "codeowners", "environment", "import_model_code", "init_fork",

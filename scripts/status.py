@@ -3,7 +3,8 @@
 An app is fine when Argo CD has seen the commit, is Synced and Healthy, the live object names the model and the image
 that Git names, and every pod that is ready was started with them; of a batch, when its last run succeeded. Otherwise
 the reason is named, and the exit code is 1. An app is looked up on the cluster of its environment, and its Application
-where the Argo CD is that serves it; where a cluster is away, the apps of the others are shown all the same.
+where the Argo CD is that serves it; where a cluster is away, the apps of the others are shown all the same. Of a
+service on instances no cluster has anything: CloudFormation is asked, with the credentials of the AWS variables.
 
   python scripts/status.py
   python scripts/status.py --env prod --watch
@@ -23,13 +24,17 @@ from functools import cache, partial
 from typing import Any
 
 from gitops import cli
+from gitops.checks import stacks
 from gitops.cluster import clusters
 from gitops.cluster.clusters import Clusters
-from gitops.manifests import ack, closure, kustomize, workloads
+from gitops.manifests import ack, closure, kustomize, stack, workloads
 from gitops.manifests.objects import Object, at, mappings
+from gitops.models import change_sets
+from gitops.models.change_sets import Stacks
 from gitops.releases import effect, hold, release, withdrawn
 from gitops.repo import applications, layout, publish, snapshot
 from gitops.repo.git import Git
+from gitops.repo.snapshot import Snapshot
 
 from contract.errors import Refused
 
@@ -144,6 +149,8 @@ class Expected:
     files: set[str]
     withdrawn: list[str]
     """What it runs that must run nowhere new, and why."""
+    there: Snapshot
+    """The commit."""
     hold: bytes | None = None
 
 
@@ -163,8 +170,9 @@ def expected(git: Git, tip: str, args: argparse.Namespace) -> list[Expected]:
             serving = [item for item in items if all(effect.declared(item))]
             files = closure.closure(tree, folder)
             found += [
-                Expected(app, environment, item, files, withdrawn_faults(item, bad), holds.get((app, environment)))
+                Expected(app, environment, item, files, faults, there, holds.get((app, environment)))
                 for item in serving[:1]
+                for faults in [withdrawn_faults(item, bad)]
             ]
     if not found:
         known = ", ".join(layout.apps_of(there.deployed()))
@@ -182,8 +190,13 @@ def rows(git: Git, tip: str, there: Clusters, wanted: Sequence[Expected]) -> lis
     found: list[Row] = []
     # Most have synced the same commit.
     changed = cache(partial(git.changed, new=tip))
-    away = there.away(item.environment for item in wanted)
+    away = there.away(item.environment for item in wanted if not stack.is_stack(item.workload))
     for item in wanted:
+        held = None if item.hold is None else hold.has(item.hold)
+        if stack.is_stack(item.workload):
+            made = _of_aws(item)
+            found.append(replace(made, faults=[*item.withdrawn, *made.faults], hold=held))
+            continue
         if fault := next((away[name] for name in there.on(item.environment) if name in away), None):
             nothing = Row(
                 item.environment, item.app, _version(item.workload), "-", "-", "-", "-", "-", [fault], away=True
@@ -194,9 +207,35 @@ def rows(git: Git, tip: str, there: Clusters, wanted: Sequence[Expected]) -> lis
         revision = str(at(seen.application, "status", "sync", "revision") or "")
         behind = not git.commit(revision) or not item.files.isdisjoint(changed(revision))
         made = row(item.app, item.environment, item.workload, seen, behind)
-        held = None if item.hold is None else hold.has(item.hold)
         found.append(replace(made, faults=[*item.withdrawn, *made.faults], hold=held))
     return found
+
+
+def _of_aws(item: Expected) -> Row:
+    """What CloudFormation has of a Stack, which no cluster has. What has no release is not asked for."""
+    version, wanted = _version(item.workload), workloads.named(item.workload)
+    unknown = Row(item.environment, item.app, version, "-", "-", "-", "-", "-")
+    if version == release.UNRELEASED:
+        return unknown
+    name = stacks.named(item.workload)
+    try:
+        place = stacks.place(item.there, item.environment)
+        change_sets.require_account(place.account, place.region, item.environment)
+        live = Stacks(place.region, place.maker).find(name)
+    except Refused as refused:
+        return replace(unknown, faults=[f"what AWS has is not known: {refused.lines[0]}"], away=True)
+    if live is None:
+        command = f"python scripts/deploy_stack.py --app {item.app} --env {item.environment}"
+        return replace(unknown, faults=[f"no stack {name} on AWS yet; `{command}` makes it"])
+    here = {path: live.parameters.get(path.rpartition(".")[2]) for path in wanted}
+    faults = [f"{path}: AWS has {here[path]}, Git has {value}" for path, value in wanted.items() if here[path] != value]
+    sync, uri = "OutOfSync" if faults else "Synced", live.parameters.get(stack.URI, "")
+    if not live.is_ready:
+        faults.append(f"stack {name}: {live.status}")
+    return replace(
+        unknown, sync=sync, health=live.status, live=withdrawn.key(uri).rpartition(".")[2] or "-",
+        image=release.short_image(live.parameters.get(stack.SERVICE)), faults=faults,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

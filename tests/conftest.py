@@ -53,7 +53,9 @@ BUCKET, REPLICA = "mlops-prod", "mlops-us"
 REGISTRY = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
 IMAGE = f"{REGISTRY}/lily-api@sha256:{'1' * 64}"
 # What is an environment's own, by its name.
-ENVIRONMENT = ("overlays/{}", "argocd/applicationset-{}.yaml", "argocd/project-{}.yaml")
+ENVIRONMENT = (
+    "overlays/{}", "argocd/applicationset-{}.yaml", "argocd/project-{}.yaml", "argocd/sagemaker-{}.yaml",
+)  # fmt: skip
 CODE_COMMIT = "c0de" * 10
 DATE = "2026-02-01"
 

@@ -56,14 +56,16 @@ def place(root: Path, text: str) -> None:
     [url] = {line.split()[-1] for line in (root / "argocd/root.yaml").read_text().splitlines() if "repoURL" in line}
     for policy, is_new in ((old, False), (new, True)):
         for environment in policy.environments:
-            for file in (applications.set_file(policy, environment), applications.project_file(policy, environment)):
+            sets = applications.set_files(policy, environment).values()
+            for file in (*sets, applications.project_file(policy, environment)):
                 lists = (root / file).with_name(KUSTOMIZATION)
                 bare = lists.read_text().replace(f"  - {Path(file).name}\n", "")
                 added = f"resources:\n  - {Path(file).name}\n"
                 lists.write_text(bare.replace("resources:\n", added) if is_new else bare)
                 (root / file).unlink(missing_ok=True)
     for environment in new.environments:
-        (root / applications.set_file(new, environment)).write_text(applications.text(new, environment, url))
+        for which, file in applications.set_files(new, environment).items():
+            (root / file).write_text(applications.text(new, environment, url, which))
         (root / applications.project_file(new, environment)).write_text(
             applications.project_text(new, environment, url)
         )

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import on_sagemaker
 import pytest
 from botocore.stub import Stubber
-from conftest import Checkout, Result, clone
+from conftest import IMAGE, S3, Checkout, Result, Version, clone, package
 from moto import mock_aws
 from moto.sagemaker.models import sagemaker_backends
 
@@ -125,10 +126,11 @@ class Aws:
             judge.update_endpoint(**given)
         self.updates.append(given)
         self.client.describe_endpoint_config(EndpointConfigName=given["EndpointConfigName"])
+        endpoint = sagemaker_backends[ACCOUNT][REGION].endpoints[given["EndpointName"]]
         if self.rolls_back:
-            self.endpoint.failure_reason = "the alarm ml-dev-iris-sagemaker-errors"
+            endpoint.failure_reason = "the alarm ml-dev-iris-sagemaker-errors"
         else:
-            self.endpoint.endpoint_config_name = given["EndpointConfigName"]
+            endpoint.endpoint_config_name = given["EndpointConfigName"]
         return answer
 
     @property
@@ -502,6 +504,40 @@ def test_the_newest_commit_is_deployed_whatever_is_checked_out(aws: Aws, checkou
     assert f"{NAME}: {FIRST} runs, {SECOND} is released" in done.err
     assert aws.names()["models"] == [f"ml-dev-{release_of(SECOND).name}"]
     assert "nothing to do" in command(elsewhere, "--wait").err
+
+
+def test_the_shape_is_deployed_from_release_to_rollback(
+    aws: Aws, checkout: Checkout, version: Version, s3: S3, tmp_path: Path
+) -> None:
+    on_sagemaker.add(checkout)
+    second = package(tmp_path / "second", "two")
+    s3.upload(second)
+
+    def deployed(environment: str) -> dict[str, Any]:
+        done = checkout.run("deploy_sagemaker", *on_sagemaker.ASKED, "--env", environment, "--wait", "--json")
+        assert done.code == 0, done.err
+        found: dict[str, Any] = json.loads(done.out)
+        return found
+
+    for made in (version, second):
+        given = ("--env", "dev", "--model-uri", made.uri, "--image", IMAGE, "--push")
+        assert checkout.run("bump_model", *on_sagemaker.ASKED, *given).code == 0
+        assert deployed("dev")["version"] == made.version
+        promoted = checkout.run("promote_model", *on_sagemaker.ASKED, "--to", "staging", "--push", "--json")
+        checkout.merge(json.loads(promoted.out)["branch"])
+        told = deployed("staging")
+        assert (told["version"], told["state"]) == (made.version, "InService")
+    back = ("--env", "staging", "--reason", "wrong answers", "--push")
+    assert checkout.run("rollback_model", *on_sagemaker.ASKED, *back).code == 0
+
+    told = deployed("staging")
+
+    assert (told["before"], told["version"]) == (second.version, version.version)
+    endpoint = f"ml-staging-{on_sagemaker.APP}"
+    config = aws.client.describe_endpoint(EndpointName=endpoint)["EndpointConfigName"]
+    assert config.startswith(f"{endpoint}-{version.version}-")
+    assert [name for name in aws.names()["models"] if name.startswith(endpoint)] == [config]
+    assert deployed("staging")["steps"] == []
 
 
 def test_what_there_is_to_deploy_is_listed(checkout: Checkout) -> None:

@@ -29,7 +29,7 @@ SERVICES = sorted(APIS + MODELS, key=APPS.index)
 BATCHES = [folder for folder in APPS if folder.endswith("/lily-batch")]
 REPOSITORY = "https://github.com/example-org/model-gitops.git"
 
-SETS = [f"apps-{env}" for env in POLICY.environments]
+SETS = [environments.set_name(env, which) for env in POLICY.environments for which in environments.TEMPLATES]
 
 Objects = dict[str, list[dict[str, Any]]]
 
@@ -660,17 +660,21 @@ def test_a_set_takes_the_name_of_a_folder_and_nothing_else_from_a_path(renders: 
 
 @pytest.mark.parametrize("env", POLICY.environments)
 def test_a_set_is_the_engines_to_the_byte(manifests: Path, env: str) -> None:
-    written = (manifests / f"argocd/applicationset-{env}.yaml").read_text()
+    for which, file in environments.set_files(POLICY, env).items():
+        assert (manifests / file).read_text() == environments.text(POLICY, env, REPOSITORY, which)
 
-    assert written == environments.text(POLICY, env, REPOSITORY)
 
-
-def test_argo_cd_heals_by_itself_and_takes_nothing_away(renders: Objects) -> None:
+def test_argo_cd_heals_by_itself_and_takes_away_only_what_a_release_replaces(renders: Objects) -> None:
     policies = {name: app["spec"]["syncPolicy"] for name, app in applications(renders).items()}
+    replacing = [name for name in SETS if name.startswith(environments.OF_SAGEMAKER)]
 
     assert {name: policy["automated"] for name, policy in policies.items()} == {
-        name: {"prune": False, "selfHeal": True} for name in (*SETS, "platform", "root")
+        name: {"prune": True, "allowEmpty": False, "selfHeal": True}
+        if name in replacing
+        else {"prune": False, "selfHeal": True}
+        for name in (*SETS, "platform", "root")
     }
+    assert [name for name, policy in policies.items() if "PruneLast=true" in policy["syncOptions"]] == replacing
     sets = [item["spec"]["syncPolicy"] for item in renders["argocd"] if item["kind"] == "ApplicationSet"]
     assert sets == [{"applicationsSync": "create-update", "preserveResourcesOnDeletion": True}] * len(SETS)
     assert all("ServerSideApply=true" in policy["syncOptions"] for policy in policies.values())
@@ -680,11 +684,12 @@ def test_argo_cd_heals_by_itself_and_takes_nothing_away(renders: Objects) -> Non
 
 @pytest.mark.parametrize("env", POLICY.environments)
 def test_an_application_is_in_the_project_and_namespace_of_its_environment(renders: Objects, env: str) -> None:
-    spec = applications(renders)[f"apps-{env}"]["spec"]
+    for which in environments.TEMPLATES:
+        spec = applications(renders)[environments.set_name(env, which)]["spec"]
 
-    assert spec["project"] == env
-    assert spec["destination"] == {"server": "https://kubernetes.default.svc", "namespace": f"ml-{env}"}
-    assert spec["source"]["path"] == f"overlays/{env}/{{{{ .path.basename }}}}"
+        assert spec["project"] == env
+        assert spec["destination"] == {"server": "https://kubernetes.default.svc", "namespace": f"ml-{env}"}
+        assert spec["source"]["path"] == f"overlays/{env}/{{{{ .path.basename }}}}"
 
 
 def test_a_name_that_a_template_does_not_know_is_an_error(renders: Objects) -> None:
@@ -698,7 +703,7 @@ def test_applications_are_called_after_app_and_environment(renders: Objects) -> 
     names = {name: app["metadata"]["name"] for name, app in applications(renders).items()}
 
     assert names == {
-        **{f"apps-{env}": f"{{{{ .path.basename }}}}-{env}" for env in POLICY.environments},
+        **{name: f"{{{{ .path.basename }}}}-{name.partition('-')[2]}" for name in SETS},
         "platform": "platform",
         "root": "root",
     }

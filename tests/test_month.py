@@ -259,7 +259,7 @@ def with_perf(checkout: Checkout) -> None:
         # As it was in the template: unreleased.
         text = git(checkout.root, "show", f"origin/main:overlays/staging/{app}/release.yaml")
         checkout.write(f"overlays/perf/{app}/release.yaml", f"{text}\n")
-    for name in ("project", "applicationset"):
+    for name in ("project", "applicationset", "sagemaker"):
         line = f"  - {name}-{{}}.yaml\n"
         last = line.format("prod")
         checkout.replace("argocd/kustomization.yaml", last, line.format("perf") + last)

@@ -142,10 +142,10 @@ def test_the_first_model_and_the_first_app_of_each_shape_need_no_other(checkout:
     checkout.commit("Away")
     assert done(checkout, "validate").startswith("5 renders with ")
 
-    for shape in ("api", "batch", "inference-service"):
+    for shape in ("api", "batch", "inference-service", "sagemaker"):
         done(checkout, "new_model", "wine", "--shape", shape)
 
-    assert done(checkout, "validate").startswith("14 renders with ")
+    assert done(checkout, "validate").startswith("17 renders with ")
 
 
 def test_the_environments_are_those_of_the_policy(checkout: Checkout) -> None:
@@ -266,7 +266,7 @@ def test_the_same_again_changes_nothing(ready: Checkout) -> None:
 API = ("--shape", "api")
 TAKEN = "there already, and not as this command makes it; take another name"
 SHAPES = (
-    "not committed; the shapes that have one are api, batch, inference-service,"
+    "not committed; the shapes that have one are api, batch, inference-service, sagemaker, vm,"
     " and CONTRIBUTING.md tells how to write it"
 )
 

@@ -244,10 +244,11 @@ def test_an_environment_of_any_name_has_its_own_set(manifests: Path, rendered: l
     url = "https://github.com/example-org/model-gitops.git"
     names = ("pre-prod", "prod-eu")
     others = [item for item in rendered if item["kind"] != "ApplicationSet"]
-    sets = [applications.application_set(replace(POLICY, environments=names), name, url) for name in names]
+    policy = replace(POLICY, environments=names)
+    sets = [item for name in names for item in applications.application_sets(policy, name, url)]
 
     assert list(argocd.check_applications(with_environments(manifests, [*others, *sets], *names))) == []
-    swapped = [sets[0], sets[0] | {"metadata": sets[1]["metadata"]}]
+    swapped = [*sets[:2], sets[0] | {"metadata": sets[2]["metadata"]}, sets[3]]
     found = list(argocd.check_applications(with_environments(manifests, [*others, *swapped], *names)))
     assert {each.where for each in found} == {"argocd: ApplicationSet.argoproj.io argocd/apps-prod-eu"}
 

@@ -74,7 +74,7 @@ def four(checkout: Checkout) -> None:
     copy(checkout, "prod", "prod-eu")
     copy(checkout, "prod", "prod-us", "us-east-1", "444455556666")
     checkout.git("rm", "-rqf", *(place.format(name) for place in ENVIRONMENT for name in ("staging", "prod")))
-    for kind in ("applicationset", "project"):
+    for kind in ("applicationset", "project", "sagemaker"):
         old = f"  - {kind}-prod.yaml\n"
         checkout.replace(
             "argocd/kustomization.yaml", old, old.replace("prod", "prod-eu") + old.replace("prod", "prod-us")
@@ -88,7 +88,8 @@ def four(checkout: Checkout) -> None:
     checkout.write("overlays/promotion.yaml", POLICY + "".join(entries))
     policy = read_policy(checkout.root)
     for name in ENVIRONMENTS:
-        checkout.write(f"argocd/applicationset-{name}.yaml", applications.text(policy, name, url))
+        for which, file in applications.set_files(policy, name).items():
+            checkout.write(file, applications.text(policy, name, url, which))
     admission = "argocd/platform/admission/"
     spaces = ", ".join(f"ml-{name}" for name in ENVIRONMENTS)
     bindings = checkout.read(f"{admission}bindings.yaml").decode()

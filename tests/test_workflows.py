@@ -124,6 +124,8 @@ def test_only_the_jobs_that_release_or_start_training_may_write() -> None:
         "retrain.drift": ["id-token"],
         "retrain.start": ["actions"],
         "sagemaker.deploy": ["id-token"],
+        "stacks.deploy": ["id-token"],
+        "stacks.show": ["id-token"],
     }
     assert roles == [
         ("mlops-pipeline.compare", "${{ vars.AWS_MODEL_READER_ROLE }}"),
@@ -133,6 +135,8 @@ def test_only_the_jobs_that_release_or_start_training_may_write() -> None:
         ("retrain.drift", "${{ vars.AWS_MONITOR_ROLE }}"),
         ("retrain.check", "${{ vars.AWS_MONITOR_ROLE }}"),
         ("sagemaker.deploy", "${{ vars.AWS_SAGEMAKER_ROLE }}"),
+        ("stacks.show", "${{ vars.AWS_STACK_ROLE }}"),
+        ("stacks.deploy", "${{ vars.AWS_STACK_ROLE }}"),
     ]
 
 
@@ -162,6 +166,58 @@ def test_the_pipeline_does_not_start_itself() -> None:
 
     assert pipeline["on"]["push"] == {"branches": ["cicd"], "paths": ["model-src/**"]}
     assert pipeline["concurrency"]["cancel-in-progress"] == "false"
+
+
+def test_what_a_pull_request_has_of_a_service_on_instances_is_shown_and_what_is_merged_is_deployed() -> None:
+    """What runs the code of a pull request is in another environment, whose role can execute nothing."""
+    work = WORKFLOWS["stacks"]
+    show, deploy = work["jobs"]["show"], work["jobs"]["deploy"]
+    commands = {
+        name: [line for step in job["steps"] for line in step.get("run", "").splitlines() if "deploy_stack" in line]
+        for name, job in work["jobs"].items()
+    }
+
+    assert work["on"]["push"] == work["on"]["pull_request"] == {
+        "branches": ["cicd"], "paths": ["overlays/**", "apps/**", "base/**", "infra/vm.yaml"],
+    }  # fmt: skip
+    assert work["concurrency"]["cancel-in-progress"] == "${{ github.event_name == 'pull_request' }}"
+    assert show["environment"] == "${{ matrix.environment }}-preview"
+    assert show["if"].startswith("github.event.pull_request.head.repo.full_name == github.repository && ")
+    assert [line.split()[-1] for line in commands["show"]] == ["--dry-run"]
+    assert deploy["environment"] == "${{ matrix.environment }}"
+    assert deploy["if"].startswith("github.event_name != 'pull_request' && ")
+    assert [line.split()[-1] for line in commands["deploy"]] == ["--yes"]
+    assert deploy["steps"][0]["with"]["ref"] == "cicd"
+    assert show["strategy"]["matrix"] == deploy["strategy"]["matrix"]
+
+
+@pytest.mark.parametrize(
+    ("event", "asked"),
+    [
+        ("push", "--changed-since 1234"),
+        ("pull_request", "--changed-since abcd --commit HEAD"),
+        ("workflow_dispatch", ""),
+    ],
+)
+def test_the_services_that_a_run_is_about_are_told_to_the_next_jobs(tmp_path: Path, event: str, asked: str) -> None:
+    places = [{"app": "wine-vm", "environment": "dev"}]
+    for name, text in (("gh", "echo 1234"), (".venv/bin/python", f"echo $* > asked; echo '{json.dumps(places)}'")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    given = {"GITHUB_EVENT_NAME": event, "GITHUB_REPOSITORY": "a/b", "BASE": "abcd", "RUNNER_TEMP": str(tmp_path)}
+
+    done = subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", script("stacks", "list", "deploy_stack")],
+        cwd=tmp_path,
+        env=os.environ | given | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "GITHUB_OUTPUT": str(tmp_path / "out")},
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "asked").read_text().split() == ["scripts/deploy_stack.py", "--list", "--json", *asked.split()]
+    assert (tmp_path / "out").read_text() == f"places={json.dumps(places, separators=(',', ':'))}\n"
 
 
 def test_endpoints_are_deployed_from_cicd_alone_by_those_who_ask_for_it() -> None:

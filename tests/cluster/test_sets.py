@@ -100,8 +100,9 @@ def test_applications_of_the_sets_before_move_over_and_stay_the_same_objects(sma
 
     # As when the root has synced the new ones: the Applications belong to others yet.
     kube.apply_all(small.cluster, sets)
-    for item in sets:
-        wait_until(lambda name=item["metadata"]["name"]: refused(small, name), "the others keep them", 60)  # type: ignore[misc]
+    for environment in ENVIRONMENTS:
+        # The sample has nothing on SageMaker.
+        wait_until(lambda name=f"apps-{environment}": refused(small, name), "the others keep them", 60)  # type: ignore[misc]
     assert {name: owners(small, name)[0][0] for name in names} == {
         name: "environments" if name.startswith("environment-") else "apps" for name in names
     }
@@ -115,7 +116,9 @@ def test_applications_of_the_sets_before_move_over_and_stay_the_same_objects(sma
          for name in ("apps", "environments")],
     )  # fmt: skip
     uids = {item["metadata"]["name"]: item["metadata"]["uid"] for item in small.cluster.list(*SET, "argocd")}
-    assert uids.keys() == {f"apps-{environment}" for environment in ENVIRONMENTS}
+    assert uids.keys() == {
+        applications.set_name(environment, which) for environment in ENVIRONMENTS for which in applications.TEMPLATES
+    }
 
     def moved() -> bool:
         look(small)
@@ -174,6 +177,31 @@ def apps(tree: Path, environment: str) -> list[str]:
     names = (*FLAVOURS, "environment")
     assert all((tree / f"overlays/{environment}/{name}").is_dir() for name in names)
     return [f"overlays/{environment}/{name}" for name in names]
+
+
+def test_an_app_on_sagemaker_has_an_application_that_prunes_and_is_of_no_other_set(
+    small: World, version: Version
+) -> None:
+    """The sets of apps pass over a release that is of a Model."""
+    kube.apply_all(small.cluster, rendered(small))
+    done = small.run("new_model", "lily", "--shape", "sagemaker", "--only", "app")
+    assert done.code == 0, done.err
+    release(small, "lily-api", version, *ENVIRONMENTS)
+    for environment in ENVIRONMENTS:
+        write_release(small.plane.clone, Target("lily-sagemaker", environment), version, "onnx", IMAGE)
+    small.force("An app on SageMaker")
+
+    await_applications(small, *(f"{app}-{name}" for app in ("lily-sagemaker", "lily-api") for name in ENVIRONMENTS))
+
+    for environment in ENVIRONMENTS:
+        name = f"lily-sagemaker-{environment}"
+        policy = small.application(name)["spec"]["syncPolicy"]
+        assert [owner for owner, _ in owners(small, name)] == [f"sagemaker-{environment}"]
+        assert policy["automated"] == {"prune": True, "selfHeal": True} | {
+            key: value for key, value in policy["automated"].items() if key == "allowEmpty" and value is False
+        }
+        assert "PruneLast=true" in policy["syncOptions"]
+        assert [owner for owner, _ in owners(small, f"lily-api-{environment}")] == [f"apps-{environment}"]
 
 
 def test_by_the_sets_before_such_an_overlay_was_in_a_project_that_allows_everything(small: World) -> None:

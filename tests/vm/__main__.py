@@ -1,6 +1,6 @@
 """Run the tests of this folder in namespaces of their own: what they mount and start ends with them, however they end.
 
-  python tests/vm [OPTION OF PYTEST...]
+python tests/vm [OPTION OF PYTEST...]
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ def main() -> int:
     missing = [name for name in PROGRAMS if not shutil.which(name)]
     for wrong, remedy in (
         (sys.platform != "linux", "these tests need Linux"),
-        (sys.platform == "linux" and os.geteuid() != 0, "these tests mount and make users of a root of their own; run them as root"),
+        (
+            sys.platform == "linux" and os.geteuid() != 0,
+            "these tests mount and make users of a root of their own; run them as root",
+        ),
         (not SYSTEMD.exists(), f"{SYSTEMD}: not there; run them where systemd is installed, or install it"),
         (missing, f"{', '.join(missing)}: not there; install util-linux, iproute2, curl and passwd"),
         ("overlay" not in Path("/proc/filesystems").read_text(), "no overlayfs; run `modprobe overlay`"),

@@ -111,7 +111,10 @@ class _Api(_Handler):
                 state = "healthy" if _answers() else "unhealthy"
                 self.say(200, _HEALTH.format(instance=asked["Targets.member.1.Id"], state=state), "text/xml")
             case other:
-                self.say(400, f"<ErrorResponse><Error><Code>InvalidAction</Code><Message>{other}</Message></Error></ErrorResponse>")
+                self.say(
+                    400,
+                    f"<ErrorResponse><Error><Code>InvalidAction</Code><Message>{other}</Message></Error></ErrorResponse>",
+                )
 
     def _log(self, action: str, asked: dict[str, Any]) -> None:
         stream = (asked["logGroupName"], asked["logStreamName"])

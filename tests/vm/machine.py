@@ -61,7 +61,9 @@ _START = "[Unit]\nRequires=basic.target multi-user.target\nAfter=multi-user.targ
 
 
 class Machine:
-    def __init__(self, folder: Path, user_data: str, environment: Mapping[str, str], programs: Mapping[str, Path]) -> None:
+    def __init__(
+        self, folder: Path, user_data: str, environment: Mapping[str, str], programs: Mapping[str, Path]
+    ) -> None:
         """`folder` is new; `environment` is that of all units; `programs` are found in the root by these names."""
         self.root, upper = folder / "root", folder / "upper"
         for each in (self.root, upper, folder / "work"):

@@ -81,6 +81,14 @@ class Place:
         return self.environment in self.policy.production
 
     @property
+    def maker(self) -> str:
+        """The ARN of the role as which CloudFormation makes the stacks of the environment: infra/ has it."""
+        # Source: botocore's partitions.json.
+        others = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
+        partition = next((name for start, name in others.items() if self.region.startswith(start)), "aws")
+        return f"arn:{partition}:iam::{self.account}:role/{self.policy.namespace(self.environment)}-stack"
+
+    @property
     def internet_facing(self) -> bool:
         exposure = self.policy.exposure.get(self.environment)
         return exposure is not None and exposure.internet_facing

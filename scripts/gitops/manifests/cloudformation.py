@@ -5,7 +5,6 @@ The functions are those of the CloudFormation User Guide, "Intrinsic function re
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -130,7 +129,6 @@ class _Resolver:
         self._functions: dict[str, Callable[[Any], Any]] = {
             "Ref": self._ref,
             "Condition": self.condition,
-            "Fn::Base64": lambda given: base64.b64encode(str(self.value(given)).encode()).decode(),
             "Fn::Sub": self._sub,
             "Fn::GetAtt": self._attribute,
             "Fn::If": lambda given: self.value(given[1] if self.condition(given[0]) else given[2]),
@@ -144,6 +142,8 @@ class _Resolver:
             "Fn::ImportValue": lambda given: f"<{self.value(given)}>",
             "Fn::GetAZs": lambda _: [f"<zone {number}>" for number in range(6)],
             "Fn::Cidr": lambda given: [f"<network {number}>" for number in range(int(given[1]))],
+            # As a text that a person reads.
+            "Fn::Base64": self.value,
         }
 
     def value(self, node: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from gitops.models import s3
@@ -40,6 +40,11 @@ class Live:
     @property
     def is_new(self) -> bool:
         return self.status == REVIEW
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is what it was told to be last, or before that, and nothing changes it."""
+        return self.status in _READY
 
 
 @dataclass(frozen=True)
@@ -95,11 +100,21 @@ def account(region: str) -> str:
     return str((s3.ask("sts", region, "get_caller_identity") or {}).get("Account"))
 
 
+def require_account(wanted: str, region: str, environment: str) -> None:
+    """Raises Refused where the credentials are those of another account than the environment's."""
+    if (own := account(region)) != wanted:
+        raise Refused(
+            f"AWS: the credentials are of the account {own}, and {environment} is in {wanted}; take on a role there"
+        )
+
+
 class Stacks:
     """The stacks of one region. Methods raise Refused as `s3.call` does."""
 
-    def __init__(self, region: str) -> None:
-        self.region = region
+    def __init__(self, region: str, role: str) -> None:
+        """`role` is the ARN of the role that CloudFormation takes on: it goes on when the caller's credentials are
+        over, and the caller itself need not be allowed what it does."""
+        self.region, self._role = region, role
         self._client = s3.client("cloudformation", region)
 
     def _ask(self, operation: str, **given: Any) -> dict[str, Any] | None:
@@ -120,7 +135,7 @@ class Stacks:
 
     def require_ready(self, live: Live | None) -> None:
         """Raises Refused with the remedy unless a stack can be changed now, or made."""
-        if live is None or live.is_new or live.status in _READY:
+        if live is None or live.is_new or live.is_ready:
             return
         command = f"--stack-name {live.name} --region {self.region}"
         if live.status == "UPDATE_ROLLBACK_FAILED":
@@ -157,22 +172,28 @@ class Stacks:
             "Parameters": [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
             "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
             "Capabilities": list(capabilities),
+            "RoleARN": self._role,
         }
         made = self._ask("create_change_set", **given)
         assert made is not None, name  # CloudFormation has a change set for all, or refuses
         for _ in _looks(f"change set of {name}"):
-            found = self._ask("describe_change_set", ChangeSetName=made["Id"]) or {}
+            proposal = Proposal(made["Id"], made["StackId"])
+            found = self._of("describe_change_set", proposal) or {}
             if found.get("Status") == "CREATE_COMPLETE":
-                return Proposal(made["Id"], made["StackId"], tuple(self._changes(made["Id"], found)))
+                return replace(proposal, changes=tuple(self._changes(proposal, found)))
             if found.get("Status") == "FAILED":
                 reason = " ".join(str(found.get("StatusReason", "")).split())
                 if any(words in reason for words in _EMPTY):
-                    return Proposal(made["Id"], made["StackId"], empty=True)
-                self.discard(Proposal(made["Id"], made["StackId"]))
+                    return replace(proposal, empty=True)
+                self.discard(proposal)
                 raise Refused(f"stack {name}: CloudFormation can make no change set: {reason}; nothing has changed")
         raise AssertionError  # the looks end by a refusal
 
-    def _changes(self, change_set: str, found: Mapping[str, Any]) -> Iterator[Change]:
+    def _of(self, operation: str, proposal: Proposal, **given: str) -> dict[str, Any] | None:
+        """What is asked of a change set is allowed by its stack."""
+        return self._ask(operation, StackName=proposal.stack, ChangeSetName=proposal.id, **given)
+
+    def _changes(self, proposal: Proposal, found: Mapping[str, Any]) -> Iterator[Change]:
         while True:
             for each in found.get("Changes", []):
                 if about := each.get("ResourceChange"):
@@ -184,22 +205,22 @@ class Stacks:
                     )
             if not (token := found.get("NextToken")):
                 return
-            found = self._ask("describe_change_set", ChangeSetName=change_set, NextToken=token) or {}
+            found = self._of("describe_change_set", proposal, NextToken=token) or {}
 
     def discard(self, proposal: Proposal) -> None:
         """Takes a change set back, and with the last one a stack that has nothing else."""
-        self._ask("delete_change_set", ChangeSetName=proposal.id)
+        self._of("delete_change_set", proposal)
         live = self.find(proposal.stack)
         if live and live.is_new:
             others = (self._ask("list_change_sets", StackName=live.id) or {}).get("Summaries", [])
             if not [each for each in others if each.get("ChangeSetId") != proposal.id]:
-                self._ask("delete_stack", StackName=live.id)
+                self._ask("delete_stack", StackName=live.id, RoleARN=self._role)
 
     def execute(self, proposal: Proposal, tell: Callable[[str], None]) -> Outcome:
         """Lets CloudFormation do what it proposed, and waits for the end. Raises Refused where the stack changed since
         then: another change set was executed."""
         before = self._newest_event(proposal.stack)
-        if self._ask("execute_change_set", ChangeSetName=proposal.id) is None:
+        if self._of("execute_change_set", proposal) is None:
             raise Refused(
                 f"stack {proposal.stack}: the change set is gone, as another one was executed meanwhile; run the same"
                 " command again"
@@ -210,7 +231,7 @@ class Stacks:
         before = self._newest_event(live.id)
         if live.protected:
             self.protect(live.name, protected=False)
-        self._ask("delete_stack", StackName=live.id)
+        self._ask("delete_stack", StackName=live.id, RoleARN=self._role)
         return self._followed(live.id, before, tell)
 
     def protect(self, name: str, *, protected: bool) -> None:

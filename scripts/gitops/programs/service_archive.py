@@ -82,7 +82,7 @@ def interpreter(python: str) -> Interpreter:
     if not (program := shutil.which(python)):
         raise Refused(f"--python {python}: no such program; name a Python, or leave it out for the one that runs this")
     done = _run([program, "-I", "-c", _PROBE], f"asking {python} where it is")
-    if done.returncode:
+    if done.returncode or not done.stdout:
         raise Refused(f"--python {python}: no Python that works: {done.stderr.decode().strip()}; name another")
     told: dict[str, Any] = json.loads(done.stdout)
     prefix = Path(told["prefix"]).resolve()
