@@ -146,6 +146,29 @@ def test_an_environment_of_another_account_has_its_own_provider_reads_the_bucket
     assert found["images-lily-api"].parameters["Pullers"] == "777788889999"
 
 
+def test_an_endpoint_reads_the_replica_that_it_is_told_of_and_instances_the_model_bucket(
+    tmp_path: Path, own: Mapping[str, Sequence[Object]]
+) -> None:
+    copy_checkout(tmp_path)
+    policy = tmp_path / "overlays/promotion.yaml"
+    text = policy.read_text().replace("- name: dev\n", "- name: dev\n    replica: mlops-us\n")
+    policy.write_text(text + "replicas:\n  - {bucket: mlops-us, region: us-east-1}\n")
+    told = model("lily-sagemaker", "dev")
+    told["spec"]["primaryContainer"]["environment"] = {"MODEL_REPLICA": "mlops-us"}
+    apart = {"overlays/dev/lily-vm": [instances("lily-vm", "dev")]}
+
+    without, found = (
+        {
+            each.name: each.parameters.get("Bucket")
+            for each in stacks.needed(Snapshot(tmp_path), {**own, **apart, "overlays/dev/lily-sagemaker": [one]})
+        }
+        for one in (model("lily-sagemaker", "dev"), told)
+    )
+
+    assert (without["sagemaker-dev"], without["vm-dev"]) == ("mlops-prod", "mlops-prod")
+    assert (found["sagemaker-dev"], found["vm-dev"]) == ("mlops-us", "mlops-prod")
+
+
 def test_instances_where_no_cluster_is_get_a_network_and_a_certificate(checkout: Path) -> None:
     alone = {"overlays/prod/lily-vm": [instances("lily-vm", "prod")], "overlays/dev/lily-vm": [instances("x", "dev")]}
 

@@ -19,6 +19,8 @@ TRAINING = "train"
 """The repository of the image that training jobs run: `train_sagemaker.py --image REGISTRY/train@sha256:...`."""
 REGISTRY = re.compile(r"(?P<account>[0-9]{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com")
 
+_REPLICA = ("spec", "primaryContainer", "environment", "MODEL_REPLICA")
+
 
 @dataclass(frozen=True)
 class Apart:
@@ -101,7 +103,7 @@ def _common(tree: Snapshot, environment: str) -> dict[str, str]:
         "Namespace": policy.namespace(environment),
         "Environment": environment,
         "Repository": values.repository(tree),
-        "Bucket": policy.at(environment).replica or policy.model_bucket,
+        "Bucket": policy.model_bucket,
     }
 
 
@@ -126,6 +128,9 @@ def _endpoints(tree: Snapshot, renders: Renders, arns: str, training: str) -> It
         usual = f"{bucket}/requests/{name}/"
         others = {folder for folder in _captured(renders, name) if not folder.startswith(usual)}
         told = {"Requests": ",".join([usual, *sorted(others)]), "Images": arns}
+        # What is told of a replica takes its models from there.
+        if any(at(each.item, *_REPLICA) for each in found if each.environment == name):
+            told |= {"Bucket": tree.policy.at(name).replica}
         yield Stack(f"sagemaker-{name}", "sagemaker", *place(tree, name), common | told)
     for each in found:
         own = f"{tree.policy.namespace(each.environment)}-{each.app}"
