@@ -26,6 +26,7 @@ from gitops import cli
 from gitops.releases import branches, hold, release, release_file, verification, writing
 from gitops.releases.history import Ran
 from gitops.releases.release import Release, Target
+from gitops.releases.verification import Verified
 from gitops.releases.writing import Tree
 from gitops.repo import layout, publish, ways
 from gitops.repo.diff import rendered_diffs
@@ -60,7 +61,8 @@ def promote(args: argparse.Namespace) -> None:
 
     def wanted(tree: Tree, _: Ran) -> list[Release]:
         targets = [Target(app, args.to, args.canary) for app in apps or _of_model(tree, args)]
-        carried = [_carried(tree, target, args.source) for target in targets]
+        verified: Verified = {}
+        carried = [_carried(tree, target, args.source, verified) for target in targets]
         old_form[:] = [source for source, _ in carried if source.manifest is None]
         return [new for _, new in carried]
 
@@ -97,13 +99,13 @@ def _of_model(tree: Tree, args: argparse.Namespace) -> list[str]:
     return list(dict.fromkeys(item.app for item in found))
 
 
-def _carried(tree: Tree, target: Target, source: str | None) -> tuple[Release, Release]:
+def _carried(tree: Tree, target: Target, source: str | None, verified: Verified) -> tuple[Release, Release]:
     """The release that those before the target's environment run, verified, and as a release of the target. A canary
     gets what all callers get there: what ran as a canary only is not promoted."""
     now = tree.release(target)
     hold.require_none(tree.read, target.app, target.environment)
     carried = _chosen(tree, target, source)
-    uri, manifest = verification.verify_release(carried, tree.signer)
+    uri, manifest = verification.verify_release(carried, tree.signer, verified)
     verification.require_replica(tree.policy, target.environment, uri, manifest, tree.signer)
     return carried, release.make(now, tree.require_model(target, uri), manifest, carried.image)
 

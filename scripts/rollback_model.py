@@ -28,6 +28,7 @@ from gitops.releases.hold import Hold
 from gitops.releases.image import identity
 from gitops.releases.judgement import Moment
 from gitops.releases.release import Release, Target
+from gitops.releases.verification import Verified
 from gitops.releases.writing import Tree
 from gitops.repo import layout, publish, snapshot, ways
 from gitops.repo.git import Git
@@ -71,16 +72,17 @@ def roll_back(args: argparse.Namespace) -> None:
     def wanted(tree: Tree, ran: Ran) -> list[Release]:
         publish.require_clean(git)  # while the history is read
         old_form.clear()
-        return [of_app(tree, ran, app) for app in apps]
+        verified: Verified = {}
+        return [of_app(tree, ran, app, verified) for app in apps]
 
-    def of_app(tree: Tree, ran: Ran, app: str) -> Release:
+    def of_app(tree: Tree, ran: Ran, app: str, verified: Verified) -> Release:
         now = tree.release(Target(app, args.env, args.canary))
         if first_seen.setdefault(app, now) != now:
             raise Refused(
                 f"{now.file}: changed meanwhile, to {now.version}; look at that release, then run the command again"
             )
         chosen = replace(earlier(ran(now.target), now, args, tree.withdrawn), file=now.file)
-        uri, manifest = verification.verify_release(chosen, tree.signer)
+        uri, manifest = verification.verify_release(chosen, tree.signer, verified)
         verification.require_replica(tree.policy, args.env, uri, manifest, tree.signer)
         if now.manifest is None and now.file != layout.release_paths(now.app, now.environment)[0]:
             # No command can add the replacement that images of the old form lack, and what ran there may run again.

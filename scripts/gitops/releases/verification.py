@@ -16,10 +16,14 @@ from contract.errors import Refused
 from contract.manifest import Manifest
 from contract.uri import VersionURI, parse_flavour
 
+Verified = dict[tuple[VersionURI, Signer | None], Manifest]
+"""The versions whose every stored byte was compared, and with whose signature."""
 
-def verify_release(item: Release, signer: Signer | None) -> tuple[VersionURI, Manifest]:
+
+def verify_release(item: Release, signer: Signer | None, verified: Verified) -> tuple[VersionURI, Manifest]:
     """The version that a release names, once every stored byte is known to be what was released, and signed if that is
-    asked for; Refused otherwise."""
+    asked for; Refused otherwise. Apps of one model have one version, whose bytes are read once: `verified` is added to.
+    """
     file = item.file
     require_archive(item.image)
     try:
@@ -29,7 +33,9 @@ def verify_release(item: Release, signer: Signer | None) -> tuple[VersionURI, Ma
             f"{file}: {item.uri!r}: not the folder of a model version;"
             " release one there with `python scripts/bump_model.py`"
         ) from None
-    manifest = store.verify(Store(uri.bucket), uri, signer)
+    if (known := (uri, signer)) not in verified:
+        verified[known] = store.verify(Store(uri.bucket), *known)
+    manifest = verified[known]
     if manifest.digest != item.digest:
         raise Refused(
             f"{file}: digest: {item.digest}, but {uri} has {manifest.digest};"
