@@ -151,12 +151,14 @@ def verdicts(root: Path, closed: Path | None = None) -> dict[str, Verdict]:
         name, _, where = finding.where.partition("!")
         own = tuple(folder.partition("!")[2] for folder in finding.folders)
         schema[name].append(replace(finding, where=where, folders=own))
-    for fixture in FIXTURES:
+    for number, fixture in enumerate(FIXTURES):
         if fixture.name in renders:
             with fixture.applied(root):
                 repository = Repository(root, read_policy(root), renders[fixture.name])
                 told = validate.by_rules(repository)
-                _require_the_same_of_a_part(repository, told, parts[fixture.name])
+                # Each rule on its own fixtures, and all of them on every third.
+                asked = told.keys() & fixture.catchers if number % 3 else told.keys()
+                _require_the_same_of_a_part(repository, {name: told[name] for name in asked}, parts[fixture.name])
             mine = schema[fixture.name]
             everything = validate.told(told, mine)
             # No rule asks what another has found, so those that are left are as they were.
@@ -173,10 +175,10 @@ def _require_the_same_of_a_part(
     if not {ARGOCD, PLATFORM}.isdisjoint(chosen):
         return  # then they are asked about all
     part = replace(repository, chosen=chosen)
-    for name, rule in validate.RULES.items():
+    for name in told:
         here, there = (
             [each for each in found if not each.folders or not set(each.folders).isdisjoint(chosen)]
-            for found in (rule(part), told[name])
+            for found in (validate.RULES[name](part), told[name])
         )
         assert here == there, name
 

@@ -15,7 +15,7 @@ from gitops.checks.environments import Place
 from gitops.manifests import kustomize
 from gitops.repo import codeowners, entries, layout, values
 from gitops.repo.policy import parse_policy, read_policy
-from gitops.repo.snapshot import Snapshot
+from gitops.repo.snapshot import OnDisk, Snapshot
 
 from contract.errors import Refused
 
@@ -49,8 +49,9 @@ def changed(checkout: Checkout, *args: str, alone: bool = False) -> dict[str, An
     return told
 
 
-def rendered(checkout: Checkout) -> dict[str, str]:
-    return kustomize.build_all(checkout.root, layout.overlays(checkout.root, read_policy(checkout.root)))
+def rendered(checkout: Checkout) -> dict[str, Any]:
+    """What each overlay renders; of those whose files are as they were before, it is remembered."""
+    return kustomize.once(OnDisk(checkout.root), layout.overlays(checkout.root, read_policy(checkout.root)))
 
 
 def admitted(checkout: Checkout) -> str:
