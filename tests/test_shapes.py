@@ -58,6 +58,6 @@ def test_a_shape_of_a_kind_without_releases_is_refused_before_its_first_app(chec
 
     assert done.errors == [
         "overlays/dev/lily-daemon/release.yaml: kind: 'DaemonSet' of 'apps/v1': a release is written for a"
-        " Deployment, a StatefulSet, a CronJob or an InferenceService"
+        " Deployment, a StatefulSet, a CronJob, an InferenceService, a Model of SageMaker or a Stack"
     ]
     assert checkout.state() == before

@@ -127,7 +127,8 @@ def of(data: Any, file: str, canary: str | None = None) -> Form:
         return _images(data, file)
     shown = f"{kind!r} of {data.get('apiVersion')!r}"
     raise Refused(
-        f"{file}: kind: {shown}: a release is written for a Deployment, a StatefulSet, a CronJob or an InferenceService"
+        f"{file}: kind: {shown}: a release is written for a Deployment, a StatefulSet, a CronJob, an InferenceService,"
+        " a Model of SageMaker or a Stack"
     )
 
 
