@@ -17,7 +17,10 @@ from gitops.repo.policy import Policy
 
 from contract.errors import Refused
 
-KINDS = ": a release is written for a Deployment, a StatefulSet, a CronJob, an InferenceService, a Model of SageMaker or a Stack"
+KINDS = (
+    ": a release is written for a Deployment, a StatefulSet, a CronJob, an InferenceService, a Model of SageMaker or"
+    " a Stack"
+)
 POLICY = Policy("mlops-prod", (REGISTRY,), ("dev", "staging", "prod"))
 TARGET = Target("app", "dev")
 NOBODY = Policy("", (), ())

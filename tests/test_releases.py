@@ -127,7 +127,7 @@ def test_a_file_of_cicd_that_is_no_release_is_named(checkout: Checkout) -> None:
 
     assert checkout.run("releases").errors == [
         "overlays/dev/lily-api/release.yaml: kind: 'Service' of None: a release is written for a Deployment, a"
-        " StatefulSet, a CronJob or an InferenceService"
+        " StatefulSet, a CronJob, an InferenceService, a Model of SageMaker or a Stack"
     ]
 
 

@@ -25,7 +25,13 @@ from contract.errors import Refused
 
 from .conftest import World
 
-NOT_HERE = {"ack-applicationautoscaling", "ack-sagemaker", "aws-load-balancer-controller", "cluster-autoscaler", "kube-prometheus-stack"}
+NOT_HERE = {
+    "ack-applicationautoscaling",
+    "ack-sagemaker",
+    "aws-load-balancer-controller",
+    "cluster-autoscaler",
+    "kube-prometheus-stack",
+}
 CHARTS = {
     "cert-manager": tools.CHARTS.path / "github.com/cert-manager/cert-manager/deploy/charts/cert-manager",
     "external-dns": tools.CHARTS.path / "sigs.k8s.io/external-dns/charts/external-dns",
