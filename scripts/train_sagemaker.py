@@ -24,8 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from storage.files import staged_folder
-
 from gitops import cli
 from gitops.manifests import yamledit
 from gitops.manifests.objects import at, mapping, mappings
@@ -39,6 +37,7 @@ from contract.digest import MANIFEST, PATH
 from contract.errors import Refused
 from contract.manifest import Manifest
 from packing import lineage
+from storage.files import staged_folder
 
 FOLDER = "model-src"
 ROLE, ENTRY = "ml-sagemaker-training", ("python", "-m", "extras.pipelines.job")

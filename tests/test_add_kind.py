@@ -626,7 +626,7 @@ def of_group(group: str, kind: str) -> str:
         ),
         (
             WIDGETS.read_text(), ("--addon", "nobody"),
-            "--addon nobody: no Application of argocd/platform/, which has argo-cd, ",
+            "--addon nobody: no Application of argocd/platform/, which has ack-applicationautoscaling, ",
         ),
         (WIDGETS.read_text(), ("--outside", "none"), "schemas/kinds.yaml: Widget.example.org.outside: 'none' does not"),
         (WIDGETS.read_text(), (*ADDON, "--kind", "A.b"), "--kind A.b: not among what is there: Widget.example.org"),

@@ -186,6 +186,7 @@ def test_json_tells_the_commit_and_the_releases(local: Checkout, version: Versio
                 "image": IMAGE,
                 "canary": None,
                 "manifest": version.manifest,
+                "revision": "",
                 "file": "overlays/dev/lily-api/release.yaml",
             }
         ],

@@ -130,9 +130,13 @@ def test_every_environment_is_applied_by_one_argo_cd_to_its_own_cluster(renders:
         for name, item in (named(hub, "ApplicationSet") | named(own, "ApplicationSet")).items()
     }
     assert goals == {
-        "apps-dev": {"server": applications.SERVER, "namespace": "ml-dev"},
-        "apps-staging": {"server": applications.SERVER, "namespace": "ml-models"},
-        "apps-prod": {"name": "eu", "namespace": "ml-models"},
+        f"{which}-{environment}": goal
+        for which in ("apps", "sagemaker")
+        for environment, goal in {
+            "dev": {"server": applications.SERVER, "namespace": "ml-dev"},
+            "staging": {"server": applications.SERVER, "namespace": "ml-models"},
+            "prod": {"name": "eu", "namespace": "ml-models"},
+        }.items()
     }
     assert set(named(own, "ApplicationSet")) == {"apps-staging"}
     assert set(named(own, "AppProject")) == {"addons", "default", "platform", "staging"}
@@ -446,14 +450,18 @@ def test_a_kind_is_allowed_by_the_argo_cd_and_the_admission_of_its_environment(e
 
 def test_render_and_the_history_know_the_folders_of_clusters(edited: Checkout) -> None:
     edited.git("checkout", "-q", "-b", "values")
-    edited.replace(f"{EU}/addons/aws.yaml", "clusterName: eu", "clusterName: europe")
+    edited.replace(
+        f"{EU}/addons/aws.yaml",
+        "autoDiscovery:\n          clusterName: eu",
+        "autoDiscovery:\n          clusterName: europe",
+    )
     edited.commit("Call the cluster otherwise")
 
     done = edited.run("render", "--changed-since", "cicd")
 
     edited.git("checkout", "-q", "cicd")
     assert done.code == 0, done.err
-    assert "+        clusterName: europe" in done.out
+    assert "+          clusterName: europe" in done.out
     assert f"{EU}/addons" in done.out
 
 

@@ -561,7 +561,7 @@ def test_every_file_is_read_by_a_render(manifests: Path) -> None:
 
     listed_by_those_who_want_them = (
         "argocd/platform/fleet/", "argocd/platform/knative/", "argocd/platform/served/",
-        "base/inference-service/knative/", "base/api/signed/", "base/environment/replica/",
+        "base/inference-service/knative/", "base/api/signed/", "base/environment/keys/", "base/environment/replica/",
         # Shapes of which the sample has no app.
         "base/sagemaker/", "base/vm/",
     )  # fmt: skip

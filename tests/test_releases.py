@@ -79,6 +79,7 @@ def test_json_tells_every_field(released: Checkout, version: Version) -> None:
                 "image": IMAGE,
                 "canary": None,
                 "manifest": version.manifest,
+                "revision": "",
                 "file": "overlays/staging/lily-api/release.yaml",
                 "since": released.git("show", "-s", "--format=%cI", tip),
                 "commit": tip,

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, SAMPLE, Checkout
-from storage import files, streams
 
 from gitops.releases import writing
 from gitops.repo.git import Git
 
 from contract import temporary
+from storage import files, streams
 
 PREFIX = "killed-"
 HOLDER = (

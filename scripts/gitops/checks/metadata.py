@@ -8,17 +8,17 @@ from typing import Any
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.checks.serving import CLASS, MODE
+from gitops.manifests import ack, workloads
 from gitops.manifests.objects import Object, mapping, walk
 
 _WAVE = re.compile(r"-?[0-9]+")
 _YES_OR_NO = re.compile("true|false")
+SYNC = "argocd.argoproj.io/sync-options"
 CONTROLLERS = re.compile(r"([a-z0-9.-]+\.)?(argoproj\.io|kserve\.io|knative\.dev|helm\.sh)/")
 # Of all that controllers do by an annotation or a label, what takes nothing away, and with which values.
 _HARMLESS = {
     # Only the order of a sync.
     "argocd.argoproj.io/sync-wave": _WAVE,
-    # What serves stays, whatever a render lacks.
-    "argocd.argoproj.io/sync-options": re.compile("Prune=false"),
     # A rule of its own compares it with what a render reads.
     "argocd.argoproj.io/manifest-generate-paths": re.compile(".*"),
     # A rule of its own; a service that is there keeps its mode.
@@ -55,6 +55,9 @@ def _faults(item: Object) -> Iterator[tuple[str, str]]:
         for name, text in mapping(value).items():
             if field == "metadata" and name in _CLUSTERS_OWN:
                 yield f"{path}.{name}", "only the cluster writes it, and may delete the object by it; remove it"
+            elif (path, name) == ("metadata.annotations", SYNC) and workloads.kind_of(item) in ack.KINDS:
+                # Theirs are pruned, and a rule of its own says which ones stay.
+                continue
             elif field in ("annotations", "labels") and (fault := _order(str(name), text)):
                 yield f"{path}.{name}", f"{text!r}: {fault}"
 

@@ -29,18 +29,21 @@ def examine(github: GitHub, root: Path, policy: Policy) -> Found:
         yield from _branch(github, branch, checks, policy)
     if policy.owners:
         yield from _owners(github)
-    for environment in environments(root):
+    used = environments(root)
+    # Those that a matrix names are there for apps that come to AWS by a workflow, and where no app does they are not.
+    others = [name for name in policy.environments if name not in used and github.get(f"/environments/{name}")]
+    for environment in (*used, *others):
         yield from _environment(github, environment)
 
 
 def environments(root: Path) -> list[str]:
-    """The names of the deployment environments that the jobs of the workflows use."""
+    """The names of the deployment environments that the jobs of the workflows use, but for what a matrix names."""
     names = set()
     for file in (root / ".github/workflows").glob("*.yml"):
         for job in yaml.safe_load(file.read_bytes())["jobs"].values():
             used = job.get("environment")
             names |= {used["name"] if isinstance(used, dict) else used} - {None}
-    return sorted(names)
+    return sorted(name for name in names if "${{" not in name)
 
 
 def _repository(github: GitHub, policy: Policy) -> Found:
