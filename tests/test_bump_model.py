@@ -482,8 +482,8 @@ def test_a_release_file_that_cannot_be_written_is_refused_with_what_to_change(
         ((), "a symbolic link; put a file in its place, every release is written to its own"),
         (
             ("--commit",),
-            "kind: None of None: a release is written for a Deployment, a StatefulSet, a CronJob or an"
-            " InferenceService",
+            "kind: None of None: a release is written for a Deployment, a StatefulSet, a CronJob, an"
+            " InferenceService, a Model of SageMaker or a Stack",
         ),
     ],
     ids=["checkout", "commit"],

@@ -138,7 +138,7 @@ def test_every_environment_is_applied_by_one_argo_cd_to_its_own_cluster(renders:
             "prod": {"name": "eu", "namespace": "ml-models"},
         }.items()
     }
-    assert set(named(own, "ApplicationSet")) == {"apps-staging"}
+    assert set(named(own, "ApplicationSet")) == {"apps-staging", "sagemaker-staging"}
     assert set(named(own, "AppProject")) == {"addons", "default", "platform", "staging"}
     assert at(named(hub, "AppProject")["prod"], "spec", "destinations") == [{"name": "eu", "namespace": "ml-models"}]
 

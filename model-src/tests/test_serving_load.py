@@ -398,7 +398,7 @@ def test_loading_is_not_tried_again_in_vain(error: Exception, line: str) -> None
 
 def test_the_defaults_are_for_one_machine() -> None:
     assert settings.read({"MODEL_URI": "artifacts/lily/onnx", "MODEL_DIGEST": DIGEST}) == settings.Settings(
-        wanted("artifacts/lily/onnx", DIGEST), "127.0.0.1", 5001, 5.0, request_log_uri="", request_log_sample=1.0
+        wanted("artifacts/lily/onnx", DIGEST), "127.0.0.1", 5001, False, 5.0, request_log_uri="", request_log_sample=1.0
     )
 
 

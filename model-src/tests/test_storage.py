@@ -99,7 +99,9 @@ def importing(modules: str) -> set[str]:
 
 
 def test_only_this_room_talks_to_s3() -> None:
-    assert {file.partition("/")[0] for file in importing("(boto3|botocore)")} == {"storage"}
+    others = {file for file in importing("(boto3|botocore)") if not file.startswith("storage/")}
+    # It talks to CloudWatch.
+    assert others == {"serving/journal.py"}
 
 
 def test_no_module_imports_a_program() -> None:
