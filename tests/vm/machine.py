@@ -17,6 +17,7 @@ from pathlib import Path
 _BOOT = """
 set -e
 cd "$1"
+shift
 mount --make-rprivate /
 mount -t proc proc proc
 # What the kernel has for all is not to be changed from here.
@@ -26,6 +27,11 @@ mount -t sysfs -o ro sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 for each in dev run tmp; do mount -t tmpfs -o mode=755 tmpfs "$each"; done
 chmod 1777 tmp
+# The checkout may lie in one of them.
+for each in "$@"; do
+  mkdir -p ".$each"
+  mount --bind "$each" ".$each"
+done
 mkdir dev/pts dev/shm
 mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
@@ -65,7 +71,8 @@ class Machine:
     def __init__(
         self, folder: Path, user_data: str, environment: Mapping[str, str], programs: Mapping[str, Path]
     ) -> None:
-        """`folder` is new; `environment` is that of all units; `programs` are found in the root by these names."""
+        """`folder` is new; `environment` is that of all units; `programs`, each of a virtual environment, are found in
+        the root by these names."""
         self.root, upper = folder / "root", folder / "upper"
         for each in (self.root, upper, folder / "work"):
             each.mkdir(parents=True)
@@ -95,6 +102,7 @@ class Machine:
         self._link("etc/systemd/system/default.target", "test.target")
         for name, program in programs.items():
             self._link(f"usr/local/bin/{name}", str(program))
+        self._environments = [str(program.parent.parent) for program in programs.values()]
 
     def _link(self, path: str, target: str) -> None:
         (self.root / path).unlink(missing_ok=True)
@@ -105,7 +113,8 @@ class Machine:
         # Process 1 takes the control group that it finds itself in for the root of all.
         enter = ["/bin/sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(self._group)]
         self._process = subprocess.Popen(
-            [*enter, *namespaces, "/bin/sh", "-c", _BOOT, "boot", str(self.root)], stdin=subprocess.DEVNULL
+            [*enter, *namespaces, "/bin/sh", "-c", _BOOT, "boot", str(self.root), *self._environments],
+            stdin=subprocess.DEVNULL,
         )
 
     def reboot(self) -> None:
