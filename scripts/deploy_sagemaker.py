@@ -7,9 +7,9 @@ something else has made is left alone, and so is every other app's.
 
 The credentials are the standard AWS ones, and have to be of the environment's account.
 
-  python scripts/deploy_sagemaker.py --app iris-sagemaker --env dev --dry-run
-  python scripts/deploy_sagemaker.py --app iris-sagemaker --env dev --wait
-  python scripts/deploy_sagemaker.py --app iris-sagemaker --env dev --delete    of an app that is retired there
+  python scripts/deploy_sagemaker.py --app wine-sagemaker --env dev --dry-run
+  python scripts/deploy_sagemaker.py --app wine-sagemaker --env dev --wait
+  python scripts/deploy_sagemaker.py --app wine-sagemaker --env dev --delete    of an app that is retired there
   python scripts/deploy_sagemaker.py --list --changed-since HEAD^ --json        for CI: what there is to deploy
 """
 
@@ -20,12 +20,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from gitops import cli
-from gitops.manifests import ack, closure, kustomize, workloads, yamledit
-from gitops.manifests.objects import mapping
+from gitops.manifests import ack, kustomize
 from gitops.models import sagemaker
 from gitops.models.sagemaker import Account, Parameters, Wanted
-from gitops.releases import hold, release_file, retired, withdrawn
-from gitops.releases.release import Release, Target
+from gitops.releases import hold, outside, release_file, retired, withdrawn
+from gitops.releases.release import Release
 from gitops.repo import freeze, layout, publish, snapshot, values
 from gitops.repo.git import Git
 from gitops.repo.policy import POLICY_FILE
@@ -57,30 +56,14 @@ def show_list(args: argparse.Namespace) -> None:
     git = Git(args.root)
     tip = publish.tip(git)
     there = snapshot.at(git, tip)
-    places = released(there)
+    places = outside.released(there, ack.MODEL)
     if args.changed_since is not None and (base := git.commit(args.changed_since)):
-        folders, changed = [layout.overlay(*place) for place in places], git.changed(base, tip)
-        with there.copied(folders) as tree:
-            read = folders if POLICY_FILE in changed else closure.readers(tree, folders, changed)
-        places = [place for place in places if layout.overlay(*place) in read]
+        places = outside.changed(git, there, base, places)
     if args.json:
         cli.print_json([{"app": app, "environment": environment} for app, environment in places])
     else:
         for app, environment in places:
             print(f"{app} in {environment}")
-
-
-def released(there: Snapshot) -> list[tuple[str, str]]:
-    """The apps whose release is that of a model of SageMaker, with their environments."""
-    found = []
-    for folder in layout.overlays_of(there.deployed(), there.policy):
-        _, environment, app = folder.split("/")
-        file = layout.release_paths(app, environment)[0]
-        if (text := there.read(file)) is None or workloads.kind_of(mapping(yamledit.load(text, file))) != ack.MODEL:
-            continue
-        if release_file.read(text, Target(app, environment), file).released:
-            found.append((app, environment))
-    return found
 
 
 def deploy(args: argparse.Namespace) -> None:

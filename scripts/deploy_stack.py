@@ -22,15 +22,14 @@ from datetime import UTC, datetime
 
 from gitops import cli
 from gitops.checks import stacks
-from gitops.manifests import closure, cloudformation, kustomize, stack, yamledit
-from gitops.manifests.objects import Object, mapping
+from gitops.manifests import cloudformation, kustomize, stack
+from gitops.manifests.objects import Object
 from gitops.models import change_sets
 from gitops.models.change_sets import Change, Live, Outcome, Stacks
-from gitops.releases import hold, release_file, retired, withdrawn
+from gitops.releases import hold, outside, release_file, retired, withdrawn
 from gitops.releases.release import UNRELEASED, Release, Target
 from gitops.repo import freeze, layout, publish, snapshot
 from gitops.repo.git import Git
-from gitops.repo.policy import POLICY_FILE
 from gitops.repo.snapshot import Snapshot
 
 from contract.errors import Refused
@@ -283,31 +282,14 @@ def delete(args: argparse.Namespace) -> None:
 def show_list(args: argparse.Namespace) -> None:
     """What there is to deploy, in the order of the environments."""
     git, there = Git(args.root), _commit(args)
-    places = _released(there)
+    places = outside.released(there, (stack.GROUP, stack.KIND))
     if args.changed_since is not None and (base := git.commit(args.changed_since)):
-        folders = [layout.overlay(*place) for place in places]
-        changed = git.changed(base, there.rev or "HEAD")
-        with there.copied(folders) as tree:
-            everywhere = not {stack.TEMPLATE, POLICY_FILE}.isdisjoint(changed)
-            read = folders if everywhere else closure.readers(tree, folders, changed)
-        places = [place for place in places if layout.overlay(*place) in read]
+        places = outside.changed(git, there, base, places, everywhere=[stack.TEMPLATE])
     if args.json:
         cli.print_json([{"app": app, "environment": environment} for app, environment in places])
     else:
         for app, environment in places:
             print(f"{app} in {environment}")
-
-
-def _released(there: Snapshot) -> list[tuple[str, str]]:
-    found = []
-    for folder in layout.overlays_of(there.deployed(), there.policy):
-        _, environment, app = folder.split("/")
-        file = layout.release_paths(app, environment)[0]
-        text = there.read(file)
-        of_stack = text is not None and stack.is_stack(mapping(yamledit.load(text, file)))
-        if text and of_stack and release_file.read(text, Target(app, environment), file).released:
-            found.append((app, environment))
-    return found
 
 
 if __name__ == "__main__":

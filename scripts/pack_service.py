@@ -9,7 +9,7 @@ The interpreter is the one that runs this, or the one of --python. It has to be 
   uv python install 3.12 && python scripts/pack_service.py --python "$(uv python find --managed-python 3.12)"
 
   python scripts/pack_service.py --dry-run
-  python scripts/bump_model.py --app iris-vm --env dev --image s3://mlops-prod/services/SHA256.tar.gz
+  python scripts/bump_model.py --app wine-vm --env dev --image s3://mlops-prod/services/SHA256.tar.gz
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ the same is never trained twice: run again, this waits for the job that is there
 commit and its own manifest before it is written to --out, and is the one that `dvc repro` and `python -m lifecycle
 version` make here. upload_model.py uploads it.
 
-  python scripts/train_sagemaker.py --model iris --image REGISTRY/train@sha256:... --dry-run
-  python scripts/train_sagemaker.py --model iris --image REGISTRY/train@sha256:... --wait
+  python scripts/train_sagemaker.py --model wine --image REGISTRY/train@sha256:... --dry-run
+  python scripts/train_sagemaker.py --model wine --image REGISTRY/train@sha256:... --wait
 """
 
 from __future__ import annotations

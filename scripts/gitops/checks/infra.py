@@ -169,7 +169,7 @@ def _issuer(item: Object, _: Stack) -> Faults:
     # Else that of the cluster, which is known once it is there.
     url = str(at(item, "Properties", "Url"))
     if url != _GITHUB and not url.startswith("<"):
-        yield "Url", f"{url!r}: whoever runs it says who may take on roles; write {_GITHUB}"
+        yield "Url", f"{url!r}: whoever runs it decides who may take on roles; write {_GITHUB}"
     clients = texts(at(item, "Properties", "ClientIdList"))
     if clients != ["sts.amazonaws.com"]:
         yield "ClientIdList", f"{', '.join(clients) or 'missing'}; write [sts.amazonaws.com], the audience of all roles"
