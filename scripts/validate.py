@@ -130,6 +130,7 @@ def _examined(
     policy = read_policy(args.root)
     folders = layout.folders(args.root, policy)
     changed = git.changed(base) if git else []
+    history = transitions.begun(git, base, changed) if git else None
     before = fleet.at(git, base) if git else None
     there, reads = (before.renders, before.reads) if before else ({}, {})
     concerned = _concerned(git, base, changed, files, folders, reads) if git else folders
@@ -154,7 +155,7 @@ def _examined(
     if git:
         unchanged = {folder: items for folder, items in renders.items() if folder not in concerned}
         ran = _renders_at(git, base, {**there, **unchanged})
-        found += transitions.check(git, base, changed, repository, ran, pushed=args.pushed)
+        found += transitions.check(git, base, changed, repository, ran, pushed=args.pushed, ran=history)
         found += owners.check_automation(git, base, changed, args.by or "")
     asked = {*concerned, kinds.FOLDER}
     reported = [finding for finding in found if not finding.folders or asked.intersection(finding.folders)]

@@ -6,6 +6,7 @@ import copy
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from gitops.checks.framework import Finding, Repository, Rule, finding
@@ -54,24 +55,30 @@ class _Others:
     """The pods that a policy of an app can be about by mistake."""
 
     def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+
+    @cached_property
+    def _all(self) -> tuple[dict[str, Labelled], dict[str, dict[int, str]]]:
+        """The pods of each environment with their folders, and the ports: of every app, where any has a policy."""
         pods: dict[str, list[tuple[Mapping[str, Any], str]]] = {}
-        self._ports: dict[str, dict[int, str]] = {}
-        for folder, environment, _, items in repository.all_overlays():
+        ports: dict[str, dict[int, str]] = {}
+        for folder, environment, _, items in self._repository.all_overlays():
             for item in items:
                 for pod in workloads.pods(item):
                     pods.setdefault(environment, []).append((pod.labels, folder))
                     numbers = [port.number for port in workloads.ports(item, pod) if isinstance(port.number, int)]
-                    self._ports.setdefault(environment, {}).update(dict.fromkeys(numbers, folder))
-        self._pods = {environment: Labelled(found) for environment, found in pods.items()}
+                    ports.setdefault(environment, {}).update(dict.fromkeys(numbers, folder))
+        return {environment: Labelled(found) for environment, found in pods.items()}, ports
 
     def selected(self, environment: str, selector: Any) -> list[str]:
         """The folders of an environment of which a selector selects pods."""
-        return list(dict.fromkeys(self._pods[environment].selected(selector))) if environment in self._pods else []
+        pods, _ = self._all
+        return list(dict.fromkeys(pods[environment].selected(selector))) if environment in pods else []
 
     def listening(self, environment: str) -> dict[int, str]:
         """The ports of other environments' pods, and the folder of one of those."""
         found: dict[int, str] = {}
-        for other, ports in self._ports.items():
+        for other, ports in self._all[1].items():
             found |= ports if other != environment else {}
         return found
 

@@ -19,6 +19,7 @@ import yaml
 from gitops.checks.framework import Finding, Repository, Rule, finding
 from gitops.checks.serving import CLASS, MODE
 from gitops.manifests import workloads
+from gitops.manifests.closure import LOADER
 from gitops.manifests.objects import KUSTOMIZATION, Object, at, listed, mapping, mappings
 from gitops.programs import tools
 from gitops.repo import layout
@@ -319,7 +320,7 @@ def _read(folder: Path) -> dict[str, Object]:
     files = sorted(folder.glob("kserve-*.yaml"))
     if not files:
         raise Refused("the schemas are not unpacked yet: run `make setup`")
-    return _runtimes([yaml.safe_load(file.read_text()) for file in files])
+    return _runtimes([yaml.load(file.read_bytes(), LOADER) for file in files])
 
 
 def _runtime_faults(item: Object, runtimes: Mapping[str, Object], platform: str) -> Iterator[Fault]:

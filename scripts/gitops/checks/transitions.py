@@ -35,12 +35,13 @@ def check(
     *,
     pushed: bool = False,
     now: datetime | None = None,
+    ran: history.Ran | None = None,
 ) -> list[Finding]:
     """The findings for a working tree against the commit `base` and its renders by folder, given the files that differ.
     Everything is judged by the policy of `base`; `pushed` is what is on the branch already, with `base` before it;
-    `now` is the time, that of the clock where none is given."""
+    `now` is the time, that of the clock where none is given; `ran` is what `begun` gave, if that was asked."""
     after = repository.renders
-    change = proposal(git, base, paths, repository, before, now)
+    change = proposal(git, base, paths, repository, before, now, ran)
     if pushed and base not in git.text("rev-list", "--first-parent", "HEAD").split():
         # It was merged, and by no rebase: what it tried on its way has not run.
         change = replace(change, introduced=())
@@ -54,6 +55,13 @@ def check(
             for found in (*_removals(git, base, repository, one, other), *_immutable(one, other))
         ),
     ]
+
+
+def begun(git: Git, base: str, paths: Iterable[str]) -> history.Ran:
+    """What targets ran up to a commit. Those whose files differ are read from now on, while others look at something
+    else."""
+    apps = [place[0] for path in paths if (place := layout.place(path)) and place[0] not in layout.OF_ENVIRONMENT]
+    return history.Ran(git, base, snapshot.at(git, base).policy, apps)
 
 
 def _on_each_cluster(
@@ -73,7 +81,13 @@ def _by_cluster(policy: Policy, renders: Renders) -> dict[str, dict[str, Sequenc
 
 
 def proposal(
-    git: Git, base: str, paths: Sequence[str], repository: Repository, before: Renders, now: datetime | None = None
+    git: Git,
+    base: str,
+    paths: Sequence[str],
+    repository: Repository,
+    before: Renders,
+    now: datetime | None = None,
+    ran: history.Ran | None = None,
 ) -> Proposal:
     """The change as data."""
     policy, after = repository.policy, repository.renders
@@ -92,7 +106,7 @@ def proposal(
         there.policy,
         state.of(old, _there(there.deployed(), places), _images(before), readable=True),
         state.of(here.read, _there(files, places), _images(after)),
-        history.Ran(git, base, there.policy),
+        ran or history.Ran(git, base, there.policy),
         introduced,
         paths,
         policy,

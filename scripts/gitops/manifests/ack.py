@@ -17,8 +17,6 @@ from functools import lru_cache
 from typing import Any
 
 import botocore
-from botocore import loaders
-from botocore import model as service_models
 
 from gitops.manifests.objects import Object, identity, mapping
 
@@ -199,6 +197,10 @@ def _input(group: str, kind: str) -> Shape:
 
 @lru_cache
 def _service(name: str) -> Any:
+    # They take a fifth of a second to import, and few commands ask for one of these kinds.
+    from botocore import loaders
+    from botocore import model as service_models
+
     return service_models.ServiceModel(loaders.create_loader().load_service_model(name, "service-2"), name)
 
 

@@ -14,15 +14,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import boto3
 import botocore.exceptions as faults
-import botocore.session
-from botocore import awsrequest
-from botocore.config import Config
-from botocore.configprovider import ConfiguredEndpointProvider
 
 from gitops.repo.policy import Policy, read_policy
 
@@ -30,7 +26,28 @@ from contract import waiting
 from contract.errors import Refused
 from contract.uri import BUCKET
 
-waiting.watch(awsrequest.AWSHTTPConnectionPool, awsrequest.AWSHTTPSConnectionPool)
+
+@cache
+def _libraries() -> tuple[Any, Any]:
+    """boto3 and botocore, which take a quarter of a second to import: most commands ask no bucket."""
+    import boto3
+    import botocore.awsrequest
+    import botocore.config
+    import botocore.configprovider
+    import botocore.session
+
+    waiting.watch(botocore.awsrequest.AWSHTTPConnectionPool, botocore.awsrequest.AWSHTTPSConnectionPool)
+    return boto3, botocore
+
+
+def _limits(**retries: Any) -> Any:
+    """How long to wait for an answer, and how often to ask again."""
+    longest = waiting.patience()
+    return _libraries()[1].config.Config(
+        connect_timeout=min(5, longest), read_timeout=longest, retries={"mode": "standard", **retries}
+    )
+
+
 # What AWS and versitygw answer to credentials without the status Forbidden.
 _NOT_KNOWN = ("ExpiredToken", "InvalidToken", "XAdminUserNotFound")
 
@@ -59,12 +76,11 @@ class Store:
     def __init__(self, bucket: str, region: str | None = None) -> None:
         """`region` is that of a replica; the model bucket's is the one of the AWS variables."""
         self.bucket = bucket
-        longest = waiting.patience()
-        retries = {"mode": "standard", "max_attempts": 3}
-        config = Config(connect_timeout=min(5, longest), read_timeout=longest, retries=retries)
+        config = _limits(max_attempts=3)
         with self._translated(""):
             try:
-                self._s3 = _replicas_client(bucket, region, config) if region else boto3.client("s3", config=config)
+                made = _replicas_client(bucket, region, config) if region else None
+                self._s3 = made or _libraries()[0].client("s3", config=config)
             except ValueError as error:  # among them an endpoint that is no URL
                 raise Unanswered(f"s3://{bucket}: {error}; check AWS_ENDPOINT_URL_S3") from None
 
@@ -170,14 +186,16 @@ class Store:
             raise Unanswered(f"{url}: {' '.join(str(error).split())}; check the AWS variables and files") from None
 
 
-def _replicas_client(bucket: str, region: str, config: Config) -> Any:
+def _replicas_client(bucket: str, region: str, config: Any) -> Any:
     """Where the AWS configuration has a profile of this name, with its credentials and its endpoint."""
+    boto3, botocore = _libraries()
     session = botocore.session.Session()
     if bucket not in session.available_profiles:
         return boto3.session.Session(region_name=region).client("s3", config=config)
     own = botocore.session.Session(profile=bucket)
     # Without the variables, which are of the model bucket and would have the last word.
-    endpoint = ConfiguredEndpointProvider(own.full_config, own.get_scoped_config(), "s3", environ={}).provide()
+    provider = botocore.configprovider.ConfiguredEndpointProvider
+    endpoint = provider(own.full_config, own.get_scoped_config(), "s3", environ={}).provide()
     return boto3.session.Session(botocore_session=own, region_name=region).client(
         "s3", config=config, endpoint_url=endpoint
     )
@@ -196,10 +214,8 @@ _ABSENT_TOLD = re.compile(r"Could not find |Stack (with id \S+|\[\S+\]) does not
 
 def client(service: str, region: str) -> Any:
     """A client of another service of AWS. Raises Refused when the AWS variables and files are of no use."""
-    longest = waiting.patience()
-    config = Config(connect_timeout=min(5, longest), read_timeout=longest, retries={"mode": "standard"})
     try:
-        return boto3.client(service, region, config=config)
+        return _libraries()[0].client(service, region, config=_limits())
     except faults.BotoCoreError as error:
         raise Refused(f"AWS {service} in {region}: {_words(error)}; check the AWS variables") from None
 

@@ -60,10 +60,17 @@ def named(renders: Renders) -> Iterator[Named]:
     """All that asks IRSA for a role: service accounts, and the values of charts that make one."""
     for folder, items in renders.items():
         environment = folder.split("/")[1] if folder.startswith("overlays/") else ""
-        for item in items:
+        for item in filter(_asks, items):
             for path, value in walk(item):
                 if path.endswith(f".{ROLE_ANNOTATION}"):
                     yield Named(folder, item, path, str(value), environment)
+
+
+def _asks(value: Any) -> bool:
+    """Whether the annotation is anywhere below. Nearly all objects go without, and paths take time to write."""
+    if isinstance(value, dict):
+        return ROLE_ANNOTATION in value or any(map(_asks, value.values()))
+    return isinstance(value, list) and any(map(_asks, value))
 
 
 def needed(tree: Snapshot, renders: Renders) -> list[Stack]:
