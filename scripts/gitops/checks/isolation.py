@@ -58,7 +58,7 @@ class _Others:
         self._repository = repository
 
     @cached_property
-    def _all(self) -> tuple[dict[str, Labelled], dict[str, dict[int, str]]]:
+    def _all(self) -> tuple[dict[str, Labelled[str]], dict[str, dict[int, str]]]:
         """The pods of each environment with their folders, and the ports: of every app, where any has a policy."""
         pods: dict[str, list[tuple[Mapping[str, Any], str]]] = {}
         ports: dict[str, dict[int, str]] = {}
