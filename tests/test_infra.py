@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cfnlint.api import lint, lint_file
+from cfnlint.api import ManualArgs, lint, lint_by_config
 from conftest import ROOT, SAMPLE, copy_checkout, run
 from infrastructure import ACCOUNT, FOLDER, REGION, configuration, instances, model, stack
 
@@ -70,9 +70,10 @@ def test_a_template_keeps_every_rule(template: str) -> None:
 
 
 def test_cloudformation_takes_every_template() -> None:
-    found = [str(match) for name in TEMPLATES for match in lint_file(FOLDER / f"{name}.yaml")]
+    # The linter reads its own rules once for all of them.
+    found = lint_by_config(ManualArgs(templates=[str(FOLDER / f"{name}.yaml") for name in TEMPLATES]))
 
-    assert found == []
+    assert list(map(str, found)) == []
 
 
 def test_every_template_has_a_stack_and_every_role_somebody_who_asks_for_it(

@@ -16,7 +16,7 @@ from typing import Any
 
 import corpus
 import yaml
-from conftest import REGISTRY, git, run
+from conftest import DUMPER, REGISTRY, git, run
 
 FOLDER = Path(__file__).parent / "valid"
 ENVIRONMENT = "dev"
@@ -180,7 +180,7 @@ def _add(folder: Path, part: Part, number: int, name: str) -> None:
         data.setdefault("patches", []).append({"path": f"patch-{number}.yaml", "target": {"kind": kind}})
     if literals := part.data.get("generate"):
         data.setdefault("configMapGenerator", []).append({"name": f"{name}-settings", "literals": literals})
-    file.write_text(yaml.safe_dump(data, sort_keys=False))
+    file.write_text(yaml.dump(data, Dumper=DUMPER, sort_keys=False))
 
 
 def _merged(value: Any, patch: Any) -> Any:
@@ -191,5 +191,5 @@ def _merged(value: Any, patch: Any) -> Any:
 
 
 def _dump(file: Path, items: list[Any], name: str) -> None:
-    text = yaml.safe_dump_all(items, sort_keys=False)
+    text = yaml.dump_all(items, Dumper=DUMPER, sort_keys=False)
     file.write_text(text.replace("REGISTRY", REGISTRY).replace("NAME", name))

@@ -16,7 +16,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import yaml
-from conftest import BUCKET, REGISTRY, git
+from conftest import BUCKET, DUMPER, REGISTRY, git
 from pytest import MonkeyPatch
 
 from gitops.checks import transitions
@@ -539,7 +539,7 @@ def _inference_service(stable: Content, others: Mapping[str | None, Content]) ->
 
 
 def _yaml(data: object) -> bytes:
-    return yaml.safe_dump(data, sort_keys=False).encode()
+    return str(yaml.dump(data, Dumper=DUMPER, sort_keys=False)).encode()
 
 
 @contextmanager
