@@ -72,7 +72,8 @@ def render(args: argparse.Namespace) -> None:
 def _chosen(args: argparse.Namespace, known: Sequence[str]) -> list[str]:
     """The folders that were asked for, else all. Raises Refused for those that render nothing."""
     chosen = [folder.rstrip("/") for folder in args.overlay] or list(known)
-    unknown = [f for f in chosen if f not in known and not (args.root / f / KUSTOMIZATION).is_file()]
+    here = set(known)
+    unknown = [f for f in chosen if f not in here and not (args.root / f / KUSTOMIZATION).is_file()]
     if unknown:
         listed = ", ".join(known)
         raise Refused(*[f"{folder}: no {KUSTOMIZATION} there; the overlays are {listed}" for folder in unknown])
@@ -83,7 +84,8 @@ def _differences(args: argparse.Namespace, known: Sequence[str]) -> None:
     git = Git(args.root)
     base = git.require_commit(args.changed_since, "--changed-since")
     # What a change takes away is of the most interest.
-    gone = [folder for folder in _overlays_at(git, base) if folder not in known]
+    here = set(known)
+    gone = [folder for folder in _overlays_at(git, base) if folder not in here]
     found = rendered_diffs(git, base, None, _chosen(args, [*known, *gone]))
     # Which one is the highest is not for the change itself to say.
     policy = snapshot.at(git, base).policy

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -56,7 +56,7 @@ class Step:
 class Searched(Files, Protocol):
     """Files that can be searched at once, and none of which is a link."""
 
-    def mentioning(self, words: Iterable[bytes]) -> dict[str, bytes]:
+    def mentioning(self, words: Sequence[bytes]) -> dict[str, bytes]:
         """The files, relative to `root`, whose bytes have one of these words."""
 
     def kustomizations(self) -> Iterable[str]:
@@ -237,7 +237,6 @@ def suspects(files: Searched, folders: Iterable[str], changed: Iterable[str]) ->
     What names a file names its folder, or is processed in that folder or below it. So each text that has the name of
     the folder is suspected, as are all kustomizations in the folder and below; and whatever names those in turn.
     """
-    otherwise: dict[str, bytes] | None = None
     suspected: set[str] = set()
     named: set[str] = set()
     at: set[str] = set()
@@ -248,16 +247,20 @@ def suspects(files: Searched, folders: Iterable[str], changed: Iterable[str]) ->
         at |= places
         names = {os.path.basename(place) for place in places} - named
         named |= names
-        words = [name.encode(errors="surrogateescape") for name in names if name]
+        words = [name.encode(errors="surrogateescape") for name in sorted(names) if name]
         new = {path for path in files.kustomizations() if _is_below(os.path.dirname(path), places)}
         if words:
-            found = files.mentioning(words if otherwise is not None else [*words, *_WRITTEN_OTHERWISE])
-            new |= {path for path, text in found.items() if any(word in text for word in words)}
-            if otherwise is None:
-                otherwise = {p: text for p, text in found.items() if any(w in text for w in _WRITTEN_OTHERWISE)}
-            new |= {path for path, text in otherwise.items() if _has_word(text, names)}
+            new |= files.mentioning(words).keys()
+            new |= {path for path, text in files.mentioning(_WRITTEN_OTHERWISE).items() if _has_word(text, names)}
         new -= suspected
     return [folder for folder in folders if _is_below(folder, at)]
+
+
+def foresee(files: Searched, names: Iterable[str]) -> None:
+    """Reads what `suspects` looks for in all files when files change in folders of these names."""
+    files.kustomizations()
+    files.mentioning(_WRITTEN_OTHERWISE)
+    files.mentioning([name.encode(errors="surrogateescape") for name in sorted(names)])
 
 
 def _has_word(text: bytes, names: Iterable[str]) -> bool:

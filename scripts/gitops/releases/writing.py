@@ -103,6 +103,11 @@ class Tree:
             there, closure.suspects(there, overlays, changed) if len(changed) < _MANY else overlays, changed
         )
 
+    def foresee(self, apps: Sequence[str]) -> None:
+        """Reads what `readers` asks of the whole commit when releases of these apps change."""
+        if (there := self._source.commit) and 0 < len(apps) < _MANY:
+            closure.foresee(there, apps)
+
     def running(self, versions: Collection[str]) -> dict[Target, Release]:
         """What runs one of these versions anywhere, and maybe other releases."""
         places = history.naming(self._source, versions)
@@ -158,16 +163,18 @@ def prepare(
     the releases.
     """
     source = snapshot.at(git, rev)
-    ran = history.Ran(git, rev or "HEAD", source.policy, apps)
-    with _copied(source) as root:
+    named = list(dict.fromkeys(apps))
+    ran = history.Ran(git, rev or "HEAD", source.policy, named)
+    with _copied(source) as root, ThreadPoolExecutor(1) as pool:
         tree = Tree(source, root)
+        # While the history, or a bucket, is waited for.
+        pool.submit(tree.foresee, named)
         asked = wanted(tree, ran)
         before = {r.target: tree.release(r.target) for r in asked}
         releases = [r for r in asked if r != before[r.target]]
-        with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(tree.running, {item.version for item in releases})
-            files, reads, after = _apply(tree, releases)
-            places = _require_allowed(tree, ran, releases, held or {}, after, running.result())
+        running = pool.submit(tree.running, {item.version for item in releases})
+        files, reads, after = _apply(tree, releases)
+        places = _require_allowed(tree, ran, releases, held or {}, after, running.result())
     for app, environment in places:
         reads |= {*layout.release_paths(app, environment), hold.path(app, environment)}
     return Change(releases, files, frozenset(reads), before, _frozen(source.policy, releases))

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -88,6 +89,7 @@ class Git:
         self.root = root
         # Of blobs, where a clone lacks some.
         self._here: set[str] = set()
+        self._fetching = threading.Lock()
         self._stretches: dict[str, list[Stretch]] = {}
         inside = self._run(["rev-parse", "--show-toplevel"])
         if inside.returncode:
@@ -214,7 +216,13 @@ class Git:
 
     def fetch_missing(self, ids: Iterable[str]) -> None:
         """Where this clone lacks blobs, gets those of these by one fetch, as git does for each that it reads alone."""
-        if not self.promisors or not (missing := self._missing(ids)):
+        if self.promisors:
+            # What one thread fetches others need not.
+            with self._fetching:
+                self._fetch(self._missing(ids))
+
+    def _fetch(self, missing: Sequence[str]) -> None:
+        if not missing:
             return
         options = ("--quiet", "--no-tags", "--no-write-fetch-head", "--recurse-submodules=no", "--filter=blob:none")
         asked = "".join(f"{blob}\n" for blob in missing).encode()
@@ -294,13 +302,21 @@ class Git:
         return self._stretches[start]
 
     def _stretch(self, start: str, seen: set[str]) -> Stretch:
-        listed = self.text("log", "--first-parent", "--merges", f"--format={_MERGE}", start)
-        for line in filter(None, listed.split("\n")):
-            commit, parents, committer, subject = line.split("\x1f", 3)
-            merge = Merge(commit, parents.split(), committer, subject)
+        for merge in self._merges("--first-parent", "--merges", start):
             if (before := mainline.parent(merge, seen)) != merge.parents[0]:
                 return Stretch(start, merge, before)
         return Stretch(start)
+
+    def hidden_by(self, commit: str) -> str | None:
+        """What the branch was before a commit, where that is a merge whose first parent is another."""
+        [merge] = self._merges("--max-count=1", commit)
+        before = mainline.parent(merge, self._seen()) if len(merge.parents) > 1 else None
+        return before if before not in merge.parents[:1] else None
+
+    def _merges(self, *asked: str) -> list[Merge]:
+        listed = self.text("log", *asked, f"--format={_MERGE}")
+        rows = (line.split("\x1f", 3) for line in filter(None, listed.split("\n")))
+        return [Merge(commit, parents.split(), committer, subject) for commit, parents, committer, subject in rows]
 
     def _seen(self) -> set[str]:
         """The commits that this clone has seen at the tip of the remote's branch, as far as git still has them."""

@@ -234,8 +234,7 @@ def mended(git: Git, found: str, remote: str | None) -> str:
     """
     before = None
     if remote in (None, found):
-        last = git.stretches(found)[0]
-        before = last.before if last.end and last.end.commit == found else None
+        before = git.hidden_by(found)
     elif remote not in [line.split(" ")[0] for line in git.text(*_FIRST_PARENTS, f"{remote}..{found}").splitlines()]:
         before = remote
     if before is None:

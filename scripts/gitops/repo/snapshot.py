@@ -242,6 +242,7 @@ class InCommit:
                 self._folders[folder] = []
         self._read: dict[str, bytes] = {}
         self._asked = 0
+        self._mentioning: dict[tuple[bytes, ...], dict[str, bytes]] = {}
 
     @cached_property
     def files(self) -> set[str]:
@@ -287,13 +288,19 @@ class InCommit:
                 (tree / path).parent.mkdir(parents=True, exist_ok=True)
                 (tree / path).write_bytes(self.read(f"{self.root}/{path}"))
 
-    def kustomizations(self) -> list[str]:
+    @cached_property
+    def _kustomizations(self) -> list[str]:
         return [path for path in self.files if os.path.basename(path) == KUSTOMIZATION]
 
-    def mentioning(self, words: Iterable[bytes]) -> dict[str, bytes]:
-        paths = self._git.mentioning(self._rev, list(words), *self.folders)
-        blobs = self._git.blobs(self._ids[f"{self.root}/{path}"] for path in paths)
-        return {path: blobs[self._ids[f"{self.root}/{path}"]] for path in paths}
+    def kustomizations(self) -> list[str]:
+        return self._kustomizations
+
+    def mentioning(self, words: Sequence[bytes]) -> dict[str, bytes]:
+        if (asked := tuple(words)) not in self._mentioning:
+            paths = self._git.mentioning(self._rev, words, *self.folders)
+            blobs = self._git.blobs(self._ids[f"{self.root}/{path}"] for path in paths)
+            self._mentioning[asked] = {path: blobs[self._ids[f"{self.root}/{path}"]] for path in paths}
+        return self._mentioning[asked]
 
 
 def at(git: Git, rev: str | None) -> Snapshot:
