@@ -217,7 +217,7 @@ def merge(plane: ControlPlane, uri: str, hooks: Sequence[str]) -> float:
     """Seconds from the end of a push to the live object."""
     app, environment = BUMPED
     # What the fleet's creation, or the bump before, has left to do is no part of this one.
-    waited(time.monotonic(), lambda: idle(plane) and time.sleep(1) is None and idle(plane), 1)
+    waited(time.monotonic(), lambda: idle(plane), 1)
     before = push_event.tip(plane)
     done = conftest.run(
         "bump_model", "--root", plane.clone, "--app", app, "--env", environment, "--model-uri", uri, "--push"
