@@ -17,7 +17,9 @@ from conftest import BUCKET, ROOT, S3, Checkout, Version, git, name_replica, pac
 
 from gitops.manifests import cloudformation
 from gitops.models import sagemaker
+from gitops.programs import service_archive
 from gitops.releases.release import Target
+from gitops.repo import branch_rules
 
 from packing import lineage
 
@@ -141,6 +143,21 @@ def test_only_the_jobs_that_release_or_start_training_may_write() -> None:
         ("stacks.show", "${{ vars.AWS_STACK_ROLE }}"),
         ("stacks.deploy", "${{ vars.AWS_STACK_ROLE }}"),
     ]
+
+
+def test_an_instance_is_booted_for_all_that_it_is_made_of_and_nobody_has_to_wait_for_it() -> None:
+    work = WORKFLOWS["vm"]
+    paths = work["on"]["pull_request"]["paths"]
+    image = (ROOT / service_archive.IMAGE).read_text()
+    code = [f"model-src/{name}" for name in service_archive.code_files(image)]
+    made_of = ["infra/vm.yaml", service_archive.IMAGE, service_archive.LOCK, *code]
+
+    folders = tuple(path.removesuffix("**") for path in paths)
+    assert [name for name in made_of if not f"{name}/".startswith(folders)] == []
+    assert [path for path in paths if not list(ROOT.glob(path))] == []
+    assert work["on"].keys() == {"pull_request", "workflow_dispatch"}
+    assert not {job["name"] for job in work["jobs"].values()} & {*sum(branch_rules.REQUIRED.values(), ())}
+    assert script("vm", "boot", "make").endswith(" make test-vm")
 
 
 def test_every_image_is_scanned_and_every_report_is_judged() -> None:
