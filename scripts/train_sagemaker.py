@@ -4,7 +4,8 @@ The job runs the stages of model-src/ from the image of extras/pipelines/Dockerf
 data that dvc.lock names and `dvc push` has stored, with no network. It has the name of what it is made from, so that
 the same is never trained twice: run again, this waits for the job that is there. The version is checked against the
 commit and its own manifest before it is written to --out, and is the one that `dvc repro` and `python -m lifecycle
-version` make here. upload_model.py uploads it.
+version` make here. upload_model.py uploads it. --reports also fetches what the job reports of it, such as the rows
+that `python -m lifecycle compare` asks.
 
   python scripts/train_sagemaker.py --model wine --image REGISTRY/train@sha256:... --dry-run
   python scripts/train_sagemaker.py --model wine --image REGISTRY/train@sha256:... --wait
@@ -57,10 +58,9 @@ class Job:
     asked: dict[str, str]
     """The hyperparameters, as extras/pipelines/job.py reads them."""
 
-    @property
-    def made(self) -> str:
-        """The key of what it made."""
-        return f"{PLACE}/{self.asked['model']}/{self.name}/output/model.tar.gz"
+    def made(self, name: str) -> str:
+        """The key of what it made: its version is in model.tar.gz, its reports are in output.tar.gz."""
+        return f"{PLACE}/{self.asked['model']}/{self.name}/output/{name}.tar.gz"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--attempt", type=int, default=1, metavar="N", help="train again what has failed, under a name of its own (1)")
     add("--wait", action="store_true", help="until the job is over, and fetch the version")
     add("--out", type=Path, metavar="DIR", help=f"where the version goes (default: {FOLDER}/artifacts/MODEL)")
+    add("--reports", type=Path, metavar="DIR", help="where the reports go (default: nowhere)")
     return cli.run(train, parser.parse_args(argv))
 
 
@@ -94,6 +95,8 @@ def train(args: argparse.Namespace) -> None:
     if found and found["TrainingJobStatus"] == "Completed" and not args.dry_run:
         manifest = fetch(job, found, out)
         cli.say(f"{out}: {manifest.version}")
+        if args.reports:
+            fetch_reports(job, args.reports)
         upload = f"python scripts/upload_model.py --model {args.model} --artifacts {out} --expect {manifest.sha256}"
         cli.say(f"next: {upload}")
     status = found["TrainingJobStatus"] if found else "absent"
@@ -202,15 +205,11 @@ def ended(client: Any, job: Job, seconds: float) -> dict[str, Any]:
 
 def fetch(job: Job, found: Mapping[str, Any], out: Path) -> Manifest:
     """Writes the version that a job made to `out`, once it is known to be of this commit and this data."""
-    bucket = Store(job.bucket)
-    uri, wanted = at(found, "ModelArtifacts", "S3ModelArtifacts"), bucket.url(job.made)
+    uri, wanted = at(found, "ModelArtifacts", "S3ModelArtifacts"), Store(job.bucket).url(job.made("model"))
     if uri != wanted:
         raise Refused(f"training job {job.name}: what it made is in {uri}, not in {wanted}; nothing is read from there")
-    packed = bucket.read(job.made, LIMIT)
-    if packed is None or len(packed) > LIMIT:
-        raise Refused(f"{wanted}: {'missing' if packed is None else f'larger than {LIMIT} bytes'}; nothing was written")
     with staged_folder(out.absolute()) as folder:
-        unpack(packed, folder, wanted)
+        unpack(job, "model", folder)
         manifest = store.read_artifacts(folder, job.asked["model"])
         told = {"code_commit": manifest.code_commit, "date": manifest.version[:10]}
         if faults := [name for name, value in told.items() if value != job.asked[name]]:
@@ -218,8 +217,17 @@ def fetch(job: Job, found: Mapping[str, Any], out: Path) -> Manifest:
     return manifest
 
 
-def unpack(packed: bytes, folder: Path, source: str) -> None:
+def fetch_reports(job: Job, out: Path) -> None:
+    with staged_folder(out.absolute()) as folder:
+        unpack(job, "output", folder)
+
+
+def unpack(job: Job, name: str, folder: Path) -> None:
     """Raises Refused for what is no tar of plain files."""
+    bucket, key = Store(job.bucket), job.made(name)
+    source, packed = bucket.url(key), bucket.read(key, LIMIT)
+    if packed is None or len(packed) > LIMIT:
+        raise Refused(f"{source}: {'missing' if packed is None else f'larger than {LIMIT} bytes'}; nothing was written")
     try:
         with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
             for member in tar:

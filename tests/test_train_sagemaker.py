@@ -77,7 +77,7 @@ def jobs() -> dict[str, Any]:
     return dict(sagemaker_backends[ACCOUNT][REGION].training_jobs)
 
 
-def leave(job: str, files: dict[str, bytes], kind: bytes = tarfile.REGTYPE) -> None:
+def leave(job: str, files: dict[str, bytes], kind: bytes = tarfile.REGTYPE, archive: str = "model") -> None:
     """What a job leaves in S3."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
@@ -86,11 +86,12 @@ def leave(job: str, files: dict[str, bytes], kind: bytes = tarfile.REGTYPE) -> N
             member.type, member.linkname = kind, "/etc/passwd"
             member.size = len(content) if kind == tarfile.REGTYPE else 0
             tar.addfile(member, io.BytesIO(content))
-    put(job, packed.getvalue())
+    put(job, packed.getvalue(), archive)
 
 
-def put(job: str, content: bytes) -> None:
-    boto3.client("s3", REGION).put_object(Bucket=BUCKET, Key=f"training/lily/{job}/output/model.tar.gz", Body=content)
+def put(job: str, content: bytes, archive: str = "model") -> None:
+    key = f"training/lily/{job}/output/{archive}.tar.gz"
+    boto3.client("s3", REGION).put_object(Bucket=BUCKET, Key=key, Body=content)
 
 
 def files_of(version: Version) -> dict[str, bytes]:
@@ -150,6 +151,24 @@ def test_the_same_is_trained_once_and_its_version_fetched(
     assert {name: (out / name).read_bytes() for name in files_of(made)} == files_of(made)
     assert f"upload_model.py --model lily --artifacts {out} --expect {made.manifest}" in done.err
     assert list(jobs()) == [name]
+
+
+def test_the_reports_are_fetched_for_who_asks_for_them(
+    statuses: list[str], checkout: Checkout, made: Version, tmp_path: Path
+) -> None:
+    name, reports = planned(checkout)["job"], tmp_path / "reports"
+    leave(name, files_of(made))
+
+    missing = train(checkout, "--wait", "--reports", str(reports))
+    assert (missing.code, reports.exists()) == (1, False)
+    assert f"training/lily/{name}/output/output.tar.gz: missing" in missing.err
+
+    leave(name, {"evaluation_set.csv": b"1\n", "report.md": b"# Lily\n"}, archive="output")
+    done = train(checkout, "--wait", "--reports", str(reports))
+    assert done.code == 0, done.err
+    assert {file.name: file.read_bytes() for file in reports.iterdir()} == {
+        "evaluation_set.csv": b"1\n", "report.md": b"# Lily\n",
+    }  # fmt: skip
 
 
 def test_a_dry_run_starts_nothing(statuses: list[str], checkout: Checkout) -> None:

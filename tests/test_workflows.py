@@ -15,8 +15,11 @@ import pytest
 import yaml
 from conftest import BUCKET, ROOT, S3, Checkout, Version, git, name_replica, package, write_release
 
+from gitops.manifests import cloudformation
 from gitops.models import sagemaker
+from gitops.programs import service_archive
 from gitops.releases.release import Target
+from gitops.repo import branch_rules
 
 from packing import lineage
 
@@ -119,6 +122,7 @@ def test_only_the_jobs_that_release_or_start_training_may_write() -> None:
     assert {job: held for job, held in rights.items() if held} == {
         "mlops-pipeline.compare": ["id-token"],
         "mlops-pipeline.release": ["id-token"],
+        "mlops-pipeline.sagemaker": ["id-token"],
         "prune.prune": ["id-token"],
         "retrain.check": ["id-token"],
         "retrain.drift": ["id-token"],
@@ -128,6 +132,7 @@ def test_only_the_jobs_that_release_or_start_training_may_write() -> None:
         "stacks.show": ["id-token"],
     }
     assert roles == [
+        ("mlops-pipeline.sagemaker", "${{ vars.AWS_SAGEMAKER_TRAINER_ROLE }}"),
         ("mlops-pipeline.compare", "${{ vars.AWS_MODEL_READER_ROLE }}"),
         ("mlops-pipeline.release", "${{ vars.AWS_MODEL_WRITER_ROLE }}"),
         ("mlops-pipeline.release", "${{ vars.AWS_MODEL_REPLICATOR_ROLE }}"),
@@ -138,6 +143,21 @@ def test_only_the_jobs_that_release_or_start_training_may_write() -> None:
         ("stacks.show", "${{ vars.AWS_STACK_ROLE }}"),
         ("stacks.deploy", "${{ vars.AWS_STACK_ROLE }}"),
     ]
+
+
+def test_an_instance_is_booted_for_all_that_it_is_made_of_and_nobody_has_to_wait_for_it() -> None:
+    work = WORKFLOWS["vm"]
+    paths = work["on"]["pull_request"]["paths"]
+    image = (ROOT / service_archive.IMAGE).read_text()
+    code = [f"model-src/{name}" for name in service_archive.code_files(image)]
+    made_of = ["infra/vm.yaml", service_archive.IMAGE, service_archive.LOCK, *code]
+
+    folders = tuple(path.removesuffix("**") for path in paths)
+    assert [name for name in made_of if not f"{name}/".startswith(folders)] == []
+    assert [path for path in paths if not list(ROOT.glob(path))] == []
+    assert work["on"].keys() == {"pull_request", "workflow_dispatch"}
+    assert not {job["name"] for job in work["jobs"].values()} & {*sum(branch_rules.REQUIRED.values(), ())}
+    assert script("vm", "boot", "make").endswith(" make test-vm")
 
 
 def test_every_image_is_scanned_and_every_report_is_judged() -> None:
@@ -412,7 +432,7 @@ def test_those_models_are_trained_that_changed_since_a_green_run(
     assert path == f"repos/o/r/actions/workflows/{workflow}.yml/runs"
     assert {*query.split("&")} >= {"event=push", "status=success", f"branch={'main' if workflow == 'ci' else 'cicd'}"}
     work = WORKFLOWS[workflow]["jobs"]["train"]
-    assert work["if"] == "needs.models.outputs.groups != '[]'"
+    assert work["if"].startswith("needs.models.outputs.groups != '[]'")
     assert work["strategy"]["matrix"]["models"] == "${{ fromJSON(needs.models.outputs.groups) }}"
 
 
@@ -499,20 +519,64 @@ def test_what_was_trained_is_settled_before_any_job_has_a_right(tmp_path: Path) 
         for name in entry["models"].split():
             assert entry["made"][name] == sha256_of(versions[name])
     assert told[2]["made"] is None
-    assert (jobs["made"]["needs"], jobs["made"]["permissions"]) == (["models", "train"], {})
+    assert (jobs["made"]["needs"], jobs["made"]["permissions"]) == (["models", "train", "sagemaker"], {})
     assert [step.get("uses", "").partition("@")[0] for step in jobs["made"]["steps"]] == [
         "actions/download-artifact", "",
     ]  # fmt: skip
     uploads = [step["with"]["name"] for name, step in steps("mlops-pipeline") if "upload-artifact" in str(step)]
-    assert uploads == [f"{kind}-${{{{ strategy.job-index }}}}" for kind in ("artifacts", "reports")]
+    # On the runner, or on SageMaker.
+    assert uploads == [f"{kind}-${{{{ strategy.job-index }}}}" for kind in ("artifacts", "reports")] * 2
     for name, job in jobs.items():
-        takes = [step["with"]["name"] for step in job["steps"] if "name" in step.get("with", {}) and name != "train"]
+        takes = [step["with"]["name"] for step in job["steps"] if "name" in step.get("with", {})]
+        if name in ("train", "sagemaker"):
+            continue
         if takes:
             assert "made" in job["needs"], name
             assert job["strategy"]["matrix"] == {"include": "${{ fromJSON(needs.made.outputs.groups) }}"}
             assert {take.partition("-")[2] for take in takes} == {"${{ matrix.group }}"}
             assert job["env"] | {"MODELS": "${{ matrix.models }}", "MADE": "${{ toJSON(matrix.made) }}"} == job["env"]
             assert any('<<< "$MADE"' in step.get("run", "") for step in job["steps"])
+
+
+def test_a_model_is_trained_on_the_runner_or_where_an_image_is_given_on_sagemaker() -> None:
+    """Each job names what it follows, because GitHub skips what comes after a skipped one."""
+    jobs = WORKFLOWS["mlops-pipeline"]["jobs"]
+    some = "needs.models.outputs.groups != '[]'"
+
+    assert jobs["train"]["if"] == f"{some} && !inputs.image"
+    assert jobs["sagemaker"]["if"] == f"{some} && inputs.image && vars.AWS_SAGEMAKER_TRAINER_ROLE != ''"
+    assert jobs["train"]["strategy"] == jobs["sagemaker"]["strategy"]
+    assert [jobs[name]["if"] for name in ("made", "compare", "release")] == [
+        "!cancelled() && (needs.train.result == 'success' || needs.sagemaker.result == 'success')",
+        "!cancelled() && needs.made.result == 'success'",
+        "!cancelled() && needs.compare.result == 'success'",
+    ]
+    [role] = [step["with"] for step in jobs["sagemaker"]["steps"] if "configure-aws" in step.get("uses", "")]
+    trainer = cloudformation.read(ROOT / "infra", "training")["Resources"]["Trainer"]["Properties"]
+    # A job of SageMaker may take an hour, and is waited for for another.
+    assert int(role["role-duration-seconds"]) == trainer["MaxSessionDuration"] >= 3600 + sagemaker.LONGEST
+    assert int(role["role-duration-seconds"]) >= 60 * int(jobs["sagemaker"]["timeout-minutes"])
+
+
+def test_what_sagemaker_trains_comes_to_where_the_next_jobs_look(tmp_path: Path) -> None:
+    summary, python = tmp_path / "summary", tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(
+        '#!/bin/sh\nshift\necho "$*" >> asked\nfor out; do :; done\nmkdir -p "$out"\necho "# $2" > "$out/report.md"\n'
+    )
+    python.chmod(0o755)
+    given = {"MODELS": "lily oak", "IMAGE": "r/train@sha256:1; exit 1", "ATTEMPT": "2"}
+
+    subprocess.run(
+        ["bash", "-e", "-c", script("mlops-pipeline", "sagemaker", "train_sagemaker.py")],
+        cwd=tmp_path, env=os.environ | given | {"GITHUB_STEP_SUMMARY": str(summary)}, check=True,
+    )  # fmt: skip
+
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        f"--model {name} --image {given['IMAGE']} --attempt 2 --wait --reports model-src/reports/{name}"
+        for name in ("lily", "oak")
+    ]
+    assert summary.read_text().splitlines() == ["# lily", "# oak"]
 
 
 def test_a_job_that_signs_names_what_it_signs() -> None:
