@@ -218,6 +218,7 @@ def fetch(job: Job, found: Mapping[str, Any], out: Path) -> Manifest:
 
 
 def fetch_reports(job: Job, out: Path) -> None:
+    """Writes what a job reports of its version to `out`. Raises Refused where it has left nothing that can be read."""
     with staged_folder(out.absolute()) as folder:
         unpack(job, "output", folder)
 

@@ -130,7 +130,7 @@ def _examined(
     policy = read_policy(args.root)
     folders = layout.folders(args.root, policy)
     changed = git.changed(base) if git else []
-    history = transitions.begun(git, base, changed) if git else None
+    ran = transitions.ran_until(git, base, changed) if git else None
     before = fleet.at(git, base) if git else None
     there, reads = (before.renders, before.reads) if before else ({}, {})
     concerned = _concerned(git, base, changed, files, folders, reads) if git else folders
@@ -152,10 +152,10 @@ def _examined(
         # Another process compiles the schemas meanwhile.
         schema = pool.submit(kubeconform.check, checked, repository.schemas)
         found = told(by_rules(repository), schema.result())
-    if git:
+    if git and ran:
         unchanged = {folder: items for folder, items in renders.items() if folder not in concerned}
-        ran = _renders_at(git, base, {**there, **unchanged})
-        found += transitions.check(git, base, changed, repository, ran, pushed=args.pushed, ran=history)
+        rendered = _renders_at(git, base, {**there, **unchanged})
+        found += transitions.check(git, base, changed, repository, rendered, ran, pushed=args.pushed)
         found += owners.check_automation(git, base, changed, args.by or "")
     asked = {*concerned, kinds.FOLDER}
     reported = [finding for finding in found if not finding.folders or asked.intersection(finding.folders)]

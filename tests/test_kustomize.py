@@ -516,6 +516,7 @@ class Memory:
     def read(self, path: str) -> bytes:
         return self._files[path.removeprefix("/commit/")]
 
+    @property
     def kustomizations(self) -> list[str]:
         return [path for path in self._files if Path(path).name == "kustomization.yaml"]
 
@@ -578,6 +579,17 @@ def test_few_are_suspected(checkout: Checkout) -> None:
     assert closure.suspects(there, FOLDERS, ["overlays/dev/lily-api/release.yaml"]) == [
         f"overlays/{environment}/lily-api" for environment in ("dev", "staging", "prod")
     ]
+
+
+def test_what_was_foreseen_is_asked_of_git_no_more(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = snapshot.at(Git(checkout.root), "HEAD").commit
+    assert there is not None
+    changed = ["overlays/dev/lily-api/release.yaml"]
+
+    closure.foresee(there, ["lily-api"])
+    monkeypatch.setattr(Git, "mentioning", None)
+
+    assert closure.suspects(there, FOLDERS, changed)
 
 
 def test_what_a_render_reads_is_copied_alone(checkout: Checkout) -> None:

@@ -598,7 +598,9 @@ class Real:
         after = self._renders(head)
         base = git(self.root, "rev-parse", "cicd")
         there = Repository(self.root, policy, after)
-        findings = transitions.check(self.git, base, self.git.changed(base), there, before, now=time_of(now))
+        changed = self.git.changed(base)
+        ran = transitions.ran_until(self.git, base, changed)
+        findings = transitions.check(self.git, base, changed, there, before, ran, now=time_of(now))
         found = {(finding.rule, finding.where) for finding in findings}
         for environment in head.intruders:
             found |= intrusions(head, environment, after[layout.overlay(API, environment)])

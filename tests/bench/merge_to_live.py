@@ -179,7 +179,9 @@ def settled(plane: ControlPlane, began: float) -> float:
 def idle(plane: ControlPlane) -> bool:
     """Whether Argo CD's controllers have nothing to do."""
     texts = [urllib.request.urlopen(f"http://{plane.address(name)}/metrics", timeout=60).read() for name in CONTROLLERS]
-    return not any(float(value) for text in texts for value in WAITING.findall(text.decode()))
+    found = [WAITING.findall(text.decode()) for text in texts]
+    assert all(found), "a controller tells nothing of its queues"
+    return not any(float(value) for values in found for value in values)
 
 
 def waited(began: float, done: Callable[[], bool], pause: float) -> float:

@@ -32,16 +32,16 @@ def check(
     paths: Sequence[str],
     repository: Repository,
     before: Renders,
+    ran: history.Ran,
     *,
     pushed: bool = False,
     now: datetime | None = None,
-    ran: history.Ran | None = None,
 ) -> list[Finding]:
-    """The findings for a working tree against the commit `base` and its renders by folder, given the files that differ.
-    Everything is judged by the policy of `base`; `pushed` is what is on the branch already, with `base` before it;
-    `now` is the time, that of the clock where none is given; `ran` is what `begun` gave, if that was asked."""
+    """The findings for a working tree against the commit `base`, its renders by folder and what ran up to it, given the
+    files that differ. Everything is judged by the policy of `base`; `pushed` is what is on the branch already, with
+    `base` before it; `now` is the time, that of the clock where none is given."""
     after = repository.renders
-    change = proposal(git, base, paths, repository, before, now, ran)
+    change = proposal(git, base, paths, repository, before, ran, now)
     if pushed and base not in git.text("rev-list", "--first-parent", "HEAD").split():
         # It was merged, and by no rebase: what it tried on its way has not run.
         change = replace(change, introduced=())
@@ -57,9 +57,8 @@ def check(
     ]
 
 
-def begun(git: Git, base: str, paths: Iterable[str]) -> history.Ran:
-    """What targets ran up to a commit. Those whose files differ are read from now on, while others look at something
-    else."""
+def ran_until(git: Git, base: str, paths: Iterable[str]) -> history.Ran:
+    """What targets ran up to a commit. The apps whose files differ are read while the caller does something else."""
     apps = [place[0] for path in paths if (place := layout.place(path)) and place[0] not in layout.OF_ENVIRONMENT]
     return history.Ran(git, base, snapshot.at(git, base).policy, apps)
 
@@ -86,8 +85,8 @@ def proposal(
     paths: Sequence[str],
     repository: Repository,
     before: Renders,
+    ran: history.Ran,
     now: datetime | None = None,
-    ran: history.Ran | None = None,
 ) -> Proposal:
     """The change as data."""
     policy, after = repository.policy, repository.renders
@@ -106,7 +105,7 @@ def proposal(
         there.policy,
         state.of(old, _there(there.deployed(), places), _images(before), readable=True),
         state.of(here.read, _there(files, places), _images(after)),
-        ran or history.Ran(git, base, there.policy),
+        ran,
         introduced,
         paths,
         policy,

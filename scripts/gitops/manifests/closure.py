@@ -59,6 +59,7 @@ class Searched(Files, Protocol):
     def mentioning(self, words: Sequence[bytes]) -> dict[str, bytes]:
         """The files, relative to `root`, whose bytes have one of these words."""
 
+    @property
     def kustomizations(self) -> Iterable[str]:
         """All of them, relative to `root`."""
 
@@ -247,8 +248,8 @@ def suspects(files: Searched, folders: Iterable[str], changed: Iterable[str]) ->
         at |= places
         names = {os.path.basename(place) for place in places} - named
         named |= names
-        words = [name.encode(errors="surrogateescape") for name in sorted(names) if name]
-        new = {path for path in files.kustomizations() if _is_below(os.path.dirname(path), places)}
+        words = _encoded(names)
+        new = {path for path in files.kustomizations if _is_below(os.path.dirname(path), places)}
         if words:
             new |= files.mentioning(words).keys()
             new |= {path for path, text in files.mentioning(_WRITTEN_OTHERWISE).items() if _has_word(text, names)}
@@ -257,10 +258,14 @@ def suspects(files: Searched, folders: Iterable[str], changed: Iterable[str]) ->
 
 
 def foresee(files: Searched, names: Iterable[str]) -> None:
-    """Reads what `suspects` looks for in all files when files change in folders of these names."""
-    files.kustomizations()
+    """Asks what `suspects` asks of all files when files change in folders of these names. The answers are kept."""
+    _ = files.kustomizations
     files.mentioning(_WRITTEN_OTHERWISE)
-    files.mentioning([name.encode(errors="surrogateescape") for name in sorted(names)])
+    files.mentioning(_encoded(names))
+
+
+def _encoded(names: Iterable[str]) -> list[bytes]:
+    return [name.encode(errors="surrogateescape") for name in sorted(names) if name]
 
 
 def _has_word(text: bytes, names: Iterable[str]) -> bool:

@@ -42,8 +42,9 @@ def _libraries() -> tuple[Any, Any]:
 
 def _limits(**retries: Any) -> Any:
     """How long to wait for an answer, and how often to ask again."""
+    _, botocore = _libraries()
     longest = waiting.patience()
-    return _libraries()[1].config.Config(
+    return botocore.config.Config(
         connect_timeout=min(5, longest), read_timeout=longest, retries={"mode": "standard", **retries}
     )
 
@@ -76,11 +77,11 @@ class Store:
     def __init__(self, bucket: str, region: str | None = None) -> None:
         """`region` is that of a replica; the model bucket's is the one of the AWS variables."""
         self.bucket = bucket
+        boto3, _ = _libraries()
         config = _limits(max_attempts=3)
         with self._translated(""):
             try:
-                made = _replicas_client(bucket, region, config) if region else None
-                self._s3 = made or _libraries()[0].client("s3", config=config)
+                self._s3 = _replicas_client(bucket, region, config) if region else boto3.client("s3", config=config)
             except ValueError as error:  # among them an endpoint that is no URL
                 raise Unanswered(f"s3://{bucket}: {error}; check AWS_ENDPOINT_URL_S3") from None
 
@@ -214,8 +215,9 @@ _ABSENT_TOLD = re.compile(r"Could not find |Stack (with id \S+|\[\S+\]) does not
 
 def client(service: str, region: str) -> Any:
     """A client of another service of AWS. Raises Refused when the AWS variables and files are of no use."""
+    boto3, _ = _libraries()
     try:
-        return _libraries()[0].client(service, region, config=_limits())
+        return boto3.client(service, region, config=_limits())
     except faults.BotoCoreError as error:
         raise Refused(f"AWS {service} in {region}: {_words(error)}; check the AWS variables") from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import re
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
@@ -164,9 +163,8 @@ def models(root: Path) -> list[str]:
 
 def overlays(root: Path, policy: Policy) -> list[str]:
     """Every overlay that renders something, environment by environment."""
-    # In a tenth of the time that Path.glob takes for thousands.
-    files = glob.glob(f"overlays/*/*/{KUSTOMIZATION}", root_dir=root, include_hidden=True)  # noqa: PTH207
-    return overlays_of(files, policy)
+    files = (root / "overlays").glob(f"*/*/{KUSTOMIZATION}")
+    return overlays_of((file.relative_to(root).as_posix() for file in files), policy)
 
 
 def overlays_of(files: Iterable[str], policy: Policy) -> list[str]:

@@ -289,11 +289,8 @@ class InCommit:
                 (tree / path).write_bytes(self.read(f"{self.root}/{path}"))
 
     @cached_property
-    def _kustomizations(self) -> list[str]:
-        return [path for path in self.files if os.path.basename(path) == KUSTOMIZATION]
-
     def kustomizations(self) -> list[str]:
-        return self._kustomizations
+        return [path for path in self.files if os.path.basename(path) == KUSTOMIZATION]
 
     def mentioning(self, words: Sequence[bytes]) -> dict[str, bytes]:
         if (asked := tuple(words)) not in self._mentioning:
